@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all on a machine with Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+# pip's own progress bars drown the log; `make PIP_FLAGS= demo` brings them back.
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+
+.PHONY: demo test check-full lint format lock clean
+
+demo: .venv
+	$(BIN)/python -m tools.prepare --config=configs/emoji.py
+	$(BIN)/python -m deeprank_jax.main
+
+test: .venv/dev lint
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not full"
+
+check-full: .venv/dev lint
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements.txt
+	touch .venv
+
+.venv/dev: .venv requirements-dev.txt
+	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
+	touch .venv .venv/dev
+
+lock: .venv/dev
+	for set in "" -dev -cuda -tpu; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	    requirements$$set.in -o requirements$$set.txt || exit 1; \
+	done
+
+clean:
+	rm -rf .venv runs data build *.egg-info

@@ -1,0 +1,85 @@
+"""What all experiments share; a config file changes what makes it another one."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration that the others start from."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.num_steps = 1000
+    config.batch_size = 64  # Triplets, over all devices.
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "folder"  # "emoji", "folder", "manifest", or a TFDS dataset.
+    config.data.dir = ""  # The folder, the manifest, or where TFDS keeps its datasets.
+    config.data.levels = ()  # TFDS only: its label features, from coarse to fine.
+    config.data.image_feature = "image"  # TFDS only.
+    config.data.split_by = "dataset"  # TFDS only: or "class_hash" or "first_half".
+    config.data.image_size = 64
+    config.data.fit = "crop"  # Or "pad" or "stretch".
+    config.data.max_pixels = 50_000_000  # Larger images are refused by their header.
+    config.data.max_bad_share = 0.05
+    config.data.cache_mib = 512  # Of decoded images, for each split.
+    config.data.workers = 2  # Threads that decode.
+    config.data.prefetch = 2  # Batches prepared ahead.
+    config.data.augment = dict(
+        shift_pixels=4,  # Drawn for each image.
+        flip=True,  # Drawn once per triplet, as is the jitter.
+        color_jitter=0.2,
+    )
+
+    config.relevance = ml_collections.ConfigDict()
+    config.relevance.name = "same_class"  # Or "hierarchy".
+    config.relevance.levels = ()  # Hierarchy only: a relevance per level.
+
+    config.sampler = ml_collections.ConfigDict()
+    # The attribute that is the paper's category; -1 is the class itself, None puts all
+    # records into one.
+    config.sampler.category_level = ml_collections.config_dict.placeholder(int)
+    config.sampler.capacity = 4096  # Records in the buffer of a category.
+    config.sampler.records_per_step = 256
+    config.sampler.positive_cap = 1.0  # T_p of equation (7).
+    config.sampler.min_relevance_gap = 0.01  # T_r of equation (8).
+    config.sampler.out_of_class = 0.2
+
+    config.model = ml_collections.ConfigDict()
+    config.model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
+    config.model.embedding_dim = 64
+    config.model.paths = (
+        dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
+    )
+    config.model.dtype = "float32"  # Or "bfloat16", what the layers compute in.
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
+    config.loss.negatives = "semi_hard"  # Or "sampled", as the paper.
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw"  # Or "sgd".
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.momentum = 0.9  # SGD only, as nesterov.
+    config.optimizer.nesterov = True
+    config.optimizer.b1 = 0.9  # AdamW only, as b2.
+    config.optimizer.b2 = 0.999
+    config.optimizer.l2_penalty = 0.0  # The paper's lambda: + lambda ||W||^2.
+    config.optimizer.decoupled_weight_decay = 0.0  # AdamW's: - rate * decay * W.
+    config.optimizer.clip_norm = 0.0  # 0 for no limit.
+
+    config.schedule = ml_collections.ConfigDict()
+    config.schedule.name = "cosine"  # Or "linear" or "constant".
+    config.schedule.warmup_steps = 50
+
+    config.log_every = 20
+    config.eval_every = 250
+    config.checkpoint_every = 250
+    config.max_skipped = 20  # Steps in a row that are not finite before giving up.
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.batch_size = 256
+    config.evaluation.best_metric = "retrieval/recall@1"  # On validation.
+    config.evaluation.retrieval = dict(ks=(1, 5, 10))
+    # What sharing each level gains in nDCG; () takes config.relevance itself.
+    config.evaluation.gains = ()
+    config.evaluation.triplets = dict(num=20_000, k=30, out_of_class=0.2)
+    return config

@@ -1,0 +1,1 @@
+"""Image similarity by deep ranking, in JAX/Flax for GPU and TPU."""

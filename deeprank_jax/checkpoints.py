@@ -1,0 +1,173 @@
+"""Saving and restoring a run: the only file that speaks Orbax.
+
+A checkpoint holds the train state as a flat mapping from path to array, and the
+sampler's state as JSON. Kept are the best by a validation metric and the last.
+"""
+
+from collections.abc import Mapping
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+managers = ocp.checkpoint_managers
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be saved, or does not belong to this run."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, saved in the background."""
+
+    def __init__(self, directory: str | pathlib.Path, *, best_metric: str):
+        """Opens the directory, creating it if it is not there.
+
+        Args:
+          directory: where the checkpoints are, one folder a step.
+          best_metric: the validation metric, larger is better, that says which
+            checkpoint is the best.
+        """
+        self.directory = pathlib.Path(directory).absolute()
+        keep_best = managers.BestN(
+            get_metric_fn=lambda metrics: metrics[best_metric],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(
+                [managers.LatestN(n=1), keep_best]
+            ),
+            save_decision_policy=managers.FixedIntervalPolicy(1),
+            best_fn=lambda metrics: metrics[best_metric],
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=options,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "sampler": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Returns the step of the best checkpoint, None if none was evaluated."""
+        self.wait()
+        return self._manager.best_step()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        sampler_state: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts saving and returns once `state` may be given away.
+
+        Raises:
+          CheckpointError: this save, or the one before it, failed.
+        """
+        if step in self._manager.all_steps():
+            return
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_flatten(state)),
+                    sampler=ocp.args.JsonSave(dict(sampler_state)),
+                ),
+                metrics=None if metrics is None else dict(metrics),
+            )
+        except Exception as error:
+            raise self._save_error(error) from error
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._save_error(error) from error
+
+    def restore(self, template: Any, step: int) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint into the structure and onto the devices of `template`.
+
+        Args:
+          template: a state of the same model and optimizer.
+          step: which checkpoint.
+
+        Returns:
+          The state and the sampler's state.
+
+        Raises:
+          CheckpointError: the checkpoint holds another model or optimizer.
+        """
+        wanted = _flatten(template)
+        self._check_same(step, wanted)
+        abstract = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for name, x in wanted.items()
+        }
+        restored: Any = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), sampler=ocp.args.JsonRestore()
+            ),
+        )
+        leaves = [restored.state[name] for name in wanted]
+        structure = jax.tree.structure(template)
+        return jax.tree.unflatten(structure, leaves), restored.sampler
+
+    def close(self) -> None:
+        """Waits for what is being saved, then lets go of the directory."""
+        self.wait()
+        self._manager.close()
+
+    def _check_same(self, step: int, wanted: Mapping[str, jax.Array]) -> None:
+        saved = {
+            name: tuple(entry.shape)
+            for name, entry in self._manager.item_metadata(step).state.items()
+        }
+        ours = {name: tuple(x.shape) for name, x in wanted.items()}
+        if saved == ours:
+            return
+        name = min(
+            name
+            for name in saved.keys() | ours.keys()
+            if saved.get(name) != ours.get(name)
+        )
+        raise CheckpointError(
+            f"{self.directory / str(step)} holds another model or optimizer: {name} is "
+            f"{saved.get(name, 'not there')} in the checkpoint and "
+            f"{ours.get(name, 'not there')} in this config. Give another --workdir, or "
+            "the config the checkpoint was made with."
+        )
+
+    def _save_error(self, error: Exception) -> CheckpointError:
+        free = shutil.disk_usage(self.directory).free / 2**20
+        steps = self._manager.all_steps(read=True)
+        safe = f"step {max(steps)} is the last" if steps else "none was saved before"
+        return CheckpointError(
+            f"{self.directory}: the checkpoint could not be written ({free:,.0f} MiB "
+            f"free on that disk); {safe}. Make room and run the same command again to "
+            f"go on from there. The cause: {str(error).splitlines()[0][:200]}"
+        )
+
+
+def _flatten(state: Any) -> dict[str, jax.Array]:
+    paths, _ = jax.tree.flatten_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in paths
+    }

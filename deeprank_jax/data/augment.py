@@ -1,0 +1,74 @@
+"""How do triplets vary in training without changing what is similar to what?
+
+Convention: what bears on similarity (flip, colour) is drawn once per triplet, what
+does not (shift) once per image. A kind that is off leaves the draws of the others
+unchanged.
+"""
+
+import cv2
+import numpy as np
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def augment_triplets(
+    triplets: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    shift_pixels: int = 0,
+    flip: bool = False,
+    color_jitter: float = 0.0,
+) -> np.ndarray:
+    """Augments triplets at random.
+
+    Args:
+      triplets: `[B, 3, H, W, 3]` uint8 RGB: anchor, positive, negative on axis 1.
+      rng: the generator; as many numbers are drawn whatever is on.
+      shift_pixels: each image moves by up to this many pixels along both axes, its
+        edge pixels repeated.
+      flip: half of the triplets are mirrored left to right.
+      color_jitter: in [0, 1]; brightness, contrast and saturation of a triplet are
+        each multiplied by a factor in `[1 - color_jitter, 1 + color_jitter]`.
+
+    Returns:
+      The same shape, uint8, fresh memory.
+    """
+    num_triplets, num_images = triplets.shape[:2]
+    flips = rng.random(num_triplets) < 0.5
+    jitters = rng.uniform(-1.0, 1.0, (num_triplets, 3))
+    positions = rng.random((num_triplets, num_images, 2))
+    augmented = np.array(triplets)
+    if color_jitter:
+        for images, factors in zip(augmented, 1 + color_jitter * jitters, strict=True):
+            for image in images:
+                image[...] = _jitter(image, *factors)
+    if flip:
+        augmented[flips] = augmented[flips][..., ::-1, :]
+    if shift_pixels:
+        offsets = (positions * (2 * shift_pixels + 1)).astype(np.int64)
+        augmented = _shift(augmented, offsets, shift_pixels)
+    return augmented
+
+
+def _jitter(
+    image: np.ndarray, brightness: float, contrast: float, saturation: float
+) -> np.ndarray:
+    """Changes saturation, then contrast about the mean grey, then brightness."""
+    # The three together are one affine map of a pixel's colour.
+    matrix = saturation * np.eye(3) + (1 - saturation) * _GREY
+    mean = float(np.dot(_GREY, cv2.mean(image)[:3]))
+    offset = np.full((3, 1), brightness * (1 - contrast) * mean)
+    affine = np.hstack([brightness * contrast * matrix, offset])
+    return cv2.transform(image, affine)
+
+
+def _shift(triplets: np.ndarray, offsets: np.ndarray, most: int) -> np.ndarray:
+    """Cuts windows at `offsets` in `[0, 2 * most]` out of images with wider edges."""
+    height, width = triplets.shape[2:4]
+    edges = ((0, 0), (0, 0), (most, most), (most, most), (0, 0))
+    padded = np.pad(triplets, edges, mode="edge")
+    shifted = np.empty_like(triplets)
+    for (i, j), _ in np.ndenumerate(offsets[..., 0]):
+        top, left = offsets[i, j]
+        shifted[i, j] = padded[i, j, top : top + height, left : left + width]
+    return shifted

@@ -1,0 +1,1 @@
+"""TFDS builders of datasets that TFDS does not know."""

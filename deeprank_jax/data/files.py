@@ -1,0 +1,56 @@
+"""How do image files with named levels become records? For folders and manifests."""
+
+from collections.abc import Sequence
+import pathlib
+
+from absl import logging
+import numpy as np
+
+from deeprank_jax.data import labels, splits
+from deeprank_jax.data import records as records_lib
+
+
+def create_records(
+    name: str, root: pathlib.Path, paths: Sequence[str], columns: Sequence[np.ndarray]
+) -> dict[str, records_lib.Records]:
+    """Splits image files by the hash of their class's path.
+
+    Args:
+      name: what the records are called in messages.
+      root: the folder that relative paths start from.
+      paths: the `N` files.
+      columns: for each level, coarse to fine, `[N]` str.
+
+    Returns:
+      The records of each split.
+
+    Raises:
+      DataError: there are too few files to split.
+    """
+    attributes, firsts = labels.encode_labels(columns)
+    pool = records_lib.Records(
+        name=name,
+        attributes=attributes,
+        level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
+        label_names=labels.name_labels(columns, firsts),
+        read=lambda index: (root / paths[index]).read_bytes(),
+        describe=lambda index: paths[index],
+    )
+    class_names = labels.join_paths(columns, firsts[-1])
+    _warn_of_single_images(pool, class_names)
+    return splits.split_by_class_hash(pool, class_names)
+
+
+def _warn_of_single_images(
+    pool: records_lib.Records, class_names: Sequence[str]
+) -> None:
+    single = np.flatnonzero(np.bincount(pool.attributes[:, -1]) == 1)
+    if len(single):
+        logging.warning(
+            "%s: %s of %s classes have a single image, e.g. %s; it has no positive of "
+            "its own class.",
+            pool.name,
+            f"{len(single):,}",
+            f"{len(class_names):,}",
+            class_names[single[0]],
+        )

@@ -1,0 +1,255 @@
+"""How does a file become an RGB image of one size, the same in training and in use?
+
+Convention: images are uint8 RGB `[H, W, 3]`, upright, transparent pixels on white.
+"""
+
+from collections.abc import Callable
+import io
+import re
+import zlib
+
+import cv2
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 50_000_000
+
+# The readers bring their own threads; OpenCV's would fight with them for the cores.
+cv2.setNumThreads(1)
+# A bad file is reported once, by its name, and not by OpenCV as well.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image.swapaxes(0, 1)[::-1],
+}
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JPEG_END = 0xD9
+_PNG_SIGNATURE_BYTES = 8
+# Pillow's name for a JPEG that is followed by others, as many phones write it.
+_JPEG_FORMATS = ("JPEG", "MPO")
+_CV2_JPEG_MODES = ("L", "RGB")
+_CV2_PNG_MODES = ("L", "P", "RGB", "RGBA", "I;16")
+
+
+class BadImageError(ValueError):
+    """A file that is no usable image; the message says why."""
+
+
+def decode_image(
+    data: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decodes an image.
+
+    Args:
+      data: an encoded image, of an animation the first frame; or a decoded
+        `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or uint16.
+      max_pixels: what has more is refused by its header, before it takes memory.
+
+    Returns:
+      `[H, W, 3]` uint8 RGB.
+
+    Raises:
+      BadImageError: not an image, truncated, too large, or of an unknown layout.
+    """
+    if isinstance(data, np.ndarray):
+        if data.ndim > 1:
+            _check_size(data.shape[1::-1], max_pixels)
+        return _to_rgb(data)
+    if not data:
+        raise BadImageError("empty file (0 bytes)")
+    header = _open(data)
+    _check_size(header.size, max_pixels)
+    image = None
+    if header.format in _JPEG_FORMATS:
+        image = _decode_jpeg(data, header)
+    elif header.format == "PNG":
+        image = _decode_png(data, header)
+    return _decode_with_pillow(header) if image is None else image
+
+
+def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
+    """Resizes an image to a square.
+
+    Args:
+      image: `[H, W, 3]` uint8.
+      size: the side of the square, in pixels.
+      fit: `"crop"` takes the central square, `"pad"` adds white at the shorter
+        side, `"stretch"` changes the aspect ratio.
+
+    Returns:
+      `[size, size, 3]` uint8, its own memory.
+
+    Raises:
+      ValueError: `fit` is unknown.
+    """
+    height, width = image.shape[:2]
+    if fit == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return _resize(image[top : top + side, left : left + side], size, size)
+    if fit == "stretch":
+        return _resize(image, size, size)
+    if fit == "pad":
+        scale = size / max(height, width)
+        inner = [max(1, round(side * scale)) for side in (height, width)]
+        top, left = ((size - side) // 2 for side in inner)
+        padded = np.full((size, size, 3), 255, np.uint8)
+        padded[top : top + inner[0], left : left + inner[1]] = _resize(image, *inner)
+        return padded
+    raise ValueError(f'fit={fit!r} is unknown; take "crop", "pad" or "stretch".')
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Averages where an axis shrinks, interpolates where it grows."""
+    smaller = (min(image.shape[1], width), min(image.shape[0], height))
+    # OpenCV's area mode averages only where it shrinks both axes or neither grows.
+    shrunk = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    if shrunk.shape[:2] == (height, width):
+        return np.array(shrunk)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.UnidentifiedImageError as error:
+        first = data[:4].decode("latin-1")
+        raise BadImageError(f"not an image (first bytes {first!r})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImageError(f"too large ({error})") from error
+    # Pillow's readers raise whatever a damaged header leads them to.
+    except Exception as error:
+        raise BadImageError(f"its header cannot be read ({error})") from error
+
+
+def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise BadImageError(
+            f"too large ({width:,} x {height:,} pixels); shrink it or raise "
+            f"config.data.max_pixels={max_pixels:,}"
+        )
+
+
+def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
+    """Returns the image, or None where it is Pillow's to read."""
+    if not _jpeg_is_complete(data):
+        raise BadImageError("truncated (a JPEG without its end)")
+    if header.mode not in _CV2_JPEG_MODES:
+        return None
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if image is None else _upright(image, _orientation(header))
+
+
+def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
+    """Returns the image, or None where it is Pillow's to read."""
+    chunks = _png_chunks(data)
+    if chunks is None:
+        raise BadImageError("truncated or damaged (a PNG without its end)")
+    transparent_color = "transparency" in header.info and header.mode != "P"
+    special = {b"acTL", b"eXIf"} & chunks or transparent_color
+    if special or header.mode not in _CV2_PNG_MODES:
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return None
+    if image.ndim == 3:
+        order = [2, 1, 0, 3][: image.shape[2]]
+        image = image[..., order]
+    return _to_rgb(image)
+
+
+def _decode_with_pillow(header: Image.Image) -> np.ndarray:
+    try:
+        header.load()
+        image = _upright(_pillow_to_array(header), _orientation(header))
+    except BadImageError:
+        raise
+    # Pillow's readers raise whatever damaged data leads them to.
+    except Exception as error:
+        raise BadImageError(f"cannot be decoded ({error})") from error
+    return _to_rgb(image)
+
+
+def _pillow_to_array(image: Image.Image) -> np.ndarray:
+    """Returns `[H, W]` or `[H, W, C]`, uint8 or uint16."""
+    if image.mode == "F":
+        raise BadImageError("has floating-point pixels; save it with 8 bits a channel")
+    if image.mode.startswith("I"):
+        return np.clip(np.asarray(image), 0, 65_535).astype(np.uint16)
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    """Converts grey, alpha and 16 bits."""
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size:
+        raise BadImageError(
+            f"has the shape {image.shape}; expected [H, W] or [H, W, 1, 3 or 4]"
+        )
+    if image.dtype == np.uint16:
+        # Rounds n / 257, which maps 65,535 to 255.
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise BadImageError(f"has the type {image.dtype}; expected uint8 or uint16")
+    if channels == 4:
+        return _on_white(image)
+    if channels == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image)
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    alpha = image[..., 3:].astype(np.uint16)
+    darkness = alpha * (255 - image[..., :3]) + 128
+    # Rounds n / 255 without leaving 16 bits.
+    darkness = (darkness + (darkness >> 8)) >> 8
+    return (255 - darkness).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 where there is none or it is unreadable."""
+    if image.format in _JPEG_FORMATS and "exif" not in image.info:
+        return 1
+    return image.getexif().get(_ORIENTATION_TAG, 1)
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation not in _ORIENTATIONS:
+        return image
+    return np.ascontiguousarray(_ORIENTATIONS[orientation](image))
+
+
+def _jpeg_is_complete(data: bytes) -> bool:
+    """Walks over the segments, so that a thumbnail's end does not count."""
+    position = 2
+    while marker := _JPEG_MARKER.search(data, position):
+        if marker[0][1] == _JPEG_END:
+            return True
+        length = int.from_bytes(data[marker.end() : marker.end() + 2])
+        position = marker.end() + length
+    return False
+
+
+def _png_chunks(data: bytes) -> set[bytes] | None:
+    """Returns the kinds of chunks, or None if the file ends early or is damaged."""
+    position, kinds = _PNG_SIGNATURE_BYTES, set()
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4])
+        kind = data[position + 4 : position + 8]
+        end = position + 8 + length
+        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            return None
+        if kind == b"IEND":
+            return kinds
+        kinds.add(kind)
+        position = end + 4
+    return None

@@ -1,0 +1,115 @@
+"""What does a table of images hold? CSV or Parquet with `path,level_1,...,level_n`.
+
+Convention: paths are relative to the folder of the manifest; level 1 is the coarsest.
+"""
+
+from collections.abc import Sequence
+import csv
+import pathlib
+
+import numpy as np
+
+from deeprank_jax.data import errors, files
+from deeprank_jax.data import records as records_lib
+
+_NEEDED = "it needs the columns path,level_1,...,level_n"
+_NUM_CHECKED = 100
+
+
+def create_records(file: str) -> dict[str, records_lib.Records]:
+    """Reads a manifest and splits its images by class.
+
+    Args:
+      file: a `.csv` or `.parquet` file.
+
+    Returns:
+      The records of each split, in the manifest's order.
+
+    Raises:
+      DataError: the manifest is missing or cannot be read, it lacks a column or a
+        value, none of its first files exist, or they are too few to split.
+    """
+    path = pathlib.Path(file).expanduser()
+    if not path.is_file():
+        raise errors.DataError(
+            f"{path}: there is no such manifest; set config.data.dir to a .csv or "
+            ".parquet file."
+        )
+    table = _read_table(path)
+    level_names = _check_columns(path, list(table))
+    if not table["path"]:
+        raise errors.DataError(f"{path}: lists no image; add a row per image.")
+    for name in ("path", *level_names):
+        _check_values(path, name, table[name])
+    _check_files(path, table["path"])
+    columns = [np.array(table[name]) for name in level_names]
+    return files.create_records("manifest", path.parent, table["path"], columns)
+
+
+def _read_table(path: pathlib.Path) -> dict[str, list[str]]:
+    """Returns the columns by name, missing values as empty strings."""
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise errors.DataError(
+            f"{path}: is neither .csv nor .parquet; save the manifest as one of them."
+        )
+    try:
+        return readers[path.suffix.lower()](path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise errors.DataError(
+            f"{path}: cannot be read ({error}); {_NEEDED}."
+        ) from error
+
+
+def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restval="")
+        names = reader.fieldnames or ()
+        rows = list(reader)
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _read_parquet(path: pathlib.Path) -> dict[str, list[str]]:
+    # Slow to import, and few manifests are Parquet.
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise OSError(error) from error
+    return {name: _to_strings(table[name].to_pylist()) for name in table.column_names}
+
+
+def _to_strings(values: Sequence[object]) -> list[str]:
+    return ["" if value is None else str(value) for value in values]
+
+
+def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
+    """Returns the names of the levels."""
+    num_levels = sum(name.startswith("level_") for name in names)
+    level_names = [f"level_{level + 1}" for level in range(max(num_levels, 1))]
+    missing = [name for name in ("path", *level_names) if name not in names]
+    if missing:
+        raise errors.DataError(
+            f"{path}: has no column {missing[0]!r} (its columns are "
+            f"{', '.join(names) or 'none'}); {_NEEDED}."
+        )
+    return level_names
+
+
+def _check_values(path: pathlib.Path, name: str, values: Sequence[str]) -> None:
+    for row, value in enumerate(values):
+        if not value:
+            raise errors.DataError(
+                f"{path}: row {row + 1:,} has no {name}; fill it in or remove the row."
+            )
+
+
+def _check_files(path: pathlib.Path, paths: Sequence[str]) -> None:
+    first = paths[:_NUM_CHECKED]
+    if not any((path.parent / name).exists() for name in first):
+        raise errors.DataError(
+            f"{path}: none of its first {len(first)} files exist, e.g. "
+            f"{path.parent / first[0]}; paths are relative to the manifest's folder."
+        )

@@ -1,0 +1,193 @@
+"""How does a TFDS dataset become records?
+
+Convention: images stay as they are stored, encoded; labels are read once, in order,
+without decoding an image.
+"""
+
+from collections.abc import Mapping, Sequence
+import difflib
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+
+from deeprank_jax.data import errors, labels, splits
+from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.builders import emoji
+
+BUILDERS = {"emoji": emoji.Emoji}
+_FILE_FORMAT = "array_record"
+
+
+def create_records(
+    name: str,
+    data_dir: str | None,
+    *,
+    levels: Sequence[str],
+    image_feature: str = "image",
+    split_by: str = "dataset",
+) -> dict[str, records_lib.Records]:
+    """Prepares a TFDS dataset where that is still to do, and splits it.
+
+    Args:
+      name: as TFDS knows it, or a key of `BUILDERS`.
+      data_dir: where TFDS keeps its datasets; None or empty for its default.
+      levels: the features that label a record, coarse to fine.
+      image_feature: the feature that holds the image.
+      split_by: `"dataset"` for the dataset's own splits, `"class_hash"` or
+        `"first_half"` to pool them and split by class.
+
+    Returns:
+      The records of each split.
+
+    Raises:
+      DataError: the dataset is unknown or cannot be prepared, or it lacks a feature
+        or a split.
+    """
+    if split_by not in ("dataset", "class_hash", "first_half"):
+        raise errors.DataError(
+            f"config.data.split_by={split_by!r} is unknown; take "
+            '"dataset", "class_hash" or "first_half".'
+        )
+    builder = prepare(name, data_dir)
+    features = builder.info.features
+    for feature in (image_feature, *levels):
+        if feature not in features:
+            raise errors.DataError(
+                f"{name}: has no feature {feature!r} (it has {', '.join(features)}); "
+                "set config.data.levels and config.data.image_feature."
+            )
+    # A mocked builder knows no splits, and takes any.
+    names = list(builder.info.splits) or ["train", "test"]
+    sources = {split: builder.as_data_source(split=split) for split in names}
+    values = _read_labels(name, sources, {k: features[k] for k in levels})
+    pool = _create_pool(name, sources, features, levels, image_feature, values)
+    class_names = pool.label_names[-1]
+    if split_by == "class_hash":
+        return splits.split_by_class_hash(pool, class_names)
+    if split_by == "first_half":
+        return splits.split_first_half(pool, class_names)
+    given = np.repeat(names, [len(sources[split]) for split in names])
+    return splits.split_as_given(pool, class_names, given)
+
+
+def prepare(name: str, data_dir: str | None) -> Any:
+    """Returns the builder of a dataset, prepared.
+
+    Args:
+      name: as TFDS knows it, or a key of `BUILDERS`.
+      data_dir: where TFDS keeps its datasets; None or empty for its default.
+
+    Raises:
+      DataError: the dataset is unknown, or cannot be prepared here.
+    """
+    keywords = {"data_dir": data_dir or None, "file_format": _FILE_FORMAT}
+    try:
+        builder = BUILDERS.get(name, lambda **k: tfds.builder(name, **k))(**keywords)
+        builder.download_and_prepare()
+    except errors.DataError:
+        raise
+    except tfds.core.DatasetNotFoundError as error:
+        raise errors.DataError(_unknown(name)) from error
+    except ImportError as error:
+        raise errors.DataError(
+            f"{name}: TFDS needs the package {error.name} to prepare it; run "
+            f"`pip install {error.name}`, once, for this step only."
+        ) from error
+    # Each dataset's download fails in its own way.
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise errors.DataError(
+            f"{name}: cannot be prepared in {data_dir or 'the default folder of TFDS'} "
+            f"({type(error).__name__}: {reason[0][:200]}); check the network, or copy "
+            "the prepared folder from a machine that has it."
+        ) from error
+    return builder
+
+
+def _unknown(name: str) -> str:
+    known = ["folder", "manifest", *BUILDERS]
+    known += tfds.list_builders(with_community_datasets=False)
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see tfds.list_builders."
+    return f"config.data.name={name!r} is no dataset that TFDS knows; {hint}"
+
+
+def _read_labels(
+    name: str, sources: Mapping[str, Any], features: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Returns every record's values of the features, all splits in turn."""
+    subset = tfds.features.FeaturesDict(features)
+    values: dict[str, list[Any]] = {feature: [] for feature in features}
+    total = sum(len(source) for source in sources.values())
+    with tqdm.tqdm(total=total, desc=f"{name}: labels", unit=" records") as progress:
+        for source in sources.values():
+            for index in range(len(source)):
+                example = _parse(source.data_source[index], subset)
+                for feature, column in values.items():
+                    column.append(_to_plain(example[feature]))
+                progress.update()
+    return values
+
+
+def _parse(stored: Any, features: Any, decoders: Any = None) -> Mapping[str, Any]:
+    # A mocked source stores no bytes but examples.
+    if isinstance(stored, Mapping):
+        return stored
+    return features.deserialize_example_np(stored, decoders=decoders)
+
+
+def _to_plain(value: Any) -> int | str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value if isinstance(value, str) else int(value)
+
+
+def _create_pool(
+    name: str,
+    sources: Mapping[str, Any],
+    features: Mapping[str, Any],
+    levels: Sequence[str],
+    image_feature: str,
+    values: Mapping[str, list[Any]],
+) -> records_lib.Records:
+    """Returns the records of all splits in turn."""
+    columns = [np.array(values[level]) for level in levels]
+    attributes, firsts = labels.encode_labels(columns)
+    names = [_to_names(features[k], c) for k, c in zip(levels, columns, strict=True)]
+    split_names = list(sources)
+    ends = np.cumsum([len(source) for source in sources.values()])
+
+    def locate(index: int) -> tuple[str, int]:
+        split = int(np.searchsorted(ends, index, side="right"))
+        first = int(ends[split - 1]) if split else 0
+        return split_names[split], index - first
+
+    only_image = tfds.features.FeaturesDict({image_feature: features[image_feature]})
+    decoders = {image_feature: tfds.decode.SkipDecoding()}
+
+    def read(index: int) -> bytes | np.ndarray:
+        split, position = locate(index)
+        stored = sources[split].data_source[position]
+        return _parse(stored, only_image, decoders)[image_feature]
+
+    def describe(index: int) -> str:
+        split, position = locate(index)
+        return f"{name}/{split}[{position}]"
+
+    return records_lib.Records(
+        name=name,
+        attributes=attributes,
+        level_names=tuple(levels),
+        label_names=labels.name_labels(names, firsts),
+        read=read,
+        describe=describe,
+    )
+
+
+def _to_names(feature: Any, column: np.ndarray) -> np.ndarray:
+    """Returns `[N]` str: the names of class labels, else the values themselves."""
+    if isinstance(feature, tfds.features.ClassLabel):
+        return np.array(feature.names)[column]
+    return column.astype(str)

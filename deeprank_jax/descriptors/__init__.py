@@ -1,0 +1,1 @@
+"""Hand-made image descriptors, in NumPy: what a learned embedding must beat."""

@@ -1,0 +1,162 @@
+"""How good the embedding is: the model's numbers beside those of two baselines.
+
+A number means something only beside another: the same network before training, and
+plain 16x16 pixels, go through the same evaluators.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+import tqdm
+
+from deeprank_jax import evaluators
+from deeprank_jax.data.reader import ImageReader
+from deeprank_jax.data.records import Records
+from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
+from deeprank_jax.relevance import Relevance, create_relevance
+from deeprank_jax.sampling.sampler import sample_evaluation_triplets
+
+# {evaluator: {metric: value}}
+Values = dict[str, dict[str, float]]
+
+
+class SplitEvaluation:
+    """A split, its images and all that is measured on it."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        name: str,
+        records: Records,
+        reader: ImageReader,
+        relevance: Relevance,
+        workdir: pathlib.Path,
+    ):
+        """Creates the evaluators, and the triplets if they are not there yet.
+
+        Args:
+          config: the whole configuration.
+          name: of the split.
+          records: of the split.
+          reader: their images.
+          relevance: how similar two records should be.
+          workdir: keeps the evaluation triplets, so that they are drawn once.
+        """
+        self.name = name
+        self.records = records
+        self._reader = reader
+        self._batch_size = config.evaluation.batch_size
+        gains = tuple(config.evaluation.gains)
+        graded = create_relevance("hierarchy", levels=gains) if gains else relevance
+        triplets = _evaluation_triplets(
+            config, records, relevance, workdir / "triplets" / f"{name}.csv"
+        )
+        self.evaluators: dict[str, evaluators.Evaluator] = {
+            "retrieval": evaluators.Retrieval(
+                records.attributes, graded, **config.evaluation.retrieval
+            ),
+            "triplets": evaluators.Triplets(
+                records.attributes,
+                triplets,
+                category_level=config.sampler.category_level,
+                k=config.evaluation.triplets.k,
+            ),
+        }
+
+    def embed(
+        self, embed_fn: Callable[[np.ndarray], np.ndarray], description: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns embeddings `[N, D]` and which records could be read, `[N]`."""
+        progress = functools.partial(
+            tqdm.tqdm,
+            desc=description,
+            total=-(-len(self.records) // self._batch_size),
+            unit="batch",
+            leave=False,
+        )
+        batches = self._reader.batches(self._batch_size)
+        return evaluators.embed_split(
+            embed_fn, batches, len(self.records), progress=progress
+        )
+
+    def measure(self, embeddings: np.ndarray, ok: np.ndarray) -> Values:
+        """Returns every metric of every evaluator."""
+        return {
+            name: dict(evaluator.run(embeddings, ok))
+            for name, evaluator in self.evaluators.items()
+        }
+
+
+def compare_with_baselines(
+    evaluation: SplitEvaluation,
+    model: tuple[np.ndarray, np.ndarray],
+    untrained_fn: Callable[[np.ndarray], np.ndarray],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns `{evaluator: {metric: {"model": x, "untrained": x, "pixels": x}}}`.
+
+    Args:
+      evaluation: of one split.
+      model: the trained model's embeddings, and which records could be read.
+      untrained_fn: the network as it was before training.
+    """
+    name = evaluation.name
+    untrained = evaluation.embed(untrained_fn, f"{name}, untrained")
+    raw, ok = evaluation.embed(pixels, f"{name}, pixels")
+    raw[ok] = center_and_normalize(raw[ok])
+    systems = {
+        "model": evaluation.measure(*model),
+        "untrained": evaluation.measure(*untrained),
+        "pixels": evaluation.measure(raw, ok),
+    }
+    return {
+        evaluator: {
+            metric: {
+                system: values[evaluator][metric] for system, values in systems.items()
+            }
+            for metric in metrics
+        }
+        for evaluator, metrics in systems["model"].items()
+    }
+
+
+def flatten(values: Values, prefix: str) -> dict[str, float]:
+    """Returns `{"prefix/evaluator/metric": value}`, as metrics.jsonl has it."""
+    return {
+        f"{prefix}/{evaluator}/{metric}": value
+        for evaluator, metrics in values.items()
+        for metric, value in metrics.items()
+    }
+
+
+def write_results(path: pathlib.Path, results: Mapping[str, Any]) -> None:
+    """Writes results.json, whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(results, indent=2) + "\n")
+    scratch.replace(path)
+
+
+def _evaluation_triplets(
+    config: ml_collections.ConfigDict,
+    records: Records,
+    relevance: Relevance,
+    path: pathlib.Path,
+) -> np.ndarray:
+    if path.exists():
+        return evaluators.load_triplets(path, records.fingerprint)
+    triplets = sample_evaluation_triplets(
+        records.attributes,
+        relevance,
+        config.evaluation.triplets.num,
+        seed=config.seed,
+        category_level=config.sampler.category_level,
+        positive_cap=config.sampler.positive_cap,
+        min_relevance_gap=config.sampler.min_relevance_gap,
+        out_of_class=config.evaluation.triplets.out_of_class,
+    )
+    evaluators.save_triplets(path, triplets, records.fingerprint)
+    return triplets

@@ -1,0 +1,133 @@
+"""Does searching a split with its own records bring up the right ones first?
+
+Leave-one-out: each record is searched for among all others. Distances are squared
+Euclidean and equal distances rank in record order.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from deeprank_jax.nearest import average_precision, nearest_neighbors
+from deeprank_jax.relevance import Relevance
+
+# Queries whose relevance to the whole gallery is held at a time.
+_BLOCK = 256
+
+
+class Retrieval:
+    """Recall@k, MAP@R and graded nDCG@k on one split."""
+
+    def __init__(
+        self,
+        attributes: np.ndarray,
+        relevance: Relevance,
+        *,
+        ks: Sequence[int] = (1, 5, 10),
+    ):
+        """Creates the evaluator.
+
+        Args:
+          attributes: `[N, L]` ints, labels from coarse to fine; two records are of one
+            class if their last label is the same.
+          relevance: the gains of nDCG, e.g. `Hierarchy(gains)`; gains are linear, so
+            a gain of 1 is worth ten gains of 0.1 at the same rank.
+          ks: the cut-offs, each at least 1. A cut-off larger than the number of other
+            records takes them all.
+
+        Raises:
+          ValueError: there is no cut-off, or one is less than 1.
+        """
+        if not ks or min(ks) < 1:
+            raise ValueError(f"ks must be cut-offs of at least 1, got {tuple(ks)}.")
+        self._attributes = np.asarray(attributes)
+        self._relevance = relevance
+        self._ks = tuple(sorted(ks))
+
+    def run(
+        self, embeddings: np.ndarray, where: np.ndarray | None = None
+    ) -> Iterator[tuple[str, float]]:
+        """Yields `recall@k`, `map@r`, `ndcg@k` and `num_queries`.
+
+        Recall@k is the share of queries with one of their class among the k nearest,
+        MAP@R the mean of `average_precision`; both over the queries whose class has
+        another record, which `num_queries` counts. nDCG@k compares the gains of the k
+        nearest, discounted by `1 / log2(1 + rank)`, with those of the best ranking of
+        the whole gallery, and is a mean over the queries for which any record gains.
+
+        Args:
+          embeddings: `[N, D]` float, a row for each record.
+          where: optional `[N]` bool; the others are neither query nor gallery.
+
+        Yields:
+          Names and values; a mean over no queries is 0.
+
+        Raises:
+          ValueError: there is not one row for each record, or one is not finite.
+        """
+        if len(embeddings) != len(self._attributes):
+            raise ValueError(
+                f"{len(embeddings)} embeddings for {len(self._attributes)} records: "
+                "give one row for each record, and leave bad ones out by `where`."
+            )
+        chosen = slice(None) if where is None else np.asarray(where, bool)
+        embeddings, attributes = embeddings[chosen], self._attributes[chosen]
+        num_relevant = _class_sizes(attributes[:, -1]) - 1
+        max_k = min(self._ks[-1], max(len(attributes) - 1, 0))
+        depth = max(max_k, num_relevant.max(initial=0))
+        neighbors = _search(embeddings, depth)
+        hits = attributes[neighbors, -1] == attributes[:, None, -1]
+        counted = num_relevant > 0
+        for k in self._ks:
+            yield f"recall@{k}", _mean(hits[:, :k].any(axis=1), counted)
+        yield "map@r", _mean(average_precision(hits, num_relevant), counted)
+        gains = self._relevance.pairwise(
+            attributes[:, None], attributes[neighbors[:, :max_k]]
+        )
+        ideal = self._ideal_gains(attributes, max_k)
+        for k in self._ks:
+            best = _dcg(ideal[:, :k])
+            share = _dcg(gains[:, :k]) / np.where(best > 0, best, 1.0)
+            yield f"ndcg@{k}", _mean(share, best > 0)
+        yield "num_queries", float(counted.sum())
+
+    def _ideal_gains(self, attributes: np.ndarray, k: int) -> np.ndarray:
+        """Returns `[N, k]`, the largest gains of each record from all others."""
+        # Records with equal attributes gain equally from the others.
+        _, first, inverse = np.unique(
+            attributes, axis=0, return_index=True, return_inverse=True
+        )
+        ideal = np.zeros((len(first), k))
+        for start in range(0, len(first) if k else 0, _BLOCK):
+            rows = first[start : start + _BLOCK]
+            gains = np.array(
+                self._relevance.pairwise(attributes[rows, None], attributes[None]),
+                np.float64,
+            )
+            gains[np.arange(len(rows)), rows] = -np.inf
+            largest = np.partition(gains, -k, axis=1)[:, -k:]
+            ideal[start : start + _BLOCK] = np.sort(largest, axis=1)[:, ::-1]
+        return ideal[inverse]
+
+
+def _class_sizes(labels: np.ndarray) -> np.ndarray:
+    """Returns `[N]`, how many records share each record's label."""
+    _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return counts[label]
+
+
+def _search(embeddings: np.ndarray, depth: int) -> np.ndarray:
+    """Returns `[N, depth]`, each record's nearest others; depth may be 0."""
+    if not depth:
+        return np.zeros((len(embeddings), 0), np.int32)
+    return nearest_neighbors(embeddings, embeddings, depth, exclude_self=True)[1]
+
+
+def _dcg(gains: np.ndarray) -> np.ndarray:
+    """Returns `[Q]`, the discounted sum of the gains `[Q, K]` of a ranking."""
+    return (gains / np.log2(2.0 + np.arange(gains.shape[1]))).sum(axis=1)
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> float:
+    """Returns the mean of the values that count, 0 if none does."""
+    return float(np.mean(values, where=where)) if where.any() else 0.0

@@ -1,0 +1,213 @@
+"""Of two images, is the one that should be nearer to the anchor nearer to it?
+
+Triplets are `[T, 3]` record indices: anchor (the paper's "query"), positive, negative.
+They are drawn once, written to a file and used by every later evaluation.
+"""
+
+from collections.abc import Iterator
+import os
+import pathlib
+
+import numpy as np
+
+_HEADER = "anchor,positive,negative"
+# Distances held at a time: 64 MiB as float64.
+_BLOCK_VALUES = 2**23
+
+
+class Triplets:
+    """Similarity precision and score-at-top-K.
+
+    References:
+      Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
+      https://arxiv.org/abs/1404.4661.
+    """
+
+    def __init__(
+        self,
+        attributes: np.ndarray,
+        triplets: np.ndarray,
+        *,
+        category_level: int | None = 0,
+        k: int = 30,
+    ):
+        """Creates the evaluator.
+
+        Args:
+          attributes: `[N, L]` ints, labels from coarse to fine.
+          triplets: `[T, 3]` ints, indices of records.
+          category_level: the level whose labels are the categories: an anchor's
+            candidates are the other records of its category, and a negative is
+            in-class if it is among them. None makes all records one category.
+          k: the K of score-at-top-K, at least 1.
+
+        Raises:
+          ValueError: `k` is less than 1, or the triplets have another shape or name
+            records that do not exist.
+        """
+        attributes, triplets = np.asarray(attributes), np.asarray(triplets)
+        if triplets.ndim != 2 or triplets.shape[1] != 3:
+            raise ValueError(f"triplets must be [T, 3], got {triplets.shape}.")
+        if np.any((triplets < 0) | (triplets >= len(attributes))):
+            raise ValueError(
+                f"triplets name records {triplets.min()} to {triplets.max()}, there "
+                f"are {len(attributes)}: they were drawn from another split."
+            )
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}.")
+        self._categories = (
+            np.zeros(len(attributes), int)
+            if category_level is None
+            else attributes[:, category_level]
+        )
+        # Neighbouring triplets share an anchor, whose distances are measured once.
+        self._triplets = triplets[np.argsort(triplets[:, 0], kind="stable")]
+        self._k = k
+
+    def run(
+        self, embeddings: np.ndarray, where: np.ndarray | None = None
+    ) -> Iterator[tuple[str, float]]:
+        """Yields similarity precision and score-at-top-K.
+
+        A triplet is right if its positive is strictly nearer than its negative: a tie
+        counts as wrong. `precision` is the share that is right, of all triplets and,
+        where there are such, of those with an in-class and an out-of-class negative:
+        `precision_in_class`, `precision_out_of_class`.
+
+        An image ranks by how many of the anchor's candidates are strictly nearer than
+        it; an out-of-class negative is ranked among them likewise. A triplet counts if
+        its positive or its negative is among the top K. `score_at_K` is how many of
+        those are right less how many are wrong, `score_at_K_share` the same divided by
+        how many count. `num_triplets` is how many there are.
+
+        Args:
+          embeddings: `[N, D]` float, a row for each record.
+          where: optional `[N]` bool; the others are no candidates, and triplets that
+            hold one of them are left out.
+
+        Yields:
+          Names and values; a share of nothing is 0.
+
+        Raises:
+          ValueError: there is not one row for each record, or one is not finite.
+        """
+        embeddings = np.asarray(embeddings, np.float64)
+        where = np.ones(len(embeddings), bool) if where is None else np.asarray(where)
+        if len(embeddings) != len(self._categories):
+            raise ValueError(
+                f"{len(embeddings)} embeddings for {len(self._categories)} records: "
+                "give one row for each record, and leave bad ones out by `where`."
+            )
+        if not np.isfinite(embeddings[where]).all():
+            raise ValueError(
+                "Some embeddings are not finite: leave them out by `where`, or look "
+                "for the step at which training diverged."
+            )
+        embeddings = np.where(where[:, None], embeddings, 0.0)
+        triplets = self._triplets[where[self._triplets].all(axis=1)]
+        right, nearer = self._measure(embeddings, where, triplets)
+        in_class = np.equal(*self._categories[triplets[:, [0, 2]]].T)
+        yield "precision", _share(int(right.sum()), len(right))
+        for name, group in ("in", in_class), ("out_of", ~in_class):
+            if group.any():
+                yield f"precision_{name}_class", float(right[group].mean())
+        counted = (nearer < self._k).any(axis=1)
+        score = 2 * np.sum(right & counted) - np.sum(counted)
+        yield f"score_at_{self._k}", float(score)
+        yield f"score_at_{self._k}_share", _share(float(score), int(counted.sum()))
+        yield "num_triplets", float(len(triplets))
+
+    def _measure(
+        self, embeddings: np.ndarray, where: np.ndarray, triplets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Measures every triplet, a block of them at a time.
+
+        Returns:
+          `[T]` bool, which are right, and `[T, 2]` ints, how many candidates are
+          nearer than the positive and than the negative.
+        """
+        norms = np.square(embeddings).sum(axis=1)
+        right = np.zeros(len(triplets), bool)
+        nearer = np.zeros((len(triplets), 2), int)
+        step = max(1, _BLOCK_VALUES // max(*embeddings.shape, 1))
+        for start in range(0, len(triplets), step):
+            block = slice(start, start + step)
+            anchors, row = np.unique(triplets[block, 0], return_inverse=True)
+            # Without the anchor's norm, which ranks nothing; may be below 0.
+            distances = norms - 2.0 * embeddings[anchors] @ embeddings.T
+            candidates = where & (
+                self._categories[anchors, None] == self._categories[None]
+            )
+            candidates[np.arange(len(anchors)), anchors] = False
+            ranked = np.sort(np.where(candidates, distances, np.inf), axis=1)
+            for side in 0, 1:
+                own = distances[row, triplets[block, 1 + side]]
+                nearer[block, side] = [
+                    np.searchsorted(ranked[r], value)
+                    for r, value in zip(row, own, strict=True)
+                ]
+            # Directly, so that equal images are equally far to the last bit.
+            gaps = embeddings[triplets[block, :1]] - embeddings[triplets[block, 1:]]
+            near = np.square(gaps).sum(axis=2)
+            right[block] = near[:, 0] < near[:, 1]
+        return right, nearer
+
+
+def save_triplets(
+    path: str | os.PathLike[str], triplets: np.ndarray, fingerprint: str
+) -> None:
+    """Writes triplets as CSV, marked with the records that they belong to.
+
+    Args:
+      path: the file, written whole or not at all.
+      triplets: `[T, 3]` ints, indices of records.
+      fingerprint: `Records.fingerprint` of the split.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"# records {fingerprint}", _HEADER]
+    lines += [",".join(map(str, triplet)) for triplet in np.asarray(triplets).tolist()]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n")
+    partial.replace(path)
+
+
+def load_triplets(path: str | os.PathLike[str], fingerprint: str) -> np.ndarray:
+    """Reads what `save_triplets` wrote.
+
+    Args:
+      path: the file.
+      fingerprint: `Records.fingerprint` of the split to be evaluated.
+
+    Returns:
+      `[T, 3]` int64; `[0, 3]` if the file holds none.
+
+    Raises:
+      ValueError: the triplets belong to other records, or the file is not of this
+        kind.
+    """
+    lines = pathlib.Path(path).read_text().splitlines()
+    if len(lines) < 2 or not lines[0].startswith("# records ") or lines[1] != _HEADER:
+        raise ValueError(
+            f"{path}: not a file of triplets (it should begin with '# records ...' and "
+            f"'{_HEADER}'); delete it to have it drawn again."
+        )
+    found = lines[0].removeprefix("# records ").strip()
+    if found != fingerprint:
+        raise ValueError(
+            f"{path}: these triplets belong to records {found}, the split is now "
+            f"{fingerprint}; delete the file to draw them again, or use the old data."
+        )
+    try:
+        triplets = [[int(index) for index in line.split(",")] for line in lines[2:]]
+        return np.array(triplets, np.int64).reshape(len(triplets), 3)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: not three record numbers on every line ({error}); delete the "
+            "file to have it drawn again."
+        ) from error
+
+
+def _share(part: float, whole: float) -> float:
+    """Returns `part / whole`, 0 if the whole is nothing."""
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,209 @@
+"""Everything a run is made of, created from its config: data, sampler, state, steps."""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from typing import Any, Self
+
+import jax
+import ml_collections
+import numpy as np
+
+from deeprank_jax import checkpoints, losses, models, optimizers, parallel, train_step
+from deeprank_jax.data import create_records
+from deeprank_jax.data.augment import augment_triplets
+from deeprank_jax.data.reader import BadImages, ImageReader
+from deeprank_jax.data.records import Records
+from deeprank_jax.relevance import Relevance, create_relevance
+from deeprank_jax.sampling.sampler import TripletSampler
+from deeprank_jax.sampling.stream import TripletStream
+
+# What a checkpoint says of the sampler; another number is another law of draws.
+SAMPLER_VERSION = 1
+
+
+@dataclasses.dataclass(kw_only=True)
+class Experiment:
+    """A run's parts, as its config puts them together.
+
+    Attributes:
+      config: the whole configuration.
+      workdir: where the run writes.
+      records: the splits `"train"`, `"validation"` and `"test"`.
+      readers: their images.
+      relevance: how similar two records should be.
+      sampler: draws from the training split.
+      state: the state to start from, on all devices.
+      train_step: maps `(state, batch)` to `(state, metrics)` on all devices.
+      embed: maps `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
+      checkpoints: of this run.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    records: dict[str, Records]
+    readers: dict[str, ImageReader]
+    relevance: Relevance
+    sampler: TripletSampler
+    state: train_step.TrainState
+    train_step: Callable[..., Any]
+    embed: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
+    checkpoints: checkpoints.Checkpoints
+
+    def __enter__(self) -> Self:
+        """Takes over the readers' threads and the checkpoints."""
+        self._resources = contextlib.ExitStack()
+        for reader in self.readers.values():
+            self._resources.enter_context(reader)
+        self._resources.callback(self.checkpoints.close)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends the threads once what is being saved is on disk."""
+        self._resources.close()
+
+    def stream(self, first_step: int) -> TripletStream:
+        """Returns the batches from `first_step` to the end of the run."""
+        config = self.config
+        return TripletStream(
+            self.sampler,
+            config.batch_size,
+            self.readers["train"].load,
+            functools.partial(augment_triplets, **config.data.augment),
+            first_step=first_step,
+            num_steps=config.num_steps - first_step,
+            depth=config.data.prefetch,
+        )
+
+    def sampler_state(self, step: int) -> dict[str, Any]:
+        """Returns what the sampler needs to go on after `step` steps.
+
+        Draws are a function of seed, step and records, so there is no more to it.
+        """
+        return {
+            "version": SAMPLER_VERSION,
+            "step": step,
+            "seed": self.config.seed,
+            "records": self.records["train"].fingerprint,
+        }
+
+    def restore(self, step: int) -> None:
+        """Puts the checkpoint of `step` in the place of the state.
+
+        Raises:
+          CheckpointError: it is of another model, or of other records or seed.
+        """
+        self.state, found = self.checkpoints.restore(self.state, step)
+        wanted = self.sampler_state(step)
+        if found != wanted:
+            raise checkpoints.CheckpointError(
+                f"{self.checkpoints.directory / str(step)} was made with the sampler "
+                f"at {found}, this run has {wanted}: give another --workdir, or the "
+                "records and config.seed of the checkpoint."
+            )
+
+
+def create_experiment(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> Experiment:
+    """Creates a run's parts.
+
+    Raises:
+      ValueError: the config asks for something that does not exist or cannot be.
+    """
+    workdir = pathlib.Path(workdir)
+    parallel.check_divides(config.batch_size)
+    relevance = create_run_relevance(config)
+    graphdef, tx, state = create_network(config)
+    records = create_records(config.data)
+    bad_images = BadImages(
+        workdir / "bad_images.csv",
+        sum(len(split) for split in records.values()),
+        config.data.max_bad_share,
+    )
+    step = train_step.make_train_step(graphdef, tx, create_run_loss(config, relevance))
+    return Experiment(
+        config=config,
+        workdir=workdir,
+        records=records,
+        readers={
+            name: create_reader(config, split, bad_images)
+            for name, split in records.items()
+        },
+        relevance=relevance,
+        sampler=TripletSampler(
+            records["train"].attributes, relevance, seed=config.seed, **config.sampler
+        ),
+        state=parallel.replicate(state),
+        train_step=parallel.pmap_step(step),
+        embed=parallel.pmap_embed(train_step.make_embed_step(graphdef)),
+        checkpoints=checkpoints.Checkpoints(
+            workdir / "checkpoints", best_metric=config.evaluation.best_metric
+        ),
+    )
+
+
+def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
+    """Returns the relevance that drives sampler, step and metrics."""
+    options = {"levels": config.relevance.levels} if config.relevance.levels else {}
+    return create_relevance(config.relevance.name, **options)
+
+
+def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
+    """Returns the model's structure, its optimizer and the initial state."""
+    model = models.create_model(
+        **config.model,
+        image_size=config.data.image_size,
+        axis_name=parallel.DATA_AXIS,
+        seed=config.seed,
+    )
+    schedule = optimizers.create_schedule(
+        **config.schedule,
+        learning_rate=config.optimizer.learning_rate,
+        num_steps=config.num_steps,
+    )
+    tx = optimizers.create_optimizer(config.optimizer, schedule)
+    graphdef, state = train_step.create_train_state(model, tx)
+    return graphdef, tx, state
+
+
+def create_run_loss(
+    config: ml_collections.ConfigDict, relevance: Relevance
+) -> losses.LossFn:
+    """Returns the loss of a batch's embeddings and attributes."""
+    return losses.create_loss(
+        **config.loss,
+        relevance_fn=relevance.pairwise,
+        min_relevance_gap=config.sampler.min_relevance_gap,
+    )
+
+
+def create_reader(
+    config: ml_collections.ConfigDict,
+    records: Records,
+    bad_images: BadImages | None = None,
+    *,
+    image_size: int | None = None,
+) -> ImageReader:
+    """Returns a split's images, at the network's size or another."""
+    return ImageReader(
+        records,
+        image_size=image_size or config.data.image_size,
+        fit=config.data.fit,
+        cache_mib=config.data.cache_mib if image_size is None else 0,
+        workers=config.data.workers,
+        max_pixels=config.data.max_pixels,
+        bad_images=bad_images,
+    )
+
+
+def device_batch(batch: Any) -> dict[str, jax.Array]:
+    """Puts what the step needs of a `TripletBatch` on the devices."""
+    return parallel.split_over_devices(
+        {
+            "images": batch.images,
+            "attributes": batch.triplets.attributes.astype(np.int32),
+        }
+    )

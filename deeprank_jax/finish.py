@@ -1,0 +1,160 @@
+"""What a run ends with: final numbers, embeddings to look at, the report."""
+
+import pathlib
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from deeprank_jax import parallel, report, writers
+from deeprank_jax.evaluation import (
+    SplitEvaluation,
+    compare_with_baselines,
+    write_results,
+)
+from deeprank_jax.experiment import Experiment, create_network, create_reader
+
+_THUMBNAIL = 72  # Pixels.
+_DRAWN_STEPS, _DRAWN_PER_STEP = 6, 4
+
+
+def create_split_evaluation(experiment: Experiment, split: str) -> SplitEvaluation:
+    """Returns what is measured on a split of an experiment."""
+    return SplitEvaluation(
+        experiment.config,
+        split,
+        experiment.records[split],
+        experiment.readers[split],
+        experiment.relevance,
+        experiment.workdir,
+    )
+
+
+def finish(experiment: Experiment, *, seconds: float) -> pathlib.Path:
+    """Evaluates the best checkpoint on validation and test and writes the report.
+
+    Args:
+      experiment: after training.
+      seconds: how long this process has run, for the report.
+
+    Returns:
+      The report's path. Beside it `results.json` and `test_embeddings.npz` are
+      written to the workdir.
+    """
+    best = experiment.checkpoints.best_step()
+    if best is not None:
+        experiment.restore(best)
+    untrained = parallel.replicate(create_network(experiment.config)[2])
+    results, embeddings, ok = {}, np.zeros((0, 0)), np.zeros(0, bool)
+    for split in ("validation", "test"):
+        measured = create_split_evaluation(experiment, split)
+        embeddings, ok = measured.embed(
+            lambda images: experiment.embed(experiment.state, images), split
+        )
+        results[split] = compare_with_baselines(
+            measured,
+            (embeddings, ok),
+            lambda images: experiment.embed(untrained, images),
+        )
+    write_results(experiment.workdir / "results.json", results)
+    np.savez(experiment.workdir / "test_embeddings.npz", embeddings=embeddings, ok=ok)
+    facts = _facts(experiment, best, seconds)
+    return _write_report(experiment, results, embeddings, ok, facts)
+
+
+def _write_report(
+    experiment: Experiment,
+    results: dict[str, Any],
+    embeddings: np.ndarray,
+    ok: np.ndarray,
+    facts: dict[str, str],
+) -> pathlib.Path:
+    logging.info("Writing the report.")
+    test, train = experiment.records["test"], experiment.records["train"]
+    config = experiment.config
+    with (
+        create_reader(config, test, image_size=_THUMBNAIL) as test_reader,
+        create_reader(config, train, image_size=_THUMBNAIL) as train_reader,
+    ):
+        drawn = _drawn(experiment, lambda indices: train_reader.load(indices)[0])
+        return report.write_report(
+            report.ReportInputs(
+                title=experiment.workdir.name,
+                command=shlex.join(
+                    ["python", "-m", "deeprank_jax.main", *sys.argv[1:]]
+                ),
+                facts=facts,
+                results=results,
+                metrics=writers.read_metrics(experiment.workdir),
+                embeddings=embeddings,
+                records=test,
+                relevance=experiment.relevance,
+                thumbnails=lambda indices: test_reader.load(indices)[0],
+                ok=ok,
+                drawn=drawn,
+                seed=config.seed,
+            ),
+            experiment.workdir / "report",
+        )
+
+
+def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
+    """Draws once more what the sampler drew at a few steps of the run."""
+    last = experiment.config.num_steps - 1
+    steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
+    batches = [
+        experiment.sampler.sample(int(step), experiment.config.batch_size)
+        for step in steps
+    ]
+    first = slice(None, _DRAWN_PER_STEP)
+    sizes = [len(batch.indices[first]) for batch in batches]
+    return report.DrawnTriplets(
+        indices=np.concatenate([batch.indices[first] for batch in batches]),
+        relevance=np.concatenate([batch.relevance[first] for batch in batches]),
+        steps=np.repeat(steps, sizes),
+        records=experiment.records["train"],
+        thumbnails=thumbnails,
+    )
+
+
+def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str, str]:
+    config, records = experiment.config, experiment.records
+    sizes = ", ".join(
+        f"{split} {len(part):,} ({len(np.unique(part.attributes[:, -1])):,} classes)"
+        for split, part in records.items()
+    )
+    loss, optimizer = config.loss, config.optimizer
+    return {
+        "Dataset": config.data.name,
+        "Images": f"{sizes}; {config.data.image_size} pixels",
+        "Levels": " > ".join(records["train"].level_names),
+        "Relevance": f"{config.relevance.name} {tuple(config.relevance.levels) or ''}",
+        "Network": f"{config.model.trunk.name}, {len(config.model.paths)} "
+        f"low-resolution paths, {config.model.embedding_dim} dimensions",
+        "Loss": f"hinge, margin {loss.margin:g}, {loss.negatives} negatives",
+        "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
+        f"{config.num_steps:,} steps of {config.batch_size} triplets",
+        "Checkpoint": f"step {best:,}, the best on validation by "
+        f"{config.evaluation.best_metric}"
+        if best is not None
+        else "the last step",
+        "Time": f"{seconds / 60:.1f} min in the process that finished",
+        "Commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    try:
+        git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+        done = subprocess.run(
+            [*git, "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

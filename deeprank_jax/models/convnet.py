@@ -1,0 +1,57 @@
+"""A small convolutional trunk for images of 32 to 96 pixels."""
+
+from collections.abc import Sequence
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from deeprank_jax.models import cpu_ops
+
+Array = jax.Array
+
+
+class ConvNet(nnx.Module):
+    """Stages of convolution, BatchNorm, ReLU and max-pooling, flattened.
+
+    Attributes:
+      num_features: the length of what the trunk returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        image_size: int,
+        axis_name: str | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Creates the trunk.
+
+        Args:
+          widths: channels of each stage; each stage halves the image, rounding up.
+          image_size: height and width of the images, in pixels.
+          axis_name: the mapped axis over which BatchNorm averages, if any.
+          dtype: what the convolutions compute in; parameters stay float32.
+          rngs: keys of the initial parameters.
+        """
+        self.convs, self.norms = nnx.List([]), nnx.List([])
+        for before, after in zip((3, *widths), widths, strict=False):
+            self.convs.append(
+                nnx.Conv(before, after, (3, 3), use_bias=False, dtype=dtype, rngs=rngs)
+            )
+            self.norms.append(
+                nnx.BatchNorm(
+                    after, momentum=0.9, axis_name=axis_name, dtype=dtype, rngs=rngs
+                )
+            )
+        self.num_features = widths[-1] * (-(-image_size // 2 ** len(widths))) ** 2
+
+    def __call__(self, images: Array) -> Array:
+        """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
+        x = images
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = cpu_ops.max_pool(nnx.relu(norm(conv(x))), window=2, stride=2)
+        # Flattened, not averaged: where a part lies bears on similarity.
+        return x.reshape(len(x), -1)

@@ -1,0 +1,121 @@
+"""The paper's network: a deep trunk and shallow low-resolution paths, side by side.
+
+The trunk sees what an object is and forgets how it looks; the shallow paths see the
+whole picture coarsely and keep its looks. A linear map joins both.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from deeprank_jax.models import cpu_ops, layers
+
+Array = jax.Array
+
+
+class LowResolutionPath(nnx.Module):
+    """Subsample, one strided convolution, max-pool, flatten."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        subsample: int,
+        kernel: int,
+        stride: int,
+        width: int,
+        pool: int,
+        pool_stride: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        """Creates the path.
+
+        Args:
+          image_size: height and width of what the whole network sees, in pixels.
+          subsample: how many times smaller the path sees it, a whole number.
+          kernel: height and width of the convolution.
+          stride: of the convolution.
+          width: its channels.
+          pool: height and width of the max-pooling.
+          pool_stride: of the max-pooling.
+          dtype: what the convolution computes in.
+          rngs: keys of the initial parameters.
+        """
+        self.conv = nnx.Conv(
+            3, width, (kernel, kernel), strides=stride, dtype=dtype, rngs=rngs
+        )
+        self._subsample, self._pool, self._pool_stride = subsample, pool, pool_stride
+        size = image_size
+        for divisor in (subsample, stride, pool_stride):
+            size = -(-size // divisor)
+        self.num_features = size * size * width
+
+    def __call__(self, images: Array) -> Array:
+        """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
+        x = nnx.relu(self.conv(layers.subsample(images, self._subsample)))
+        x = cpu_ops.max_pool(x, window=self._pool, stride=self._pool_stride)
+        return x.reshape(len(x), -1)
+
+
+class MultiScale(nnx.Module):
+    """Maps uint8 images to unit embeddings.
+
+    References:
+      Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
+      https://arxiv.org/abs/1404.4661, figure 3.
+    """
+
+    def __init__(
+        self,
+        trunk: Any,
+        *,
+        image_size: int,
+        embedding_dim: int,
+        paths: Sequence[Mapping[str, int]] = (),
+        pixel_mean: float = 127.5,
+        pixel_scale: float = 127.5,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Creates the network around a trunk.
+
+        Args:
+          trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`.
+          image_size: height and width of the images, in pixels.
+          embedding_dim: the length of an embedding.
+          paths: options of each `LowResolutionPath`; none is the single-scale network.
+          pixel_mean: what is taken from a pixel's 0 to 255.
+          pixel_scale: what the rest is divided by.
+          dtype: what the paths and the linear map compute in.
+          rngs: keys of the initial parameters.
+        """
+        self.trunk = trunk
+        self.paths = nnx.List(
+            [
+                LowResolutionPath(image_size=image_size, dtype=dtype, rngs=rngs, **path)
+                for path in paths
+            ]
+        )
+        self.embedding = nnx.Linear(
+            trunk.num_features + sum(path.num_features for path in self.paths),
+            embedding_dim,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self._pixel_mean, self._pixel_scale = pixel_mean, pixel_scale
+        self._dtype = dtype
+
+    def __call__(self, images: Array) -> Array:
+        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`."""
+        pixels = (images.astype(jnp.float32) - self._pixel_mean) / self._pixel_scale
+        pixels = pixels.astype(self._dtype)
+        joined = [layers.l2_normalize(self.trunk(pixels))]
+        if self.paths:
+            # All shallow paths share one normalisation, as in figure 3.
+            shallow = jnp.concatenate([path(pixels) for path in self.paths], axis=-1)
+            joined.append(layers.l2_normalize(shallow))
+        return layers.l2_normalize(self.embedding(jnp.concatenate(joined, axis=-1)))

@@ -1,0 +1,82 @@
+"""What a person should be told while training runs: collapse, bad numbers, a signal."""
+
+from collections.abc import Mapping
+import signal
+from types import FrameType
+
+# Unit vectors spread evenly have mean squared distance 2; a network that maps all
+# images to one place goes below this and rarely comes back.
+COLLAPSED_DISTANCE = 0.05
+COLLAPSED_RANK = 1.5
+
+ADVICE = (
+    "Try a lower config.optimizer.learning_rate, a longer config.schedule.warmup_steps "
+    'or config.loss.negatives = "sampled".'
+)
+
+
+class CollapseMonitor:
+    """Says in words when the embedding has collapsed, once an episode."""
+
+    def __init__(self, margin: float, *, patience: int = 3):
+        """Creates the monitor.
+
+        Args:
+          margin: of the hinge; its loss sits there when all distances are equal.
+          patience: how many observations in a row make an episode.
+        """
+        self._margin = margin
+        self._patience = patience
+        self._seen: dict[str, int] = {}
+
+    def observe(self, metrics: Mapping[str, float]) -> list[str]:
+        """Returns what there is to say about the metrics of one logging interval.
+
+        Args:
+          metrics: `loss`, `active_share`, `mean_distance` and `effective_rank`.
+        """
+        at_margin = abs(metrics["loss"] - self._margin) < 0.02 * self._margin
+        symptoms = {
+            "Training has collapsed: all embeddings lie within a mean squared "
+            f"distance of {COLLAPSED_DISTANCE} of each other. {ADVICE}": (
+                metrics["mean_distance"] < COLLAPSED_DISTANCE
+            ),
+            f"Training has collapsed: the embeddings vary along fewer than "
+            f"{COLLAPSED_RANK} directions. {ADVICE}": (
+                metrics["effective_rank"] < COLLAPSED_RANK
+            ),
+            "Training does not get off the ground: the loss sits at the margin and "
+            f"every triplet is active, as if all distances were equal. {ADVICE}": (
+                at_margin and metrics["active_share"] > 0.99
+            ),
+            "Nothing is left to learn from these triplets: none violates the margin. "
+            'Try config.loss.negatives = "semi_hard" or a larger config.loss.margin.': (
+                metrics["active_share"] == 0.0
+            ),
+        }
+        return [
+            text for text, present in symptoms.items() if self._episode(text, present)
+        ]
+
+    def _episode(self, text: str, present: bool) -> bool:
+        self._seen[text] = self._seen.get(text, 0) + 1 if present else 0
+        return self._seen[text] == self._patience
+
+
+class StopSignal:
+    """Notes SIGTERM, so that the loop can save and leave at the next step."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "StopSignal":
+        """Starts listening."""
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Puts back whoever listened before."""
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True

@@ -1,0 +1,96 @@
+"""The optimizer that a config describes: schedule, momentum, weight decay.
+
+Two kinds of weight decay go by one name elsewhere; here each has its own:
+
+- `l2_penalty` is the paper's lambda: the objective gains `l2_penalty * ||W||^2`, so
+  the gradient gains `2 * l2_penalty * W`, before momentum or Adam's scaling.
+- `decoupled_weight_decay` is AdamW's: each update also takes away
+  `learning_rate * decoupled_weight_decay * W`, after them.
+
+Both act on kernels only, never on biases or BatchNorm.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def create_schedule(
+    *, name: str, learning_rate: float, warmup_steps: int, num_steps: int
+) -> optax.Schedule:
+    """Returns a schedule: linear warm-up from 0, then constant or down to 0.
+
+    Args:
+      name: `"constant"`, `"cosine"` or `"linear"`, what follows the warm-up.
+      learning_rate: the peak.
+      warmup_steps: may be 0.
+      num_steps: of the whole run; the decay ends there.
+
+    Raises:
+      ValueError: no such schedule, or a warm-up as long as the run.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(
+            f"config.schedule.name is {name!r}; choose one of {SCHEDULES}."
+        )
+    if warmup_steps >= num_steps:
+        raise ValueError(
+            f"config.schedule.warmup_steps is {warmup_steps}, which leaves nothing of "
+            f"the run's {num_steps} steps."
+        )
+    rest = num_steps - warmup_steps
+    after = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(learning_rate, rest),
+        "linear": optax.linear_schedule(learning_rate, 0.0, rest),
+    }[name]
+    warmup = optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1))
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def create_optimizer(
+    options: Mapping[str, Any], schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Returns the optimizer.
+
+    Args:
+      options: `name` is `"sgd"` (with `momentum` and `nesterov`) or `"adamw"` (with
+        `b1` and `b2`); `l2_penalty` and `decoupled_weight_decay` as this module says;
+        `clip_norm` is the largest gradient norm let through, 0 for no limit.
+      schedule: the learning rate.
+
+    Raises:
+      ValueError: no such optimizer.
+    """
+    name = options["name"]
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"config.optimizer.name is {name!r}; choose one of {OPTIMIZERS}."
+        )
+    parts = []
+    if options["clip_norm"]:
+        parts.append(optax.clip_by_global_norm(options["clip_norm"]))
+    if options["l2_penalty"]:
+        # The gradient of l2_penalty * ||W||^2.
+        decay = 2.0 * options["l2_penalty"]
+        parts.append(optax.add_decayed_weights(decay, mask=kernel_mask))
+    if name == "sgd":
+        parts.append(optax.trace(options["momentum"], nesterov=options["nesterov"]))
+    else:
+        parts.append(optax.scale_by_adam(options["b1"], options["b2"]))
+    if options["decoupled_weight_decay"]:
+        decay = options["decoupled_weight_decay"]
+        parts.append(optax.add_decayed_weights(decay, mask=kernel_mask))
+    return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def kernel_mask(params: Any) -> Any:
+    """Returns the tree of `params` with True at kernels, False elsewhere."""
+    return jax.tree.map_with_path(
+        lambda path, _: "kernel" in jax.tree_util.keystr(path), params
+    )

@@ -1,0 +1,22 @@
+"""Relevance 1 inside a class and 0 across: what other libraries call a label."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SameClass:
+    """Two records are similar if their finest labels are the same."""
+
+    def pairwise(self, a: Any, b: Any) -> Any:
+        """Returns 1.0 where the last attribute agrees: `[..., A]`, `[..., A]`."""
+        return (a[..., -1] == b[..., -1]) * 1.0
+
+    def total(self, attributes: np.ndarray) -> np.ndarray:
+        """Returns `[N]` float64: how many others share each record's class."""
+        _, label, counts = np.unique(
+            attributes[:, -1], return_inverse=True, return_counts=True
+        )
+        return (counts[label] - 1).astype(np.float64)

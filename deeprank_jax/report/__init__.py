@@ -1,0 +1,5 @@
+"""The report: one HTML page that shows what a run has learned."""
+
+from deeprank_jax.report.page import DrawnTriplets, ReportInputs, write_report
+
+__all__ = ["DrawnTriplets", "ReportInputs", "write_report"]

@@ -1,0 +1,340 @@
+"""Puts the report together: one HTML file that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+import os
+import pathlib
+import re
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from deeprank_jax.data.records import Records
+from deeprank_jax.relevance import Relevance
+from deeprank_jax.report import curves, embedding_map, figures, panels
+
+_NUM_QUERIES, _NUM_WORST, _NUM_DRAWN = 12, 8, 24
+# Pixels of a thumbnail in a panel, twice what is seen for sharp screens.
+_THUMBNAIL = 112
+
+_EXPLANATIONS = (
+    (r"recall@1", "share of queries whose nearest image is of their own class"),
+    (r"recall@(\d+)", r"share with an image of their own class among the \1 nearest"),
+    (r"map@r", "mean average precision at R, R being the images of the query's class"),
+    (r"ndcg@1", "graded relevance of the nearest image; 1 is the best there is"),
+    (
+        r"ndcg@(\d+)",
+        r"graded relevance of the \1 nearest, by rank; 1 is the best ranking",
+    ),
+    (r"precision", "share of triplets whose positive is nearer than their negative"),
+    (r"precision_in_class", "precision where the negative is of the anchor's category"),
+    (r"precision_out_of_class", "precision where it is of another category"),
+    (
+        r"score_at_(\d+)",
+        r"right less wrong triplets, of those with an image among the \1 nearest",
+    ),
+    (r"score_at_(\d+)_share", "the score divided by how many triplets it counts"),
+    (r"num_(\w+)", r"how many \1 were measured"),
+)
+_HEADLINES = ("recall@1", "map@r", "precision", "precision_in_class")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnTriplets:
+    """Triplets as the sampler drew them.
+
+    Attributes:
+      indices: `[T, 3]` ints: anchor, positive, negative.
+      relevance: `[T, 2]` float, the anchor's relevance to positive and negative.
+      steps: `[T]` ints, the training step that each was drawn for.
+      records: the split that the indices belong to.
+      thumbnails: maps indices `[n]` to uint8 RGB `[n, S, S, 3]`.
+    """
+
+    indices: np.ndarray
+    relevance: np.ndarray
+    steps: np.ndarray
+    records: Records
+    thumbnails: figures.Thumbnails
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """Everything the report shows.
+
+    Attributes:
+      title: of the page, e.g. the name of the config.
+      command: the command line that was run.
+      facts: what was run, in words: config, dataset, commit, wall time and the like.
+      results: `{split: {evaluator: {metric: {system: value}}}}`, the systems being
+        "model", "untrained" and "pixels"; larger is better.
+      metrics: the entries of metrics.jsonl: "step" and any other names.
+      embeddings: `[N, D]` float32 of the split to look at.
+      records: that split.
+      relevance: how similar its records should be.
+      thumbnails: maps indices `[n]` of its records to uint8 RGB `[n, S, S, 3]`.
+      ok: optional `[N]` bool, the records whose image could be read.
+      drawn: optional triplets of the training split.
+      seed: of the choice of queries and of the map.
+    """
+
+    title: str
+    command: str
+    facts: Mapping[str, str]
+    results: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+    metrics: Sequence[Mapping[str, Any]]
+    embeddings: np.ndarray
+    records: Records
+    relevance: Relevance
+    thumbnails: figures.Thumbnails
+    ok: np.ndarray | None = None
+    drawn: DrawnTriplets | None = None
+    seed: int = 0
+
+
+def write_report(inputs: ReportInputs, path: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes the report.
+
+    Args:
+      inputs: what to show.
+      path: the file, or a folder in which it is called `index.html`.
+
+    Returns:
+      The file written.
+    """
+    path = pathlib.Path(path)
+    path = path if path.suffix == ".html" else path / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("page.html").render(_page_values(inputs))
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _page_values(inputs: ReportInputs) -> dict[str, Any]:
+    """Returns what the template fills in."""
+    records = inputs.records
+    ranking = panels.rank_records(records, inputs.embeddings, inputs.ok)
+    chosen = panels.choose_queries(records, ranking, _NUM_QUERIES, seed=inputs.seed)
+    worst = panels.worst_queries(records, ranking, _NUM_WORST)
+    rows = panels.create_rows(records, inputs.relevance, ranking, chosen)
+    worst_rows = panels.create_rows(records, inputs.relevance, ranking, worst)
+    grades = _find_grades(inputs, [*rows, *worst_rows])
+    show = _Shower(records, inputs.thumbnails, grades)
+    return {
+        "title": inputs.title,
+        "command": inputs.command,
+        "facts": inputs.facts,
+        "split": records.name,
+        "headlines": _headlines(inputs.results),
+        "results": _result_tables(inputs.results),
+        "charts": [
+            {"title": c.title, "svg": markupsafe.Markup(c.svg)}
+            for c in curves.create_charts(inputs.metrics)
+        ],
+        "legend": [
+            {
+                "name": grades.names[grade],
+                "slot": figures.frame_slot(grade, grades),
+                "pips": figures.pips(grade, grades),
+            }
+            for grade in range(len(grades.names))[::-1]
+        ],
+        "queries": show.rows(rows),
+        "worst": show.rows(worst_rows),
+        "map": _map_values(inputs, ranking.queries),
+        "drawn": _drawn_values(inputs.drawn, grades) if inputs.drawn else [],
+    }
+
+
+def _find_grades(inputs: ReportInputs, rows: Sequence[panels.Row]) -> panels.Grades:
+    """Finds grades that serve every picture of the page."""
+    relevance, depth = panels.pairs_of_rows(inputs.records, rows)
+    if inputs.drawn is not None:
+        labels = inputs.drawn.records.attributes[inputs.drawn.indices]
+        drawn_depth = panels.shared_depth(labels[:, :1], labels[:, 1:])
+        relevance = np.append(relevance, inputs.drawn.relevance)
+        depth = np.append(depth, drawn_depth)
+    return panels.create_grades(relevance, depth, inputs.records.level_names)
+
+
+class _Shower:
+    """Turns records into what the template needs to show their images."""
+
+    def __init__(
+        self, records: Records, thumbnails: figures.Thumbnails, grades: panels.Grades
+    ):
+        self._records = records
+        self._thumbnails = thumbnails
+        self._grades = grades
+
+    def images(self, indices: np.ndarray) -> list[dict[str, Any]]:
+        """Returns source, name and title of each record's image."""
+        pictures = self._thumbnails(np.asarray(indices))
+        size = min(_THUMBNAIL, *pictures.shape[1:3])
+        pictures = figures.resize_thumbnails(pictures, size)
+        return [
+            {
+                "src": markupsafe.Markup(figures.encode_image(picture)),
+                "name": self._records.label_name(int(index)),
+                "title": describe(self._records, int(index)),
+            }
+            for index, picture in zip(indices, pictures, strict=True)
+        ]
+
+    def framed(
+        self, indices: np.ndarray, relevance: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """Returns images with the frame of their relevance."""
+        images = self.images(indices)
+        for image, value in zip(images, relevance, strict=True):
+            grade = int(self._grades.of(value))
+            image["slot"] = figures.frame_slot(grade, self._grades)
+            image["pips"] = figures.pips(grade, self._grades)
+            image["grade"] = self._grades.names[grade]
+            image["title"] += f"\nrelevance {value:.3g}"
+        return images
+
+    def rows(self, rows: Sequence[panels.Row]) -> list[dict[str, Any]]:
+        """Returns each query with its neighbours."""
+        shown = []
+        for row in rows:
+            neighbors = self.framed(row.neighbors, row.relevance)
+            for neighbor, distance in zip(neighbors, row.distances, strict=True):
+                neighbor["title"] += f"\nsquared distance {distance:.3f}"
+            shown.append(
+                {
+                    "query": self.images(np.array([row.query]))[0],
+                    "neighbors": neighbors,
+                    "precision": row.average_precision,
+                }
+            )
+        return shown
+
+
+def describe(records: Records, index: int) -> str:
+    """Returns a record's finest label, its coarser ones, and where it is from."""
+    levels = range(records.attributes.shape[1])
+    labels = [records.label_name(index, level) for level in reversed(levels)]
+    return f"{' · '.join(labels)}\n{records.describe(index)}"
+
+
+def _drawn_values(drawn: DrawnTriplets, grades: panels.Grades) -> list[dict[str, Any]]:
+    """Returns some of the triplets, spread over all that were drawn."""
+    show = _Shower(drawn.records, drawn.thumbnails, grades)
+    total = len(drawn.indices)
+    spread = np.unique(np.linspace(0, total - 1, min(total, _NUM_DRAWN)).astype(int))
+    return [
+        {
+            "step": int(drawn.steps[i]),
+            "anchor": show.images(drawn.indices[i, :1])[0],
+            "others": show.framed(drawn.indices[i, 1:], drawn.relevance[i]),
+            "relevance": [f"{value:.3g}" for value in drawn.relevance[i]],
+        }
+        for i in spread
+    ]
+
+
+def _map_values(inputs: ReportInputs, indices: np.ndarray) -> dict[str, Any] | None:
+    drawn = embedding_map.create_map(
+        inputs.embeddings, indices, inputs.thumbnails, seed=inputs.seed
+    )
+    if drawn is None:
+        return None
+    return {
+        "src": markupsafe.Markup(figures.encode_image(drawn.image, quality=80)),
+        "size": f"{100 * drawn.size:.2f}",
+        "places": [
+            {
+                "left": f"{100 * x:.2f}",
+                "top": f"{100 * y:.2f}",
+                "title": inputs.records.label_name(int(index)),
+            }
+            for index, (x, y) in zip(drawn.indices, drawn.corners, strict=True)
+        ],
+        "num_records": len(indices),
+    }
+
+
+def _result_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a table for each split and evaluator, the test split first."""
+    tables = []
+    for split in sorted(results, key=lambda split: split != "test"):
+        for evaluator, metrics in results[split].items():
+            systems = list(dict.fromkeys(s for row in metrics.values() for s in row))
+            tables.append(
+                {
+                    "split": split,
+                    "evaluator": evaluator,
+                    "systems": systems,
+                    "rows": [
+                        {
+                            "name": name,
+                            "explanation": _explain(name),
+                            "cells": _cells(name, [row.get(s) for s in systems]),
+                        }
+                        for name, row in metrics.items()
+                    ],
+                }
+            )
+    return tables
+
+
+def _cells(name: str, values: Sequence[float | None]) -> list[dict[str, Any]]:
+    """Returns the text of each value, and which are the best of several."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    compares = len(set(known)) > 1 and not name.startswith("num_")
+    return [
+        {"text": _format(name, v), "best": compares and v == max(known)} for v in values
+    ]
+
+
+def _format(name: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if name.startswith("num_") or re.fullmatch(r"score_at_\d+", name):
+        return f"{value:,.0f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _explain(name: str) -> str:
+    """Returns what a metric means, in one line; empty for an unknown one."""
+    for pattern, text in _EXPLANATIONS:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(text).replace("_", " ")
+    return ""
+
+
+def _headlines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the few numbers that matter most, of the test split if there is one."""
+    if not results:
+        return []
+    split = "test" if "test" in results else list(results)[-1]
+    metrics = {k: v for e in results[split].values() for k, v in e.items()}
+    return [
+        {
+            "name": name,
+            "explanation": _explain(name),
+            "value": _format(name, metrics[name].get("model")),
+            "bars": [
+                {
+                    "name": system,
+                    "text": _format(name, value),
+                    "width": f"{100 * min(max(value, 0.0), 1.0):.1f}",
+                }
+                for system, value in metrics[name].items()
+                if math.isfinite(value)
+            ],
+        }
+        for name in _HEADLINES
+        if name in metrics
+    ]

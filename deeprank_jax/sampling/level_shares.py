@@ -1,0 +1,37 @@
+"""What was drawn, in words: on which level positives and negatives meet the anchor."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def level_shares(
+    attributes: np.ndarray, level_names: Sequence[str]
+) -> dict[str, float]:
+    """Returns the share of positives and negatives by the deepest level shared.
+
+    Args:
+      attributes: `[B, 3, L]` ints, anchor, positive and negative on axis 1; sharing a
+        level means sharing all coarser ones.
+      level_names: the `L` levels, from coarse to fine.
+
+    Returns:
+      A share in [0, 1] for each of `positives/<level>`, `negatives/<level>` and each
+      `<level>` and `none`, finest first; all 0 if there is no triplet.
+
+    Raises:
+      ValueError: there is not one name for each level.
+    """
+    if len(level_names) != attributes.shape[-1]:
+        raise ValueError(
+            f"There are {attributes.shape[-1]} levels, but the names "
+            f"{tuple(level_names)}."
+        )
+    names = ("none", *level_names)
+    depth = np.sum(attributes[:, :1] == attributes[:, 1:], axis=-1)
+    shares = {}
+    for column, side in enumerate(("positives", "negatives")):
+        counts = np.bincount(depth[:, column], minlength=len(names))
+        for level in reversed(range(len(names))):
+            shares[f"{side}/{names[level]}"] = float(counts[level] / max(1, len(depth)))
+    return shares

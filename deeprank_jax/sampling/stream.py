@@ -1,0 +1,179 @@
+"""Batches of triplets with their images, prepared ahead of the step that uses them."""
+
+import collections
+from collections.abc import Callable
+from concurrent import futures
+import dataclasses
+import time
+from typing import Self
+
+import numpy as np
+
+from deeprank_jax.sampling import counters
+from deeprank_jax.sampling.sampler import Triplets, TripletSampler
+
+LoadFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+AugmentFn = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TripletBatch:
+    """Triplets and what they look like.
+
+    Attributes:
+      images: `[B, 3, H, W, C]` uint8 in memory of its own.
+      triplets: what the images show; its counts include `bad_image`, the triplets
+        replaced because an image could not be read.
+      bad_indices: `[n]` int64 records whose images could not be read.
+    """
+
+    images: np.ndarray
+    triplets: Triplets
+    bad_indices: np.ndarray
+
+
+class TripletStream:
+    """An iterator of `TripletBatch`, prepared by a thread a few steps ahead.
+
+    A context manager: leaving it, early or not, ends the thread after the batch that
+    it is at. What is prepared ahead leaves no trace: the state of the stream is the
+    step that was consumed, and `first_step` takes it up again.
+
+        with TripletStream(sampler, 64, load, augment, first_step=0, num_steps=100,
+                           depth=2) as stream:
+            for batch in stream:
+                ...
+
+    Attributes:
+      wait_seconds: how long the consumer has waited for batches, in all.
+    """
+
+    def __init__(
+        self,
+        sampler: TripletSampler,
+        batch_size: int,
+        load_fn: LoadFn,
+        augment_fn: AugmentFn,
+        *,
+        first_step: int,
+        num_steps: int,
+        depth: int = 2,
+    ):
+        """Creates the stream; the thread starts when its context is entered.
+
+        Args:
+          sampler: used by the thread alone while the context lasts.
+          batch_size: `B`, at least 1.
+          load_fn: maps indices `[n]` to images `[n, H, W, C]` and whether each could
+            be read, `[n]` bool. Each distinct record of a batch is asked for once.
+          augment_fn: maps images `[B, 3, H, W, C]`, which it may overwrite, and the
+            step's generator to images of the same batch.
+          first_step: the step of the first batch, at least 0.
+          num_steps: how many batches there are, at least 0.
+          depth: how many batches are prepared ahead; 0 prepares each when asked.
+
+        Raises:
+          ValueError: a number is out of its range.
+        """
+        if batch_size < 1 or min(first_step, num_steps, depth) < 0:
+            raise ValueError(
+                "batch_size must be at least 1, first_step, num_steps and depth at "
+                f"least 0, got {batch_size}, {first_step}, {num_steps} and {depth}."
+            )
+        self.wait_seconds = 0.0
+        self._sampler = sampler
+        self._batch_size = batch_size
+        self._load_fn = load_fn
+        self._augment_fn = augment_fn
+        self._steps = iter(range(first_step, first_step + num_steps))
+        self._depth = depth
+        self._pending: collections.deque[futures.Future[TripletBatch]] = (
+            collections.deque()
+        )
+        self._executor: futures.ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        """Starts the thread on the first batches."""
+        self._executor = futures.ThreadPoolExecutor(1, "triplet-stream")
+        for _ in range(self._depth):
+            self._submit()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the thread; batches that nobody asked for are dropped."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+        self._pending.clear()
+
+    def __iter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __next__(self) -> TripletBatch:
+        """Returns the next batch.
+
+        Raises:
+          RuntimeError: the context was not entered or has been left.
+          ValueError: no image of the batch could be read. Whatever else the sampler
+            and the functions raise is raised here, too.
+        """
+        if self._executor is None:
+            raise RuntimeError("A TripletStream is read inside `with stream:`.")
+        self._submit()
+        if not self._pending:
+            raise StopIteration
+        start = time.perf_counter()
+        try:
+            return self._pending.popleft().result()
+        finally:
+            self.wait_seconds += time.perf_counter() - start
+
+    def _submit(self) -> None:
+        step = next(self._steps, None)
+        if step is not None and self._executor is not None:
+            self._pending.append(self._executor.submit(self._prepare, step))
+
+    def _prepare(self, step: int) -> TripletBatch:
+        triplets = self._sampler.sample(step, self._batch_size)
+        records, inverse = np.unique(triplets.indices, return_inverse=True)
+        images, ok = self._load_fn(records)
+        inverse = inverse.reshape(-1, 3)
+        triplets, source = _replace_bad(triplets, np.all(ok[inverse], axis=1))
+        # Indexing copies: no two triplets, and no two batches, share memory.
+        images = images[inverse[source]]
+        rng = counters.step_rng(self._sampler.seed, counters.AUGMENT, step)
+        return TripletBatch(
+            images=np.ascontiguousarray(self._augment_fn(images, rng)),
+            triplets=triplets,
+            bad_indices=records[~ok],
+        )
+
+
+def _replace_bad(triplets: Triplets, good: np.ndarray) -> tuple[Triplets, np.ndarray]:
+    """Puts the next good triplet of the batch, cyclically, where one is bad.
+
+    Returns:
+      The triplets, and `[B]` which of the old ones each of them is.
+
+    Raises:
+      ValueError: none is good.
+    """
+    source = np.arange(len(good))
+    if not good.any():
+        raise ValueError(
+            f"None of the {len(good)} triplets of step {triplets.step} has three "
+            f"readable images, e.g. records {triplets.indices[0].tolist()}: check that "
+            "the images are where the dataset says."
+        )
+    bad, valid = source[~good], source[good]
+    source[bad] = valid[np.searchsorted(valid, bad) % len(valid)]
+    replaced = dataclasses.replace(
+        triplets,
+        indices=triplets.indices[source],
+        attributes=triplets.attributes[source],
+        relevance=triplets.relevance[source],
+        in_class=triplets.in_class[source],
+        counts={**triplets.counts, "bad_image": len(bad)},
+    )
+    return replaced, source

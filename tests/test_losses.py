@@ -1,0 +1,168 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeprank_jax import losses
+from deeprank_jax.losses import diagnostics, selection, triplet
+from deeprank_jax.relevance import Hierarchy
+
+
+def reference(anchor, positive, negative, margin):
+    """The definition, one triplet at a time."""
+    total = []
+    for a, p, n in zip(anchor, positive, negative, strict=True):
+        total.append(max(0.0, margin + sum((a - p) ** 2) - sum((a - n) ** 2)))
+    return np.array(total)
+
+
+def random_triplets(seed, batch=5, dim=4):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(3, batch, dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("margin", [0.0, 0.2, 3.0])
+def test_matches_the_definition(margin, transform):
+    triplets = random_triplets(seed=0)
+    expected = reference(*triplets, margin)
+    assert 0 < np.count_nonzero(expected) <= len(expected)  # Not all inactive.
+    loss_fn = transform(
+        lambda a, p, n: triplet.triplet_hinge_loss(
+            a, p, n, margin=margin, reduce_fn=None
+        )
+    )
+    np.testing.assert_allclose(loss_fn(*triplets), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_hinge_is_on_each_triplet_not_on_the_mean():
+    anchor = jnp.zeros((2, 1))
+    positive, negative = jnp.array([[1.0], [0.0]]), jnp.array([[0.0], [3.0]])
+    # Losses 1 and 0; the mean gap, -4, would give 0.
+    loss = triplet.triplet_hinge_loss(anchor, positive, negative, margin=0.0)
+    assert loss == 0.5
+
+
+def test_a_masked_triplet_counts_for_nothing():
+    triplets = random_triplets(seed=1)
+    where = np.array([True, False, True, True, False])
+    np.testing.assert_allclose(
+        triplet.triplet_hinge_loss(*triplets, where=where),
+        triplet.triplet_hinge_loss(*triplets[:, where]),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("case", ["all_masked", "anchor_is_positive"])
+def test_gradient_is_finite(case):
+    anchor, positive, negative = random_triplets(seed=2)
+    where = np.zeros(5, bool) if case == "all_masked" else None
+    positive = anchor if case == "anchor_is_positive" else positive
+    grads = jax.grad(triplet.triplet_hinge_loss, argnums=(0, 1, 2))(
+        anchor, positive, negative, where=where
+    )
+    assert all(jnp.isfinite(g).all() for g in grads)
+
+
+def test_leading_batch_axes_and_vmap_agree():
+    triplets = random_triplets(seed=3, batch=6).reshape(3, 2, 3, 4)
+    loss_fn = lambda a, p, n: triplet.triplet_hinge_loss(a, p, n, reduce_fn=None)
+    np.testing.assert_allclose(
+        loss_fn(*triplets), jax.vmap(loss_fn)(*triplets), rtol=1e-6
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16))
+def test_rotating_the_space_changes_nothing(seed):
+    triplets = random_triplets(seed)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(4, 4)))
+    rotated = (triplets @ rotation).astype(np.float32)
+    np.testing.assert_allclose(
+        triplet.triplet_hinge_loss(*rotated),
+        triplet.triplet_hinge_loss(*triplets),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+def test_unequal_shapes_are_refused():
+    with pytest.raises(ValueError, match="share one shape"):
+        triplet.triplet_hinge_loss(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones((1, 3)))
+
+
+def semi_hard_reference(embeddings, relevance, gap):
+    """The definition, one anchor and one image at a time."""
+    images = embeddings.reshape(-1, embeddings.shape[-1])
+    chosen = []
+    for i, (anchor, positive, _) in enumerate(embeddings):
+        to_positive = np.sum((anchor - positive) ** 2)
+        best, best_distance = 3 * i + 2, np.inf
+        for j, image in enumerate(images):
+            distance = np.sum((anchor - image) ** 2)
+            fits = relevance[i, j] <= relevance[i, 3 * i + 1] - gap
+            if fits and to_positive < distance < best_distance:
+                best, best_distance = j, distance
+        chosen.append(best)
+    return np.array(chosen)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_semi_hard_negatives_match_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    embeddings = rng.normal(size=(8, 3, 3)).astype(np.float32)
+    embeddings[0, 1] += 100.0  # Nothing lies beyond this positive.
+    labels = rng.integers(0, 3, (8, 3, 2)).cumsum(-1)
+    labels[:, 1] = labels[:, 0]
+    images = labels.reshape(-1, 2)
+    relevance = Hierarchy((0.1, 1.0)).pairwise(labels[:, 0, None], images[None])
+    expected = semi_hard_reference(embeddings, relevance, 0.5)
+    negatives, found = jax.jit(
+        lambda e, r: selection.semi_hard_negatives(e, r, min_relevance_gap=0.5)
+    )(embeddings, jnp.asarray(relevance))
+    np.testing.assert_array_equal(negatives, embeddings.reshape(-1, 3)[expected])
+    sampled = 3 * np.arange(8) + 2
+    assert not found[0]
+    assert np.any(expected != sampled)
+    np.testing.assert_array_equal(np.asarray(found)[expected != sampled], True)
+
+
+def test_gradient_flows_to_the_chosen_negative():
+    embeddings = jnp.array([[[0.0], [1.0], [9.0]], [[5.0], [5.5], [1.5]]])
+    attributes = jnp.array([[[0], [0], [1]], [[2], [2], [3]]])
+    loss_fn = losses.create_loss(
+        margin=4.0,
+        negatives="semi_hard",
+        relevance_fn=lambda a, b: (a[..., -1] == b[..., -1]) * 1.0,
+        min_relevance_gap=0.5,
+    )
+    grads = jax.grad(lambda e: loss_fn(e, attributes)[0])(embeddings)
+    # For anchor 0 the image at 1.5 is nearer than its own negative at 9.
+    assert grads[1, 2, 0] == -3.0
+    assert grads[0, 2, 0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(negatives="hard"), "negatives is 'hard'"),
+        (dict(margin=0.0), "margin must be above 0"),
+        (dict(min_relevance_gap=0.0), "min_relevance_gap must be above 0"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(change, message):
+    options = dict(margin=0.2, negatives="semi_hard", min_relevance_gap=0.1)
+    with pytest.raises(ValueError, match=message):
+        losses.create_loss(relevance_fn=lambda a, b: a, **{**options, **change})
+
+
+def test_diagnostics_match_their_definitions():
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32) * [1, 2, 3, 0]
+    pairs = np.mean([np.sum((a - b) ** 2) for a in x for b in x])
+    np.testing.assert_allclose(diagnostics.mean_squared_distance(x), pairs, rtol=1e-5)
+    spectrum = np.linalg.eigvalsh(np.cov(x.T))
+    expected = spectrum.sum() ** 2 / (spectrum**2).sum()
+    np.testing.assert_allclose(diagnostics.effective_rank(x), expected, rtol=1e-4)
+    assert diagnostics.effective_rank(jnp.ones((5, 3))) == 0.0

@@ -1,0 +1,35 @@
+import os
+import signal
+
+import pytest
+
+from deeprank_jax import monitor
+
+HEALTHY = dict(loss=0.1, active_share=0.6, mean_distance=1.8, effective_rank=20.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(mean_distance=0.01), "has collapsed: all embeddings"),
+        (dict(effective_rank=1.1), "has collapsed: the embeddings vary along"),
+        (dict(loss=0.2, active_share=1.0), "loss sits at the margin"),
+        (dict(loss=0.0, active_share=0.0), "Nothing is left to learn"),
+    ],
+)
+def test_each_symptom_is_named_once_an_episode(change, said):
+    watch = monitor.CollapseMonitor(margin=0.2, patience=3)
+    sick = {**HEALTHY, **change}
+    heard = [watch.observe(m) for m in (sick, sick, HEALTHY, sick, sick, sick, sick)]
+    assert [len(texts) for texts in heard] == [0, 0, 0, 0, 0, 1, 0]
+    assert said in heard[5][0]
+    assert "config." in heard[5][0]  # What to try.
+
+
+def test_sigterm_is_noted_and_the_old_handler_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with monitor.StopSignal() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,231 @@
+import dataclasses
+import html
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+
+from deeprank_jax.data.records import Records
+from deeprank_jax.relevance import Hierarchy
+from deeprank_jax.report import DrawnTriplets, ReportInputs, write_report
+from deeprank_jax.report import page as page_module
+
+_RELEVANCE = Hierarchy((0.001, 0.02, 1.0))
+_NASTY = 'fox <img src=x> & "friends" 狐'
+_CHECK = """
+<script>
+const found = {violations: [], errors: []};
+addEventListener("securitypolicyviolation", e => found.violations.push(e.blockedURI));
+addEventListener("error", e => found.errors.push(e.message || e.target.src), true);
+addEventListener("load", () => {
+  const images = [...document.images];
+  found.images = images.length;
+  found.broken = images.filter(i => !i.complete || !i.naturalWidth).length;
+  found.unnamed = images.filter(i => !i.alt).length;
+  found.requests = performance.getEntriesByType("resource").map(r => r.name)
+    .filter(name => !name.startsWith("data:"));
+  const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
+  found.repeated = ids.filter((id, i) => ids.indexOf(id) !== i);
+  found.overflow = document.documentElement.scrollWidth - innerWidth;
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = JSON.stringify(found);
+  document.body.append(result);
+});
+</script>
+"""
+
+
+def create_records(num_classes=15, per_class=4):
+    classes = np.repeat(np.arange(num_classes), per_class)
+    attributes = np.stack([classes // 6, classes // 3, classes], 1).astype(np.int32)
+    names = (
+        ("animals", "food", "places"),
+        tuple(f"group {i}" for i in range(5)),
+        (_NASTY, *(f"class {i}" for i in range(1, num_classes))),
+    )
+    return Records(
+        name="shapes/test",
+        attributes=attributes,
+        level_names=("category", "subcategory", "shape"),
+        label_names=names,
+        read=lambda index: b"",
+        describe=lambda index: f"images/é {index}.png",
+    )
+
+
+def create_inputs(**changes):
+    records = create_records()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (len(records), 40, 40, 3), dtype=np.uint8)
+    thumbnails = lambda indices: images[indices]
+    indices = np.array([[0, 1, 9], [4, 7, 50], [30, 31, 2]])
+    labels = records.attributes[indices]
+    systems = dict(model=0.75, untrained=0.25, pixels=0.5)
+    results = {
+        "validation": {"retrieval": {"recall@1": systems}},
+        "test": {
+            "retrieval": {"recall@1": systems, "num_queries": dict(model=60.0)},
+            "triplets": {"score_at_30": dict(model=-1234.0, pixels=float("nan"))},
+        },
+    }
+    metrics = [{"step": s, "train/loss": 1.0 / s, "note": "x"} for s in range(1, 900)]
+    metrics += [{"step": s, "validation/retrieval/recall@1": 0.5} for s in (1, 900)]
+    metrics += [{"step": 900, "validation/retrieval/recall@5": 0.6}]
+    inputs = dict(
+        title="shapes",
+        command="python -m deeprank_jax.main --config='a <b>'",
+        facts={"dataset": "shapes & sizes"},
+        results=results,
+        metrics=metrics,
+        embeddings=rng.normal(size=(len(records), 8)).astype(np.float32),
+        records=records,
+        relevance=_RELEVANCE,
+        thumbnails=thumbnails,
+        drawn=DrawnTriplets(
+            indices=indices,
+            relevance=_RELEVANCE.pairwise(labels[:, :1], labels[:, 1:]),
+            steps=np.array([0, 10, 2000]),
+            records=records,
+            thumbnails=thumbnails,
+        ),
+    )
+    return ReportInputs(**(inputs | changes))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report(create_inputs(), tmp_path_factory.mktemp("run") / "report")
+
+
+def open_in_browser(page, tmp_path, *, width=1280):
+    """Returns what the page says of itself, and what the console says of it."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if browser is None:
+        assert os.environ.get("CI") != "true", "CI must have a browser"
+        pytest.skip("neither chromium nor google-chrome is installed")
+    head = "<meta charset"
+    assert head in page
+    page = page.replace("default-src 'none';", "default-src 'none'; script-src *;", 1)
+    page = page.replace("script-src *", "script-src 'unsafe-inline'", 1)
+    path = tmp_path / "page.html"
+    path.write_text(page.replace(head, _CHECK + head, 1), encoding="utf-8")
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync"
+    flags += " disable-background-networking disable-component-update dump-dom"
+    flags += " enable-logging=stderr v=0"
+    done = subprocess.run(
+        [
+            browser,
+            *(f"--{flag}" for flag in flags.split()),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    result = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert result, done.stderr
+    return json.loads(html.unescape(result[1])), re.findall(r".*CONSOLE.*", done.stderr)
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_the_page_opens_without_network_or_errors(report, tmp_path, width):
+    assert report.name == "index.html"
+    assert report.stat().st_size <= 10 * 2**20
+    page = report.read_text(encoding="utf-8")
+    found, console = open_in_browser(page, tmp_path, width=width)
+    assert console == []
+    # 12 queries and 8 worst ones with 8 neighbours, the map, 3 triplets.
+    assert found.pop("images") == 20 * 9 + 1 + 3 * 3
+    assert found.pop("overflow") <= 0
+    assert found == dict(
+        violations=[], errors=[], broken=0, unnamed=0, requests=[], repeated=[]
+    )
+
+
+def test_the_browser_sees_what_is_wrong_with_a_page(tmp_path):
+    page = (
+        "<!doctype html><html><head><meta charset='utf-8'>"
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; "
+        "style-src 'unsafe-inline'; img-src data:\"></head>"
+        "<body id='a'><p id='a' style='width:3000px'>x</p>"
+        "<img src='http://127.0.0.1:9/x.png'><img src='data:image/png;base64,AAAA'>"
+        "<script>console.error('help')</script></body></html>"
+    )
+    found, console = open_in_browser(page, tmp_path)
+    assert found["violations"] == ["http://127.0.0.1:9/x.png"]
+    assert found["broken"] == found["unnamed"] == found["images"] == 2
+    assert found["repeated"] == ["a"]
+    assert found["overflow"] > 1000
+    assert any("help" in line for line in console)
+
+
+def test_names_are_text_and_never_markup(report):
+    page = report.read_text(encoding="utf-8")
+    assert "<img src=x>" not in page
+    assert "fox &lt;img src=x&gt; &amp; &#34;friends&#34; 狐" in page
+    assert "--config=&#39;a &lt;b&gt;&#39;" in page
+    assert "<script" not in page
+
+
+def test_the_same_inputs_give_the_same_page(report, tmp_path):
+    again = write_report(create_inputs(), tmp_path / "other.html")
+    assert again == tmp_path / "other.html"
+    assert again.read_bytes() == report.read_bytes()
+
+
+def test_numbers_and_the_best_of_each_row(report):
+    page = report.read_text(encoding="utf-8")
+    assert page.count('<td class="best">0.750</td>') == 2
+    assert "<td>0.250</td>" in page
+    assert "<td>\N{MINUS SIGN}1,234</td>" in page
+    assert "<td>\N{EN DASH}</td>" in page
+    assert "<td>60</td>" in page
+    assert page.index("test · retrieval") < page.index("validation · retrieval")
+
+
+@pytest.mark.parametrize("num_records", [0, 1, 2, 4, 9])
+def test_a_small_or_unreadable_split_still_gives_a_report(num_records, tmp_path):
+    ok = np.arange(60) < num_records
+    inputs = create_inputs(results={}, metrics=[], drawn=None, ok=ok)
+    inputs.embeddings[~ok] = np.nan
+    page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
+    assert ("Queries and their nearest" in page) == (num_records > 1)
+    assert ("Map of the embedding" in page) == (num_records >= 5)
+
+
+@pytest.mark.parametrize("dim", [1, 8])
+def test_a_collapsed_embedding_still_gives_a_report(dim, tmp_path):
+    """When all embeddings are equal a report is needed most."""
+    inputs = create_inputs(embeddings=np.ones((60, dim), np.float32), drawn=None)
+    page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
+    assert "Map of the embedding" in page
+
+
+def test_thumbnails_are_shrunk_before_they_are_embedded(tmp_path):
+    large = np.zeros((60, 300, 200, 3), np.uint8)
+    inputs = create_inputs(thumbnails=lambda indices: large[indices], drawn=None)
+    page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
+    source = re.search(r'src="data:image/webp;base64,([^"]+)" alt="class', page)[1]
+    data = np.frombuffer(page_module.figures.base64.b64decode(source), np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (112, 112, 3)
+
+
+def test_every_field_of_the_inputs_is_explained():
+    for kind in ReportInputs, DrawnTriplets:
+        for field in dataclasses.fields(kind):
+            assert re.search(rf"^\s+{field.name}: ", kind.__doc__, re.MULTILINE)
+
+
+def test_the_template_is_part_of_the_package():
+    folder = pathlib.Path(page_module.__file__).parent
+    assert (folder / "page.html").exists()

@@ -1,0 +1,165 @@
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from deeprank_jax import evaluators
+from deeprank_jax.evaluators import embed_split
+from deeprank_jax.evaluators.retrieval import Retrieval
+from deeprank_jax.relevance import Hierarchy, SameClass
+
+GAINS = Hierarchy((0.1, 0.4, 1.0))
+
+
+def random_attributes(seed, num_records=40):
+    """Labels that nest: category, subcategory, class; some classes have one record."""
+    classes = np.random.default_rng(seed).integers(0, 16, num_records)
+    return np.stack([classes // 8, classes // 3, classes], axis=1)
+
+
+def reference(attributes, embeddings, ks, relevance):
+    """Every metric from its definition, one query at a time."""
+    num = len(attributes)
+    recall, ndcg, ap = {k: [] for k in ks}, {k: [] for k in ks}, []
+    for q in range(num):
+        others = [j for j in range(num) if j != q]
+        far = {j: float(np.sum((embeddings[q] - embeddings[j]) ** 2)) for j in others}
+        ranked = sorted(others, key=lambda j: (far[j], j))
+        hits = [attributes[j, -1] == attributes[q, -1] for j in ranked]
+        gain = [float(relevance.pairwise(attributes[q], attributes[j])) for j in ranked]
+        num_relevant = sum(hits)
+        for k in ks:
+            dcg = sum(g / math.log2(i + 2) for i, g in enumerate(gain[:k]))
+            best = sorted(gain, reverse=True)[:k]
+            ideal = sum(g / math.log2(i + 2) for i, g in enumerate(best))
+            ndcg[k] += [dcg / ideal] if ideal else []
+            recall[k] += [any(hits[:k])] if num_relevant else []
+        precisions = [
+            sum(hits[: i + 1]) / (i + 1) for i in range(num_relevant) if hits[i]
+        ]
+        ap += [sum(precisions) / num_relevant] if num_relevant else []
+    mean = lambda values: float(np.mean(values)) if values else 0.0
+    return (
+        {f"recall@{k}": mean(recall[k]) for k in ks}
+        | {"map@r": mean(ap)}
+        | {f"ndcg@{k}": mean(ndcg[k]) for k in ks}
+        | {"num_queries": float(len(ap))}
+    )
+
+
+@pytest.mark.parametrize("relevance", [GAINS, SameClass()], ids=["graded", "same"])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_number_is_its_definition(seed, ties, relevance):
+    rng = np.random.default_rng(seed)
+    attributes = random_attributes(seed)
+    embeddings = rng.integers(0, 2 if ties else 1000, (40, 3)).astype(np.float32)
+    expected = reference(attributes, embeddings, (1, 5, 10), relevance)
+    assert 0 < expected["num_queries"] < 40  # Some class has a single record.
+    assert 0 < expected["map@r"] < 1
+    found = dict(Retrieval(attributes, relevance).run(embeddings))
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [[0], [0, 1, 2], [0, 0], [0, 0, 0, 1], [5] * 6],
+    ids=["one_record", "all_alone", "one_pair", "one_alone", "one_class"],
+)
+def test_degenerate_splits_have_defined_numbers(classes):
+    attributes = np.array(classes)[:, None]
+    embeddings = np.arange(len(classes), dtype=np.float32)[:, None] ** 2
+    expected = reference(attributes, embeddings, (1, 10), SameClass())
+    found = dict(Retrieval(attributes, SameClass(), ks=(1, 10)).run(embeddings))
+    assert found == pytest.approx(expected)
+
+
+def test_no_record_at_all_gives_zeros():
+    retrieval = Retrieval(np.zeros((3, 1), int), SameClass(), ks=(1,))
+    found = dict(retrieval.run(np.ones((3, 2)), where=np.zeros(3, bool)))
+    assert found == {"recall@1": 0.0, "map@r": 0.0, "ndcg@1": 0.0, "num_queries": 0.0}
+
+
+def test_a_masked_record_is_neither_query_nor_gallery():
+    attributes = random_attributes(2)
+    rng = np.random.default_rng(2)
+    embeddings, where = rng.normal(size=(40, 4)), rng.random(40) < 0.7
+    embeddings[~where] = np.nan
+    masked = dict(Retrieval(attributes, GAINS).run(embeddings, where))
+    subset = dict(Retrieval(attributes[where], GAINS).run(embeddings[where]))
+    assert masked == subset
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**16), st.floats(0.2, 5.0))
+def test_rotation_scale_and_shift_change_nothing(seed, scale):
+    attributes = random_attributes(seed)
+    rng = np.random.default_rng(seed)
+    # No two distances are nearly equal.
+    embeddings = 1.3 ** rng.permutation(40)[:, None] * np.array([[1.0, 0.0]])
+    rotation, _ = np.linalg.qr(rng.normal(size=(2, 2)))
+    moved = scale * (embeddings + 7.0) @ rotation
+    retrieval = Retrieval(attributes, GAINS)
+    assert dict(retrieval.run(moved)) == dict(retrieval.run(embeddings))
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        Retrieval(np.zeros((3, 1), int), SameClass(), ks=(0, 5))
+    with pytest.raises(ValueError, match="2 embeddings for 3 records"):
+        dict(Retrieval(np.zeros((3, 1), int), SameClass()).run(np.ones((2, 2))))
+    with pytest.raises(ValueError, match="No evaluator is named 'recall'"):
+        evaluators.create_evaluator("recall", np.zeros((3, 1), int))
+
+
+def test_every_evaluator_of_the_registry_runs():
+    attributes = random_attributes(0)
+    arguments = {
+        "retrieval": (attributes, GAINS),
+        "triplets": (attributes, np.array([[0, 1, 2]])),
+    }
+    assert set(arguments) == set(evaluators.EVALUATORS)
+    for name, args in arguments.items():
+        evaluator = evaluators.create_evaluator(name, *args)
+        assert all(
+            isinstance(value, float) for _, value in evaluator.run(np.eye(40, 5))
+        )
+
+
+def test_embedding_a_split_leaves_out_padding_and_bad_images():
+    """Record 1 is bad, record 4 is never shown, record 3 embeds to NaN."""
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones(
+        (1, 2, 2, 3), np.uint8
+    )
+    batches = [
+        dict(
+            images=images[:3],
+            indices=np.array([2, 1, 0]),
+            mask=np.array([True, False, True]),
+        ),
+        dict(
+            images=images[3:],
+            indices=np.array([3, 5, 0]),
+            mask=np.array([True, True, False]),
+        ),
+    ]
+    seen = []
+
+    def embed(x):
+        values = x.mean(axis=(1, 2, 3))[:, None] * np.array([[1.0, 10.0]])
+        return np.where(values == 3.0, np.nan, values)
+
+    def progress(batches):
+        for batch in batches:
+            seen.append(len(batch["mask"]))
+            yield batch
+
+    embeddings, ok = embed_split(embed, batches, 6, progress=progress)
+    np.testing.assert_array_equal(ok, [True, False, True, False, False, True])
+    np.testing.assert_array_equal(embeddings[:, 1], [20, 0, 0, 0, 0, 40])
+    assert embeddings.dtype == np.float32
+    assert seen == [3, 3]
+    assert embed_split(embed, [], 2)[0].shape == (2, 0)

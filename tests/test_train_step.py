@@ -1,0 +1,167 @@
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from deeprank_jax import losses, parallel
+from deeprank_jax import train_step as ts
+from deeprank_jax.models import layers
+
+
+class TinyNet(nnx.Module):
+    """Conv, BatchNorm, pool, project: every kind of variable a real model has."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(3, 4, kernel_size=(3, 3), use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, axis_name=parallel.DATA_AXIS, rngs=rngs)
+        self.head = nnx.Linear(4, 8, rngs=rngs)
+
+    def __call__(self, images):
+        x = nnx.relu(self.norm(self.conv(images / 255.0)))
+        return layers.l2_normalize(self.head(x.mean(axis=(1, 2))))
+
+
+@pytest.fixture
+def setup():
+    tx = optax.sgd(0.1, momentum=0.9)
+    graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
+    loss_fn = losses.create_loss(
+        margin=1.0,
+        negatives="sampled",
+        relevance_fn=lambda a, b: a,
+        min_relevance_gap=0.0,
+    )
+    return ts.make_train_step(graphdef, tx, loss_fn), state
+
+
+def batches(num):
+    rng = np.random.default_rng(0)
+    for _ in range(num):
+        yield {
+            "images": rng.integers(0, 256, (16, 3, 6, 6, 3), np.uint8),
+            "attributes": np.zeros((16, 3, 1), np.int32),
+        }
+
+
+def on_one_device(step):
+    return jax.vmap(
+        step, in_axes=(None, 0), out_axes=None, axis_name=parallel.DATA_AXIS
+    )
+
+
+def test_four_devices_train_as_one_does(setup):
+    step, state = setup
+    one = jax.tree.map(jnp.copy, state)  # The mapped step gives `state` away.
+    start = jax.device_get(state.params)
+    for batch in batches(5):
+        one, metrics_one = on_one_device(step)(
+            one, jax.tree.map(lambda x: x[None], batch)
+        )
+
+    assert jax.device_count() == 4
+    many, compiled = parallel.replicate(state), parallel.pmap_step(step)
+    for _, batch in parallel.prefetch(batches(5), parallel.split_over_devices):
+        assert batch["images"].shape == (4, 4, 3, 6, 6, 3)
+        many, metrics_many = compiled(many, batch)
+
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, one.params)
+    assert min(jax.tree.leaves(moved)) > 1e-4  # Every parameter learned.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+        jax.device_get((one.params, one.model_state, metrics_one["loss"])),
+        jax.device_get((many.params, many.model_state, metrics_many["loss"])),
+    )
+
+
+def test_step_is_compiled_once(setup):
+    step, state = setup
+    traces = []
+
+    def counted(state, batch):
+        traces.append(batch["images"].shape)
+        return step(state, batch)
+
+    state, compiled = parallel.replicate(state), parallel.pmap_step(counted)
+    for _, batch in parallel.prefetch(batches(3), parallel.split_over_devices):
+        state, _ = compiled(state, batch)
+    assert traces == [(4, 3, 6, 6, 3)]
+    assert int(state.step) == 3
+
+
+@pytest.mark.parametrize("where", ["embeddings", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(where):
+    class Fragile(TinyNet):
+        def __call__(self, images):
+            embeddings = super().__call__(images)
+            first = images.reshape(len(images), -1)[:, 0]
+            bad = (first == 255.0)[:, None]
+            if where == "embeddings":
+                return jnp.where(bad, jnp.nan, embeddings)
+            # Finite forward, NaN backward: the square root of zero.
+            return embeddings + jnp.sqrt(jnp.where(bad, 0.0, 1.0) * embeddings**2) * 0.0
+
+    tx = optax.sgd(0.1, momentum=0.9)
+    graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), tx)
+    loss_fn = losses.create_loss(
+        margin=1.0, negatives="sampled", relevance_fn=None, min_relevance_gap=0.0
+    )
+    step = parallel.pmap_step(ts.make_train_step(graphdef, tx, loss_fn))
+    good, bad = ({k: v.copy() for k, v in b.items()} for b in batches(2))
+    for batch in (good, bad):
+        batch["images"][:, :, 0, 0, 0] = 0
+    bad["images"][5, 2, 0, 0, 0] = 255
+    state = parallel.replicate(state)
+    state, metrics = step(state, parallel.split_over_devices(good))
+    assert int(metrics["skipped_in_a_row"]) == 0
+    before = jax.device_get(state)
+    for in_a_row in (1, 2):
+        state, metrics = step(state, parallel.split_over_devices(bad))
+        after = jax.device_get(state)
+        assert (int(after.step), int(after.skipped_in_a_row)) == (
+            1 + in_a_row,
+            in_a_row,
+        )
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            (before.params, before.model_state, before.opt_state),
+            (after.params, after.model_state, after.opt_state),
+        )
+    finite = np.asarray(metrics["finite"]).reshape(-1)
+    expected = [5] if where == "embeddings" else []
+    np.testing.assert_array_equal(np.flatnonzero(~finite), expected)
+    state, _ = step(state, parallel.split_over_devices(good))
+    assert int(state.skipped_in_a_row) == 0
+
+
+def test_embedding_does_not_depend_on_the_rest_of_the_batch(setup):
+    _, state = setup
+    tx = optax.sgd(0.1)
+    graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
+    embed = parallel.pmap_embed(ts.make_embed_step(graphdef))
+    images = next(batches(1))["images"][:, 0]
+    state = parallel.replicate(state)
+    whole, part = embed(state, images), embed(state, images[:5])
+    assert part.shape == (5, 8)  # Padded to the devices inside.
+    np.testing.assert_allclose(whole[:5], part, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_prefetch_keeps_every_batch_in_order(size):
+    source = [np.full((8, 2), i, np.float32) for i in range(4)]
+    pairs = list(parallel.prefetch(source, parallel.split_over_devices, size))
+    assert [int(host[0, 0]) for host, _ in pairs] == [0, 1, 2, 3]
+    assert [int(device[0, 0, 0]) for _, device in pairs] == [0, 1, 2, 3]
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(
+        ValueError,
+        match="batch_size=62 does not divide over 4 devices; choose 60 or 64",
+    ):
+        parallel.check_divides(62)
+    with pytest.raises(ValueError, match="batch of 3 does not divide"):
+        parallel.split_over_devices(np.zeros((3, 2)))

@@ -1,0 +1,1 @@
+"""Command-line programs for developers of a model."""

@@ -1,0 +1,82 @@
+"""Draws the README's panel: what the demo's model finds, as a picture.
+
+  python -m tools.readme_panel --workdir=runs/emoji --out=docs/panel.png
+
+Only the two designs that may be shown with credit are queries and gallery: Google's
+Noto Emoji and Twitter's Twemoji. NOTICE credits both.
+"""
+
+import pathlib
+
+from absl import app, flags
+import numpy as np
+import tensorflow_datasets as tfds
+
+from configs import emoji
+from deeprank_jax import data, relevance
+from deeprank_jax.data import reader, tfds_records
+from deeprank_jax.report import figures, panels
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/emoji", "Where the demo has run.")
+_OUT = flags.DEFINE_string("out", "docs/panel.png", "The picture to write.")
+
+_SHOWN_VENDORS = ("google", "twitter")
+_NUM_QUERIES = 6
+_IMAGE_SIZE = 72  # As the designs are stored.
+_SEED = 0
+
+
+def main(argv: list[str]) -> None:
+    """Writes the picture."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    config = emoji.get_config()
+    records = data.create_records(config.data)["test"]
+    embeddings, ok = _load_embeddings(pathlib.Path(_WORKDIR.value), len(records))
+    where = ok & np.isin(_read_vendors(config.data.dir, len(records)), _SHOWN_VENDORS)
+    graded = relevance.create_relevance(
+        config.relevance.name, levels=config.relevance.levels
+    )
+    ranking = panels.rank_records(records, embeddings, where)
+    chosen = panels.choose_queries(records, ranking, _NUM_QUERIES, seed=_SEED)
+    rows = panels.create_rows(records, graded, ranking, chosen)
+    grades = panels.create_grades(
+        *panels.pairs_of_rows(records, rows), records.level_names
+    )
+    path = pathlib.Path(_OUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with reader.ImageReader(records, image_size=_IMAGE_SIZE) as images:
+        thumbnails = lambda indices: images.load(indices)[0]
+        figures.write_panel(path, rows, grades, thumbnails)
+    print(f"Wrote {path}.")
+
+
+def _load_embeddings(
+    workdir: pathlib.Path, num_records: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the embeddings `[N, D]` of the test split and `[N]` bool, which count."""
+    path = workdir / "test_embeddings.npz"
+    if not path.exists():
+        raise app.UsageError(f"{path} is missing; run `python -m deeprank_jax.main`.")
+    with np.load(path) as saved:
+        embeddings, ok = saved["embeddings"], saved["ok"]
+    if len(embeddings) != num_records:
+        raise app.UsageError(
+            f"{path} holds {len(embeddings)} embeddings for {num_records} records; "
+            "run `python -m deeprank_jax.main` again."
+        )
+    return embeddings, ok
+
+
+def _read_vendors(data_dir: str, num_records: int) -> np.ndarray:
+    """Returns `[N]` strings, whose design each test record is."""
+    builder = tfds_records.prepare("emoji", data_dir)
+    source = builder.as_data_source(
+        split="test", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    vendors = np.array(builder.info.features["vendor"].names)
+    return vendors[[int(source[index]["vendor"]) for index in range(num_records)]]
+
+
+if __name__ == "__main__":
+    app.run(main)
