@@ -155,13 +155,15 @@ class Checkpoints:
         )
 
     def _save_error(self, error: Exception) -> CheckpointError:
+        # The first line is a chain of causes, the innermost last.
+        cause = ": ".join(str(error).splitlines()[0].rsplit(": ", 2)[-2:])
         free = shutil.disk_usage(self.directory).free / 2**20
         steps = self._manager.all_steps(read=True)
         safe = f"step {max(steps)} is the last" if steps else "none was saved before"
         return CheckpointError(
             f"{self.directory}: the checkpoint could not be written ({free:,.0f} MiB "
             f"free on that disk); {safe}. Make room and run the same command again to "
-            f"go on from there. The cause: {str(error).splitlines()[0][:200]}"
+            f"go on from there. The cause: {cause}."
         )
 
 

@@ -4,6 +4,7 @@ Run without flags it trains the demo. Run again with the same flags it goes on w
 it stopped.
 """
 
+import logging as python_logging
 import pathlib
 import sys
 
@@ -12,11 +13,11 @@ from ml_collections import config_flags
 
 from deeprank_jax import parallel
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "emoji.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    str(_ROOT / "configs" / "emoji.py"),
-    "The experiment; change a value by --config.batch_size=32.",
+    help_string="The experiment, configs/emoji.py if not given; change a value by "
+    "--config.batch_size=32.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is written; runs/<name of the config> if not given."
@@ -31,9 +32,6 @@ def main(argv: list[str]) -> None:
     # JAX reads its flags when it starts, so what starts it comes after.
     from deeprank_jax import checkpoints, train
 
-    # Orbax logs stack traces of failures that we report in a sentence.
-    handler = logging.get_absl_handler()
-    handler.addFilter(lambda entry: "orbax" not in entry.pathname)
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = _WORKDIR.value or f"runs/{name}"
     try:
@@ -49,6 +47,35 @@ def main(argv: list[str]) -> None:
     print(f"Results: {pathlib.Path(workdir) / 'results.json'}\nReport:  {report}")
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    chosen = [arg for arg in argv if arg.lstrip("-").split("=")[0] == "config"]
+    # As a flag's default, the file would be read before errors can be put in words.
+    default = [] if chosen else [f"--config={_DEFAULT_CONFIG}"]
+    try:
+        return flags.FLAGS([argv[0], *default, *argv[1:]])
+    except (flags.Error, AttributeError, LookupError, OSError, TypeError) as error:
+        sys.exit(f"deeprank_jax: {_sentence(error)}")
+
+
+def _sentence(error: BaseException) -> str:
+    """Returns the innermost message: configs wrap a KeyError in an AttributeError."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else error
+    return " ".join(str(text).split())
+
+
+def _is_ours(entry: python_logging.LogRecord) -> bool:
+    """Returns whether to show a log entry: other packages only warn.
+
+    Orbax also logs stack traces of failures, which we report in a sentence.
+    """
+    if pathlib.Path(entry.pathname).is_relative_to(pathlib.Path(__file__).parent):
+        return True
+    return entry.levelno >= python_logging.WARNING and "orbax" not in entry.pathname
+
+
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
-    app.run(main)
+    logging.get_absl_handler().addFilter(_is_ours)
+    app.run(main, flags_parser=_parse_flags)

@@ -1,6 +1,7 @@
 """The training loop: step, log, evaluate, save."""
 
 from collections.abc import Mapping
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -65,7 +66,7 @@ def run_loop(experiment: Experiment, step: int, stop: monitor.StopSignal) -> Non
     validation = finish.create_split_evaluation(experiment, "validation")
     writer = writers.MetricsWriter(experiment.workdir, first_step=step)
     bar = writers.progress_bar(num_steps, initial=step, description="train")
-    with experiment.stream(step) as stream:
+    with contextlib.closing(writer), bar, experiment.stream(step) as stream:
         log = _TrainingLog(experiment, stream, writer, bar)
         for batch, on_device in parallel.prefetch(stream, device_batch):
             experiment.state, metrics = experiment.train_step(
@@ -88,8 +89,6 @@ def run_loop(experiment: Experiment, step: int, stop: monitor.StopSignal) -> Non
                 experiment.checkpoints.wait()
                 logging.warning("SIGTERM: saved step %d; run again to go on.", step)
                 raise Stopped(143)
-    bar.close()
-    writer.close()
 
 
 def _validate(

@@ -1,0 +1,234 @@
+"""The main job as a user runs it: real processes, real files, real signals."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import shrunk
+
+ROOT = pathlib.Path(__file__).parents[1]
+ENV = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+
+
+def command(images, workdir, *flags, **values):
+    return [
+        sys.executable, "-m", "deeprank_jax.main",
+        f"--config={ROOT / 'configs' / 'folder.py'}",
+        f"--config.data.dir={images}", f"--workdir={workdir}",
+        *shrunk.flags(**values), *flags,
+    ]  # fmt: skip
+
+
+def run(*args, **kwargs):
+    return subprocess.run(
+        command(*args, **kwargs),
+        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("images")
+    return shrunk.write_images(directory / "own photos", num_classes=12, num_images=6)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory):
+    """Returns a finished run, and how long it took in seconds."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    start = time.monotonic()
+    done = run(images, workdir, num_steps=16)
+    assert done.returncode == 0, done.stderr
+    return workdir, time.monotonic() - start
+
+
+def final_params(workdir):
+    """Returns the arrays of the last checkpoint, by name."""
+    last = max((workdir / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    with ocp.StandardCheckpointer() as checkpointer:
+        return last.name, {
+            k: np.asarray(v) for k, v in checkpointer.restore(last / "state").items()
+        }
+
+
+def losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return {e["step"]: e["train/loss"] for e in entries if "train/loss" in e}
+
+
+def assert_same_run(one, other):
+    step, params = final_params(one)
+    other_step, other_params = final_params(other)
+    assert step == other_step
+    assert params.keys() == other_params.keys()
+    for name, array in params.items():
+        np.testing.assert_array_equal(array, other_params[name], err_msg=name)
+    assert losses(one) == losses(other)
+    results = [json.loads((w / "results.json").read_text()) for w in (one, other)]
+    assert results[0] == results[1]
+
+
+def test_own_images_end_in_a_report(uninterrupted):
+    workdir, _ = uninterrupted
+    assert (workdir / "report" / "index.html").stat().st_size > 10_000
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["test"]["retrieval"]["recall@1"].keys() == {
+        "model", "untrained", "pixels",
+    }  # fmt: skip
+    logged = [
+        json.loads(x) for x in (workdir / "metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    train = [entry for entry in logged if "train/loss" in entry]
+    for name in ("active_share", "stall_share", "images_per_second", "effective_rank"):
+        assert all(np.isfinite(entry[f"train/{name}"]) for entry in train)
+    assert all(
+        abs(sum(v for k, v in entry.items() if k.startswith("train/positives/")) - 1)
+        < 1e-6
+        for entry in train
+    )
+    assert not (workdir / "bad_images.csv").exists()
+
+
+def test_two_runs_are_bit_identical(images, uninterrupted, tmp_path):
+    done = run(images, tmp_path, num_steps=16)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted[0], tmp_path)
+
+
+def kill_at_random_moments(images, uninterrupted, workdir, num_kills):
+    whole, seconds = uninterrupted
+    rng = np.random.default_rng(0)
+    for _ in range(num_kills):
+        process = subprocess.Popen(
+            command(images, workdir, num_steps=16),
+            cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        # Most of a short run is start-up; kills go where training and saving are.
+        time.sleep(rng.uniform(0.4, 1.0) * seconds)
+        process.kill()
+        process.wait()
+    done = run(images, workdir, num_steps=16)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(whole, workdir)
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(images, uninterrupted, tmp_path):
+    kill_at_random_moments(images, uninterrupted, tmp_path, num_kills=3)
+
+
+@pytest.mark.full
+def test_twenty_kills(images, uninterrupted, tmp_path):
+    kill_at_random_moments(images, uninterrupted, tmp_path, num_kills=20)
+
+
+def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
+    process = subprocess.Popen(
+        command(images, tmp_path, num_steps=100_000, checkpoint_every=100_000,
+                eval_every=100_000),
+        cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path))
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 128 + signal.SIGTERM
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert f"saved step {saved.name}; run again to go on" in stderr
+
+
+def wait_until(condition, timeout=120):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def refused(done, *, quiet=True):
+    """Returns the one sentence that a refused run ends with."""
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("deeprank_jax: "), done.stderr
+    assert not quiet or "Traceback" not in done.stderr
+    return last
+
+
+def test_another_model_in_the_workdir_is_refused(images, uninterrupted):
+    done = run(images, uninterrupted[0], num_steps=16, **{"model.embedding_dim": 9})
+    sentence = refused(done)
+    assert "holds another model or optimizer: " in sentence
+    assert "embedding/bias" in sentence
+    assert "Give another --workdir" in sentence
+
+
+def test_another_seed_in_the_workdir_is_refused(images, uninterrupted):
+    sentence = refused(run(images, uninterrupted[0], num_steps=16, seed=3))
+    assert "config.seed" in sentence
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.batch_sise=8", ["batch_sise", "Did you mean", "batch_size"]),
+        ("--config.batch_size=many", ["batch_size", "many"]),
+        ("--config.loss.negatives=hard", ["loss.negatives", "semi_hard"]),
+        ("--config.data.dir=/nowhere", ["/nowhere"]),
+        ("--config=configs/nothing.py", ["configs/nothing.py"]),
+    ],
+)
+def test_a_wrong_flag_gets_one_sentence(images, tmp_path, flag, said):
+    sentence = refused(run(images, tmp_path / "run", flag))
+    assert all(text in sentence for text in said), sentence
+
+
+def test_a_batch_that_does_not_divide_is_refused(images, tmp_path):
+    done = subprocess.run(
+        command(images, tmp_path / "run", batch_size=6),
+        cwd=ROOT, env={**ENV, "JAX_NUM_CPU_DEVICES": "4"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert "batch_size=6 does not divide over 4 devices" in refused(done)
+
+
+def test_bad_images_are_listed_and_the_run_goes_on(images, tmp_path):
+    own = tmp_path / "own"
+    shrunk.write_images(own, num_classes=12, num_images=6)
+    (own / "class 00" / "page.jpg").write_text("<html>")
+    (own / "class 01" / "nothing.png").write_bytes(b"")
+    whole = (own / "class 02" / "1.png").read_bytes()
+    (own / "class 02" / "half.png").write_bytes(whole[: len(whole) // 2])
+    done = run(own, tmp_path / "run", **{"data.max_bad_share": 0.1})
+    assert done.returncode == 0, done.stderr
+    listed = (tmp_path / "run" / "bad_images.csv").read_text()
+    assert all(name in listed for name in ("page.jpg", "nothing.png", "half.png"))
+    assert "page.jpg: not an image (first bytes '<htm" in done.stderr
+    few = run(own, tmp_path / "strict", **{"data.max_bad_share": 0.01})
+    assert "config.data.max_bad_share=0.01" in refused(few)
+
+
+def test_a_full_disk_gets_one_sentence_and_loses_nothing(images, tmp_path):
+    """A limit on the size of files stands in for the disk's end."""
+    wide = {"model.embedding_dim": 256, "schedule.name": "constant"}
+    first = run(images, tmp_path, num_steps=8, **wide)
+    assert first.returncode == 0, first.stderr
+    # 64 KiB: what is logged fits, a checkpoint does not.
+    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash"]
+    full = subprocess.run(
+        [*limited, *command(images, tmp_path, num_steps=12, **wide)],
+        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    # TensorStore prints what its own threads met.
+    sentence = refused(full, quiet=False)
+    assert "the checkpoint could not be written" in sentence
+    assert "step 8 is the last" in sentence
+    again = run(images, tmp_path, num_steps=12, **wide)
+    assert again.returncode == 0, again.stderr
+    assert "Going on from step 8" in again.stderr
