@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.dir = ""  # The folder, the manifest, or where TFDS keeps its datasets.
     config.data.levels = ()  # TFDS only: its label features, from coarse to fine.
     config.data.image_feature = "image"  # TFDS only.
+    config.data.name_feature = ""  # TFDS only: what a person calls the finest label.
     config.data.split_by = "dataset"  # TFDS only: or "class_hash" or "first_half".
     config.data.image_size = 64
     config.data.fit = "crop"  # Or "pad" or "stretch".
@@ -54,6 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
     config.loss.negatives = "semi_hard"  # Or "sampled", as the paper.
+    config.loss.symmetric = False  # True: each positive is an anchor, too.
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # Or "sgd".

@@ -14,6 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = "emoji"
     config.data.dir = "data"
     config.data.levels = ("category", "subcategory", "emoji")
+    config.data.name_feature = "name"
     config.data.image_size = 32
     config.relevance.name = "hierarchy"
     config.relevance.levels = (0.001, 0.02, 1.0)

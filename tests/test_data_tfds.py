@@ -17,13 +17,14 @@ from deeprank_jax.data.builders import emoji
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def config(name, directory, levels, split_by="dataset"):
+def config(name, directory, levels, split_by="dataset", name_feature=""):
     return ml_collections.ConfigDict(
         {
             "name": name,
             "dir": str(directory),
             "levels": levels,
             "image_feature": "image",
+            "name_feature": name_feature,
             "split_by": split_by,
         }
     )
@@ -77,6 +78,15 @@ def test_the_emoji_are_those_of_the_facts(emoji_records):
         assert set(counts.tolist()) == {0, 7}
 
 
+def test_people_read_names_and_splits_hash_code_points(emoji_dir, emoji_records):
+    levels = ("category", "subcategory", "emoji")
+    named = data.create_records(config("emoji", emoji_dir, levels, name_feature="name"))
+    train, plain = named["train"], emoji_records["train"]
+    np.testing.assert_array_equal(train.attributes, plain.attributes)
+    name_of = {plain.label_name(i): train.label_name(i) for i in range(len(plain))}
+    assert name_of["1F9B7"] == "tooth"
+
+
 def test_no_flags_skin_tones_or_joined_sequences(emoji_records):
     codes = {
         part
@@ -121,7 +131,7 @@ def test_the_emoji_features_hold_names(emoji_dir):
         if example["emoji"] == b"1F98A"
     }
     assert len(found) == 7
-    assert {example["name"] for example in found.values()} == {b"FOX FACE"}
+    assert {example["name"] for example in found.values()} == {b"fox face"}
     assert {example["subcategory"] for example in found.values()} == {b"animal-mammal"}
     categories = {e["category"] for e in found.values()}
     assert [features["category"].int2str(c) for c in categories] == ["Animals & Nature"]

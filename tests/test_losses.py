@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deeprank_jax import losses
-from deeprank_jax.losses import diagnostics, selection, triplet
+from deeprank_jax.losses import diagnostics, triplet
 from deeprank_jax.relevance import Hierarchy
 
 
@@ -93,40 +93,79 @@ def test_unequal_shapes_are_refused():
         triplet.triplet_hinge_loss(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones((1, 3)))
 
 
-def semi_hard_reference(embeddings, relevance, gap):
+def attributes_with_positives(rng, batch=8):
+    """Returns `[B, 3, 2]` hierarchical labels; anchor and positive share the finest."""
+    coarse = rng.integers(0, 3, (batch, 3))
+    labels = np.stack([coarse, coarse * 2 + rng.integers(0, 2, (batch, 3))], axis=-1)
+    labels[:, 1] = labels[:, 0]
+    return labels.astype(np.int32)
+
+
+def directed_reference(embeddings, attributes, relevance, anchor, positive, options):
     """The definition, one anchor and one image at a time."""
     images = embeddings.reshape(-1, embeddings.shape[-1])
-    chosen = []
-    for i, (anchor, positive, _) in enumerate(embeddings):
-        to_positive = np.sum((anchor - positive) ** 2)
-        best, best_distance = 3 * i + 2, np.inf
-        for j, image in enumerate(images):
-            distance = np.sum((anchor - image) ** 2)
-            fits = relevance[i, j] <= relevance[i, 3 * i + 1] - gap
-            if fits and to_positive < distance < best_distance:
-                best, best_distance = j, distance
-        chosen.append(best)
-    return np.array(chosen)
+    image_attributes = attributes.reshape(-1, attributes.shape[-1])
+    losses = []
+    for i in range(len(embeddings)):
+        own = attributes[i, anchor]
+        wanted = relevance.pairwise(own, attributes[i, positive]) - options["gap"]
+        fits = [relevance.pairwise(own, other) <= wanted for other in image_attributes]
+        distances = np.sum((images - embeddings[i, anchor]) ** 2, axis=1)
+        to_positive = distances[3 * i + positive]
+        nearest = sorted(
+            d for d, fit in zip(distances, fits, strict=True) if fit and d > to_positive
+        )
+        if options["negatives"] == "semi_hard" and nearest:
+            to_negative = nearest[0]
+        elif anchor == 0 or fits[3 * i + 2]:
+            to_negative = distances[3 * i + 2]
+        else:
+            to_negative = np.inf
+        losses.append(max(0.0, options["margin"] + to_positive - to_negative))
+    return np.array(losses)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_semi_hard_negatives_match_the_definition(seed):
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("negatives", losses.NEGATIVES)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_loss_of_a_batch_matches_its_definition(seed, negatives, symmetric):
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(size=(8, 3, 3)).astype(np.float32)
     embeddings[0, 1] += 100.0  # Nothing lies beyond this positive.
-    labels = rng.integers(0, 3, (8, 3, 2)).cumsum(-1)
-    labels[:, 1] = labels[:, 0]
-    images = labels.reshape(-1, 2)
-    relevance = Hierarchy((0.1, 1.0)).pairwise(labels[:, 0, None], images[None])
-    expected = semi_hard_reference(embeddings, relevance, 0.5)
-    negatives, found = jax.jit(
-        lambda e, r: selection.semi_hard_negatives(e, r, min_relevance_gap=0.5)
-    )(embeddings, jnp.asarray(relevance))
-    np.testing.assert_array_equal(negatives, embeddings.reshape(-1, 3)[expected])
-    sampled = 3 * np.arange(8) + 2
-    assert not found[0]
-    assert np.any(expected != sampled)
-    np.testing.assert_array_equal(np.asarray(found)[expected != sampled], True)
+    attributes, relevance = attributes_with_positives(rng), Hierarchy((0.1, 1.0))
+    options = dict(margin=0.7, negatives=negatives, gap=0.5)
+    reference = lambda *pair: directed_reference(
+        embeddings, attributes, relevance, *pair, options
+    )
+    expected = reference(0, 1)
+    if symmetric:
+        expected = (expected + reference(1, 0)) / 2
+    loss_fn = losses.create_loss(
+        margin=0.7,
+        negatives=negatives,
+        symmetric=symmetric,
+        relevance_fn=relevance.pairwise,
+        min_relevance_gap=0.5,
+    )
+    assert np.count_nonzero(expected) > 2
+    for transform in (lambda f: f, jax.jit):
+        found = transform(loss_fn)(embeddings, jnp.asarray(attributes))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_symmetric_loss_leaves_out_what_is_no_negative_of_the_positive():
+    # The negative is as relevant to the positive as the anchor is.
+    embeddings = jnp.array([[[0.0], [1.0], [0.0]]])
+    attributes = jnp.array([[[0], [1], [2]]])
+    table = jnp.array([[9.0, 1.0, 0.0], [1.0, 9.0, 1.0], [0.0, 1.0, 9.0]])
+    loss_fn = losses.create_loss(
+        margin=0.5,
+        negatives="sampled",
+        symmetric=True,
+        relevance_fn=lambda a, b: table[a[..., 0], b[..., 0]],
+        min_relevance_gap=0.5,
+    )
+    assert loss_fn(embeddings, attributes) == (0.5 + 1.0) / 2
 
 
 def test_gradient_flows_to_the_chosen_negative():
@@ -135,6 +174,7 @@ def test_gradient_flows_to_the_chosen_negative():
     loss_fn = losses.create_loss(
         margin=4.0,
         negatives="semi_hard",
+        symmetric=False,
         relevance_fn=lambda a, b: (a[..., -1] == b[..., -1]) * 1.0,
         min_relevance_gap=0.5,
     )
@@ -153,7 +193,9 @@ def test_gradient_flows_to_the_chosen_negative():
     ],
 )
 def test_a_loss_that_cannot_be_is_refused(change, message):
-    options = dict(margin=0.2, negatives="semi_hard", min_relevance_gap=0.1)
+    options = dict(
+        margin=0.2, negatives="semi_hard", symmetric=False, min_relevance_gap=0.1
+    )
     with pytest.raises(ValueError, match=message):
         losses.create_loss(relevance_fn=lambda a, b: a, **{**options, **change})
 

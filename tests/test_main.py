@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -212,6 +213,17 @@ def test_bad_images_are_listed_and_the_run_goes_on(images, tmp_path):
     assert "page.jpg: not an image (first bytes '<htm" in done.stderr
     few = run(own, tmp_path / "strict", **{"data.max_bad_share": 0.01})
     assert "config.data.max_bad_share=0.01" in refused(few)
+
+
+def test_divergence_names_the_records_and_stops(images, tmp_path):
+    done = run(
+        images, tmp_path, max_skipped=3, num_steps=100,
+        **{"optimizer.learning_rate": 1e38},
+    )  # fmt: skip
+    sentence = refused(done)
+    assert "3 steps in a row were not finite" in sentence
+    assert "Lower config.optimizer.learning_rate" in sentence
+    assert re.search(r"class \d\d/\d\.png", sentence)
 
 
 def test_a_full_disk_gets_one_sentence_and_loses_nothing(images, tmp_path):

@@ -7,9 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from deeprank_jax import losses, parallel
+from deeprank_jax import losses, parallel, relevance
 from deeprank_jax import train_step as ts
 from deeprank_jax.models import layers
+
+SAME_CLASS = relevance.SameClass().pairwise
 
 
 class TinyNet(nnx.Module):
@@ -32,7 +34,8 @@ def setup():
     loss_fn = losses.create_loss(
         margin=1.0,
         negatives="sampled",
-        relevance_fn=lambda a, b: a,
+        symmetric=False,
+        relevance_fn=SAME_CLASS,
         min_relevance_gap=0.0,
     )
     return ts.make_train_step(graphdef, tx, loss_fn), state
@@ -107,7 +110,11 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), tx)
     loss_fn = losses.create_loss(
-        margin=1.0, negatives="sampled", relevance_fn=None, min_relevance_gap=0.0
+        margin=1.0,
+        negatives="sampled",
+        symmetric=False,
+        relevance_fn=SAME_CLASS,
+        min_relevance_gap=0.0,
     )
     step = parallel.pmap_step(ts.make_train_step(graphdef, tx, loss_fn))
     good, bad = ({k: v.copy() for k, v in b.items()} for b in batches(2))

@@ -18,7 +18,7 @@ def create_records(config: Any) -> dict[str, Records]:
     Args:
       config: `name` (`"emoji"`, `"folder"`, `"manifest"` or what TFDS knows), `dir`
         (the folder, the manifest, or where TFDS keeps its datasets), and for TFDS
-        `levels`, `image_feature` and `split_by`.
+        `levels`, `image_feature`, `name_feature` and `split_by`.
 
     Returns:
       The records of `"train"`, `"validation"` and `"test"`.
@@ -35,6 +35,7 @@ def create_records(config: Any) -> dict[str, Records]:
             config.dir,
             levels=tuple(config.levels),
             image_feature=config.image_feature,
+            name_feature=config.name_feature,
             split_by=config.split_by,
         )
     if not config.dir:

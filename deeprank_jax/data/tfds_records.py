@@ -5,6 +5,7 @@ without decoding an image.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import difflib
 from typing import Any
 
@@ -26,6 +27,7 @@ def create_records(
     *,
     levels: Sequence[str],
     image_feature: str = "image",
+    name_feature: str = "",
     split_by: str = "dataset",
 ) -> dict[str, records_lib.Records]:
     """Prepares a TFDS dataset where that is still to do, and splits it.
@@ -35,6 +37,8 @@ def create_records(
       data_dir: where TFDS keeps its datasets; None or empty for its default.
       levels: the features that label a record, coarse to fine.
       image_feature: the feature that holds the image.
+      name_feature: the feature that names the finest labels to a person; empty where
+        the labels do so themselves.
       split_by: `"dataset"` for the dataset's own splits, `"class_hash"` or
         `"first_half"` to pool them and split by class.
 
@@ -52,7 +56,8 @@ def create_records(
         )
     builder = prepare(name, data_dir)
     features = builder.info.features
-    for feature in (image_feature, *levels):
+    named = (*levels, name_feature) if name_feature else tuple(levels)
+    for feature in (image_feature, *named):
         if feature not in features:
             raise errors.DataError(
                 f"{name}: has no feature {feature!r} (it has {', '.join(features)}); "
@@ -61,9 +66,12 @@ def create_records(
     # A mocked builder knows no splits, and takes any.
     names = list(builder.info.splits) or ["train", "test"]
     sources = {split: builder.as_data_source(split=split) for split in names}
-    values = _read_labels(name, sources, {k: features[k] for k in levels})
-    pool = _create_pool(name, sources, features, levels, image_feature, values)
-    class_names = pool.label_names[-1]
+    values = _read_labels(name, sources, {k: features[k] for k in named})
+    pool, class_names = _create_pool(
+        name, sources, features, levels, image_feature, values
+    )
+    if name_feature:
+        pool = _rename_classes(pool, values[name_feature])
     if split_by == "class_hash":
         return splits.split_by_class_hash(pool, class_names)
     if split_by == "first_half":
@@ -151,8 +159,8 @@ def _create_pool(
     levels: Sequence[str],
     image_feature: str,
     values: Mapping[str, list[Any]],
-) -> records_lib.Records:
-    """Returns the records of all splits in turn."""
+) -> tuple[records_lib.Records, tuple[str, ...]]:
+    """Returns the records of all splits in turn, and the names that splits hash."""
     columns = [np.array(values[level]) for level in levels]
     attributes, firsts = labels.encode_labels(columns)
     names = [_to_names(features[k], c) for k, c in zip(levels, columns, strict=True)]
@@ -176,14 +184,25 @@ def _create_pool(
         split, position = locate(index)
         return f"{name}/{split}[{position}]"
 
-    return records_lib.Records(
+    label_names = labels.name_labels(names, firsts)
+    pool = records_lib.Records(
         name=name,
         attributes=attributes,
         level_names=tuple(levels),
-        label_names=labels.name_labels(names, firsts),
+        label_names=label_names,
         read=read,
         describe=describe,
     )
+    return pool, label_names[-1]
+
+
+def _rename_classes(
+    pool: records_lib.Records, names: Sequence[int | str]
+) -> records_lib.Records:
+    """Returns the records with each finest label named as its first record is."""
+    _, first = np.unique(pool.attributes[:, -1], return_index=True)
+    classes = tuple(str(names[index]) for index in first)
+    return dataclasses.replace(pool, label_names=(*pool.label_names[:-1], classes))
 
 
 def _to_names(feature: Any, column: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from deeprank_jax.losses.triplet import squared_distance
+
 Array = jax.Array
 
 
@@ -18,40 +20,39 @@ def pairwise_squared_distances(x: Array, y: Array) -> Array:
 
 
 def semi_hard_negatives(
-    triplets: Array, relevance: Array, *, min_relevance_gap: float
+    anchors: Array,
+    positives: Array,
+    images: Array,
+    *,
+    positive_relevance: Array,
+    relevance: Array,
+    min_relevance_gap: float,
 ) -> tuple[Array, Array]:
-    """Picks, for each anchor, the nearest negative that lies beyond its positive.
+    """Finds, for each anchor, the nearest negative that lies beyond its positive.
 
-    Candidates are all `3B` images of the device's batch that are less relevant to the
-    anchor than its positive is, by `min_relevance_gap` or more. Memory is `3B^2`.
+    A negative is an image that is less relevant to the anchor than its positive is, by
+    `min_relevance_gap` or more. Memory is `B * M`.
 
     Args:
-      triplets: `[B, 3, D]` embeddings: anchor, positive, negative.
-      relevance: `[B, 3B]`, of each image to each anchor; image `3i + k` is
-        `triplets[i, k]`.
+      anchors: `[B, D]` embeddings.
+      positives: `[B, D]`.
+      images: `[M, D]`, all images of the device's batch.
+      positive_relevance: `[B]`, of each positive to its anchor.
+      relevance: `[B, M]`, of each image to each anchor.
       min_relevance_gap: `T_r` of the paper's equation (8), above 0.
 
     Returns:
-      `[B, D]` negatives, and `[B]` bool, False where no candidate lies beyond the
-      positive and the sampled negative was kept.
+      `[B]` int, which image each found, and `[B]` bool, False where no negative lies
+      beyond the positive and the index means nothing.
 
     References:
       Schroff et al., FaceNet, 2015, https://arxiv.org/abs/1503.03832: semi-hard
       negatives, there by class and only inside the margin.
     """
-    num_triplets = triplets.shape[0]
-    images = triplets.reshape(-1, triplets.shape[-1])
     # Which image is picked is a choice, not a function to differentiate.
-    distances = pairwise_squared_distances(
-        *jax.lax.stop_gradient((triplets[:, 0], images))
-    )
-    rows = jnp.arange(num_triplets)
-    positive_columns = 3 * rows + 1
-    less_relevant = (
-        relevance <= relevance[rows, positive_columns][:, None] - min_relevance_gap
-    )
-    beyond = distances > distances[rows, positive_columns][:, None]
+    anchors, positives, images = jax.lax.stop_gradient((anchors, positives, images))
+    distances = pairwise_squared_distances(anchors, images)
+    beyond = distances > squared_distance(anchors, positives)[:, None]
+    less_relevant = relevance <= positive_relevance[:, None] - min_relevance_gap
     candidates = jnp.where(less_relevant & beyond, distances, jnp.inf)
-    found = jnp.isfinite(jnp.min(candidates, axis=1))
-    columns = jnp.where(found, jnp.argmin(candidates, axis=1), 3 * rows + 2)
-    return images[columns], found
+    return jnp.argmin(candidates, axis=1), jnp.any(jnp.isfinite(candidates), axis=1)

@@ -1,6 +1,7 @@
 """A small convolutional trunk for images of 32 to 96 pixels."""
 
 from collections.abc import Sequence
+import math
 
 from flax import nnx
 import jax
@@ -22,6 +23,8 @@ class ConvNet(nnx.Module):
         self,
         *,
         widths: Sequence[int] = (32, 64, 128, 256),
+        stem_kernel: int = 3,
+        stem_stride: int = 1,
         image_size: int,
         axis_name: str | None = None,
         dtype: jnp.dtype = jnp.float32,
@@ -31,28 +34,48 @@ class ConvNet(nnx.Module):
 
         Args:
           widths: channels of each stage; each stage halves the image, rounding up.
+          stem_kernel: height and width of the first convolution; the others are 3.
+          stem_stride: of the first convolution. Above 1 it takes the place of that
+            stage's pooling.
           image_size: height and width of the images, in pixels.
           axis_name: the mapped axis over which BatchNorm averages, if any.
           dtype: what the convolutions compute in; parameters stay float32.
           rngs: keys of the initial parameters.
         """
         self.convs, self.norms = nnx.List([]), nnx.List([])
-        for before, after in zip((3, *widths), widths, strict=False):
+        self._pools: tuple[int, ...] = (
+            1 if stem_stride > 1 else 2,
+            *[2] * (len(widths) - 1),
+        )
+        size = math.ceil(image_size / stem_stride)
+        for stage, (before, after) in enumerate(
+            zip((3, *widths), widths, strict=False)
+        ):
+            kernel, stride = (stem_kernel, stem_stride) if stage == 0 else (3, 1)
             self.convs.append(
-                nnx.Conv(before, after, (3, 3), use_bias=False, dtype=dtype, rngs=rngs)
+                nnx.Conv(
+                    before,
+                    after,
+                    (kernel, kernel),
+                    strides=stride,
+                    use_bias=False,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
             )
             self.norms.append(
                 nnx.BatchNorm(
                     after, momentum=0.9, axis_name=axis_name, dtype=dtype, rngs=rngs
                 )
             )
-        self.num_features = widths[-1] * (-(-image_size // 2 ** len(widths))) ** 2
+            size = math.ceil(size / self._pools[stage])
+        self.num_features = widths[-1] * size**2
 
     def __call__(self, images: Array) -> Array:
         """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
         x = images
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for conv, norm, pool in zip(self.convs, self.norms, self._pools, strict=True):
             # Pooled first, so that normalising costs a quarter.
-            x = nnx.relu(norm(cpu_ops.max_pool(conv(x), window=2, stride=2)))
+            x = nnx.relu(norm(cpu_ops.max_pool(conv(x), window=pool, stride=pool)))
         # Flattened, not averaged: where a part lies bears on similarity.
         return x.reshape(len(x), -1)

@@ -127,7 +127,7 @@ def _read_emoji() -> dict[str, dict[str, Any]]:
         if len(set(images.values())) < len(images):
             continue
         kept[code_points] = {
-            "name": entry["name"],
+            "name": entry["name"].lower(),
             "category": entry["category"],
             "subcategory": entry["subcategory"],
             "images": images,

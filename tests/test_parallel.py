@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeprank_jax import parallel
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", parallel._CPU_FLAG),
+        ("--other=1", f"--other=1 {parallel._CPU_FLAG}"),
+        (f"{parallel._CPU_FLAG}x", f"{parallel._CPU_FLAG}x"),
+    ],
+)
+def test_the_users_flags_are_kept(monkeypatch, before, after):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    parallel.configure_backend()
+    assert parallel.os.environ["XLA_FLAGS"] == after
+
+
+def test_sums_on_this_machine_are_right_and_repeat():
+    """A canary: fused reductions of XLA:CPU have been seen racing."""
+    x = np.random.default_rng(0).normal(size=(256, 64, 64, 3)).astype(np.float32)
+    fused = jax.jit(lambda x: jnp.sum(jnp.square(x) + jnp.abs(x), axis=(1, 2, 3)))
+    first = np.asarray(fused(x))
+    wide = x.astype(np.float64)
+    expected = np.sum(wide**2 + np.abs(wide), axis=(1, 2, 3))
+    np.testing.assert_allclose(first, expected, rtol=1e-5)
+    for _ in range(20):
+        np.testing.assert_array_equal(fused(x), first)
+
+
+def test_replicated_state_is_whole_on_every_device():
+    state = parallel.replicate({"w": np.arange(6.0)})
+    shards = state["w"].addressable_shards
+    assert len(shards) == jax.local_device_count() == 4
+    assert all(shard.data.shape == (6,) for shard in shards)
