@@ -4,9 +4,9 @@ BIN := .venv/bin
 # pip's own progress bars drown the log; `make PIP_FLAGS= demo` brings them back.
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test check-full lint format lock clean
+.PHONY: demo test check-full lint format lock clean .venv
 
-demo: .venv
+demo: .venv/installed
 	$(BIN)/python -m tools.prepare --config=configs/emoji.py
 	$(BIN)/python -m deeprank_jax.main
 
@@ -25,14 +25,17 @@ format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.venv: requirements.txt pyproject.toml
+.venv: .venv/installed
+
+# The stamps come last: an install that failed half-way is done again.
+.venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements.txt
-	touch .venv
+	touch $@
 
-.venv/dev: .venv requirements-dev.txt
+.venv/dev: .venv/installed requirements-dev.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
-	touch .venv .venv/dev
+	touch $@
 
 lock: .venv/dev
 	for set in "" -dev -cuda -tpu; do \

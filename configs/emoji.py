@@ -1,6 +1,10 @@
-r"""The demo: emoji of seven designs, a small network, 32 pixels... TODO.
+r"""The demo: which emoji look alike, learned from 539 and tested on 620 others.
 
-python -m deeprank_jax.main --config=configs/emoji.py
+Each emoji is drawn by seven vendors; its other six designs are what a query should
+find. Prepared from installed packages, trained from scratch, for two CPU cores.
+
+  python -m tools.prepare --config=configs/emoji.py
+  python -m deeprank_jax.main --config=configs/emoji.py
 """
 
 import ml_collections
@@ -11,13 +15,35 @@ from configs import base
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = base.get_config()
+    config.num_steps = 1000
+    config.batch_size = 64
+
     config.data.name = "emoji"
     config.data.dir = "data"
     config.data.levels = ("category", "subcategory", "emoji")
     config.data.name_feature = "name"
-    config.data.image_size = 32
+    config.data.image_size = 48
+    # All designs lie alike in their square: more shift blurs what tells them apart.
+    config.data.augment = dict(shift_pixels=1, flip=True, color_jitter=0.1)
+
+    # In a category there are some 500 records, in a subcategory 40, of the same emoji
+    # 6: these relevances make 77 % of positives the same emoji, 17 % of the same
+    # subcategory and 6 % of the same category.
     config.relevance.name = "hierarchy"
     config.relevance.levels = (0.001, 0.02, 1.0)
-    config.evaluation.gains = (0.1, 0.4, 1.0)
     config.sampler.category_level = 0
+    config.evaluation.gains = (0.1, 0.4, 1.0)
+    # Of 756 queries; MAP@R uses all their six others, so it is the steadier.
+    config.evaluation.best_metric = "retrieval/map@r"
+
+    config.model.embedding_dim = 512
+    config.model.paths = (
+        dict(subsample=3, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
+    )
+    config.loss.symmetric = True
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.decoupled_weight_decay = 0.2
+
+    config.eval_every = 250
+    config.checkpoint_every = 125
     return config

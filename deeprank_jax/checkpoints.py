@@ -1,7 +1,8 @@
 """Saving and restoring a run: the only file that speaks Orbax.
 
-A checkpoint holds the train state as a flat mapping from path to array, and the
-sampler's state as JSON. Kept are the best by a validation metric and the last.
+A checkpoint holds the train state as a flat mapping from path to array, and as JSON
+what the run has to know of itself: the sampler's state and the config. Kept are the
+best by a validation metric and the last.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Checkpoints:
             options=options,
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
-                "sampler": ocp.JsonCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(),
             },
         )
 
@@ -66,7 +67,7 @@ class Checkpoints:
         self,
         step: int,
         state: Any,
-        sampler_state: Mapping[str, Any],
+        run_state: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Starts saving and returns once `state` may be given away.
@@ -81,7 +82,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_flatten(state)),
-                    sampler=ocp.args.JsonSave(dict(sampler_state)),
+                    run=ocp.args.JsonSave(dict(run_state)),
                 ),
                 metrics=None if metrics is None else dict(metrics),
             )
@@ -108,31 +109,47 @@ class Checkpoints:
           step: which checkpoint.
 
         Returns:
-          The state and the sampler's state.
+          The state and the `run_state` it was saved with.
 
         Raises:
-          CheckpointError: the checkpoint holds another model or optimizer.
+          CheckpointError: the checkpoint is damaged, or holds another model or
+            optimizer.
         """
         wanted = _flatten(template)
-        self._check_same(step, wanted)
+        try:
+            self._check_same(step, wanted)
+            restored = self._read(step, wanted)
+        except CheckpointError:
+            raise
+        # What is missing or torn decides which error it is.
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.directory / str(step)} is damaged ({_cause(error)}); delete "
+                "that folder and run again, to go on from the checkpoint before it or "
+                "from the start."
+            ) from error
+        leaves = [restored.state[name] for name in wanted]
+        structure = jax.tree.structure(template)
+        return jax.tree.unflatten(structure, leaves), restored.run
+
+    def _read(self, step: int, wanted: Mapping[str, jax.Array]) -> Any:
         abstract = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
             for name, x in wanted.items()
         }
-        restored: Any = self._manager.restore(
+        return self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), sampler=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
             ),
         )
-        leaves = [restored.state[name] for name in wanted]
-        structure = jax.tree.structure(template)
-        return jax.tree.unflatten(structure, leaves), restored.sampler
 
     def close(self) -> None:
         """Waits for what is being saved, then lets go of the directory."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def _check_same(self, step: int, wanted: Mapping[str, jax.Array]) -> None:
         saved = {
@@ -155,16 +172,21 @@ class Checkpoints:
         )
 
     def _save_error(self, error: Exception) -> CheckpointError:
-        # The first line is a chain of causes, the innermost last.
-        cause = ": ".join(str(error).splitlines()[0].rsplit(": ", 2)[-2:])
         free = shutil.disk_usage(self.directory).free / 2**20
-        steps = self._manager.all_steps(read=True)
+        # Not by the manager: its idea of what is there may be what failed.
+        steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
         safe = f"step {max(steps)} is the last" if steps else "none was saved before"
         return CheckpointError(
             f"{self.directory}: the checkpoint could not be written ({free:,.0f} MiB "
             f"free on that disk); {safe}. Make room and run the same command again to "
-            f"go on from there. The cause: {cause}."
+            f"go on from there. The cause: {_cause(error)}."
         )
+
+
+def _cause(error: Exception) -> str:
+    """Returns the end of the first line: a chain of causes, the innermost last."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return ": ".join(first.rsplit(": ", 2)[-2:])
 
 
 def _flatten(state: Any) -> dict[str, jax.Array]:

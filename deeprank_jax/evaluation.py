@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any
 
+from absl import logging
 import ml_collections
 import numpy as np
 import tqdm
@@ -19,7 +20,7 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
 from deeprank_jax.relevance import Relevance, create_relevance
-from deeprank_jax.sampling.sampler import sample_evaluation_triplets
+from deeprank_jax.sampling import NoTripletError, sample_evaluation_triplets
 
 # {evaluator: {metric: value}}
 Values = dict[str, dict[str, float]]
@@ -39,6 +40,8 @@ class SplitEvaluation:
     ):
         """Creates the evaluators, and the triplets if they are not there yet.
 
+        The evaluator of triplets is left out, with a warning, if there are none.
+
         Args:
           config: the whole configuration.
           name: of the split.
@@ -53,25 +56,41 @@ class SplitEvaluation:
         self._batch_size = config.evaluation.batch_size
         gains = tuple(config.evaluation.gains)
         graded = create_relevance("hierarchy", levels=gains) if gains else relevance
-        triplets = _evaluation_triplets(
-            config, records, relevance, workdir / "triplets" / f"{name}.csv"
-        )
         self.evaluators: dict[str, evaluators.Evaluator] = {
             "retrieval": evaluators.Retrieval(
                 records.attributes, graded, **config.evaluation.retrieval
-            ),
-            "triplets": evaluators.Triplets(
+            )
+        }
+        triplets = _evaluation_triplets(
+            config, records, relevance, workdir / "triplets" / f"{name}.csv"
+        )
+        if triplets is not None:
+            self.evaluators["triplets"] = evaluators.Triplets(
                 records.attributes,
                 triplets,
                 category_level=config.sampler.category_level,
                 k=config.evaluation.triplets.k,
-            ),
-        }
+            )
 
     def embed(
-        self, embed_fn: Callable[[np.ndarray], np.ndarray], description: str
+        self,
+        embed_fn: Callable[[np.ndarray], np.ndarray],
+        description: str,
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns embeddings `[N, D]` and which records could be read, `[N]`."""
+        """Returns embeddings `[N, D]` and which records could be read, `[N]`.
+
+        Args:
+          embed_fn: maps uint8 images `[B, H, W, 3]` to embeddings `[B, D]`.
+          description: for the progress bar.
+          check: is called for each batch, and may raise to end it early.
+        """
+
+        def checked(images: np.ndarray) -> np.ndarray:
+            check()
+            return embed_fn(images)
+
         progress = functools.partial(
             tqdm.tqdm,
             desc=description,
@@ -81,7 +100,7 @@ class SplitEvaluation:
         )
         batches = self._reader.batches(self._batch_size)
         return evaluators.embed_split(
-            embed_fn, batches, len(self.records), progress=progress
+            checked, batches, len(self.records), progress=progress
         )
 
     def measure(self, embeddings: np.ndarray, ok: np.ndarray) -> Values:
@@ -124,10 +143,10 @@ def compare_with_baselines(
     }
 
 
-def flatten(values: Values, prefix: str) -> dict[str, float]:
-    """Returns `{"prefix/evaluator/metric": value}`, as metrics.jsonl has it."""
+def flatten(values: Values) -> dict[str, float]:
+    """Returns `{"evaluator/metric": value}`, as metrics.jsonl has it."""
     return {
-        f"{prefix}/{evaluator}/{metric}": value
+        f"{evaluator}/{metric}": value
         for evaluator, metrics in values.items()
         for metric, value in metrics.items()
     }
@@ -145,18 +164,28 @@ def _evaluation_triplets(
     records: Records,
     relevance: Relevance,
     path: pathlib.Path,
-) -> np.ndarray:
+) -> np.ndarray | None:
+    """Returns the triplets of the file, drawn if it is not there; None without any."""
+    options = {
+        "num": config.evaluation.triplets.num,
+        "seed": config.seed,
+        "category_level": config.sampler.category_level,
+        "positive_cap": config.sampler.positive_cap,
+        "min_relevance_gap": config.sampler.min_relevance_gap,
+        "out_of_class": config.evaluation.triplets.out_of_class,
+    }
+    drawn = " ".join(f"{name}={value}" for name, value in options.items())
+    drawn += f" relevance={config.relevance.to_json_best_effort(sort_keys=True)}"
     if path.exists():
-        return evaluators.load_triplets(path, records.fingerprint)
-    triplets = sample_evaluation_triplets(
-        records.attributes,
-        relevance,
-        config.evaluation.triplets.num,
-        seed=config.seed,
-        category_level=config.sampler.category_level,
-        positive_cap=config.sampler.positive_cap,
-        min_relevance_gap=config.sampler.min_relevance_gap,
-        out_of_class=config.evaluation.triplets.out_of_class,
-    )
-    evaluators.save_triplets(path, triplets, records.fingerprint)
+        return evaluators.load_triplets(path, records.fingerprint, drawn)
+    try:
+        triplets = sample_evaluation_triplets(records.attributes, relevance, **options)
+    except NoTripletError as error:
+        logging.warning(
+            "%s: evaluated without triplets, because there are none. %s",
+            records.name,
+            error,
+        )
+        return None
+    evaluators.save_triplets(path, triplets, records.fingerprint, drawn)
     return triplets

@@ -11,7 +11,15 @@ import jax
 import ml_collections
 import numpy as np
 
-from deeprank_jax import checkpoints, losses, models, optimizers, parallel, train_step
+from deeprank_jax import (
+    checkpoints,
+    losses,
+    models,
+    optimizers,
+    parallel,
+    train_step,
+)
+from deeprank_jax import config as config_lib
 from deeprank_jax.data import create_records
 from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
@@ -77,32 +85,43 @@ class Experiment:
             depth=config.data.prefetch,
         )
 
-    def sampler_state(self, step: int) -> dict[str, Any]:
-        """Returns what the sampler needs to go on after `step` steps.
+    def run_state(self, step: int) -> dict[str, Any]:
+        """Returns what a run needs, beside the train state, to go on after `step`.
 
-        Draws are a function of seed, step and records, so there is no more to it.
+        Draws are a function of seed, step and records, so the sampler has no more
+        state than these.
         """
         return {
-            "version": SAMPLER_VERSION,
+            "sampler_version": SAMPLER_VERSION,
             "step": step,
-            "seed": self.config.seed,
             "records": self.records["train"].fingerprint,
+            "config": config_lib.flatten_config(self.config),
         }
 
     def restore(self, step: int) -> None:
         """Puts the checkpoint of `step` in the place of the state.
 
         Raises:
-          CheckpointError: it is of another model, or of other records or seed.
+          CheckpointError: it is of another model or set of records.
+          ValueError: it is of another config.
         """
-        self.state, found = self.checkpoints.restore(self.state, step)
-        wanted = self.sampler_state(step)
-        if found != wanted:
-            raise checkpoints.CheckpointError(
-                f"{self.checkpoints.directory / str(step)} was made with the sampler "
-                f"at {found}, this run has {wanted}: give another --workdir, or the "
-                "records and config.seed of the checkpoint."
-            )
+        state, found = self.checkpoints.restore(self.state, step)
+        where = self.checkpoints.directory / str(step)
+        wanted = self.run_state(step)
+        for name in ("sampler_version", "records"):
+            if found[name] != wanted[name]:
+                raise checkpoints.CheckpointError(
+                    f"{where} was made with {name} {found[name]}, now it is "
+                    f"{wanted[name]}: the triplets would not be those of the run. Give "
+                    "another --workdir, or the data the run began with."
+                )
+        config_lib.check_same_run(
+            found["config"],
+            wanted["config"],
+            where,
+            ended=step >= self.config.num_steps,
+        )
+        self.state = state
 
 
 def create_experiment(
@@ -114,16 +133,18 @@ def create_experiment(
       ValueError: the config asks for something that does not exist or cannot be.
     """
     workdir = pathlib.Path(workdir)
+    config_lib.check_config(config)
     parallel.check_divides(config.batch_size)
     relevance = create_run_relevance(config)
     graphdef, tx, state = create_network(config)
     records = create_records(config.data)
+    config_lib.check_levels(config, records["train"].level_names)
     bad_images = BadImages(
         workdir / "bad_images.csv",
         sum(len(split) for split in records.values()),
         config.data.max_bad_share,
     )
-    step = train_step.make_train_step(graphdef, tx, create_run_loss(config, relevance))
+    step = train_step.make_train_step(graphdef, tx, make_run_loss(config, relevance))
     return Experiment(
         config=config,
         workdir=workdir,
@@ -159,7 +180,7 @@ def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
         axis_name=parallel.DATA_AXIS,
         seed=config.seed,
     )
-    schedule = optimizers.create_schedule(
+    schedule = optimizers.make_schedule(
         **config.schedule,
         learning_rate=config.optimizer.learning_rate,
         num_steps=config.num_steps,
@@ -169,11 +190,11 @@ def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
     return graphdef, tx, state
 
 
-def create_run_loss(
+def make_run_loss(
     config: ml_collections.ConfigDict, relevance: Relevance
 ) -> losses.LossFn:
     """Returns the loss of a batch's embeddings and attributes."""
-    return losses.create_loss(
+    return losses.make_loss(
         **config.loss,
         relevance_fn=relevance.pairwise,
         min_relevance_gap=config.sampler.min_relevance_gap,

@@ -21,23 +21,29 @@ _THUMBNAIL = 72  # Pixels.
 _DRAWN_STEPS, _DRAWN_PER_STEP = 6, 4
 
 
-def create_split_evaluation(experiment: Experiment, split: str) -> SplitEvaluation:
-    """Returns what is measured on a split of an experiment."""
-    return SplitEvaluation(
-        experiment.config,
-        split,
-        experiment.records[split],
-        experiment.readers[split],
-        experiment.relevance,
-        experiment.workdir,
-    )
+def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluation]:
+    """Returns what is measured on validation and test."""
+    return {
+        split: SplitEvaluation(
+            experiment.config,
+            split,
+            experiment.records[split],
+            experiment.readers[split],
+            experiment.relevance,
+            experiment.workdir,
+        )
+        for split in ("validation", "test")
+    }
 
 
-def finish(experiment: Experiment, *, seconds: float) -> pathlib.Path:
+def finish(
+    experiment: Experiment, splits: dict[str, SplitEvaluation], *, seconds: float
+) -> pathlib.Path:
     """Evaluates the best checkpoint on validation and test and writes the report.
 
     Args:
       experiment: after training.
+      splits: from `create_split_evaluations`.
       seconds: how long this process has run, for the report.
 
     Returns:
@@ -49,8 +55,7 @@ def finish(experiment: Experiment, *, seconds: float) -> pathlib.Path:
         experiment.restore(best)
     untrained = parallel.replicate(create_network(experiment.config)[2])
     results, embeddings, ok = {}, np.zeros((0, 0)), np.zeros(0, bool)
-    for split in ("validation", "test"):
-        measured = create_split_evaluation(experiment, split)
+    for split, measured in splits.items():
         embeddings, ok = measured.embed(
             lambda images: experiment.embed(experiment.state, images), split
         )
@@ -147,8 +152,11 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
 
 
 def _commit() -> str:
+    root = pathlib.Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return "unknown"
     try:
-        git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+        git = ["git", "-C", str(root)]
         done = subprocess.run(
             [*git, "describe", "--always", "--dirty"],
             capture_output=True,

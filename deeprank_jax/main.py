@@ -4,8 +4,10 @@ Run without flags it trains the demo. Run again with the same flags it goes on w
 it stopped.
 """
 
+import errno
 import logging as python_logging
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -36,14 +38,18 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or f"runs/{name}"
     try:
         report = train.train(_CONFIG.value, workdir)
-    except (
-        ValueError,
-        OSError,
-        checkpoints.CheckpointError,
-        train.NonFiniteError,
-    ) as e:
-        logging.debug("The error's origin:", exc_info=True)
-        sys.exit(f"deeprank_jax: {e}")
+    except train.Stopped as stopped:
+        print(f"deeprank_jax: {stopped}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except (ValueError, checkpoints.CheckpointError, train.NonFiniteError) as error:
+        sys.exit(f"deeprank_jax: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            sys.exit(f"deeprank_jax: {error}")
+        sys.exit(
+            f"deeprank_jax: cannot write to {workdir} ({error.strerror}): make room "
+            "and run the same command again, to go on from the last checkpoint."
+        )
     print(f"Results: {pathlib.Path(workdir) / 'results.json'}\nReport:  {report}")
 
 
@@ -53,7 +59,14 @@ def _parse_flags(argv: list[str]) -> list[str]:
     default = [] if chosen else [f"--config={_DEFAULT_CONFIG}"]
     try:
         return flags.FLAGS([argv[0], *default, *argv[1:]])
-    except (flags.Error, AttributeError, LookupError, OSError, TypeError) as error:
+    except (
+        flags.Error,
+        AttributeError,
+        ImportError,
+        LookupError,
+        OSError,
+        TypeError,
+    ) as error:
         sys.exit(f"deeprank_jax: {_sentence(error)}")
 
 

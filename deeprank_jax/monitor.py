@@ -15,17 +15,19 @@ ADVICE = (
 )
 
 
-class CollapseMonitor:
-    """Says in words when the embedding has collapsed, once an episode."""
+class TrainingMonitor:
+    """Says in words what ails training, each thing once an episode."""
 
-    def __init__(self, margin: float, *, patience: int = 3):
+    def __init__(self, margin: float, batch_size: int, *, patience: int = 3):
         """Creates the monitor.
 
         Args:
           margin: of the hinge; its loss sits there when all distances are equal.
+          batch_size: triplets of a batch.
           patience: how many observations in a row make an episode.
         """
         self._margin = margin
+        self._batch_size = batch_size
         self._patience = patience
         self._seen: dict[str, int] = {}
 
@@ -33,15 +35,17 @@ class CollapseMonitor:
         """Returns what there is to say about the metrics of one logging interval.
 
         Args:
-          metrics: `loss`, `active_share`, `mean_distance` and `effective_rank`.
+          metrics: means of `loss`, `active_share`, `mean_distance`, `effective_rank`
+            and `sampler/repeated`, the triplets of a batch that repeat another.
         """
         at_margin = abs(metrics["loss"] - self._margin) < 0.02 * self._margin
+        repeated = metrics.get("sampler/repeated", 0.0) / self._batch_size
         symptoms = {
             "Training has collapsed: all embeddings lie within a mean squared "
             f"distance of {COLLAPSED_DISTANCE} of each other. {ADVICE}": (
                 metrics["mean_distance"] < COLLAPSED_DISTANCE
             ),
-            f"Training has collapsed: the embeddings vary along fewer than "
+            "Training has collapsed: the embeddings vary along fewer than "
             f"{COLLAPSED_RANK} directions. {ADVICE}": (
                 metrics["effective_rank"] < COLLAPSED_RANK
             ),
@@ -53,14 +57,19 @@ class CollapseMonitor:
             'Try config.loss.negatives = "semi_hard" or a larger config.loss.margin.': (
                 metrics["active_share"] == 0.0
             ),
+            "More than a tenth of the triplets repeat others, since the buffers hold "
+            "too few positives. Raise config.sampler.capacity, or set a finer "
+            "config.sampler.category_level.": repeated > 0.1,
         }
-        return [
-            text for text, present in symptoms.items() if self._episode(text, present)
-        ]
+        return [text for text, here in symptoms.items() if self._episode(text, here)]
 
     def _episode(self, text: str, present: bool) -> bool:
         self._seen[text] = self._seen.get(text, 0) + 1 if present else 0
         return self._seen[text] == self._patience
+
+
+class StopRequested(Exception):  # noqa: N818  Not an error.
+    """SIGTERM came in the middle of something that can be left."""
 
 
 class StopSignal:
@@ -77,6 +86,15 @@ class StopSignal:
     def __exit__(self, *exception: object) -> None:
         """Puts back whoever listened before."""
         signal.signal(signal.SIGTERM, self._before)
+
+    def check(self) -> None:
+        """Ends what takes long.
+
+        Raises:
+          StopRequested: SIGTERM came.
+        """
+        if self.requested:
+            raise StopRequested
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

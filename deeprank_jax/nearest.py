@@ -3,6 +3,7 @@
 Distances are squared Euclidean. Equal distances rank in gallery order.
 """
 
+from collections.abc import Iterator
 import functools
 
 import jax
@@ -14,6 +15,9 @@ import numpy as np
 _SPARE = 8
 # float32 values that one block may hold: 256 MiB.
 _BLOCK_VALUES = 2**26
+
+# Which queries, their distances and their neighbours.
+Block = tuple[slice, np.ndarray, np.ndarray]
 
 
 def nearest_neighbors(
@@ -34,8 +38,9 @@ def nearest_neighbors(
       gallery: `[G, D]` finite floats.
       k: how many neighbours, from 1 to `G`, or to `G - 1` with `exclude_self`.
       exclude_self: query `i` is gallery row `i`, which is not its own neighbour.
-      block_size: queries compared at a time, fewer if the gallery is large; memory is
-        bounded whatever `Q` is.
+      block_size: queries compared at a time, fewer if the gallery is large. Memory
+        beyond the result is that of one block; for a large `k` take
+        `neighbor_blocks`, which never holds the whole result.
 
     Returns:
       Squared distances `[Q, k]` float32, ascending, and the gallery's row numbers
@@ -43,6 +48,41 @@ def nearest_neighbors(
 
     Raises:
       ValueError: `k` is out of range, an embedding is not finite, or shapes differ.
+    """
+    blocks = neighbor_blocks(
+        queries, gallery, k, exclude_self=exclude_self, block_size=block_size
+    )
+    distances = np.empty((len(queries), k), np.float32)
+    indices = np.empty((len(queries), k), np.int32)
+    for rows, block_distances, block_indices in blocks:
+        distances[rows], indices[rows] = block_distances, block_indices
+    return distances, indices
+
+
+def neighbor_blocks(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    block_size: int = 1024,
+) -> Iterator[Block]:
+    """Finds neighbours as `nearest_neighbors` does, some queries at a time.
+
+    Args:
+      queries: as of `nearest_neighbors`, and so on.
+      gallery: as of `nearest_neighbors`.
+      k: as of `nearest_neighbors`.
+      exclude_self: as of `nearest_neighbors`.
+      block_size: as of `nearest_neighbors`; memory is that of one block, whatever `Q`
+        and `k` are.
+
+    Returns:
+      An iterator of which queries, in order, their squared distances `[B, k]` and the
+      gallery's row numbers `[B, k]`, both read-only.
+
+    Raises:
+      ValueError: as `nearest_neighbors`, before the first block is asked for.
     """
     queries, gallery = _checked("queries", queries), _checked("gallery", gallery)
     if queries.shape[1] != gallery.shape[1]:
@@ -61,22 +101,7 @@ def nearest_neighbors(
             f"k={k} nearest of {num_candidates} candidates: k must be from 1 to "
             f"{num_candidates}."
         )
-    num_measured = min(k + _SPARE, num_candidates)
-    values_per_query = len(gallery) + num_measured * queries.shape[1]
-    rows = max(1, min(block_size, len(queries), _BLOCK_VALUES // values_per_query))
-    on_device = jnp.asarray(gallery)
-    distances = np.empty((len(queries), k), np.float32)
-    indices = np.empty((len(queries), k), np.int32)
-    for start in range(0, len(queries), rows):
-        block = queries[start : start + rows]
-        # Every block has the same shape, so that it is compiled once.
-        padded = np.pad(block, ((0, rows - len(block)), (0, 0)))
-        own = np.arange(start, start + rows) if exclude_self else np.full(rows, -1)
-        found = _search_block(padded, on_device, own.astype(np.int32), num_measured)
-        stop = start + len(block)
-        distances[start:stop] = np.asarray(found[0])[: len(block), :k]
-        indices[start:stop] = np.asarray(found[1])[: len(block), :k]
-    return distances, indices
+    return _search(queries, gallery, k, exclude_self, block_size)
 
 
 def average_precision(hits: np.ndarray, num_relevant: np.ndarray) -> np.ndarray:
@@ -117,6 +142,23 @@ def _checked(name: str, embeddings: np.ndarray) -> np.ndarray:
             "training diverged."
         )
     return embeddings
+
+
+def _search(
+    queries: np.ndarray, gallery: np.ndarray, k: int, exclude_self: bool, size: int
+) -> Iterator[Block]:
+    num_measured = min(k + _SPARE, len(gallery) - exclude_self)
+    values_per_query = len(gallery) + num_measured * queries.shape[1]
+    size = max(1, min(size, len(queries), _BLOCK_VALUES // values_per_query))
+    on_device = jnp.asarray(gallery)
+    for start in range(0, len(queries), size):
+        block = queries[start : start + size]
+        # Every block has the same shape, so that it is compiled once.
+        padded = np.pad(block, ((0, size - len(block)), (0, 0)))
+        own = np.arange(start, start + size) if exclude_self else np.full(size, -1)
+        found = _search_block(padded, on_device, own.astype(np.int32), num_measured)
+        distances, indices = (np.asarray(x)[: len(block), :k] for x in found)
+        yield slice(start, start + len(block)), distances, indices
 
 
 @functools.partial(jax.jit, static_argnames="num_measured")

@@ -20,7 +20,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
-def create_schedule(
+def make_schedule(
     *, name: str, learning_rate: float, warmup_steps: int, num_steps: int
 ) -> optax.Schedule:
     """Returns a schedule: linear warm-up from 0, then constant or down to 0.

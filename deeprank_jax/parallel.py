@@ -1,4 +1,4 @@
-"""What runs where: one copy of the step on every device of every host.
+"""What runs where: one copy of the step on every device of this host.
 
 This is the only module that names devices. A step is written for one device and
 names its axis with `DATA_AXIS`; `pmap_step` maps it over all of them.
@@ -33,8 +33,14 @@ def check_divides(batch_size: int) -> None:
     """Checks that each device gets its share of a batch.
 
     Raises:
-      ValueError: the batch does not divide over the devices.
+      ValueError: the batch does not divide over the devices, or there are other hosts,
+        which would all draw the same triplets.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"This job has {jax.process_count()} processes, and training on several "
+            "hosts is not supported yet: start it on one."
+        )
     num_devices = jax.device_count()
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices

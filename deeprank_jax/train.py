@@ -1,7 +1,8 @@
 """The training loop: step, log, evaluate, save."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
+import fcntl
 import pathlib
 import time
 from typing import Any
@@ -21,8 +22,8 @@ from deeprank_jax.sampling.stream import TripletBatch, TripletStream
 _LAG = 1
 
 
-class Stopped(SystemExit):
-    """SIGTERM came; what was learned is saved. Its exit status is the signal's."""
+class Stopped(RuntimeError):  # noqa: N818  Not an error.
+    """SIGTERM came; what was learned is saved."""
 
 
 class NonFiniteError(RuntimeError):
@@ -50,23 +51,50 @@ def train(
     started = time.time()
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    with monitor.StopSignal() as stop, create_experiment(config, workdir) as experiment:
+    with _locked(workdir), create_experiment(config, workdir) as experiment:
         step = experiment.checkpoints.latest_step() or 0
+        if step > config.num_steps:
+            raise ValueError(
+                f"{workdir} is at step {step}, past config.num_steps="
+                f"{config.num_steps}: give another --workdir, or more steps."
+            )
         if step:
             experiment.restore(step)
             logging.info("Going on from step %d of %s.", step, workdir)
         (workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
-        run_loop(experiment, step, stop)
-        return finish.finish(experiment, seconds=time.time() - started)
+        # Made before training, so that data that cannot be measured says so now.
+        splits = finish.create_split_evaluations(experiment)
+        run_loop(experiment, step, splits["validation"])
+        return finish.finish(experiment, splits, seconds=time.time() - started)
 
 
-def run_loop(experiment: Experiment, step: int, stop: monitor.StopSignal) -> None:
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps a second process out of the workdir; the lock ends with the process."""
+    with (workdir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"Another process is training in {workdir}: give another --workdir, "
+                "or wait until it has ended."
+            ) from error
+        yield
+
+
+def run_loop(
+    experiment: Experiment, step: int, validation: evaluation.SplitEvaluation
+) -> None:
     """Trains from `step` to the end; `experiment.state` is then the last one."""
     config, num_steps = experiment.config, experiment.config.num_steps
-    validation = finish.create_split_evaluation(experiment, "validation")
     writer = writers.MetricsWriter(experiment.workdir, first_step=step)
     bar = writers.progress_bar(num_steps, initial=step, description="train")
-    with contextlib.closing(writer), bar, experiment.stream(step) as stream:
+    with (
+        contextlib.closing(writer),
+        bar,
+        experiment.stream(step) as stream,
+        monitor.StopSignal() as stop,
+    ):
         log = _TrainingLog(experiment, stream, writer, bar)
         for batch, on_device in parallel.prefetch(stream, device_batch):
             experiment.state, metrics = experiment.train_step(
@@ -74,21 +102,18 @@ def run_loop(experiment: Experiment, step: int, stop: monitor.StopSignal) -> Non
             )
             step += 1
             log.add(step, batch, metrics)
-            found = None
-            if step % config.eval_every == 0 or step == num_steps:
-                log.flush()
-                found = _validate(experiment, validation, step, writer)
+            stopping, found = stop.requested, None
+            if not stopping and (step % config.eval_every == 0 or step == num_steps):
+                log.flush(step)
+                found = _validate(experiment, validation, step, writer, stop)
+                stopping = stop.requested
+            if stopping or found or step % config.checkpoint_every == 0:
+                log.flush(step)
+                _save(experiment, step, batch, found)
                 log.restart_clock()
-            save_now = step % config.checkpoint_every == 0 or stop.requested
-            if save_now or found is not None:
-                log.flush()
-                experiment.checkpoints.save(
-                    step, experiment.state, experiment.sampler_state(step), found
-                )
-            if stop.requested and step < num_steps:
+            if stopping:
                 experiment.checkpoints.wait()
-                logging.warning("SIGTERM: saved step %d; run again to go on.", step)
-                raise Stopped(143)
+                raise Stopped(f"SIGTERM: stopped at step {step}; run again to go on.")
 
 
 def _validate(
@@ -96,15 +121,40 @@ def _validate(
     validation: evaluation.SplitEvaluation,
     step: int,
     writer: writers.MetricsWriter,
-) -> dict[str, float]:
+    stop: monitor.StopSignal,
+) -> dict[str, float] | None:
+    """Returns the validation metrics, None if SIGTERM came on the way."""
     embed_fn = lambda images: experiment.embed(experiment.state, images)
-    values = validation.measure(*validation.embed(embed_fn, "validation"))
-    writer.write(step, evaluation.flatten(values, "validation"))
-    return {
-        f"{evaluator}/{metric}": value
-        for evaluator, metrics in values.items()
-        for metric, value in metrics.items()
-    }
+    try:
+        embedded = validation.embed(embed_fn, "validation", check=stop.check)
+    except monitor.StopRequested:
+        return None
+    values = evaluation.flatten(validation.measure(*embedded))
+    writer.write(step, {f"validation/{name}": x for name, x in values.items()})
+    best_metric = experiment.config.evaluation.best_metric
+    if best_metric not in values:
+        raise ValueError(
+            f"config.evaluation.best_metric={best_metric!r} cannot be measured on the "
+            f"validation split; choose one of {', '.join(values)}."
+        )
+    return values
+
+
+def _save(
+    experiment: Experiment,
+    step: int,
+    batch: TripletBatch,
+    found: Mapping[str, float] | None,
+) -> None:
+    """Saves a state, unless it is one from which there is no way on."""
+    # A step can be finite and still leave parameters whose embeddings are not.
+    embeddings = experiment.embed(experiment.state, batch.images[:, 0])
+    if int(experiment.state.skipped_in_a_row) or not np.isfinite(embeddings).all():
+        logging.warning("Step %d: not saved, since it is not finite.", step)
+        return
+    experiment.checkpoints.save(
+        step, experiment.state, experiment.run_state(step), found
+    )
 
 
 class _TrainingLog:
@@ -119,7 +169,8 @@ class _TrainingLog:
     ):
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
-        self._collapse = monitor.CollapseMonitor(experiment.config.loss.margin)
+        config = experiment.config
+        self._monitor = monitor.TrainingMonitor(config.loss.margin, config.batch_size)
         self._pending: list[tuple[int, TripletBatch, Any]] = []
         self._interval: list[Mapping[str, float]] = []
         self._shown = 0
@@ -131,10 +182,12 @@ class _TrainingLog:
         while len(self._pending) > _LAG:
             self._take(*self._pending.pop(0))
 
-    def flush(self) -> None:
-        """Waits for the devices and takes all that is pending."""
+    def flush(self, step: int) -> None:
+        """Takes all that is pending and writes the interval, though it be short."""
         while self._pending:
             self._take(*self._pending.pop(0))
+        if self._interval:
+            self._write(step)
 
     def restart_clock(self) -> None:
         """Leaves out of the speed what was not training."""
@@ -144,10 +197,14 @@ class _TrainingLog:
     def _take(self, step: int, batch: TripletBatch, metrics: Mapping[str, Any]) -> None:
         found = dict(jax.device_get(metrics))
         finite = found.pop("finite").reshape(-1)
-        self._check_finite(step, batch, finite, int(found.pop("skipped_in_a_row")))
+        in_a_row = int(found.pop("skipped_in_a_row"))
+        self._check_finite(step, batch, finite, in_a_row)
+        # What is not finite would drown the mean.
+        measured = {} if in_a_row else found
         self._interval.append(
             {
-                **found,
+                **measured,
+                "skipped": float(in_a_row > 0),
                 **level_shares(
                     batch.triplets.attributes,
                     self._experiment.records["train"].level_names,
@@ -163,7 +220,7 @@ class _TrainingLog:
     def _write(self, step: int) -> None:
         names = sorted({name for entry in self._interval for name in entry})
         means = {
-            name: float(np.mean([entry.get(name, 0.0) for entry in self._interval]))
+            name: float(np.mean([e[name] for e in self._interval if name in e]))
             for name in names
         }
         self._interval = []
@@ -174,15 +231,16 @@ class _TrainingLog:
             means["images_per_second"] = images / seconds
             means["stall_share"] = waited / seconds
             self._bar.set_postfix(
-                loss=f"{means['loss']:.3f}",
-                active=f"{means['active_share']:.0%}",
+                loss=f"{means.get('loss', np.nan):.3f}",
+                active=f"{means.get('active_share', np.nan):.0%}",
                 images=f"{means['images_per_second']:.0f}/s",
                 stall=f"{means['stall_share']:.1%}",
                 refresh=False,
             )
         self.restart_clock()
-        for text in self._collapse.observe(means):
-            logging.warning("Step %d: %s", step, text)
+        if "loss" in means:
+            for text in self._monitor.observe(means):
+                logging.warning("Step %d: %s", step, text)
         self._writer.write(step, {f"train/{k}": v for k, v in means.items()})
 
     def _check_finite(
@@ -205,9 +263,10 @@ class _TrainingLog:
             in_a_row,
         )
         if in_a_row >= self._experiment.config.max_skipped:
+            saved = self._experiment.checkpoints.latest_step()
+            goes_on = f"from step {saved}" if saved else "from the start"
             raise NonFiniteError(
                 f"Step {step}: {in_a_row} steps in a row were not finite; last, "
                 f"{culprits}. Lower config.optimizer.learning_rate or set "
-                "config.optimizer.clip_norm, then run again: the last checkpoint is "
-                "from before."
+                f"config.optimizer.clip_norm, then run again, to go on {goes_on}."
             )

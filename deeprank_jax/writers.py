@@ -1,12 +1,15 @@
 """What a run writes while it trains: metrics.jsonl, TensorBoard, the progress bar."""
 
 from collections.abc import Mapping
+import contextlib
 import json
 import pathlib
 import sys
+import time
 from typing import Any
 
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 import tqdm
 
 
@@ -28,22 +31,40 @@ class MetricsWriter:
         scratch.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         scratch.replace(self._path)
         self._file = self._path.open("a")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(pathlib.Path(workdir) / "tensorboard"), purge_step=first_step + 1
-        )
+        # The plain events writer: SummaryWriter's thread dies silently on a full disk,
+        # and the run then waits for it for ever.
+        directory = pathlib.Path(workdir) / "tensorboard"
+        directory.mkdir(exist_ok=True)
+        self._events = event_file_writer.EventsWriter(str(directory / "events"))
+        # pyrefly: ignore[missing-attribute]
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write_event(first_step + 1, session_log=start)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line, and one point of each curve."""
+        """Writes one line, and one point of each curve.
+
+        Raises:
+          OSError: the disk is full.
+          ValueError: a value is not finite.
+        """
         entry = {"step": step, **{name: float(x) for name, x in metrics.items()}}
-        self._file.write(json.dumps(entry) + "\n")
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, float(value), step)
+            self._write_event(step, summary=summary.scalar(name, float(value)))
+        self._events.flush()
 
     def close(self) -> None:
-        """Writes out what is buffered."""
-        self._file.close()
-        self._tensorboard.close()
+        """Closes the files; what was written is there already."""
+        for file in (self._file, self._events):
+            # A full disk was an error when it was written to.
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _write_event(self, step: int, **content: Any) -> None:
+        # pyrefly: ignore[missing-attribute]
+        event = event_pb2.Event(wall_time=time.time(), step=step, **content)
+        self._events.write_event(event)
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:

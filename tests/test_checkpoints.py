@@ -27,8 +27,8 @@ def test_what_is_saved_comes_back_bit_for_bit(opened):
     state = create_state(1)
     opened.save(1, state, {"seed": 7, "step": 1})
     opened.wait()
-    restored, sampler = opened.restore(create_state(2), 1)
-    assert sampler == {"seed": 7, "step": 1}
+    restored, run_state = opened.restore(create_state(2), 1)
+    assert run_state == {"seed": 7, "step": 1}
     for ours, theirs in zip(
         jax.tree.leaves(state), jax.tree.leaves(restored), strict=True
     ):

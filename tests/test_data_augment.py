@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -100,13 +98,3 @@ def test_a_kind_that_is_off_does_not_change_the_others(seed):
     augment.augment_triplets(triplets, one)
     augment.augment_triplets(triplets, two, flip=True, shift_pixels=1)
     assert one.random() == two.random()
-
-
-def test_speed():
-    triplets = noise(64, 3, 48, 48, 3)
-    seconds = []
-    for _ in range(5):
-        start = time.process_time()
-        run(triplets, flip=True, shift_pixels=3, color_jitter=0.3)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.03

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import hashlib
 import os
 import unicodedata
@@ -12,7 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from deeprank_jax import data
-from deeprank_jax.data import errors, images, labels, splits
+from deeprank_jax.data import errors, files, images, labels, splits
+from deeprank_jax.data import records as records_lib
 
 
 def write_image(path, seed=0):
@@ -31,6 +33,24 @@ def create(name, directory):
     return data.create_records(
         ml_collections.ConfigDict({"name": name, "dir": str(directory)})
     )
+
+
+def create_pool(class_names, num_images, fill=""):
+    """Returns records without images, `num_images` for each class."""
+    labels_of = np.repeat(np.arange(len(class_names)), num_images)
+    return records_lib.Records(
+        name="pool",
+        attributes=labels_of[:, None].astype(np.int32),
+        level_names=("level_1",),
+        label_names=(tuple(class_names),),
+        read=lambda index: b"",
+        describe=lambda index: f"{class_names[labels_of[index]]}/{fill}{index}.png",
+    )
+
+
+def num_anchor_classes(records):
+    """Returns how many classes have two images."""
+    return int(np.sum(np.bincount(records.attributes[:, -1]) >= 2))
 
 
 def paths_of(records):
@@ -127,11 +147,14 @@ def test_few_classes_are_split_by_record(tmp_path, warnings_logged):
         "validation": "folder/validation (seen classes)",
         "test": "folder/test (seen classes)",
     }
-    for split, part in records.items():
-        for path in paths_of(part):
-            b = byte(path)
-            expected = "test" if b < 128 else "validation" if b < 152 else "train"
-            assert split == expected
+    moved = [
+        path
+        for split, part in records.items()
+        for path in paths_of(part)
+        if splits.class_split(path) != split
+    ]
+    # By their hashes alone no two classes would have two validation images each.
+    assert len(moved) == 2
     assert len(warnings_logged) == 1
     assert "3 classes are too few" in warnings_logged[0]
 
@@ -160,14 +183,144 @@ def test_few_validation_classes_are_replaced_by_training_records(
 
 
 def test_tiny_folders_fill_all_splits_or_say_why(tmp_path):
-    write_classes(tmp_path, 2, 3)
-    assert all(len(part) for part in create("folder", tmp_path).values())
-    (tmp_path / "class 0" / "1.png").unlink()
-    (tmp_path / "class 0" / "2.png").unlink()
-    (tmp_path / "class 1" / "1.png").unlink()
-    (tmp_path / "class 1" / "2.png").unlink()
-    with pytest.raises(errors.DataError, match="2 records leave the train split empty"):
+    write_classes(tmp_path, 2, 6)
+    parts = create("folder", tmp_path).values()
+    assert [np.bincount(part.attributes[:, -1]).tolist() for part in parts] == [
+        [2, 2]
+    ] * 3
+    (tmp_path / "class 1" / "5.png").unlink()
+    with pytest.raises(errors.DataError) as error:
         create("folder", tmp_path)
+    assert str(error.value) == (
+        "folder: 11 images of 2 classes are too few: train, validation and test "
+        "each need two classes with two images of their own, e.g. two classes of 6 "
+        "images; add images."
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    ("num_classes", "num_images"),
+    [
+        *((2, 6), (2, 30), (3, 4), (3, 6), (3, 20), (4, 4), (5, 5), (6, 2), (7, 2)),
+        *((10, 2), (10, 3), (10, 5), (12, 6), (20, 5), (30, 2), (60, 3)),
+    ],
+)
+def test_every_split_has_triplets(num_classes, num_images, seed, warnings_logged):
+    rng = np.random.default_rng(seed)
+    names = [f"{word:08x}" for word in rng.integers(0, 2**32, num_classes)]
+    pool = create_pool(names, [num_images] * num_classes, fill=f"{seed}-")
+    parts = splits.split_by_class_hash(pool, names)
+    assert all(num_anchor_classes(part) >= 2 for part in parts.values())
+    paths = [path for part in parts.values() for path in paths_of(part)]
+    assert sorted(paths) == sorted(paths_of(pool))
+    trained = set(parts["train"].attributes[:, 0].tolist())
+    for split in ("validation", "test"):
+        seen = bool(trained & set(parts[split].attributes[:, 0].tolist()))
+        assert parts[split].name == f"pool/{split}{' (seen classes)' if seen else ''}"
+    again = splits.split_by_class_hash(pool, names)
+    assert all(paths_of(again[split]) == paths_of(parts[split]) for split in parts)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_split_has_triplets_wherever_that_can_be(seed, warnings_logged):
+    rng = np.random.default_rng(seed)
+    num_images = rng.integers(1, 9, rng.integers(2, 6))
+    names = [f"{word:08x}" for word in rng.integers(0, 2**32, len(num_images))]
+    pool = create_pool(names, num_images)
+    # Each class gives two images to each of up to three splits.
+    if np.sum(np.minimum(num_images // 2, 3)) < 6:
+        with pytest.raises(errors.DataError, match="are too few"):
+            splits.split_by_class_hash(pool, names)
+        return
+    parts = splits.split_by_class_hash(pool, names)
+    assert all(num_anchor_classes(part) >= 2 for part in parts.values())
+    assert sum(map(len, parts.values())) == len(pool)
+
+
+def test_classes_of_one_image_are_split_by_a_coarser_level(warnings_logged):
+    names = [f"item {i}" for i in range(40)]
+    pool = create_pool(names, [1] * 40)
+    coarse = np.arange(40) % 2
+    pool = dataclasses.replace(
+        pool,
+        attributes=np.stack([coarse, np.arange(40)], axis=1).astype(np.int32),
+        level_names=("kind", "item"),
+        label_names=(("even", "odd"), tuple(names)),
+    )
+    given = np.repeat(["train", "test"], 20)
+    for parts in (
+        splits.split_by_class_hash(pool, names),
+        splits.split_as_given(pool, names, given),
+    ):
+        for part in parts.values():
+            assert np.bincount(part.attributes[:, 0]).min() >= 2
+        assert sum(map(len, parts.values())) == 40
+
+
+def test_a_split_that_has_triplets_by_its_hashes_is_left_alone(warnings_logged):
+    names = ["a", "b", "c"]
+    pool = create_pool(names, [200] * 3)
+    for split, part in splits.split_by_class_hash(pool, names).items():
+        assert {splits.class_split(path) for path in paths_of(part)} == {split}
+
+
+def test_test_classes_of_one_image_are_no_test(warnings_logged):
+    names = [f"class {i}" for i in range(60)]
+    num_images = [1 if splits.class_split(name) == "test" else 3 for name in names]
+    parts = splits.split_by_class_hash(create_pool(names, num_images), names)
+    assert num_anchor_classes(parts["test"]) >= 2
+    assert parts["test"].name == "pool/test (seen classes)"
+    assert "0 for test" in warnings_logged[0]
+
+
+def test_given_splits_say_whether_their_classes_are_seen():
+    names = [f"class {i}" for i in range(4)]
+    pool = create_pool(names, [10] * 4)
+    given = np.array(["train"] * 12 + ["validation"] * 8 + ["test"] * 20)
+    parts = splits.split_as_given(pool, names, given)
+    assert {split: part.name for split, part in parts.items()} == {
+        "train": "pool/train",
+        "validation": "pool/validation (seen classes)",
+        "test": "pool/test",
+    }
+    assert paths_of(parts["test"]) == paths_of(pool)[20:]
+
+
+def test_given_splits_of_other_names_are_left_out(warnings_logged):
+    names = [f"class {i}" for i in range(3)]
+    pool = create_pool(names, [20] * 3)
+    given = np.array(["train", "test", "validation_mismatched", "train"] * 15)
+    parts = splits.split_as_given(pool, names, given)
+    left_out = set(np.array(paths_of(pool))[2::4].tolist())
+    assert not left_out & {path for part in parts.values() for path in paths_of(part)}
+
+
+def test_given_splits_with_too_few_to_validate_on():
+    names = ["a", "b"]
+    given = np.array(["train", "train", "train", "test"] * 2)
+    with pytest.raises(
+        errors.DataError, match="6 images of 2 classes are too few: train"
+    ):
+        splits.split_as_given(create_pool(names, [4, 4]), names, given)
+
+
+def test_a_fingerprint_knows_the_images(tmp_path):
+    pool = create_pool(["a", "b"], [3, 3])
+    assert pool.fingerprint == create_pool(["a", "b"], [3, 3]).fingerprint
+    others = (
+        create_pool(["a", "b"], [3, 3], fill="new "),
+        create_pool(["a", "b"], [2, 4]),
+    )
+    assert len({pool.fingerprint, *(other.fingerprint for other in others)}) == 3
+
+
+def test_a_fingerprint_is_taken_once():
+    asked = []
+    pool = create_pool(["a"], [3])
+    records = dataclasses.replace(pool, describe=lambda i: str(asked.append(i)))
+    assert records.fingerprint == records.fingerprint
+    assert asked == [0, 1, 2]
 
 
 def test_a_class_with_one_image_is_kept_and_named(tmp_path, warnings_logged):
@@ -221,6 +374,65 @@ def test_an_unreadable_folder(tmp_path, monkeypatch):
         errors.DataError, match=r"class 2: cannot be read \(Permission denied\)"
     ):
         create("folder", tmp_path)
+
+
+def test_a_link_that_leads_nowhere_but_to_itself(tmp_path):
+    write_classes(tmp_path, 3, 6)
+    (tmp_path / "class 1" / "again").symlink_to("again")
+    with pytest.raises(errors.DataError, match=r"again: cannot be read .*move it away"):
+        create("folder", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest"])
+def test_a_path_that_the_system_refuses(tmp_path, kind):
+    with pytest.raises(errors.DataError, match=r"cannot be read \(File name too long"):
+        create(kind, tmp_path / ("x" * 300))
+
+
+def test_a_manifest_with_a_path_that_the_system_refuses(tmp_path):
+    file = tmp_path / "m.csv"
+    file.write_text("path,level_1\n" + f"{'x' * 300}.png,a\n" * 12)
+    with pytest.raises(errors.DataError, match="none of its first 12 files exist"):
+        create("manifest", file)
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    root = os.path.join(os.fsencode(tmp_path), b"caf\xe9s")
+    images_written = {}
+    # Shown alike, the first two are still two classes.
+    for name in (b"caf\xe9", rb"caf\xe9", b"plain", "ünï".encode()):
+        os.makedirs(os.path.join(root, name))
+        for j in range(6):
+            path = os.path.join(name, b"%d \xff.png" % j)
+            write_image(tmp_path / "one.png", seed=len(images_written))
+            os.rename(tmp_path / "one.png", os.path.join(root, path))
+            with open(os.path.join(root, path), "rb") as file:
+                images_written[file.read()] = path
+    records = create("folder", os.fsdecode(root))
+    found = []
+    for part in records.values():
+        assert len(part.label_names[0]) == 4
+        assert {r"caf\xe9", "plain", "ünï"} == set(part.label_names[0])
+        part.fingerprint.encode()
+        for i in range(len(part)):
+            found.append(part.read(i))
+            path = images_written[part.read(i)]
+            assert part.describe(i) == path.decode("utf-8", "backslashreplace")
+            assert part.describe(i).startswith(part.label_name(i) + os.sep)
+            assert part.describe(i).endswith(r" \xff.png")
+    assert sorted(found) == sorted(images_written)
+
+
+def test_errors_about_names_that_are_not_utf_8_can_be_printed(tmp_path):
+    root = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    with pytest.raises(errors.DataError, match=r"caf\\xe9: there is no such folder"):
+        create("folder", os.fsdecode(root))
+    with pytest.raises(errors.DataError, match=r"caf\\xe9: there is no such manifest"):
+        create("manifest", os.fsdecode(root))
+    os.makedirs(root)
+    with pytest.raises(errors.DataError, match=r"caf\\xe9: holds no image"):
+        create("folder", os.fsdecode(root))
+    assert files.printable(os.fsdecode(root)).encode().endswith(rb"caf\xe9")
 
 
 def test_unequal_depths_name_two_folders(tmp_path):

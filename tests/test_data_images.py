@@ -1,14 +1,19 @@
 import io
+import pathlib
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 import pytest
 
 from deeprank_jax.data import images
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def noise(*shape, seed=0, dtype=np.uint8):
@@ -242,6 +247,82 @@ def test_max_pixels_is_inclusive():
         images.decode_image(data, max_pixels=199)
     with pytest.raises(images.BadImageError, match="20 x 10 pixels"):
         images.decode_image(noise(10, 20, 3), max_pixels=199)
+
+
+def test_an_eps_starts_no_program(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("Pillow took it for an EPS")
+
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", refuse)
+    data = encode(noise(9, 9, 3), "EPS")
+    with pytest.raises(images.BadImageError, match=r"first bytes '%!PS'"):
+        images.decode_image(data)
+
+
+def test_formats_that_are_not_documented_are_refused():
+    for file_format in ("PPM", "TGA", "PCX", "ICO", "JPEG2000"):
+        data = encode(noise(16, 16, 3), file_format)
+        with pytest.raises(images.BadImageError, match="not an image"):
+            images.decode_image(data)
+
+
+@pytest.fixture
+def low_limit(monkeypatch):
+    """Pillow's own limit, low enough for small files."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    return 1_000
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("pixels", [1_600, 3_600])
+def test_max_pixels_is_the_only_limit(file_format, pixels, low_limit):
+    side = int(pixels**0.5)
+    data = encode(noise(side, side, 3), file_format)
+    # Beyond Pillow's limit, to which it warns, and beyond twice that, where it stops.
+    with pytest.raises(images.BadImageError, match=r"config\.data\.max_pixels=999$"):
+        images.decode_image(data, max_pixels=999)
+    assert images.decode_image(data, max_pixels=pixels).shape == (side, side, 3)
+
+
+def test_nothing_is_printed_about_large_images(capfd):
+    code = (
+        "import io, sys; from PIL import Image; from deeprank_jax.data import images\n"
+        "file = io.BytesIO(); Image.new('L', (10_000, 10_000)).save(file, 'PNG')\n"
+        "try: images.decode_image(file.getvalue())\n"
+        "except images.BadImageError as error: print(error)\n"
+        "print(images.decode_image(file.getvalue(), max_pixels=100_000_000).shape)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    output, printed = capfd.readouterr()
+    assert printed == ""
+    assert output == (
+        "too large (10,000 x 10,000 pixels); shrink it or raise "
+        "config.data.max_pixels=50,000,000\n(10000, 10000, 3)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"iCCP", b"icc\0\0" + zlib.compress(b"xx" * 80)),
+        (b"sRGB", b"\x09"),
+        (b"ABCD", b"unknown"),
+    ],
+)
+def test_nothing_is_printed_about_what_a_png_says_beside_its_pixels(
+    kind, content, capfd
+):
+    image = noise(9, 7, 3)
+    data = encode(image, "PNG")
+    data = data[:33] + chunk(kind, content) + data[33:]
+    np.testing.assert_array_equal(images.decode_image(data), image)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_png_wider_than_libpng_takes(capfd):
+    image = np.zeros((1, 1_000_001), np.uint8)
+    assert images.decode_image(encode(image, "PNG")).shape == (1, 1_000_001, 3)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_arrays():

@@ -219,7 +219,9 @@ def test_cars196_mocked(tmp_path, split_by):
         assert all(len(part) for part in records.values())
         for split, part in records.items():
             assert part.level_names == ("label",)
-            assert part.name == f"cars196/{split}"
+            # Its authors put images of every class into both splits.
+            seen = split_by == "dataset" and split == "test"
+            assert part.name == f"cars196/{split}{' (seen classes)' if seen else ''}"
             image = images.decode_image(part.read(0))
             assert image.shape == (*part.read(0).shape[:2], 3)
         if split_by == "first_half":
@@ -242,6 +244,25 @@ def test_class_labels_keep_the_order_of_the_dataset(tmp_path):
         names = tfds.builder("cars196").info.features["label"].names
     numbers = [names.index(name) for name in records["train"].label_names[0]]
     assert numbers == sorted(numbers)
+
+
+def test_the_only_class_label_needs_no_name(tmp_path):
+    with tfds.testing.mock_data(num_examples=300):
+        records = data.create_records(config("cifar10", tmp_path, ()))
+        assert records["train"].level_names == ("label",)
+        assert len(records["test"]) == 300
+        assert records["test"].name == "cifar10/test (seen classes)"
+        assert images.decode_image(records["test"].read(7)).shape == (32, 32, 3)
+
+
+def test_levels_that_are_not_set(emoji_dir):
+    with pytest.raises(errors.DataError) as error:
+        data.create_records(config("emoji", emoji_dir, ()))
+    assert str(error.value) == (
+        "emoji: which features label an image? It has 2 class labels among its "
+        "features category, emoji, image, name, subcategory, vendor; set "
+        "config.data.levels to some of them, coarse to fine."
+    )
 
 
 def test_a_missing_feature(emoji_dir):
@@ -291,6 +312,10 @@ def run_prepare(tmp_path, directory):
         f"  config.data = {emoji_config(directory).to_dict()}\n"
         "  return config\n"
     )
+    return run_tool(path)
+
+
+def run_tool(path):
     return subprocess.run(
         [sys.executable, "-m", "tools.prepare", f"--config={path}"],
         cwd=ROOT,
@@ -299,6 +324,21 @@ def run_prepare(tmp_path, directory):
         text=True,
         check=False,
     )
+
+
+def test_the_prepare_tool_where_the_system_refuses(tmp_path):
+    (tmp_path / "config.py").write_text(
+        "import ml_collections\n"
+        "def get_config():\n"
+        "  from deeprank_jax import data\n"
+        "  def refuse(config):\n"
+        "    raise PermissionError(13, 'Permission denied', 'there')\n"
+        "  data.create_records = refuse\n"
+        "  return ml_collections.ConfigDict({'data': {}})\n"
+    )
+    result = run_tool(tmp_path / "config.py")
+    assert result.returncode == 1
+    assert result.stderr == "error: [Errno 13] Permission denied: 'there'\n"
 
 
 def test_the_prepare_tool(tmp_path, emoji_dir):

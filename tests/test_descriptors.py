@@ -24,12 +24,11 @@ def test_other_images_are_refused():
         pixels(np.zeros((2, 4, 4, 4), np.uint8))
 
 
-def test_rows_have_unit_length_around_the_mean_of_those_that_count():
+def test_rows_have_unit_length_around_their_mean():
     x = np.random.default_rng(0).random((6, 5)).astype(np.float32)
-    where = np.array([True, True, False, True, True, True])
-    x[2] = 1e6
-    found = center_and_normalize(x, where)
-    expected = x - x[where].mean(axis=0)
+    found = center_and_normalize(x)
+    assert found.dtype == np.float32
+    expected = x - x.mean(axis=0)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

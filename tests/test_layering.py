@@ -8,8 +8,18 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
-    {"losses", "models", "optimizers", "nearest", "descriptors", "parallel"},
-    {"relevance", "train_step", "checkpoints", "writers", "monitor"},
+    {
+        "losses",
+        "models",
+        "optimizers",
+        "nearest",
+        "descriptors",
+        "parallel",
+        "writers",
+        "monitor",
+        "config",
+    },
+    {"relevance", "train_step", "checkpoints"},
     {"data", "sampling", "export"},
     {"evaluators", "baselines", "gallery", "report"},
     {"experiment", "evaluation"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deeprank_jax import losses
-from deeprank_jax.losses import diagnostics, triplet
+from deeprank_jax.losses import diagnostics, selection, triplet
 from deeprank_jax.relevance import Hierarchy
 
 
@@ -140,7 +140,7 @@ def test_the_loss_of_a_batch_matches_its_definition(seed, negatives, symmetric):
     expected = reference(0, 1)
     if symmetric:
         expected = (expected + reference(1, 0)) / 2
-    loss_fn = losses.create_loss(
+    loss_fn = losses.make_loss(
         margin=0.7,
         negatives=negatives,
         symmetric=symmetric,
@@ -158,7 +158,7 @@ def test_a_symmetric_loss_leaves_out_what_is_no_negative_of_the_positive():
     embeddings = jnp.array([[[0.0], [1.0], [0.0]]])
     attributes = jnp.array([[[0], [1], [2]]])
     table = jnp.array([[9.0, 1.0, 0.0], [1.0, 9.0, 1.0], [0.0, 1.0, 9.0]])
-    loss_fn = losses.create_loss(
+    loss_fn = losses.make_loss(
         margin=0.5,
         negatives="sampled",
         symmetric=True,
@@ -168,10 +168,50 @@ def test_a_symmetric_loss_leaves_out_what_is_no_negative_of_the_positive():
     assert loss_fn(embeddings, attributes) == (0.5 + 1.0) / 2
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_gap_of_just_the_least_one_counts(transform):
+    """Every triple of two decimals: .06 - .01 is below .05 in float32."""
+    grid = np.meshgrid(*[np.arange(101)] * 3, indexing="ij")
+    relevance, positive, gap = (np.float32(x / 100) for x in grid)
+    found = transform(selection.is_less_relevant)(relevance, positive, gap)
+    expected = (grid[0] < grid[1]) & (grid[1] - grid[0] >= grid[2])
+    assert np.any((positive - relevance < gap) & expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("negatives", losses.NEGATIVES)
+def test_the_loss_counts_a_gap_of_just_the_least_one(negatives):
+    # The only image that may be a negative, of the positive, too, is .05 less relevant.
+    table = jnp.array([[9.0, 0.06, 0.01], [0.06, 9.0, 0.01], [0.01, 0.01, 9.0]])
+    loss_fn = losses.make_loss(
+        margin=3.5,
+        negatives=negatives,
+        symmetric=True,
+        relevance_fn=lambda a, b: table[a[..., 0], b[..., 0]],
+        min_relevance_gap=0.05,
+    )
+    embeddings = jnp.array([[[0.0], [1.0], [2.0]]])
+    attributes = jnp.array([[[0], [1], [2]]])
+    # From the positive both lie 1 away, so that the negative is not semi-hard.
+    assert loss_fn(embeddings, attributes) == (0.5 + 3.5) / 2
+
+
+def test_semi_hard_negatives_may_have_just_the_least_gap():
+    columns, found = selection.semi_hard_negatives(
+        jnp.zeros((1, 1)),
+        jnp.ones((1, 1)),
+        jnp.array([[2.0], [3.0]]),
+        positive_relevance=jnp.array([0.06]),
+        relevance=jnp.array([[0.02, 0.01]]),
+        min_relevance_gap=0.05,
+    )
+    assert (int(columns[0]), bool(found[0])) == (1, True)
+
+
 def test_gradient_flows_to_the_chosen_negative():
     embeddings = jnp.array([[[0.0], [1.0], [9.0]], [[5.0], [5.5], [1.5]]])
     attributes = jnp.array([[[0], [0], [1]], [[2], [2], [3]]])
-    loss_fn = losses.create_loss(
+    loss_fn = losses.make_loss(
         margin=4.0,
         negatives="semi_hard",
         symmetric=False,
@@ -197,7 +237,7 @@ def test_a_loss_that_cannot_be_is_refused(change, message):
         margin=0.2, negatives="semi_hard", symmetric=False, min_relevance_gap=0.1
     )
     with pytest.raises(ValueError, match=message):
-        losses.create_loss(relevance_fn=lambda a, b: a, **{**options, **change})
+        losses.make_loss(relevance_fn=lambda a, b: a, **{**options, **change})
 
 
 def test_diagnostics_match_their_definitions():

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import shrunk
+
+from deeprank_jax import writers
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENV = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
@@ -42,12 +45,11 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(images, tmp_path_factory):
-    """Returns a finished run, and how long it took in seconds."""
+    """Returns the workdir of a finished run."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    start = time.monotonic()
     done = run(images, workdir, num_steps=16)
     assert done.returncode == 0, done.stderr
-    return workdir, time.monotonic() - start
+    return workdir
 
 
 def final_params(workdir):
@@ -60,8 +62,7 @@ def final_params(workdir):
 
 
 def losses(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
+    entries = writers.read_metrics(workdir)
     return {e["step"]: e["train/loss"] for e in entries if "train/loss" in e}
 
 
@@ -78,15 +79,13 @@ def assert_same_run(one, other):
 
 
 def test_own_images_end_in_a_report(uninterrupted):
-    workdir, _ = uninterrupted
+    workdir = uninterrupted
     assert (workdir / "report" / "index.html").stat().st_size > 10_000
     results = json.loads((workdir / "results.json").read_text())
     assert results["test"]["retrieval"]["recall@1"].keys() == {
         "model", "untrained", "pixels",
     }  # fmt: skip
-    logged = [
-        json.loads(x) for x in (workdir / "metrics.jsonl").read_text().split("\n")[:-1]
-    ]
+    logged = writers.read_metrics(workdir)
     train = [entry for entry in logged if "train/loss" in entry]
     for name in ("active_share", "stall_share", "images_per_second", "effective_rank"):
         assert all(np.isfinite(entry[f"train/{name}"]) for entry in train)
@@ -101,33 +100,41 @@ def test_own_images_end_in_a_report(uninterrupted):
 def test_two_runs_are_bit_identical(images, uninterrupted, tmp_path):
     done = run(images, tmp_path, num_steps=16)
     assert done.returncode == 0, done.stderr
-    assert_same_run(uninterrupted[0], tmp_path)
+    assert_same_run(uninterrupted, tmp_path)
 
 
-def kill_at_random_moments(images, uninterrupted, workdir, num_kills):
-    whole, seconds = uninterrupted
-    rng = np.random.default_rng(0)
-    for _ in range(num_kills):
+def kill_and_go_on(images, whole, workdir, moments):
+    """Kills a run at each of `moments`, (step, seconds after it), then lets it end."""
+    interrupted = 0
+    for step, seconds in moments:
         process = subprocess.Popen(
             command(images, workdir, num_steps=16),
             cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        # Most of a short run is start-up; kills go where training and saving are.
-        time.sleep(rng.uniform(0.4, 1.0) * seconds)
+        wait_until(lambda step=step: max(losses(workdir), default=0) >= step)
+        time.sleep(seconds)
+        interrupted += process.poll() is None
         process.kill()
         process.wait()
     done = run(images, workdir, num_steps=16)
     assert done.returncode == 0, done.stderr
+    assert interrupted == len(moments)
+    # Something was saved, and used: not every process began anew.
+    assert "Going on from step" in done.stderr
     assert_same_run(whole, workdir)
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(images, uninterrupted, tmp_path):
-    kill_at_random_moments(images, uninterrupted, tmp_path, num_kills=3)
+    # After the first saves; among later ones; when the end is written.
+    kill_and_go_on(images, uninterrupted, tmp_path, [(4, 0.05), (10, 0.0), (16, 0.3)])
 
 
 @pytest.mark.full
 def test_twenty_kills(images, uninterrupted, tmp_path):
-    kill_at_random_moments(images, uninterrupted, tmp_path, num_kills=20)
+    rng = np.random.default_rng(0)
+    steps = np.sort(rng.integers(1, 9, 20)) * 2
+    moments = [(int(step), rng.uniform(0.0, 0.2)) for step in steps]
+    kill_and_go_on(images, uninterrupted, tmp_path, moments)
 
 
 def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
@@ -136,14 +143,27 @@ def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
                 eval_every=100_000),
         cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_until(lambda: (tmp_path / "metrics.jsonl").exists() and losses(tmp_path))
+    wait_until(lambda: losses(tmp_path))
     start = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - start < 10
     assert process.returncode == 128 + signal.SIGTERM
     (saved,) = (tmp_path / "checkpoints").iterdir()
-    assert f"saved step {saved.name}; run again to go on" in stderr
+    assert f"stopped at step {saved.name}; run again to go on" in stderr
+
+
+def test_a_second_process_is_kept_out(images, tmp_path):
+    first = subprocess.Popen(
+        command(images, tmp_path, num_steps=100_000),
+        cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: (tmp_path / "lock").exists())
+        assert "Another process is training" in refused(run(images, tmp_path))
+    finally:
+        first.kill()
+        first.wait()
 
 
 def wait_until(condition, timeout=120):
@@ -163,16 +183,33 @@ def refused(done, *, quiet=True):
 
 
 def test_another_model_in_the_workdir_is_refused(images, uninterrupted):
-    done = run(images, uninterrupted[0], num_steps=16, **{"model.embedding_dim": 9})
+    done = run(images, uninterrupted, num_steps=16, **{"model.embedding_dim": 9})
     sentence = refused(done)
     assert "holds another model or optimizer: " in sentence
     assert "embedding/bias" in sentence
     assert "Give another --workdir" in sentence
 
 
-def test_another_seed_in_the_workdir_is_refused(images, uninterrupted):
-    sentence = refused(run(images, uninterrupted[0], num_steps=16, seed=3))
-    assert "config.seed" in sentence
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(seed=3), "config.seed was 0 and is 3 now"),
+        # Nothing would be trained, and the old results would go by a new name.
+        ({"loss.negatives": "sampled"}, "config.loss.negatives was semi_hard"),
+        (dict(num_steps=12), "is at step 16, past config.num_steps=12"),
+    ],
+)
+def test_another_run_in_the_workdir_is_refused(images, uninterrupted, change, said):
+    before = (uninterrupted / "results.json").read_bytes()
+    assert said in refused(run(images, uninterrupted, **{"num_steps": 16, **change}))
+    assert (uninterrupted / "results.json").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
+    copy = shutil.copytree(uninterrupted, tmp_path / "copy")
+    (copy / "checkpoints" / "16" / "state" / "_METADATA").unlink()
+    sentence = refused(run(images, copy, num_steps=16))
+    assert f"{copy / 'checkpoints' / '16'} is damaged" in sentence
 
 
 @pytest.mark.parametrize(
@@ -182,6 +219,10 @@ def test_another_seed_in_the_workdir_is_refused(images, uninterrupted):
         ("--config.batch_size=many", ["batch_size", "many"]),
         ("--config.loss.negatives=hard", ["loss.negatives", "semi_hard"]),
         ("--config.data.dir=/nowhere", ["/nowhere"]),
+        ("--config.log_every=0", ["config.log_every must be at least 1"]),
+        ("--config.relevance.name=hierarchy", ["config.relevance.levels"]),
+        ("--config.evaluation.gains=(1.0, 2.0)", ["gains has 2 values", "1 levels"]),
+        ("--config.evaluation.best_metric=recall", ["best_metric", "retrieval/map@r"]),
         ("--config=configs/nothing.py", ["configs/nothing.py"]),
     ],
 )
@@ -224,6 +265,9 @@ def test_divergence_names_the_records_and_stops(images, tmp_path):
     assert "3 steps in a row were not finite" in sentence
     assert "Lower config.optimizer.learning_rate" in sentence
     assert re.search(r"class \d\d/\d\.png", sentence)
+    # Nothing poisoned was saved, and the advice holds.
+    again = run(images, tmp_path, num_steps=20, **{"optimizer.learning_rate": 1e-3})
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_full_disk_gets_one_sentence_and_loses_nothing(images, tmp_path):
@@ -241,6 +285,13 @@ def test_a_full_disk_gets_one_sentence_and_loses_nothing(images, tmp_path):
     sentence = refused(full, quiet=False)
     assert "the checkpoint could not be written" in sentence
     assert "step 8 is the last" in sentence
+    # So small a disk that not even the log fits.
+    limited[2] = limited[2].replace("64", "8")
+    log_full = subprocess.run(
+        [*limited, *command(images, tmp_path, num_steps=4000, log_every=1, **wide)],
+        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "ake room" in refused(log_full, quiet=False)
     again = run(images, tmp_path, num_steps=12, **wide)
     assert again.returncode == 0, again.stderr
     assert "Going on from step 8" in again.stderr

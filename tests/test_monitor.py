@@ -15,10 +15,11 @@ HEALTHY = dict(loss=0.1, active_share=0.6, mean_distance=1.8, effective_rank=20.
         (dict(effective_rank=1.1), "has collapsed: the embeddings vary along"),
         (dict(loss=0.2, active_share=1.0), "loss sits at the margin"),
         (dict(loss=0.0, active_share=0.0), "Nothing is left to learn"),
+        ({"sampler/repeated": 1.0}, "More than a tenth of the triplets repeat"),
     ],
 )
 def test_each_symptom_is_named_once_an_episode(change, said):
-    watch = monitor.CollapseMonitor(margin=0.2, patience=3)
+    watch = monitor.TrainingMonitor(margin=0.2, batch_size=8, patience=3)
     sick = {**HEALTHY, **change}
     heard = [watch.observe(m) for m in (sick, sick, HEALTHY, sick, sick, sick, sick)]
     assert [len(texts) for texts in heard] == [0, 0, 0, 0, 0, 1, 0]

@@ -38,6 +38,22 @@ def test_matches_the_definition_with_many_ties(k, block_size, exclude_self):
     assert indices.dtype == np.int32
 
 
+def test_blocks_are_parts_of_the_whole():
+    x = np.random.default_rng(3).normal(size=(23, 3)).astype(np.float32)
+    whole = nearest.nearest_neighbors(x, x, 5, exclude_self=True)
+    blocks = list(nearest.neighbor_blocks(x, x, 5, exclude_self=True, block_size=10))
+    assert [rows for rows, _, _ in blocks] == [
+        slice(0, 10),
+        slice(10, 20),
+        slice(20, 23),
+    ]
+    for rows, distances, indices in blocks:
+        np.testing.assert_array_equal(distances, whole[0][rows])
+        np.testing.assert_array_equal(indices, whole[1][rows])
+    with pytest.raises(ValueError, match="from 1 to 22"):
+        nearest.neighbor_blocks(x, x, 23, exclude_self=True)
+
+
 def test_equal_rows_rank_in_gallery_order_and_lie_at_zero():
     """Rounding must not separate copies of a row with many odd digits."""
     rng = np.random.default_rng(1)

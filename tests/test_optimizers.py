@@ -65,7 +65,7 @@ def test_nesterov_is_momentum_looked_ahead():
     ],
 )
 def test_schedules_warm_up_then_decay(name, expected):
-    schedule = optimizers.create_schedule(
+    schedule = optimizers.make_schedule(
         name=name, learning_rate=2.0, warmup_steps=10, num_steps=30
     )
     values = [schedule(step) for step in (0, 5, 10, 20, 30)]
@@ -73,7 +73,7 @@ def test_schedules_warm_up_then_decay(name, expected):
 
 
 def test_no_warmup_starts_at_the_peak():
-    schedule = optimizers.create_schedule(
+    schedule = optimizers.make_schedule(
         name="constant", learning_rate=2.0, warmup_steps=0, num_steps=30
     )
     assert schedule(0) == 2.0
@@ -82,7 +82,7 @@ def test_no_warmup_starts_at_the_peak():
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"optimizer\.name is 'adam'"):
         optimizers.create_optimizer({**OPTIONS, "name": "adam"}, lambda _: 1.0)
-    create = lambda **change: optimizers.create_schedule(
+    create = lambda **change: optimizers.make_schedule(
         **{**dict(name="cosine", learning_rate=1.0, warmup_steps=1), **change},
         num_steps=10,
     )

@@ -177,6 +177,20 @@ def test_names_are_text_and_never_markup(report):
     assert "<script" not in page
 
 
+def test_a_name_that_is_not_utf8_is_shown_by_its_escapes(tmp_path):
+    """A file name of old bytes comes from Python as lone surrogates."""
+    records = create_records()
+    old = os.fsdecode(b"f\xfcchse")
+    names = (*records.label_names[:2], (old, *records.label_names[2][1:]))
+    records = dataclasses.replace(
+        records, label_names=names, describe=lambda index: f"{old}/{index}.png"
+    )
+    inputs = create_inputs(records=records, drawn=None, title=old)
+    page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
+    assert "<title>f\\udcfcchse" in page
+    assert "f\\udcfcchse/0.png" in page
+
+
 def test_the_same_inputs_give_the_same_page(report, tmp_path):
     again = write_report(create_inputs(), tmp_path / "other.html")
     assert again == tmp_path / "other.html"

@@ -1,10 +1,13 @@
+import dataclasses
 import re
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 from test_report import create_records
 
+from deeprank_jax import nearest
 from deeprank_jax.relevance import Hierarchy
 from deeprank_jax.report import curves, embedding_map, figures, panels
 
@@ -45,6 +48,32 @@ def test_masked_records_are_not_shown(ranked):
     np.testing.assert_array_equal(np.isnan(ranking.average_precision), alone)
     chosen = panels.choose_queries(records, ranking, 60)
     assert not alone[chosen].any()
+
+
+def test_blocks_change_no_ranking(ranked, monkeypatch):
+    records, embeddings, _ = ranked
+    records.attributes[:9, 2] = [0, 1, 1, 2, 2, 2, 2, 3, 3]  # Of many sizes.
+    whole = panels.rank_records(records, embeddings)
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 7 * (60 + 16 * 5))
+    parts = panels.rank_records(records, embeddings)
+    for field in dataclasses.fields(whole):
+        np.testing.assert_array_equal(
+            getattr(parts, field.name), getattr(whole, field.name)
+        )
+
+
+def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
+    """One class of 1,500: a value for each pair is 2.2 million."""
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 2**18)
+    records = create_records(num_classes=1, per_class=1500)
+    embeddings = np.random.default_rng(0).normal(size=(1500, 2))
+    whole = panels.rank_records(records, embeddings)
+    tracemalloc.start()
+    panels.rank_records(records, embeddings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert whole.neighbors.shape == (1500, 8)
+    assert peak < 2**22
 
 
 def test_queries_are_spread_over_the_classes(ranked):

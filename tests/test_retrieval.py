@@ -1,12 +1,14 @@
 import math
+import tracemalloc
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from deeprank_jax import evaluators
+from deeprank_jax import nearest
 from deeprank_jax.evaluators import embed_split
+from deeprank_jax.evaluators import retrieval as module
 from deeprank_jax.evaluators.retrieval import Retrieval
 from deeprank_jax.relevance import Hierarchy, SameClass
 
@@ -111,22 +113,30 @@ def test_bad_arguments_are_refused():
         Retrieval(np.zeros((3, 1), int), SameClass(), ks=(0, 5))
     with pytest.raises(ValueError, match="2 embeddings for 3 records"):
         dict(Retrieval(np.zeros((3, 1), int), SameClass()).run(np.ones((2, 2))))
-    with pytest.raises(ValueError, match="No evaluator is named 'recall'"):
-        evaluators.create_evaluator("recall", np.zeros((3, 1), int))
 
 
-def test_every_evaluator_of_the_registry_runs():
-    attributes = random_attributes(0)
-    arguments = {
-        "retrieval": (attributes, GAINS),
-        "triplets": (attributes, np.array([[0, 1, 2]])),
-    }
-    assert set(arguments) == set(evaluators.EVALUATORS)
-    for name, args in arguments.items():
-        evaluator = evaluators.create_evaluator(name, *args)
-        assert all(
-            isinstance(value, float) for _, value in evaluator.run(np.eye(40, 5))
-        )
+def test_blocks_change_no_number(monkeypatch):
+    attributes = random_attributes(3)
+    embeddings = np.random.default_rng(3).normal(size=(40, 4)).astype(np.float32)
+    retrieval = Retrieval(attributes, GAINS, ks=(1, 5, 100))
+    whole = dict(retrieval.run(embeddings))
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 7 * (40 + 39 * 4))
+    monkeypatch.setattr(module, "_BLOCK", 5)
+    assert dict(retrieval.run(embeddings)) == whole
+
+
+def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
+    """One class of 1,500: a value for each pair is 2.2 million."""
+    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 2**18)
+    classes = np.zeros((1500, 1), int)
+    embeddings = np.random.default_rng(0).normal(size=(1500, 2))
+    retrieval = Retrieval(classes, SameClass())
+    assert dict(retrieval.run(embeddings))["map@r"] == pytest.approx(1.0)
+    tracemalloc.start()
+    dict(retrieval.run(embeddings))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
 
 
 def test_embedding_a_split_leaves_out_padding_and_bad_images():

@@ -5,6 +5,7 @@ import pytest
 
 from deeprank_jax import relevance
 from deeprank_jax.sampling import (
+    NoTripletError,
     TripletSampler,
     level_shares,
     sample_evaluation_triplets,
@@ -210,12 +211,12 @@ def test_a_triplet_that_cannot_be_drawn_repeats_another():
 )
 def test_nothing_to_draw_is_refused(attributes, options):
     sampler = TripletSampler(attributes, relevance.SameClass(), seed=0, **options)
-    with pytest.raises(ValueError, match=r"No triplet was found .* raise capacity"):
+    with pytest.raises(NoTripletError, match=r"No triplet was found .* raise capacity"):
         sampler.sample(0, 8)
 
 
 def test_records_without_any_positive_are_refused():
-    with pytest.raises(ValueError, match="None of the 3 records is relevant"):
+    with pytest.raises(NoTripletError, match="None of the 3 records is relevant"):
         TripletSampler(labels(0, 1, 2), relevance.SameClass(), seed=0)
 
 

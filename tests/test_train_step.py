@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import shrunk
 
-from deeprank_jax import losses, parallel, relevance
+from configs import folder
+from deeprank_jax import experiment, losses, parallel, relevance
 from deeprank_jax import train_step as ts
 from deeprank_jax.models import layers
 
@@ -31,7 +33,7 @@ class TinyNet(nnx.Module):
 def setup():
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    loss_fn = losses.create_loss(
+    loss_fn = losses.make_loss(
         margin=1.0,
         negatives="sampled",
         symmetric=False,
@@ -51,8 +53,8 @@ def batches(num):
 
 
 def on_one_device(step):
-    return jax.vmap(
-        step, in_axes=(None, 0), out_axes=None, axis_name=parallel.DATA_AXIS
+    return jax.jit(
+        jax.vmap(step, in_axes=(None, 0), out_axes=None, axis_name=parallel.DATA_AXIS)
     )
 
 
@@ -60,10 +62,9 @@ def test_four_devices_train_as_one_does(setup):
     step, state = setup
     one = jax.tree.map(jnp.copy, state)  # The mapped step gives `state` away.
     start = jax.device_get(state.params)
+    single = on_one_device(step)
     for batch in batches(5):
-        one, metrics_one = on_one_device(step)(
-            one, jax.tree.map(lambda x: x[None], batch)
-        )
+        one, metrics_one = single(one, jax.tree.map(lambda x: x[None], batch))
 
     assert jax.device_count() == 4
     many, compiled = parallel.replicate(state), parallel.pmap_step(step)
@@ -109,7 +110,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
 
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), tx)
-    loss_fn = losses.create_loss(
+    loss_fn = losses.make_loss(
         margin=1.0,
         negatives="sampled",
         symmetric=False,
@@ -172,3 +173,41 @@ def test_a_batch_that_does_not_divide_is_refused():
         parallel.check_divides(62)
     with pytest.raises(ValueError, match="batch of 3 does not divide"):
         parallel.split_over_devices(np.zeros((3, 2)))
+
+
+def test_the_real_network_trains_on_four_devices_as_on_one():
+    config = shrunk.shrink(
+        folder.get_config(),
+        **{
+            "loss.negatives": "sampled",
+            # AdamW would turn the rounding of a gradient near 0 into a whole step.
+            "optimizer.name": "sgd",
+            "optimizer.learning_rate": 0.1,
+            "schedule.warmup_steps": 0,
+        },
+    )
+    graphdef, tx, state = experiment.create_network(config)
+    loss_fn = experiment.make_run_loss(config, relevance.SameClass())
+    step = ts.make_train_step(graphdef, tx, loss_fn)
+    rng = np.random.default_rng(0)
+    source = [
+        {
+            "images": rng.integers(0, 256, (8, 3, 16, 16, 3), np.uint8),
+            "attributes": np.zeros((8, 3, 1), np.int32),
+        }
+        for _ in range(5)
+    ]
+    one, start = jax.tree.map(jnp.copy, state), jax.device_get(state.params)
+    single = on_one_device(step)
+    for batch in source:
+        one, _ = single(one, jax.tree.map(lambda x: x[None], batch))
+    many, compiled = parallel.replicate(state), parallel.pmap_step(step)
+    for _, batch in parallel.prefetch(source, parallel.split_over_devices):
+        many, _ = compiled(many, batch)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, one.params)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5),
+        jax.device_get((one.params, one.model_state)),
+        jax.device_get((many.params, many.model_state)),
+    )

@@ -102,26 +102,43 @@ def test_triplets_survive_their_file(tmp_path):
     _, triplets, _ = random_case(0)
     path = tmp_path / "deep" / "triplets.csv"
     for drawn in triplets, triplets[:0]:
-        save_triplets(path, drawn, "40-abc")
-        np.testing.assert_array_equal(load_triplets(path, "40-abc"), drawn)
+        save_triplets(path, drawn, "40-abc", "num=200 seed=0")
+        found = load_triplets(path, "40-abc", "num=200 seed=0")
+        np.testing.assert_array_equal(found, drawn)
     assert [p.name for p in path.parent.iterdir()] == ["triplets.csv"]
 
 
 def test_triplets_of_other_records_are_refused(tmp_path):
     path = tmp_path / "triplets.csv"
-    save_triplets(path, np.array([[0, 1, 2]]), "40-abc")
+    save_triplets(path, np.array([[0, 1, 2]]), "40-abc", "seed=0")
     with pytest.raises(ValueError, match=r"belong to records 40-abc.*delete the file"):
-        load_triplets(path, "41-def")
+        load_triplets(path, "41-def", "seed=0")
+
+
+def test_triplets_drawn_otherwise_are_refused(tmp_path):
+    path = tmp_path / "triplets.csv"
+    save_triplets(path, np.array([[0, 1, 2]]), "40-abc", "num=1 seed=0")
+    message = r"drawn with num=1 seed=0, this run has num=1 seed=1; delete the file"
+    with pytest.raises(ValueError, match=message):
+        load_triplets(path, "40-abc", "num=1 seed=1")
+    with pytest.raises(ValueError, match="must be one line"):
+        save_triplets(path, np.array([[0, 1, 2]]), "40-abc", "num=1\nseed=0")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n", "# records 1-a\nanchor,positive,negative\n1,2\n"]
+    "text",
+    [
+        "",
+        "a,b\n",
+        "# records 1-a\nanchor,positive,negative\n0,1,2\n",
+        "# records 1-a\n# drawn seed=0\nanchor,positive,negative\n1,2\n",
+    ],
 )
 def test_a_file_that_holds_no_triplets_is_refused(tmp_path, text):
     path = tmp_path / "triplets.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"triplets.csv: not .*delete"):
-        load_triplets(path, "1-a")
+        load_triplets(path, "1-a", "seed=0")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
         splits = data.create_records(_CONFIG.value.data)
-    except errors.DataError as error:
+    except (errors.DataError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for records in splits.values():
         print(_describe(records))

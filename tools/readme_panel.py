@@ -1,6 +1,7 @@
-"""Draws the README's panel: what the demo's model finds, as a picture.
+r"""Draws the README's panel: what the demo's model finds, as a picture.
 
-  python -m tools.readme_panel --workdir=runs/emoji --out=docs/panel.png
+  python -m tools.readme_panel --workdir=runs/emoji --data_dir=data \
+      --out=docs/panel.png
 
 Only the two designs that may be shown with credit are queries and gallery: Google's
 Noto Emoji and Twitter's Twemoji. NOTICE credits both.
@@ -9,15 +10,20 @@ Noto Emoji and Twitter's Twemoji. NOTICE credits both.
 import pathlib
 
 from absl import app, flags
+import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
 from configs import emoji
 from deeprank_jax import data, relevance
-from deeprank_jax.data import reader, tfds_records
+from deeprank_jax.data import errors, reader, tfds_records
+from deeprank_jax.data.records import Records
 from deeprank_jax.report import figures, panels
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/emoji", "Where the demo has run.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "data", "Where TFDS keeps the prepared emoji."
+)
 _OUT = flags.DEFINE_string("out", "docs/panel.png", "The picture to write.")
 
 _SHOWN_VENDORS = ("google", "twitter")
@@ -30,10 +36,34 @@ def main(argv: list[str]) -> None:
     """Writes the picture."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    path = pathlib.Path(_WORKDIR.value) / "test_embeddings.npz"
+    if not path.exists():
+        raise SystemExit(
+            f"error: {path} is missing; run `python -m deeprank_jax.main`."
+        )
+    with np.load(path) as saved:
+        embeddings, ok = saved["embeddings"], saved["ok"]
     config = emoji.get_config()
-    records = data.create_records(config.data)["test"]
-    embeddings, ok = _load_embeddings(pathlib.Path(_WORKDIR.value), len(records))
+    config.data.dir = _DATA_DIR.value
+    try:
+        records = data.create_records(config.data)["test"]
+    except errors.DataError as error:
+        raise SystemExit(f"error: {error}") from error
+    if len(embeddings) != len(records):
+        raise SystemExit(
+            f"error: {path} holds {len(embeddings)} embeddings for {len(records)} "
+            "records; run `python -m deeprank_jax.main` again."
+        )
     where = ok & np.isin(_read_vendors(config.data.dir, len(records)), _SHOWN_VENDORS)
+    _draw(config, records, embeddings, where)
+
+
+def _draw(
+    config: ml_collections.ConfigDict,
+    records: Records,
+    embeddings: np.ndarray,
+    where: np.ndarray,
+) -> None:
     graded = relevance.create_relevance(
         config.relevance.name, levels=config.relevance.levels
     )
@@ -49,23 +79,6 @@ def main(argv: list[str]) -> None:
         thumbnails = lambda indices: images.load(indices)[0]
         figures.write_panel(path, rows, grades, thumbnails)
     print(f"Wrote {path}.")
-
-
-def _load_embeddings(
-    workdir: pathlib.Path, num_records: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the embeddings `[N, D]` of the test split and `[N]` bool, which count."""
-    path = workdir / "test_embeddings.npz"
-    if not path.exists():
-        raise app.UsageError(f"{path} is missing; run `python -m deeprank_jax.main`.")
-    with np.load(path) as saved:
-        embeddings, ok = saved["embeddings"], saved["ok"]
-    if len(embeddings) != num_records:
-        raise app.UsageError(
-            f"{path} holds {len(embeddings)} embeddings for {num_records} records; "
-            "run `python -m deeprank_jax.main` again."
-        )
-    return embeddings, ok
 
 
 def _read_vendors(data_dir: str, num_records: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """How do image files with named levels become records? For folders and manifests."""
 
 from collections.abc import Sequence
+import os
 import pathlib
 
 from absl import logging
@@ -18,7 +19,7 @@ def create_records(
     Args:
       name: what the records are called in messages.
       root: the folder that relative paths start from.
-      paths: the `N` files.
+      paths: the `N` files, as the system names them.
       columns: for each level, coarse to fine, `[N]` str.
 
     Returns:
@@ -28,17 +29,27 @@ def create_records(
       DataError: there are too few files to split.
     """
     attributes, firsts = labels.encode_labels(columns)
+    columns = [np.array([printable(name) for name in column]) for column in columns]
     pool = records_lib.Records(
         name=name,
         attributes=attributes,
         level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
         label_names=labels.name_labels(columns, firsts),
         read=lambda index: (root / paths[index]).read_bytes(),
-        describe=lambda index: paths[index],
+        describe=lambda index: printable(paths[index]),
     )
     class_names = labels.join_paths(columns, firsts[-1])
     _warn_of_single_images(pool, class_names)
     return splits.split_by_class_hash(pool, class_names)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Returns a path or a part of it for people: bytes that are no UTF-8 as `\xe9`.
+
+    Args:
+      path: as the system names it, such bytes as surrogates.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _warn_of_single_images(

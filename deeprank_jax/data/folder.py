@@ -34,9 +34,14 @@ def create_records(directory: str) -> dict[str, records_lib.Records]:
         different depths, or they are too few to split.
     """
     root = pathlib.Path(directory).expanduser()
-    if not root.is_dir():
+    shown = files.printable(root)
+    try:
+        is_folder = root.is_dir()
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    if not is_folder:
         raise errors.DataError(
-            f"{root}: there is no such folder; set config.data.dir to a folder with "
+            f"{shown}: there is no such folder; set config.data.dir to a folder with "
             "one folder of images per class."
         )
     images, num_ignored = [], 0
@@ -48,13 +53,13 @@ def create_records(directory: str) -> dict[str, records_lib.Records]:
     if num_ignored:
         logging.info(
             "%s: ignored %s files that do not end in %s.",
-            root,
+            shown,
             f"{num_ignored:,}",
             " ".join(EXTENSIONS),
         )
     if not images:
         raise errors.DataError(
-            f"{root}: holds no image; it needs one folder per class with files that "
+            f"{shown}: holds no image; it needs one folder per class with files that "
             f"end in {' '.join(EXTENSIONS)}."
         )
     depth = _common_depth(root, images)
@@ -71,22 +76,38 @@ def _walk(
     real = os.path.realpath(directory)
     if real in above:
         raise errors.DataError(
-            f"{directory}: is a link to a folder that it lies in; remove it."
+            f"{files.printable(directory)}: is a link to a folder that it lies in; "
+            "remove it."
         )
-    try:
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError as error:
-        raise errors.DataError(
-            f"{directory}: cannot be read ({error.strerror}); give yourself the right "
-            "to read it, or move it away."
-        ) from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry.path, (*parts, entry.name), (*above, real))
+    for name, is_folder in _list(directory):
+        if is_folder:
+            path = os.path.join(directory, name)
+            yield from _walk(path, (*parts, name), (*above, real))
         else:
-            yield (*parts, entry.name)
+            yield (*parts, name)
+
+
+def _list(directory: str) -> list[tuple[str, bool]]:
+    """Returns the names of what is not hidden, in order, and whether it is a folder."""
+    listed = []
+    path = directory
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                path = entry.path
+                if not entry.name.startswith("."):
+                    listed.append((entry.name, entry.is_dir()))
+                path = directory
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return sorted(listed)
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> errors.DataError:
+    return errors.DataError(
+        f"{files.printable(path)}: cannot be read ({error.strerror or error}); give "
+        "yourself the right to read it, or move it away."
+    )
 
 
 def _common_depth(root: pathlib.Path, images: list[tuple[str, ...]]) -> int:
@@ -94,15 +115,18 @@ def _common_depth(root: pathlib.Path, images: list[tuple[str, ...]]) -> int:
     first = images[0]
     other = next((path for path in images if len(path) != len(first)), None)
     if other is not None:
-        one, two = (root.joinpath(*path[:-1]) for path in (first, other))
+        one, two, top = (
+            files.printable(folder)
+            for folder in (root.joinpath(*first[:-1]), root.joinpath(*other[:-1]), root)
+        )
         raise errors.DataError(
             f"{one} and {two}: both hold images, but {len(first) - 1} and "
-            f"{len(other) - 1} folders below {root}; every image must lie at the same "
+            f"{len(other) - 1} folders below {top}; every image must lie at the same "
             "depth."
         )
     if len(first) == 1:
         raise errors.DataError(
-            f"{root / first[0]}: lies in no class folder; move the images into one "
-            f"folder per class below {root}."
+            f"{files.printable(root / first[0])}: lies in no class folder; move the "
+            f"images into one folder per class below {files.printable(root)}."
         )
     return len(first) - 1

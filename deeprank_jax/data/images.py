@@ -1,6 +1,7 @@
 """How does a file become an RGB image of one size, the same in training and in use?
 
 Convention: images are uint8 RGB `[H, W, 3]`, upright, transparent pixels on white.
+Files are JPEG, PNG, WebP, BMP, TIFF or GIF, whatever they are called.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,16 @@ import zlib
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 MAX_PIXELS = 50_000_000
 
@@ -29,6 +39,15 @@ _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image.swapaxes(0, 1)[::-1],
 }
+# Not `Image.open`: it warns of sizes on its own, and knows formats that start programs.
+_OPENERS: tuple[tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"(II|MM)(\*\0|\0\*|\+\0|\0\+)"), TiffImagePlugin.TiffImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+)
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_END = 0xD9
 _PNG_SIGNATURE_BYTES = 8
@@ -36,6 +55,10 @@ _PNG_SIGNATURE_BYTES = 8
 _JPEG_FORMATS = ("JPEG", "MPO")
 _CV2_JPEG_MODES = ("L", "RGB")
 _CV2_PNG_MODES = ("L", "P", "RGB", "RGBA", "I;16")
+# What says how pixels look; libpng prints warnings of much of the rest.
+_CV2_PNG_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
+# Beyond them libpng and OpenCV refuse.
+_CV2_MAX_SIDE, _CV2_MAX_PIXELS = 1_000_000, 2**30
 
 
 class BadImageError(ValueError):
@@ -50,7 +73,8 @@ def decode_image(
     Args:
       data: an encoded image, of an animation the first frame; or a decoded
         `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or uint16.
-      max_pixels: what has more is refused by its header, before it takes memory.
+      max_pixels: what has more is refused by its header, before it takes memory;
+        Pillow's own limit, which is the whole process's, is raised to this.
 
     Returns:
       `[H, W, 3]` uint8 RGB.
@@ -64,7 +88,8 @@ def decode_image(
         return _to_rgb(data)
     if not data:
         raise BadImageError("empty file (0 bytes)")
-    header = _open(data)
+    _raise_limit(max_pixels)
+    header = _open(data, max_pixels)
     _check_size(header.size, max_pixels)
     image = None
     if header.format in _JPEG_FORMATS:
@@ -116,14 +141,21 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _open(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data))
-    except Image.UnidentifiedImageError as error:
+def _raise_limit(max_pixels: int) -> None:
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Reads the header."""
+    opener = next((opener for start, opener in _OPENERS if start.match(data)), None)
+    if opener is None:
         first = data[:4].decode("latin-1")
-        raise BadImageError(f"not an image (first bytes {first!r})") from error
+        raise BadImageError(f"not an image (first bytes {first!r})")
+    try:
+        return opener(io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImageError(f"too large ({error})") from error
+        raise BadImageError(_too_large(str(error), max_pixels)) from error
     # Pillow's readers raise whatever a damaged header leads them to.
     except Exception as error:
         raise BadImageError(f"its header cannot be read ({error})") from error
@@ -132,17 +164,26 @@ def _open(data: bytes) -> Image.Image:
 def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise BadImageError(
-            f"too large ({width:,} x {height:,} pixels); shrink it or raise "
-            f"config.data.max_pixels={max_pixels:,}"
-        )
+        reason = _too_large(f"{width:,} x {height:,} pixels", max_pixels)
+        raise BadImageError(reason)
+
+
+def _too_large(size: str, max_pixels: int) -> str:
+    return (
+        f"too large ({size}); shrink it or raise config.data.max_pixels={max_pixels:,}"
+    )
+
+
+def _suits_opencv(header: Image.Image, modes: tuple[str, ...]) -> bool:
+    side, pixels = max(header.size), header.width * header.height
+    return header.mode in modes and side <= _CV2_MAX_SIDE and pixels <= _CV2_MAX_PIXELS
 
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
     """Returns the image, or None where it is Pillow's to read."""
     if not _jpeg_is_complete(data):
         raise BadImageError("truncated (a JPEG without its end)")
-    if header.mode not in _CV2_JPEG_MODES:
+    if not _suits_opencv(header, _CV2_JPEG_MODES):
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -155,9 +196,13 @@ def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
     if chunks is None:
         raise BadImageError("truncated or damaged (a PNG without its end)")
     transparent_color = "transparency" in header.info and header.mode != "P"
-    special = {b"acTL", b"eXIf"} & chunks or transparent_color
-    if special or header.mode not in _CV2_PNG_MODES:
+    kinds = {kind for kind, _ in chunks}
+    special = {b"acTL", b"eXIf"} & kinds or transparent_color
+    if special or not _suits_opencv(header, _CV2_PNG_MODES):
         return None
+    if not kinds <= _CV2_PNG_CHUNKS:
+        kept = (chunk for kind, chunk in chunks if kind in _CV2_PNG_CHUNKS)
+        data = b"".join((data[:_PNG_SIGNATURE_BYTES], *kept))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
@@ -239,17 +284,17 @@ def _jpeg_is_complete(data: bytes) -> bool:
     return False
 
 
-def _png_chunks(data: bytes) -> set[bytes] | None:
-    """Returns the kinds of chunks, or None if the file ends early or is damaged."""
-    position, kinds = _PNG_SIGNATURE_BYTES, set()
+def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]] | None:
+    """Returns kind and bytes of chunks, None if the file ends early or is damaged."""
+    view, position, chunks = memoryview(data), _PNG_SIGNATURE_BYTES, []
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
         end = position + 8 + length
-        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4]):
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4]):
             return None
+        chunks.append((kind, view[position : end + 4]))
         if kind == b"IEND":
-            return kinds
-        kinds.add(kind)
+            return chunks
         position = end + 4
     return None

@@ -5,6 +5,7 @@ Convention: paths are relative to the folder of the manifest; level 1 is the coa
 
 from collections.abc import Sequence
 import csv
+import os
 import pathlib
 
 import numpy as np
@@ -30,15 +31,23 @@ def create_records(file: str) -> dict[str, records_lib.Records]:
         value, none of its first files exist, or they are too few to split.
     """
     path = pathlib.Path(file).expanduser()
-    if not path.is_file():
-        raise errors.DataError(
-            f"{path}: there is no such manifest; set config.data.dir to a .csv or "
-            ".parquet file."
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        reason = error.strerror or error
+        raise _error(
+            path, f"cannot be read ({reason}); give yourself the right to read it."
+        ) from error
+    if not is_file:
+        raise _error(
+            path,
+            "there is no such manifest; set config.data.dir to a .csv or .parquet "
+            "file.",
         )
     table = _read_table(path)
     level_names = _check_columns(path, list(table))
     if not table["path"]:
-        raise errors.DataError(f"{path}: lists no image; add a row per image.")
+        raise _error(path, "lists no image; add a row per image.")
     for name in ("path", *level_names):
         _check_values(path, name, table[name])
     _check_files(path, table["path"])
@@ -50,15 +59,13 @@ def _read_table(path: pathlib.Path) -> dict[str, list[str]]:
     """Returns the columns by name, missing values as empty strings."""
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
-        raise errors.DataError(
-            f"{path}: is neither .csv nor .parquet; save the manifest as one of them."
+        raise _error(
+            path, "is neither .csv nor .parquet; save the manifest as one of them."
         )
     try:
         return readers[path.suffix.lower()](path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise errors.DataError(
-            f"{path}: cannot be read ({error}); {_NEEDED}."
-        ) from error
+        raise _error(path, f"cannot be read ({error}); {_NEEDED}.") from error
 
 
 def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
@@ -91,9 +98,10 @@ def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
     level_names = [f"level_{level + 1}" for level in range(max(num_levels, 1))]
     missing = [name for name in ("path", *level_names) if name not in names]
     if missing:
-        raise errors.DataError(
-            f"{path}: has no column {missing[0]!r} (its columns are "
-            f"{', '.join(names) or 'none'}); {_NEEDED}."
+        raise _error(
+            path,
+            f"has no column {missing[0]!r} (its columns are "
+            f"{', '.join(names) or 'none'}); {_NEEDED}.",
         )
     return level_names
 
@@ -101,15 +109,22 @@ def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
 def _check_values(path: pathlib.Path, name: str, values: Sequence[str]) -> None:
     for row, value in enumerate(values):
         if not value:
-            raise errors.DataError(
-                f"{path}: row {row + 1:,} has no {name}; fill it in or remove the row."
+            raise _error(
+                path, f"row {row + 1:,} has no {name}; fill it in or remove the row."
             )
 
 
 def _check_files(path: pathlib.Path, paths: Sequence[str]) -> None:
     first = paths[:_NUM_CHECKED]
-    if not any((path.parent / name).exists() for name in first):
-        raise errors.DataError(
-            f"{path}: none of its first {len(first)} files exist, e.g. "
-            f"{path.parent / first[0]}; paths are relative to the manifest's folder."
+    # Unlike `Path.exists`, it takes an answer that is an error for a no.
+    if not any(os.path.exists(path.parent / name) for name in first):
+        raise _error(
+            path,
+            f"none of its first {len(first)} files exist, e.g. "
+            f"{files.printable(path.parent / first[0])}; paths are relative to the "
+            "manifest's folder.",
         )
+
+
+def _error(path: pathlib.Path, reason: str) -> errors.DataError:
+    return errors.DataError(f"{files.printable(path)}: {reason}")

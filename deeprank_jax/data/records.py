@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import hashlib
 
 import numpy as np
@@ -38,8 +39,13 @@ class Records:
         """Returns the name of a record's label, by default of the finest level."""
         return self.label_names[level][self.attributes[index, level]]
 
-    @property
+    # Every save asks for it; the cache is in `__dict__`, which frozen leaves open.
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Returns a short hash of the labels: the same for the same records."""
+        """Returns a short hash of labels and descriptions, the same for the same."""
         digest = hashlib.sha256(self.attributes.tobytes())
+        for index in range(len(self)):
+            digest.update(self.describe(index).encode("utf-8", "backslashreplace"))
+            # No description holds it, so that no two lists are one text.
+            digest.update(b"\0")
         return f"{len(self)}-{digest.hexdigest()[:12]}"

@@ -35,7 +35,8 @@ def create_records(
     Args:
       name: as TFDS knows it, or a key of `BUILDERS`.
       data_dir: where TFDS keeps its datasets; None or empty for its default.
-      levels: the features that label a record, coarse to fine.
+      levels: the features that label a record, coarse to fine; empty for the only
+        `ClassLabel` that the dataset has.
       image_feature: the feature that holds the image.
       name_feature: the feature that names the finest labels to a person; empty where
         the labels do so themselves.
@@ -56,6 +57,7 @@ def create_records(
         )
     builder = prepare(name, data_dir)
     features = builder.info.features
+    levels = levels or _only_class_label(name, features)
     named = (*levels, name_feature) if name_feature else tuple(levels)
     for feature in (image_feature, *named):
         if feature not in features:
@@ -112,6 +114,17 @@ def prepare(name: str, data_dir: str | None) -> Any:
             "the prepared folder from a machine that has it."
         ) from error
     return builder
+
+
+def _only_class_label(name: str, features: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if len(found) == 1:
+        return (found[0],)
+    raise errors.DataError(
+        f"{name}: which features label an image? It has {len(found)} class labels "
+        f"among its features {', '.join(sorted(features))}; set config.data.levels to "
+        "some of them, coarse to fine."
+    )
 
 
 def _unknown(name: str) -> str:

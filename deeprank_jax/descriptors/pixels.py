@@ -31,21 +31,19 @@ def pixels(images: np.ndarray, size: int = 16) -> np.ndarray:
     return small.reshape(len(images), size * size * 3)
 
 
-def center_and_normalize(x: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+def center_and_normalize(x: np.ndarray) -> np.ndarray:
     """Subtracts the mean over the set, then scales each row to unit length.
 
     Args:
-      x: `[N, D]` floats.
-      where: optional `[N]` bool, the rows that make up the mean; None takes all.
+      x: `[N, D]` floats, `N` may be 0.
 
     Returns:
       `[N, D]` float32. A row equal to the mean has no direction and becomes 0.
     """
     x = np.asarray(x, np.float32)
-    counted = x if where is None else x[where]
-    if not len(counted):
-        return np.zeros_like(x)
-    centered = x - counted.mean(axis=0, dtype=np.float64)
+    if not len(x):
+        return x
+    centered = x - x.mean(axis=0, dtype=np.float64)
     norms = np.linalg.norm(centered, axis=1, keepdims=True)
     # In float64 the mean of equal float32 rows is that row, to the last bit.
     scale = np.divide(1.0, norms, where=norms > 0, out=np.zeros_like(norms))

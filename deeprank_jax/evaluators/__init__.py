@@ -4,8 +4,8 @@ An evaluator never sees a model: whatever can embed a split is measured by the s
 code. Records whose image was bad are left out by `where`, the `ok` of `embed_split`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from deeprank_jax.evaluators.retrieval import Retrieval
 from deeprank_jax.evaluators.triplets import Triplets, load_triplets, save_triplets
 
 __all__ = [
-    "EVALUATORS",
     "Evaluator",
     "Retrieval",
     "Triplets",
@@ -37,22 +36,3 @@ class Evaluator(Protocol):
           where: optional `[N]` bool, the records that take part; None takes all.
         """
         ...
-
-
-EVALUATORS: Mapping[str, Callable[..., Evaluator]] = {
-    "retrieval": Retrieval,
-    "triplets": Triplets,
-}
-
-
-def create_evaluator(name: str, *args: Any, **options: Any) -> Evaluator:
-    """Creates an evaluator by its registered name.
-
-    Raises:
-      ValueError: the name is not registered.
-    """
-    if name not in EVALUATORS:
-        raise ValueError(
-            f"No evaluator is named {name!r}; there are {sorted(EVALUATORS)}."
-        )
-    return EVALUATORS[name](*args, **options)

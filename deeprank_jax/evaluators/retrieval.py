@@ -1,17 +1,18 @@
 """Does searching a split with its own records bring up the right ones first?
 
 Leave-one-out: each record is searched for among all others. Distances are squared
-Euclidean and equal distances rank in record order.
+Euclidean and equal distances rank in record order. Memory grows with the number of
+records, but not with that times the size of a class.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deeprank_jax.nearest import average_precision, nearest_neighbors
+from deeprank_jax.nearest import average_precision, neighbor_blocks
 from deeprank_jax.relevance import Relevance
 
-# Queries whose relevance to the whole gallery is held at a time.
+# Records whose relevance to the whole gallery is held at a time.
 _BLOCK = 256
 
 
@@ -73,54 +74,72 @@ class Retrieval:
         chosen = slice(None) if where is None else np.asarray(where, bool)
         embeddings, attributes = embeddings[chosen], self._attributes[chosen]
         num_relevant = _class_sizes(attributes[:, -1]) - 1
-        max_k = min(self._ks[-1], max(len(attributes) - 1, 0))
-        depth = max(max_k, num_relevant.max(initial=0))
-        neighbors = _search(embeddings, depth)
-        hits = attributes[neighbors, -1] == attributes[:, None, -1]
+        recalled, precision, dcg = self._measure(embeddings, attributes, num_relevant)
         counted = num_relevant > 0
-        for k in self._ks:
-            yield f"recall@{k}", _mean(hits[:, :k].any(axis=1), counted)
-        yield "map@r", _mean(average_precision(hits, num_relevant), counted)
-        gains = self._relevance.pairwise(
-            attributes[:, None], attributes[neighbors[:, :max_k]]
-        )
-        ideal = self._ideal_gains(attributes, max_k)
-        for k in self._ks:
-            best = _dcg(ideal[:, :k])
-            share = _dcg(gains[:, :k]) / np.where(best > 0, best, 1.0)
+        for k, values in zip(self._ks, recalled, strict=True):
+            yield f"recall@{k}", _mean(values, counted)
+        yield "map@r", _mean(precision, counted)
+        ideal = self._ideal_dcg(attributes)
+        for k, values, best in zip(self._ks, dcg, ideal, strict=True):
+            share = values / np.where(best > 0, best, 1.0)
             yield f"ndcg@{k}", _mean(share, best > 0)
         yield "num_queries", float(counted.sum())
 
-    def _ideal_gains(self, attributes: np.ndarray, k: int) -> np.ndarray:
-        """Returns `[N, k]`, the largest gains of each record from all others."""
+    def _measure(
+        self, embeddings: np.ndarray, attributes: np.ndarray, num_relevant: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Measures every query, a block of them at a time.
+
+        Returns:
+          For each cut-off `[K, N]` bool, whether one of the class is among the
+          nearest; `[N]` average precision at R; for each cut-off `[K, N]` the
+          discounted gain.
+        """
+        size = len(attributes)
+        recalled = np.zeros((len(self._ks), size), bool)
+        precision, dcg = np.zeros(size), np.zeros((len(self._ks), size))
+        max_k = min(self._ks[-1], max(size - 1, 0))
+        depth = max(max_k, num_relevant.max(initial=0))
+        if not depth:  # A single record has nobody to be compared with.
+            return recalled, precision, dcg
+        blocks = neighbor_blocks(embeddings, embeddings, depth, exclude_self=True)
+        for rows, _, neighbors in blocks:
+            hits = attributes[neighbors, -1] == attributes[rows, None, -1]
+            precision[rows] = average_precision(hits, num_relevant[rows])
+            gains = self._relevance.pairwise(
+                attributes[rows, None], attributes[neighbors[:, :max_k]]
+            )
+            for i, k in enumerate(self._ks):
+                recalled[i, rows] = hits[:, :k].any(axis=1)
+                dcg[i, rows] = _dcg(gains[:, :k])
+        return recalled, precision, dcg
+
+    def _ideal_dcg(self, attributes: np.ndarray) -> np.ndarray:
+        """Returns `[K, N]`, for each cut-off what the best ranking would gain."""
         # Records with equal attributes gain equally from the others.
         _, first, inverse = np.unique(
             attributes, axis=0, return_index=True, return_inverse=True
         )
-        ideal = np.zeros((len(first), k))
-        for start in range(0, len(first) if k else 0, _BLOCK):
+        max_k = min(self._ks[-1], max(len(attributes) - 1, 0))
+        ideal = np.zeros((len(self._ks), len(first)))
+        for start in range(0, len(first) if max_k else 0, _BLOCK):
             rows = first[start : start + _BLOCK]
             gains = np.array(
                 self._relevance.pairwise(attributes[rows, None], attributes[None]),
                 np.float64,
             )
             gains[np.arange(len(rows)), rows] = -np.inf
-            largest = np.partition(gains, -k, axis=1)[:, -k:]
-            ideal[start : start + _BLOCK] = np.sort(largest, axis=1)[:, ::-1]
-        return ideal[inverse]
+            largest = np.partition(gains, -max_k, axis=1)[:, -max_k:]
+            largest = np.sort(largest, axis=1)[:, ::-1]
+            for i, k in enumerate(self._ks):
+                ideal[i, start : start + _BLOCK] = _dcg(largest[:, :k])
+        return ideal[:, inverse]
 
 
 def _class_sizes(labels: np.ndarray) -> np.ndarray:
     """Returns `[N]`, how many records share each record's label."""
     _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return counts[label]
-
-
-def _search(embeddings: np.ndarray, depth: int) -> np.ndarray:
-    """Returns `[N, depth]`, each record's nearest others; depth may be 0."""
-    if not depth:
-        return np.zeros((len(embeddings), 0), np.int32)
-    return nearest_neighbors(embeddings, embeddings, depth, exclude_self=True)[1]
 
 
 def _dcg(gains: np.ndarray) -> np.ndarray:

@@ -1,15 +1,16 @@
 """Losses and triplet selection: pure functions of arrays.
 
-`create_loss` puts them together as the config asks, into one function from the
+`make_loss` puts them together as the config asks, into one function from the
 embeddings of a batch to a loss for each triplet.
 """
 
 from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.losses.selection import semi_hard_negatives
+from deeprank_jax.losses.selection import is_less_relevant, semi_hard_negatives
 from deeprank_jax.losses.triplet import triplet_hinge_loss
 
 Array = jax.Array
@@ -18,7 +19,7 @@ LossFn = Callable[[Array, Array], Array]
 NEGATIVES = ("sampled", "semi_hard")
 
 
-def create_loss(
+def make_loss(
     *,
     margin: float,
     negatives: str,
@@ -53,34 +54,16 @@ def create_loss(
     if (negatives == "semi_hard" or symmetric) and min_relevance_gap <= 0:
         raise ValueError(
             "config.sampler.min_relevance_gap must be above 0 for semi-hard negatives "
-            "and a symmetric loss: at 0 a positive would do as its own negative."
+            "and a symmetric loss: at 0 rounding could make a positive its negative."
         )
 
-    def directed(embeddings: Array, attributes: Array, *, swap: bool) -> Array:
-        """Returns the losses with the anchor, or else the positive, as anchor."""
-        first, second, negative = jnp.moveaxis(embeddings, 1, 0)
-        anchor, positive = (second, first) if swap else (first, second)
-        own = attributes[:, int(swap)]
-        positive_relevance = relevance_fn(own, attributes[:, 1 - int(swap)])
-        # The sampler vouches for the negative of the anchor only.
-        gap = positive_relevance - relevance_fn(own, attributes[:, 2])
-        where = gap >= min_relevance_gap if swap else None
-        if negatives == "semi_hard":
-            images = embeddings.reshape(-1, embeddings.shape[-1])
-            all_attributes = attributes.reshape(-1, attributes.shape[-1])
-            columns, found = semi_hard_negatives(
-                anchor,
-                positive,
-                images,
-                positive_relevance=positive_relevance,
-                relevance=relevance_fn(own[:, None], all_attributes[None]),
-                min_relevance_gap=min_relevance_gap,
-            )
-            negative = jnp.where(found[:, None], images[columns], negative)
-            where = where if where is None else where | found
-        return triplet_hinge_loss(
-            anchor, positive, negative, margin=margin, where=where, reduce_fn=None
-        )
+    directed = functools.partial(
+        _directed_losses,
+        margin=margin,
+        negatives=negatives,
+        relevance_fn=relevance_fn,
+        min_relevance_gap=min_relevance_gap,
+    )
 
     def loss_fn(embeddings: Array, attributes: Array) -> Array:
         losses = directed(embeddings, attributes, swap=False)
@@ -89,3 +72,41 @@ def create_loss(
         return losses
 
     return loss_fn
+
+
+def _directed_losses(
+    embeddings: Array,
+    attributes: Array,
+    *,
+    swap: bool,
+    margin: float,
+    negatives: str,
+    relevance_fn: Callable[[Array, Array], Array],
+    min_relevance_gap: float,
+) -> Array:
+    """Returns the losses with the anchor, or else the positive, as anchor."""
+    first, second, negative = jnp.moveaxis(embeddings, 1, 0)
+    anchor, positive = (second, first) if swap else (first, second)
+    own = attributes[:, int(swap)]
+    positive_relevance = relevance_fn(own, attributes[:, 1 - int(swap)])
+    where = None
+    if swap:
+        # The sampler vouches for the negative of the anchor only.
+        relevance = relevance_fn(own, attributes[:, 2])
+        where = is_less_relevant(relevance, positive_relevance, min_relevance_gap)
+    if negatives == "semi_hard":
+        images = embeddings.reshape(-1, embeddings.shape[-1])
+        all_attributes = attributes.reshape(-1, attributes.shape[-1])
+        columns, found = semi_hard_negatives(
+            anchor,
+            positive,
+            images,
+            positive_relevance=positive_relevance,
+            relevance=relevance_fn(own[:, None], all_attributes[None]),
+            min_relevance_gap=min_relevance_gap,
+        )
+        negative = jnp.where(found[:, None], images[columns], negative)
+        where = where if where is None else where | found
+    return triplet_hinge_loss(
+        anchor, positive, negative, margin=margin, where=where, reduce_fn=None
+    )

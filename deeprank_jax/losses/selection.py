@@ -7,6 +7,31 @@ from deeprank_jax.losses.triplet import squared_distance
 
 Array = jax.Array
 
+# Relative, for the rounding of two relevances, their gap and one subtraction to
+# float32: below 2.4e-7.
+_SLACK = 1e-6
+
+
+def is_less_relevant(
+    relevance: Array, positive_relevance: Array, min_gap: Array | float
+) -> Array:
+    """Returns whether an image is less relevant than the positive by the gap or more.
+
+    A gap of just `min_gap` passes: .06 - .01 is below .05 in float32. What is as
+    relevant as the positive never does, however small `min_gap` is. `sampling` judges
+    alike, in float64.
+
+    Args:
+      relevance: `[...]` float of the images to an anchor, at least 0.
+      positive_relevance: `[...]` float of its positive, broadcast to `relevance`.
+      min_gap: `T_r` of the paper's equation (8), at least 0.
+
+    Returns:
+      `[...]` bool.
+    """
+    most = positive_relevance * (1.0 + _SLACK) - min_gap
+    return (relevance < positive_relevance) & (relevance <= most)
+
 
 def pairwise_squared_distances(x: Array, y: Array) -> Array:
     """Returns all `||x_i - y_j||^2`: `[N, D], [M, D] -> [N, M]`, at least 0.
@@ -53,6 +78,8 @@ def semi_hard_negatives(
     anchors, positives, images = jax.lax.stop_gradient((anchors, positives, images))
     distances = pairwise_squared_distances(anchors, images)
     beyond = distances > squared_distance(anchors, positives)[:, None]
-    less_relevant = relevance <= positive_relevance[:, None] - min_relevance_gap
+    less_relevant = is_less_relevant(
+        relevance, positive_relevance[:, None], min_relevance_gap
+    )
     candidates = jnp.where(less_relevant & beyond, distances, jnp.inf)
     return jnp.argmin(candidates, axis=1), jnp.any(jnp.isfinite(candidates), axis=1)

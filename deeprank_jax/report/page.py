@@ -116,7 +116,8 @@ def write_report(inputs: ReportInputs, path: str | os.PathLike[str]) -> pathlib.
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("page.html").render(_page_values(inputs))
-    path.write_text(page, encoding="utf-8")
+    # A name that is not UTF-8, as of a file on an old disk, is shown by its escapes.
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from deeprank_jax.data.records import Records
-from deeprank_jax.nearest import average_precision, nearest_neighbors
+from deeprank_jax.nearest import average_precision, neighbor_blocks
 from deeprank_jax.relevance import Relevance
 
 _MAX_GRADES = 4
@@ -91,23 +91,27 @@ def rank_records(
     _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
     num_relevant = counts[label] - 1
     depth = min(max(num_neighbors, num_relevant.max(initial=0)), len(chosen) - 1)
-    if depth < 1:
-        nothing = np.zeros((len(chosen), 0))
-        return Ranking(
-            queries=chosen,
-            neighbors=nothing.astype(int),
-            distances=nothing,
-            average_precision=np.full(len(chosen), np.nan),
-        )
-    rows = embeddings[chosen]
-    distances, found = nearest_neighbors(rows, rows, depth, exclude_self=True)
-    precision = average_precision(labels[found] == labels[:, None], num_relevant)
-    return Ranking(
+    shape = (len(chosen), max(0, min(num_neighbors, depth)))
+    ranking = Ranking(
         queries=chosen,
-        neighbors=chosen[found[:, :num_neighbors]],
-        distances=distances[:, :num_neighbors],
-        average_precision=np.where(num_relevant > 0, precision, np.nan),
+        neighbors=np.zeros(shape, int),
+        distances=np.zeros(shape, np.float32),
+        average_precision=np.full(len(chosen), np.nan),
     )
+    if depth < 1:
+        return ranking
+    taken = embeddings[chosen]
+    # Only a block of the queries is ever ranked to the depth of the largest class.
+    blocks = neighbor_blocks(taken, taken, depth, exclude_self=True)
+    for rows, distances, found in blocks:
+        ranking.neighbors[rows] = chosen[found[:, :num_neighbors]]
+        ranking.distances[rows] = distances[:, :num_neighbors]
+        hits = labels[found] == labels[rows, None]
+        precision = average_precision(hits, num_relevant[rows])
+        ranking.average_precision[rows] = np.where(
+            num_relevant[rows] > 0, precision, np.nan
+        )
+    return ranking
 
 
 def choose_queries(

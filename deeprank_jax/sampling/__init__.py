@@ -4,6 +4,7 @@
 a run that was stopped goes on as if it had not been.
 """
 
+from deeprank_jax.sampling.draws import NoTripletError
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.sampler import (
     Triplets,
@@ -13,6 +14,7 @@ from deeprank_jax.sampling.sampler import (
 from deeprank_jax.sampling.stream import TripletBatch, TripletStream
 
 __all__ = [
+    "NoTripletError",
     "TripletBatch",
     "TripletSampler",
     "TripletStream",

@@ -27,6 +27,10 @@ _BLOCK = 2**16
 _SMALL = 64
 
 
+class NoTripletError(ValueError):
+    """The records, or the part of them in the buffers, hold no triplet."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Law:
     """What is drawn: equations (7) and (8) of the paper and its out-of-class share.
@@ -113,13 +117,13 @@ def draw_triplets(
     """Draws `num` triplets; see `TripletSampler` for the law and the corner cases.
 
     Raises:
-      ValueError: the buffers hold no triplet, or none was found in `num` times
+      NoTripletError: the buffers hold no triplet, or none was found in `num` times
         a fixed number of draws.
     """
     counts = collections.Counter(dict.fromkeys(CAUSES, 0))
     draws = _empty(num)
     if not len(table.index) or not table.anchor_sums[-1] > 0:
-        raise ValueError(_nothing_to_draw(table, law))
+        raise NoTripletError(_nothing_to_draw(table, law))
     left = np.arange(num)
     for _ in range(1 + _REDRAWS):
         draws.put(left, _draw_once(table, law, rng.random((len(left), 4)), counts))
@@ -128,7 +132,7 @@ def draw_triplets(
             return draws, counts
     valid = np.flatnonzero(draws.valid)
     if not len(valid):
-        raise ValueError(_nothing_to_draw(table, law))
+        raise NoTripletError(_nothing_to_draw(table, law))
     counts["repeated"] += len(left)
     draws.put(left, draws.take(valid[np.searchsorted(valid, left) % len(valid)]))
     return draws, counts

@@ -7,11 +7,21 @@ import numpy as np
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import counters
 from deeprank_jax.sampling.buffers import Buffers, Categories
-from deeprank_jax.sampling.draws import DrawTable, Law, draw_triplets
+from deeprank_jax.sampling.draws import DrawTable, Law, NoTripletError, draw_triplets
 
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
 _INGEST_BLOCK = 2**14
+# The least and the greatest value of an argument.
+_RANGES = {
+    "seed": (0, np.inf),
+    "capacity": (2, np.inf),
+    "warmup_records": (1, np.inf),
+    "records_per_step": (1, np.inf),
+    "positive_cap": (np.nextafter(0.0, 1.0), np.inf),
+    "min_relevance_gap": (0, np.inf),
+    "out_of_class": (0, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,27 +128,23 @@ class TripletSampler:
           out_of_class: share of negatives from other categories, in [0, 1].
 
         Raises:
-          ValueError: an argument is out of its range, a total relevance is negative
-            or not finite, or no record is relevant to any other.
+          NoTripletError: no record is relevant to any other.
+          ValueError: an argument is out of its range, or a total relevance is
+            negative or not finite.
         """
         size = len(attributes)
         if warmup_records is None:
             warmup_records = min(size, _LONGEST_WARMUP)
-        _check(attributes, category_level)
-        for name, value, low, high in (
-            ("seed", seed, 0, np.inf),
-            ("capacity", capacity, 2, np.inf),
-            ("warmup_records", warmup_records, 1, np.inf),
-            ("records_per_step", records_per_step, 1, np.inf),
-            ("positive_cap", positive_cap, np.nextafter(0.0, 1.0), np.inf),
-            ("min_relevance_gap", min_relevance_gap, 0, np.inf),
-            ("out_of_class", out_of_class, 0, 1),
-        ):
-            if not low <= value <= high:
-                raise ValueError(
-                    f"{name} must be {'above 0' if 0 < low < 1 else f'at least {low}'}"
-                    f"{'' if high == np.inf else f' and at most {high}'}, got {value}."
-                )
+        _check_attributes(attributes, category_level)
+        _check_ranges(
+            seed=seed,
+            capacity=capacity,
+            warmup_records=warmup_records,
+            records_per_step=records_per_step,
+            positive_cap=positive_cap,
+            min_relevance_gap=min_relevance_gap,
+            out_of_class=out_of_class,
+        )
         self.seed = seed
         self._attributes = attributes
         self._law = Law(
@@ -152,7 +158,7 @@ class TripletSampler:
         )
         self.num_without_positive = int(np.sum(self._totals == 0))
         if self.num_without_positive == size:
-            raise ValueError(
+            raise NoTripletError(
                 f"None of the {size:,} records is relevant to another of its category, "
                 "so that there is no positive: give at least one class two images, or "
                 "choose a coarser category_level."
@@ -177,7 +183,8 @@ class TripletSampler:
           batch_size: `B`, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range, or the buffers hold no triplet.
+          NoTripletError: the buffers hold no triplet.
+          ValueError: an argument is out of its range.
         """
         if step < 0 or batch_size < 1:
             raise ValueError(
@@ -269,6 +276,7 @@ def sample_evaluation_triplets(
       `[num, 3]` int64 records: anchor, positive, negative.
 
     Raises:
+      NoTripletError: no triplet was found.
       ValueError: as `TripletSampler`.
     """
     sampler = TripletSampler(
@@ -285,7 +293,7 @@ def sample_evaluation_triplets(
     return sampler.sample(0, num).indices
 
 
-def _check(attributes: np.ndarray, category_level: int | None) -> None:
+def _check_attributes(attributes: np.ndarray, category_level: int | None) -> None:
     if attributes.ndim != 2 or not attributes.size:
         raise ValueError(
             f"attributes must be [N, A] with at least one record and one attribute, "
@@ -297,6 +305,16 @@ def _check(attributes: np.ndarray, category_level: int | None) -> None:
             f"category_level must be None or one of the {num} levels "
             f"({-num} to {num - 1}), got {category_level}."
         )
+
+
+def _check_ranges(**values: float) -> None:
+    for name, value in values.items():
+        low, high = _RANGES[name]
+        if not low <= value <= high:
+            raise ValueError(
+                f"{name} must be {'above 0' if 0 < low < 1 else f'at least {low}'}"
+                f"{'' if high == np.inf else f' and at most {high}'}, got {value}."
+            )
 
 
 def _categorise(

@@ -24,12 +24,10 @@ class TripletBatch:
       images: `[B, 3, H, W, C]` uint8 in memory of its own.
       triplets: what the images show; its counts include `bad_image`, the triplets
         replaced because an image could not be read.
-      bad_indices: `[n]` int64 records whose images could not be read.
     """
 
     images: np.ndarray
     triplets: Triplets
-    bad_indices: np.ndarray
 
 
 class TripletStream:
@@ -146,7 +144,6 @@ class TripletStream:
         return TripletBatch(
             images=np.ascontiguousarray(self._augment_fn(images, rng)),
             triplets=triplets,
-            bad_indices=records[~ok],
         )
 
 

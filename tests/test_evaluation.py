@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from configs import base
+from deeprank_jax import evaluation
+from deeprank_jax.data.reader import ImageReader
+from deeprank_jax.data.records import Records
+from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.relevance import SameClass
+
+
+def create_records(classes):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (len(classes), 8, 8, 3), np.uint8)
+    return Records(
+        name="shapes/test",
+        attributes=np.array(classes, np.int32)[:, None],
+        level_names=("class",),
+        label_names=(tuple(f"class {i}" for i in range(len(classes))),),
+        read=lambda index: images[index],
+        describe=str,
+    )
+
+
+def create_config(**values):
+    config = base.get_config()
+    config.evaluation.triplets.num = 50
+    config.update_from_flattened_dict(values)
+    return config
+
+
+def create_evaluation(classes, workdir, **values):
+    records = create_records(classes)
+    return evaluation.SplitEvaluation(
+        create_config(**values),
+        "test",
+        records,
+        ImageReader(records, image_size=8),
+        SameClass(),
+        workdir,
+    )
+
+
+def measure(split_evaluation):
+    with split_evaluation._reader:
+        embedded = split_evaluation.embed(pixels, "test")
+        return evaluation.compare_with_baselines(split_evaluation, embedded, pixels)
+
+
+def test_both_evaluators_measure_every_system(tmp_path):
+    results = measure(create_evaluation([0, 0, 1, 1, 2, 3], tmp_path))
+    assert results.keys() == {"retrieval", "triplets"}
+    for metrics in results.values():
+        for systems in metrics.values():
+            assert systems.keys() == {"model", "untrained", "pixels"}
+            assert np.isfinite(list(systems.values())).all()
+    assert results["triplets"]["num_triplets"]["model"] == 50
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [
+        ([0, 1, 2, 3], "None of the 4 records is relevant to another"),
+        ([0, 0, 0], "No triplet was found"),
+    ],
+    ids=["each_alone", "one_class"],
+)
+def test_a_split_without_triplets_is_measured_without_them(
+    classes, reason, tmp_path, caplog
+):
+    results = measure(create_evaluation(classes, tmp_path))
+    assert results.keys() == {"retrieval"}
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith("shapes/test: evaluated without triplets")
+    assert reason in warning
+    assert not (tmp_path / "triplets" / "test.csv").exists()
+
+
+def test_an_option_that_cannot_be_is_still_refused(tmp_path):
+    with pytest.raises(ValueError, match="out_of_class must be at least 0"):
+        create_evaluation(
+            [0, 0, 1, 1], tmp_path, **{"evaluation.triplets.out_of_class": 2.0}
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation.triplets.num": 51},
+        {"evaluation.triplets.out_of_class": 0.3},
+        {"seed": 1},
+        {"sampler.category_level": 0},
+        {"sampler.positive_cap": 0.5},
+        {"sampler.min_relevance_gap": 0.02},
+        {"relevance.levels": (0.5,)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_triplets_are_drawn_once_and_not_used_with_other_options(change, tmp_path):
+    classes = [0, 0, 1, 1, 2, 3]
+    create_evaluation(classes, tmp_path)
+    written = (tmp_path / "triplets" / "test.csv").read_text()
+    create_evaluation(classes, tmp_path)
+    assert (tmp_path / "triplets" / "test.csv").read_text() == written
+    name = next(iter(change)).rsplit(".", 1)[1] if "." in next(iter(change)) else "seed"
+    with pytest.raises(ValueError, match=rf"drawn with .*{name}.* delete the file"):
+        create_evaluation(classes, tmp_path, **change)
