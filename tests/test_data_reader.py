@@ -3,7 +3,6 @@ import csv
 import io
 import threading
 
-from absl import logging
 import numpy as np
 from PIL import Image
 import pytest
@@ -47,14 +46,6 @@ class Source:
         if index in self.bad:
             return np.zeros((SIZE, SIZE, 3), np.uint8)
         return images.resize_image(self.pixels[index], SIZE)
-
-
-@pytest.fixture
-def warnings_logged(monkeypatch):
-    logged = []
-    log = lambda message, *args: logged.append(message % args)
-    monkeypatch.setattr(logging, "warning", log)
-    return logged
 
 
 BAD = {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from browser import open_in_browser
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -95,6 +96,14 @@ def test_own_images_end_in_a_report(uninterrupted):
         for entry in train
     )
     assert not (workdir / "bad_images.csv").exists()
+
+
+def test_the_report_opens_in_a_browser(uninterrupted, tmp_path):
+    page = (uninterrupted / "report" / "index.html").read_text(encoding="utf-8")
+    found, console = open_in_browser(page, tmp_path)
+    assert console == []
+    assert found["images"] > 50
+    assert (found["broken"], found["violations"], found["requests"]) == (0, [], [])
 
 
 def test_two_runs_are_bit_identical(images, uninterrupted, tmp_path):
