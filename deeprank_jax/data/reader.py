@@ -60,6 +60,8 @@ class BadImages:
         Raises:
           TooManyBadImagesError: more than `max_share` of the records are bad.
         """
+        # Names that are not UTF-8 must not stop the run.
+        record = record.encode("utf-8", "backslashreplace").decode("utf-8")
         with self._lock:
             if (split, record) in self._seen:
                 return
@@ -90,8 +92,6 @@ class BadImages:
             return {(row[0], row[1]) for row in csv.reader(file) if len(row) == 3}
 
     def _write(self, split: str, record: str, reason: str) -> None:
-        # Names that are not UTF-8 must not stop the run.
-        record = record.encode("utf-8", "backslashreplace").decode("utf-8")
         if self._path is None or (split, record) in self._listed:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
