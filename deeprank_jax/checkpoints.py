@@ -63,6 +63,10 @@ class Checkpoints:
         self.wait()
         return self._manager.best_step()
 
+    def has_metrics(self, step: int) -> bool:
+        """Returns whether the checkpoint of `step` was evaluated."""
+        return self._manager.metrics(step) is not None
+
     def save(
         self,
         step: int,
@@ -72,12 +76,17 @@ class Checkpoints:
     ) -> None:
         """Starts saving and returns once `state` may be given away.
 
+        A step that is there already is kept as it is, unless only now it comes with
+        metrics.
+
         Raises:
           CheckpointError: this save, or the one before it, failed.
         """
-        if step in self._manager.all_steps():
-            return
         try:
+            if step in self._manager.all_steps():
+                if metrics is None or self.has_metrics(step):
+                    return
+                self._manager.delete(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

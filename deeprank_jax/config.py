@@ -10,9 +10,9 @@ import ml_collections
 
 # What may change between the processes of one run: how it is run, not what it is.
 _FREE = (
-    "num_steps", "log_every", "eval_every", "checkpoint_every", "max_skipped",
+    "log_every", "eval_every", "checkpoint_every", "max_skipped",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
-    "data.max_bad_share", "evaluation",
+    "data.max_bad_share", "evaluation.batch_size",
 )  # fmt: skip
 # What may change while a run goes on, e.g. after it diverged.
 _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
@@ -114,6 +114,9 @@ def check_same_run(
         if before.get(key) == now.get(key) or _is_part_of(key, _FREE):
             continue
         change = f"config.{key} was {before.get(key)} and is {now.get(key)} now"
+        if key == "num_steps":
+            logging.warning("%s: the schedule is that of the new length.", change)
+            continue
         if ended or not _is_part_of(key, _FREE_UNTIL_THE_END):
             raise ValueError(
                 f"{where} is of another run: {change}. Give another --workdir, or the "

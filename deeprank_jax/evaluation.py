@@ -4,11 +4,9 @@ A number means something only beside another: the same network before training, 
 plain 16x16 pixels, go through the same evaluators.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import functools
-import json
 import pathlib
-from typing import Any
 
 from absl import logging
 import ml_collections
@@ -89,7 +87,14 @@ class SplitEvaluation:
 
         def checked(images: np.ndarray) -> np.ndarray:
             check()
-            return embed_fn(images)
+            embeddings = embed_fn(images)
+            if not np.isfinite(embeddings).all():
+                logging.warning(
+                    "%s: some embeddings are not finite; their records are left out, "
+                    "and the numbers speak of the others.",
+                    description,
+                )
+            return embeddings
 
         progress = functools.partial(
             tqdm.tqdm,
@@ -150,13 +155,6 @@ def flatten(values: Values) -> dict[str, float]:
         for evaluator, metrics in values.items()
         for metric, value in metrics.items()
     }
-
-
-def write_results(path: pathlib.Path, results: Mapping[str, Any]) -> None:
-    """Writes results.json, whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(results, indent=2) + "\n")
-    scratch.replace(path)
 
 
 def _evaluation_triplets(

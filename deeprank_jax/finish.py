@@ -10,11 +10,7 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax import parallel, report, writers
-from deeprank_jax.evaluation import (
-    SplitEvaluation,
-    compare_with_baselines,
-    write_results,
-)
+from deeprank_jax.evaluation import SplitEvaluation, compare_with_baselines
 from deeprank_jax.experiment import Experiment, create_network, create_reader
 
 _THUMBNAIL = 72  # Pixels.
@@ -64,8 +60,10 @@ def finish(
             (embeddings, ok),
             lambda images: experiment.embed(untrained, images),
         )
-    write_results(experiment.workdir / "results.json", results)
-    np.savez(experiment.workdir / "test_embeddings.npz", embeddings=embeddings, ok=ok)
+    writers.write_json(experiment.workdir / "results.json", results)
+    scratch = experiment.workdir / "test_embeddings.tmp.npz"
+    np.savez(scratch, embeddings=embeddings, ok=ok)
+    scratch.replace(experiment.workdir / "test_embeddings.npz")
     facts = _facts(experiment, best, seconds)
     return _write_report(experiment, results, embeddings, ok, facts)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import fcntl
+import json
 import pathlib
 import time
 from typing import Any
@@ -61,9 +62,17 @@ def train(
         if step:
             experiment.restore(step)
             logging.info("Going on from step %d of %s.", step, workdir)
-        (workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
+        writers.write_json(
+            workdir / "config.json", json.loads(config.to_json_best_effort())
+        )
         # Made before training, so that data that cannot be measured says so now.
         splits = finish.create_split_evaluations(experiment)
+        best_metric = config.evaluation.best_metric
+        if best_metric.split("/")[0] not in splits["validation"].evaluators:
+            raise ValueError(
+                f"config.evaluation.best_metric={best_metric!r} cannot be measured on "
+                "the validation split, which holds no triplet; choose one of retrieval."
+            )
         run_loop(experiment, step, splits["validation"])
         return finish.finish(experiment, splits, seconds=time.time() - started)
 
@@ -96,6 +105,12 @@ def run_loop(
         monitor.StopSignal() as stop,
     ):
         log = _TrainingLog(experiment, stream, writer, bar)
+        is_due = lambda step: step % config.eval_every == 0 or step == num_steps
+        if step and is_due(step) and not experiment.checkpoints.has_metrics(step):
+            # The process before was stopped between saving and validating.
+            found = _validate(experiment, validation, step, writer, stop)
+            if found:
+                _save(experiment, step, found)
         for batch, on_device in parallel.prefetch(stream, device_batch):
             experiment.state, metrics = experiment.train_step(
                 experiment.state, on_device
@@ -103,17 +118,21 @@ def run_loop(
             step += 1
             log.add(step, batch, metrics)
             stopping, found = stop.requested, None
-            if not stopping and (step % config.eval_every == 0 or step == num_steps):
+            if not stopping and is_due(step):
                 log.flush(step)
                 found = _validate(experiment, validation, step, writer, stop)
                 stopping = stop.requested
             if stopping or found or step % config.checkpoint_every == 0:
                 log.flush(step)
-                _save(experiment, step, batch, found)
+                if _is_sound(experiment, step, batch):
+                    _save(experiment, step, found)
                 log.restart_clock()
-            if stopping:
-                experiment.checkpoints.wait()
-                raise Stopped(f"SIGTERM: stopped at step {step}; run again to go on.")
+            if stopping or stop.requested:
+                break
+        if stop.requested:
+            experiment.checkpoints.wait()
+            saved = experiment.checkpoints.latest_step() or 0
+            raise Stopped(f"SIGTERM: stopped; run again to go on from step {saved}.")
 
 
 def _validate(
@@ -131,27 +150,22 @@ def _validate(
         return None
     values = evaluation.flatten(validation.measure(*embedded))
     writer.write(step, {f"validation/{name}": x for name, x in values.items()})
-    best_metric = experiment.config.evaluation.best_metric
-    if best_metric not in values:
-        raise ValueError(
-            f"config.evaluation.best_metric={best_metric!r} cannot be measured on the "
-            f"validation split; choose one of {', '.join(values)}."
-        )
     return values
 
 
-def _save(
-    experiment: Experiment,
-    step: int,
-    batch: TripletBatch,
-    found: Mapping[str, float] | None,
-) -> None:
-    """Saves a state, unless it is one from which there is no way on."""
-    # A step can be finite and still leave parameters whose embeddings are not.
+def _is_sound(experiment: Experiment, step: int, batch: TripletBatch) -> bool:
+    """Returns whether there is a way on from the state.
+
+    A step can be finite and still leave parameters whose embeddings are not.
+    """
     embeddings = experiment.embed(experiment.state, batch.images[:, 0])
-    if int(experiment.state.skipped_in_a_row) or not np.isfinite(embeddings).all():
-        logging.warning("Step %d: not saved, since it is not finite.", step)
-        return
+    if np.isfinite(embeddings).all():
+        return True
+    logging.warning("Step %d: not saved, since its embeddings are not finite.", step)
+    return False
+
+
+def _save(experiment: Experiment, step: int, found: Mapping[str, float] | None) -> None:
     experiment.checkpoints.save(
         step, experiment.state, experiment.run_state(step), found
     )
@@ -173,7 +187,6 @@ class _TrainingLog:
         self._monitor = monitor.TrainingMonitor(config.loss.margin, config.batch_size)
         self._pending: list[tuple[int, TripletBatch, Any]] = []
         self._interval: list[Mapping[str, float]] = []
-        self._shown = 0
         self.restart_clock()
 
     def add(self, step: int, batch: TripletBatch, metrics: Mapping[str, Any]) -> None:

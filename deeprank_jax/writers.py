@@ -22,8 +22,8 @@ class MetricsWriter:
         Args:
           workdir: where they lie.
           first_step: the step that training starts from. What an earlier process wrote
-            for later steps is taken out, so that a resumed run reads like one that
-            never stopped.
+            for later steps is taken out, so that a run resumed at a checkpoint reads
+            like one that never stopped.
         """
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         kept = [entry for entry in read_metrics(workdir) if entry["step"] <= first_step]
@@ -79,6 +79,13 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return entries
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(content, indent=2) + "\n")
+    scratch.replace(path)
 
 
 def progress_bar(total: int, *, initial: int, description: str) -> tqdm.tqdm:

@@ -41,8 +41,9 @@ def open_in_browser(page, tmp_path, *, width=1280):
         pytest.skip("neither chromium nor google-chrome is installed")
     head = "<meta charset"
     assert head in page
-    page = page.replace("default-src 'none';", "default-src 'none'; script-src *;", 1)
-    page = page.replace("script-src *", "script-src 'unsafe-inline'", 1)
+    policy = "default-src 'none';"
+    assert policy in page
+    page = page.replace(policy, f"{policy} script-src 'unsafe-inline';", 1)
     path = tmp_path / "page.html"
     path.write_text(page.replace(head, _CHECK + head, 1), encoding="utf-8")
     flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync"

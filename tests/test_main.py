@@ -116,11 +116,20 @@ def kill_and_go_on(images, whole, workdir, moments):
     """Kills a run at each of `moments`, (step, seconds after it), then lets it end."""
     interrupted = 0
     for step, seconds in moments:
+        log = workdir / "metrics.jsonl"
+        before = log.stat().st_ino if log.exists() else None
         process = subprocess.Popen(
             command(images, workdir, num_steps=16),
             cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_until(lambda step=step: max(losses(workdir), default=0) >= step)
+        # The file is replaced when training starts: what it says then is the process's.
+        wait_until(
+            lambda step=step, before=before, log=log: (
+                log.exists()
+                and log.stat().st_ino != before
+                and max(losses(workdir), default=0) >= step
+            )
+        )
         time.sleep(seconds)
         interrupted += process.poll() is None
         process.kill()
@@ -139,6 +148,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(images, uninterrupted, tmp_path
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)
 def test_twenty_kills(images, uninterrupted, tmp_path):
     rng = np.random.default_rng(0)
     steps = np.sort(rng.integers(1, 9, 20)) * 2
@@ -159,7 +169,21 @@ def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
     assert time.monotonic() - start < 10
     assert process.returncode == 128 + signal.SIGTERM
     (saved,) = (tmp_path / "checkpoints").iterdir()
-    assert f"stopped at step {saved.name}; run again to go on" in stderr
+    assert f"SIGTERM: stopped; run again to go on from step {saved.name}" in stderr
+
+
+def test_a_run_stopped_before_it_was_validated_is_validated_later(
+    images, uninterrupted, tmp_path
+):
+    """As after SIGTERM at a step that is due: saved, and without metrics."""
+    first = run(images, tmp_path, num_steps=16)
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "results.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "16" / "metrics")
+    again = run(images, tmp_path, num_steps=16)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "checkpoints" / "16" / "metrics").exists()
+    assert_same_run(uninterrupted, tmp_path)
 
 
 def test_a_second_process_is_kept_out(images, tmp_path):

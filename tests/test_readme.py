@@ -79,8 +79,6 @@ def test_python_commands_run(line, data_dir, workdir):
         if not photos.exists():
             shrunk.write_images(photos / "coarse" if graded else photos)
         extra += [f"--config.data.dir={photos}"]
-    elif "readme_panel" in line:
-        extra = [f"--workdir={workdir / '0'}", f"--out={workdir / 'panel.png'}"]
     else:
         extra += [f"--config.data.dir={data_dir / 'tfds'}"]
     done = subprocess.run(

@@ -5,7 +5,7 @@ python -m tools.prepare --config=configs/emoji.py
 
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 import numpy as np
 
@@ -39,4 +39,5 @@ def _describe(records: records_lib.Records) -> str:
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)
     app.run(main)
