@@ -81,11 +81,13 @@ def _sentence(error: BaseException) -> str:
 def _is_ours(entry: python_logging.LogRecord) -> bool:
     """Returns whether to show a log entry: other packages only warn.
 
-    Orbax also logs stack traces of failures, which we report in a sentence.
+    Orbax, and asyncio for it, also log stack traces of failures, which we report in a
+    sentence.
     """
     if pathlib.Path(entry.pathname).is_relative_to(pathlib.Path(__file__).parent):
         return True
-    return entry.levelno >= python_logging.WARNING and "orbax" not in entry.pathname
+    of_orbax = "orbax" in entry.pathname or entry.name == "asyncio"
+    return entry.levelno >= python_logging.WARNING and not of_orbax
 
 
 if __name__ == "__main__":
