@@ -13,7 +13,13 @@ from deeprank_jax import experiment, losses, parallel, relevance
 from deeprank_jax import train_step as ts
 from deeprank_jax.models import layers
 
-SAME_CLASS = relevance.SameClass().pairwise
+HINGE = losses.make_loss(
+    margin=1.0,
+    negatives="sampled",
+    symmetric=False,
+    relevance_fn=relevance.SameClass().pairwise,
+    min_relevance_gap=0.0,
+)
 
 
 class TinyNet(nnx.Module):
@@ -33,14 +39,7 @@ class TinyNet(nnx.Module):
 def setup():
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    loss_fn = losses.make_loss(
-        margin=1.0,
-        negatives="sampled",
-        symmetric=False,
-        relevance_fn=SAME_CLASS,
-        min_relevance_gap=0.0,
-    )
-    return ts.make_train_step(graphdef, tx, loss_fn), state
+    return ts.make_train_step(graphdef, tx, HINGE), state
 
 
 def batches(num):
@@ -110,14 +109,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
 
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), tx)
-    loss_fn = losses.make_loss(
-        margin=1.0,
-        negatives="sampled",
-        symmetric=False,
-        relevance_fn=SAME_CLASS,
-        min_relevance_gap=0.0,
-    )
-    step = parallel.pmap_step(ts.make_train_step(graphdef, tx, loss_fn))
+    step = parallel.pmap_step(ts.make_train_step(graphdef, tx, HINGE))
     good, bad = ({k: v.copy() for k, v in b.items()} for b in batches(2))
     for batch in (good, bad):
         batch["images"][:, :, 0, 0, 0] = 0
