@@ -56,7 +56,10 @@ class SplitEvaluation:
         graded = create_relevance("hierarchy", levels=gains) if gains else relevance
         self.evaluators: dict[str, evaluators.Evaluator] = {
             "retrieval": evaluators.Retrieval(
-                records.attributes, graded, **config.evaluation.retrieval
+                records.labels,
+                graded,
+                attributes=records.labels if gains else records.attributes,
+                **config.evaluation.retrieval,
             )
         }
         triplets = _evaluation_triplets(
@@ -64,7 +67,7 @@ class SplitEvaluation:
         )
         if triplets is not None:
             self.evaluators["triplets"] = evaluators.Triplets(
-                records.attributes,
+                records.labels,
                 triplets,
                 category_level=config.sampler.category_level,
                 k=config.evaluation.triplets.k,
@@ -177,7 +180,7 @@ def _evaluation_triplets(
     if path.exists():
         return evaluators.load_triplets(path, records.fingerprint, drawn)
     try:
-        triplets = sample_evaluation_triplets(records.attributes, relevance, **options)
+        triplets = sample_evaluation_triplets(records.labels, relevance, **options)
     except NoTripletError as error:
         logging.warning(
             "%s: evaluated without triplets, because there are none. %s",

@@ -225,6 +225,12 @@ def device_batch(batch: Any) -> dict[str, jax.Array]:
     return parallel.split_over_devices(
         {
             "images": batch.images,
-            "attributes": batch.triplets.attributes.astype(np.int32),
+            "attributes": _for_devices(batch.triplets.attributes),
         }
     )
+
+
+def _for_devices(attributes: np.ndarray) -> np.ndarray:
+    """Returns attributes in the 32-bit type that devices compute in."""
+    integral = np.issubdtype(attributes.dtype, np.integer)
+    return attributes.astype(np.int32 if integral else np.float32)

@@ -126,7 +126,7 @@ def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
 def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str, str]:
     config, records = experiment.config, experiment.records
     sizes = ", ".join(
-        f"{split} {len(part):,} ({len(np.unique(part.attributes[:, -1])):,} classes)"
+        f"{split} {len(part):,} ({len(np.unique(part.labels[:, -1])):,} classes)"
         for split, part in records.items()
     )
     loss, optimizer = config.loss, config.optimizer

@@ -214,14 +214,12 @@ class _TrainingLog:
         self._check_finite(step, batch, finite, in_a_row)
         # What is not finite would drown the mean.
         measured = {} if in_a_row else found
+        records, indices = self._experiment.records["train"], batch.triplets.indices
         self._interval.append(
             {
                 **measured,
                 "skipped": float(in_a_row > 0),
-                **level_shares(
-                    batch.triplets.attributes,
-                    self._experiment.records["train"].level_names,
-                ),
+                **level_shares(records.labels[indices], records.level_names),
                 **{f"sampler/{k}": v for k, v in batch.triplets.counts.items()},
             }
         )

@@ -33,7 +33,7 @@ def create_pool(class_names, num_images, fill=""):
     labels_of = np.repeat(np.arange(len(class_names)), num_images)
     return records_lib.Records(
         name="pool",
-        attributes=labels_of[:, None].astype(np.int32),
+        labels=labels_of[:, None].astype(np.int32),
         level_names=("level_1",),
         label_names=(tuple(class_names),),
         read=lambda index: b"",
@@ -43,7 +43,7 @@ def create_pool(class_names, num_images, fill=""):
 
 def num_anchor_classes(records):
     """Returns how many classes have two images."""
-    return int(np.sum(np.bincount(records.attributes[:, -1]) >= 2))
+    return int(np.sum(np.bincount(records.labels[:, -1]) >= 2))
 
 
 def paths_of(records):

@@ -24,7 +24,7 @@ class Source:
         self._lock = threading.Lock()
         self.records = records_lib.Records(
             name="shapes/train",
-            attributes=np.zeros((num_records, 1), np.int32),
+            labels=np.zeros((num_records, 1), np.int32),
             level_names=("shape",),
             label_names=(("round",),),
             read=self.read,

@@ -52,7 +52,7 @@ def test_few_validation_classes_are_replaced_by_training_records(
     assert records["validation"].name == "folder/validation (seen classes)"
     assert records["test"].name == "folder/test"
     assert len(records["validation"]) >= 2
-    labels_of = {k: set(part.attributes[:, -1].tolist()) for k, part in records.items()}
+    labels_of = {k: set(part.labels[:, -1].tolist()) for k, part in records.items()}
     assert labels_of["validation"] <= labels_of["train"]
     assert not labels_of["test"] & labels_of["train"]
     total = sum(len(part) for part in records.values())
@@ -63,9 +63,7 @@ def test_few_validation_classes_are_replaced_by_training_records(
 def test_tiny_folders_fill_all_splits_or_say_why(tmp_path):
     write_classes(tmp_path, 2, 6)
     parts = create("folder", tmp_path).values()
-    assert [np.bincount(part.attributes[:, -1]).tolist() for part in parts] == [
-        [2, 2]
-    ] * 3
+    assert [np.bincount(part.labels[:, -1]).tolist() for part in parts] == [[2, 2]] * 3
     (tmp_path / "class 1" / "5.png").unlink()
     with pytest.raises(errors.DataError) as error:
         create("folder", tmp_path)
@@ -92,9 +90,9 @@ def test_every_split_has_triplets(num_classes, num_images, seed, warnings_logged
     assert all(num_anchor_classes(part) >= 2 for part in parts.values())
     paths = [path for part in parts.values() for path in paths_of(part)]
     assert sorted(paths) == sorted(paths_of(pool))
-    trained = set(parts["train"].attributes[:, 0].tolist())
+    trained = set(parts["train"].labels[:, 0].tolist())
     for split in ("validation", "test"):
-        seen = bool(trained & set(parts[split].attributes[:, 0].tolist()))
+        seen = bool(trained & set(parts[split].labels[:, 0].tolist()))
         assert parts[split].name == f"pool/{split}{' (seen classes)' if seen else ''}"
     again = splits.split_by_class_hash(pool, names)
     assert all(paths_of(again[split]) == paths_of(parts[split]) for split in parts)
@@ -122,7 +120,7 @@ def test_classes_of_one_image_are_split_by_a_coarser_level(warnings_logged):
     coarse = np.arange(40) % 2
     pool = dataclasses.replace(
         pool,
-        attributes=np.stack([coarse, np.arange(40)], axis=1).astype(np.int32),
+        labels=np.stack([coarse, np.arange(40)], axis=1).astype(np.int32),
         level_names=("kind", "item"),
         label_names=(("even", "odd"), tuple(names)),
     )
@@ -132,7 +130,7 @@ def test_classes_of_one_image_are_split_by_a_coarser_level(warnings_logged):
         splits.split_as_given(pool, names, given),
     ):
         for part in parts.values():
-            assert np.bincount(part.attributes[:, 0]).min() >= 2
+            assert np.bincount(part.labels[:, 0]).min() >= 2
         assert sum(map(len, parts.values())) == 40
 
 

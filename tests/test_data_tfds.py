@@ -59,9 +59,7 @@ def test_tensorflow_is_not_needed(emoji_records):
 
 
 def test_the_emoji_are_those_of_the_facts(emoji_records):
-    sizes = {
-        k: (len(v), len(set(v.attributes[:, -1]))) for k, v in emoji_records.items()
-    }
+    sizes = {k: (len(v), len(set(v.labels[:, -1]))) for k, v in emoji_records.items()}
     assert sizes == {
         "train": (539 * 7, 539),
         "validation": (108 * 7, 108),
@@ -70,11 +68,11 @@ def test_the_emoji_are_those_of_the_facts(emoji_records):
     names = emoji_records["train"].label_names
     assert [len(level) for level in names] == [8, 95, 1_267]
     for split, records in emoji_records.items():
-        for label in np.unique(records.attributes[:, -1]):
+        for label in np.unique(records.labels[:, -1]):
             b = byte(names[-1][label])
             expected = "test" if b < 128 else "validation" if b < 152 else "train"
             assert split == expected
-        counts = np.bincount(records.attributes[:, -1])
+        counts = np.bincount(records.labels[:, -1])
         assert set(counts.tolist()) == {0, 7}
 
 
@@ -82,7 +80,7 @@ def test_people_read_names_and_splits_hash_code_points(emoji_dir, emoji_records)
     levels = ("category", "subcategory", "emoji")
     named = data.create_records(config("emoji", emoji_dir, levels, name_feature="name"))
     train, plain = named["train"], emoji_records["train"]
-    np.testing.assert_array_equal(train.attributes, plain.attributes)
+    np.testing.assert_array_equal(train.labels, plain.labels)
     name_of = {plain.label_name(i): train.label_name(i) for i in range(len(plain))}
     assert name_of["1F9B7"] == "tooth"
 
@@ -112,9 +110,9 @@ def test_emoji_images_are_the_installed_files(emoji_records):
 
 
 def test_a_label_stands_for_its_path(emoji_records):
-    attributes = np.concatenate([r.attributes for r in emoji_records.values()])
+    labels = np.concatenate([r.labels for r in emoji_records.values()])
     for level in (1, 2):
-        pairs = np.unique(attributes[:, level - 1 : level + 1], axis=0)
+        pairs = np.unique(labels[:, level - 1 : level + 1], axis=0)
         assert len(pairs) == len(np.unique(pairs[:, 1]))
 
 
@@ -175,7 +173,7 @@ def test_class_hash_agrees_with_the_splits_of_emoji(emoji_dir, emoji_records):
 def test_first_half(emoji_dir):
     records = data.create_records(emoji_config(emoji_dir, "first_half"))
     for split, part in records.items():
-        for label in np.unique(part.attributes[:, -1]):
+        for label in np.unique(part.labels[:, -1]):
             held_out = byte(part.label_names[-1][label]) < 24
             first = label < 1_267 // 2
             expected = ("validation" if held_out else "train") if first else "test"
@@ -225,14 +223,14 @@ def test_cars196_mocked(tmp_path, split_by):
             image = images.decode_image(part.read(0))
             assert image.shape == (*part.read(0).shape[:2], 3)
         if split_by == "first_half":
-            test = records["test"].attributes[:, 0]
-            train = records["train"].attributes[:, 0]
+            test = records["test"].labels[:, 0]
+            train = records["train"].labels[:, 0]
             assert train.max() < test.min() == len(names) // 2
-            held_out = {names[i] for i in records["validation"].attributes[:, 0]}
+            held_out = {names[i] for i in records["validation"].labels[:, 0]}
             assert all(byte(name) < 24 for name in held_out)
         if split_by == "dataset":
-            held_out = {names[i] for i in records["validation"].attributes[:, 0]}
-            kept = {names[i] for i in records["train"].attributes[:, 0]}
+            held_out = {names[i] for i in records["validation"].labels[:, 0]}
+            kept = {names[i] for i in records["train"].labels[:, 0]}
             assert all(byte(name) < 24 for name in held_out)
             assert all(byte(name) >= 24 for name in kept)
             assert len(records["test"]) == 300

@@ -14,7 +14,7 @@ def create_records(classes):
     images = rng.integers(0, 256, (len(classes), 8, 8, 3), np.uint8)
     return Records(
         name="shapes/test",
-        attributes=np.array(classes, np.int32)[:, None],
+        labels=np.array(classes, np.int32)[:, None],
         level_names=("class",),
         label_names=(tuple(f"class {i}" for i in range(len(classes))),),
         read=lambda index: images[index],

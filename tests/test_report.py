@@ -19,7 +19,7 @@ _NASTY = 'fox <img src=x> & "friends" 狐'
 
 def create_records(num_classes=15, per_class=4):
     classes = np.repeat(np.arange(num_classes), per_class)
-    attributes = np.stack([classes // 6, classes // 3, classes], 1).astype(np.int32)
+    labels = np.stack([classes // 6, classes // 3, classes], 1).astype(np.int32)
     names = (
         ("animals", "food", "places"),
         tuple(f"group {i}" for i in range(5)),
@@ -27,7 +27,7 @@ def create_records(num_classes=15, per_class=4):
     )
     return Records(
         name="shapes/test",
-        attributes=attributes,
+        labels=labels,
         level_names=("category", "subcategory", "shape"),
         label_names=names,
         read=lambda index: b"",
@@ -41,7 +41,7 @@ def create_inputs(**changes):
     images = rng.integers(0, 256, (len(records), 40, 40, 3), dtype=np.uint8)
     thumbnails = lambda indices: images[indices]
     indices = np.array([[0, 1, 9], [4, 7, 50], [30, 31, 2]])
-    labels = records.attributes[indices]
+    labels = records.labels[indices]
     systems = dict(model=0.75, untrained=0.25, pixels=0.5)
     results = {
         "validation": {"retrieval": {"recall@1": systems}},

@@ -19,7 +19,7 @@ LEVELS = ("category", "subcategory", "shape")
 def ranked():
     records = create_records()
     embeddings = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-    embeddings += records.attributes[:, 2:]  # Neither perfect nor hopeless.
+    embeddings += records.labels[:, 2:]  # Neither perfect nor hopeless.
     return records, embeddings, panels.rank_records(records, embeddings)
 
 
@@ -29,7 +29,7 @@ def test_neighbours_and_precision_are_their_definition(ranked):
         far = ((embeddings[i] - embeddings) ** 2).sum(axis=1)
         order = [j for j in np.argsort(far, kind="stable") if j != i]
         np.testing.assert_array_equal(ranking.neighbors[i], order[:8])
-        hits = records.attributes[order[:3], 2] == records.attributes[i, 2]
+        hits = records.labels[order[:3], 2] == records.labels[i, 2]
         precision = sum(hits[: r + 1].mean() for r in range(3) if hits[r]) / 3
         assert ranking.average_precision[i] == pytest.approx(precision)
     assert 0.1 < ranking.average_precision.mean() < 0.9
@@ -42,7 +42,7 @@ def test_masked_records_are_not_shown(ranked):
     ranking = panels.rank_records(records, embeddings, where)
     assert where[ranking.neighbors].all()
     np.testing.assert_array_equal(ranking.queries, np.flatnonzero(where))
-    labels = records.attributes[where, 2]
+    labels = records.labels[where, 2]
     alone = (labels[:, None] == labels[None]).sum(axis=1) == 1
     assert alone.any()
     np.testing.assert_array_equal(np.isnan(ranking.average_precision), alone)
@@ -52,7 +52,7 @@ def test_masked_records_are_not_shown(ranked):
 
 def test_blocks_change_no_ranking(ranked, monkeypatch):
     records, embeddings, _ = ranked
-    records.attributes[:9, 2] = [0, 1, 1, 2, 2, 2, 2, 3, 3]  # Of many sizes.
+    records.labels[:9, 2] = [0, 1, 1, 2, 2, 2, 2, 3, 3]  # Of many sizes.
     whole = panels.rank_records(records, embeddings)
     monkeypatch.setattr(nearest, "_BLOCK_VALUES", 7 * (60 + 16 * 5))
     parts = panels.rank_records(records, embeddings)
@@ -81,9 +81,9 @@ def test_queries_are_spread_over_the_classes(ranked):
     choices = set()
     for seed in range(20):
         chosen = panels.choose_queries(records, ranking, 9, seed=seed)
-        attributes = records.attributes[ranking.queries[chosen]]
-        assert len(np.unique(attributes[:, 2])) == 9
-        np.testing.assert_array_equal(np.bincount(attributes[:, 0]), [3, 3, 3])
+        labels = records.labels[ranking.queries[chosen]]
+        assert len(np.unique(labels[:, 2])) == 9
+        np.testing.assert_array_equal(np.bincount(labels[:, 0]), [3, 3, 3])
         choices.add(tuple(chosen))
     assert len(choices) == 20
     assert len(panels.choose_queries(records, ranking, 1000)) == 60
@@ -95,7 +95,7 @@ def test_worst_queries_come_worst_first_one_of_each_class(ranked):
     precision = ranking.average_precision[worst]
     assert precision[0] == ranking.average_precision.min()
     assert np.all(np.diff(precision) >= 0)
-    assert len(np.unique(records.attributes[ranking.queries[worst], 2])) == 10
+    assert len(np.unique(records.labels[ranking.queries[worst], 2])) == 10
     equal = np.diff(precision) == 0
     assert equal.any()
     assert np.all(np.diff(ranking.distances[worst, 0])[equal] >= 0)

@@ -33,7 +33,7 @@ def _describe(records: records_lib.Records) -> str:
     """Returns one line: the split, its records, and its labels at each level."""
     counts = [
         f"{len(np.unique(column)):,} {name}"
-        for column, name in zip(records.attributes.T, records.level_names, strict=True)
+        for column, name in zip(records.labels.T, records.level_names, strict=True)
     ]
     return f"{records.name}: {len(records):,} images; {' > '.join(counts)}"
 

@@ -7,8 +7,9 @@ import pathlib
 from absl import logging
 import numpy as np
 
-from deeprank_jax.data import labels, splits
+from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data import records as records_lib
+from deeprank_jax.data import splits
 
 
 def create_records(
@@ -28,17 +29,17 @@ def create_records(
     Raises:
       DataError: there are too few files to split.
     """
-    attributes, firsts = labels.encode_labels(columns)
+    labels, firsts = labels_lib.encode_labels(columns)
     columns = [np.array([printable(name) for name in column]) for column in columns]
     pool = records_lib.Records(
         name=name,
-        attributes=attributes,
+        labels=labels,
         level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
-        label_names=labels.name_labels(columns, firsts),
+        label_names=labels_lib.name_labels(columns, firsts),
         read=lambda index: (root / paths[index]).read_bytes(),
         describe=lambda index: printable(paths[index]),
     )
-    class_names = labels.join_paths(columns, firsts[-1])
+    class_names = labels_lib.join_paths(columns, firsts[-1])
     _warn_of_single_images(pool, class_names)
     return splits.split_by_class_hash(pool, class_names)
 
@@ -55,7 +56,7 @@ def printable(path: str | os.PathLike[str]) -> str:
 def _warn_of_single_images(
     pool: records_lib.Records, class_names: Sequence[str]
 ) -> None:
-    single = np.flatnonzero(np.bincount(pool.attributes[:, -1]) == 1)
+    single = np.flatnonzero(np.bincount(pool.labels[:, -1]) == 1)
     if len(single):
         logging.warning(
             "%s: %s of %s classes have a single image, e.g. %s; it has no positive of "

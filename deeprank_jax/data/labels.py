@@ -19,11 +19,11 @@ def encode_labels(
         the labels within their parent.
 
     Returns:
-      The attributes `[N, L]` int32, and for each level the index of the first record
+      The labels `[N, L]` int32, and for each level the index of the first record
       of every label.
     """
     num_records = len(columns[0])
-    attributes = np.empty((num_records, len(columns)), np.int32)
+    labels = np.empty((num_records, len(columns)), np.int32)
     parents, firsts = np.zeros(num_records, np.int64), []
     for level, column in enumerate(columns):
         values, codes = np.unique(column, return_inverse=True)
@@ -32,9 +32,9 @@ def encode_labels(
             return_index=True,
             return_inverse=True,
         )
-        attributes[:, level] = parents
+        labels[:, level] = parents
         firsts.append(first)
-    return attributes, tuple(firsts)
+    return labels, tuple(firsts)
 
 
 def name_labels(

@@ -61,7 +61,7 @@ def split_by_class_hash(
     everything = np.full(len(pool), "train", _SPLIT_DTYPE)
     labels = _choose_labels(pool, everything == "train", SPLITS)
     splits_of_classes = np.array([class_split(name) for name in class_names])
-    assignment = splits_of_classes[pool.attributes[:, -1]]
+    assignment = splits_of_classes[pool.labels[:, -1]]
     num_paired = {split: _num_paired(labels[assignment == split]) for split in SPLITS}
     if min(num_paired["train"], num_paired["test"]) >= _NUM_CLASSES:
         validated = _with_validation(pool, labels, assignment)
@@ -109,7 +109,7 @@ def split_first_half(
     splits_of_classes = np.where(
         in_test, "test", np.where(held_out, "validation", "train")
     )
-    assignment = splits_of_classes[pool.attributes[:, -1]]
+    assignment = splits_of_classes[pool.labels[:, -1]]
     return _validate(pool, assignment)
 
 
@@ -142,7 +142,7 @@ def split_as_given(
     given = np.where(np.isin(given, SPLITS), given, "").astype(_SPLIT_DTYPE)
     if np.any(given == "validation"):
         return _select_splits(pool, given)
-    held_out = _held_out(class_names)[pool.attributes[:, -1]] & (given == "train")
+    held_out = _held_out(class_names)[pool.labels[:, -1]] & (given == "train")
     return _validate(pool, np.where(held_out, "validation", given))
 
 
@@ -166,16 +166,16 @@ def _choose_labels(
       names: the splits to make of them.
 
     Returns:
-      `[N]` ints, a column of the pool's attributes.
+      `[N]` ints, a column of the pool's labels.
 
     Raises:
       DataError: there is no such level.
     """
-    for labels in pool.attributes.T[::-1]:
+    for labels in pool.labels.T[::-1]:
         shares = np.minimum(np.bincount(labels[among]) // _NUM_IMAGES, len(names))
         if shares.sum() >= _NUM_CLASSES * len(names):
             return labels
-    num_classes = len(np.unique(pool.attributes[among, -1]))
+    num_classes = len(np.unique(pool.labels[among, -1]))
     raise errors.DataError(
         f"{pool.name}: {np.sum(among):,} images of {num_classes:,} classes are too "
         f"few: {', '.join(names[:-1])} and {names[-1]} each need two classes with two "
@@ -302,7 +302,7 @@ def _select_splits(
     pool: records_lib.Records, assignment: np.ndarray
 ) -> dict[str, records_lib.Records]:
     """Returns each split, its name saying so where it shares classes with training."""
-    labels = pool.attributes[:, -1]
+    labels = pool.labels[:, -1]
     trained = np.unique(labels[assignment == "train"])
     selected = {}
     for split in SPLITS:
@@ -328,14 +328,14 @@ def select(
       indices: `[M]` ints into `pool`.
       name: the name of what is returned.
     """
-    attributes = pool.attributes[indices]
     return records_lib.Records(
         name=name,
-        attributes=attributes,
+        labels=pool.labels[indices],
         level_names=pool.level_names,
         label_names=pool.label_names,
         read=_through(pool.read, indices),
         describe=_through(pool.describe, indices),
+        columns={key: column[indices] for key, column in pool.columns.items()},
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from deeprank_jax.data import errors, labels, splits
+from deeprank_jax.data import errors, splits
+from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data import records as records_lib
 from deeprank_jax.data.builders import emoji
 
@@ -175,7 +176,7 @@ def _create_pool(
 ) -> tuple[records_lib.Records, tuple[str, ...]]:
     """Returns the records of all splits in turn, and the names that splits hash."""
     columns = [np.array(values[level]) for level in levels]
-    attributes, firsts = labels.encode_labels(columns)
+    labels, firsts = labels_lib.encode_labels(columns)
     names = [_to_names(features[k], c) for k, c in zip(levels, columns, strict=True)]
     split_names = list(sources)
     ends = np.cumsum([len(source) for source in sources.values()])
@@ -197,10 +198,10 @@ def _create_pool(
         split, position = locate(index)
         return f"{name}/{split}[{position}]"
 
-    label_names = labels.name_labels(names, firsts)
+    label_names = labels_lib.name_labels(names, firsts)
     pool = records_lib.Records(
         name=name,
-        attributes=attributes,
+        labels=labels,
         level_names=tuple(levels),
         label_names=label_names,
         read=read,
@@ -213,7 +214,7 @@ def _rename_classes(
     pool: records_lib.Records, names: Sequence[int | str]
 ) -> records_lib.Records:
     """Returns the records with each finest label named as its first record is."""
-    _, first = np.unique(pool.attributes[:, -1], return_index=True)
+    _, first = np.unique(pool.labels[:, -1], return_index=True)
     classes = tuple(str(names[index]) for index in first)
     return dataclasses.replace(pool, label_names=(*pool.label_names[:-1], classes))
 

@@ -21,18 +21,20 @@ class Retrieval:
 
     def __init__(
         self,
-        attributes: np.ndarray,
+        labels: np.ndarray,
         relevance: Relevance,
         *,
+        attributes: np.ndarray | None = None,
         ks: Sequence[int] = (1, 5, 10),
     ):
         """Creates the evaluator.
 
         Args:
-          attributes: `[N, L]` ints, labels from coarse to fine; two records are of one
-            class if their last label is the same.
+          labels: `[N, L]` ints, from coarse to fine; two records are of one class if
+            their last label is the same.
           relevance: the gains of nDCG, e.g. `Hierarchy(gains)`; gains are linear, so
             a gain of 1 is worth ten gains of 0.1 at the same rank.
+          attributes: `[N, A]`, what the relevance compares; None for the labels.
           ks: the cut-offs, each at least 1. A cut-off larger than the number of other
             records takes them all.
 
@@ -41,7 +43,8 @@ class Retrieval:
         """
         if not ks or min(ks) < 1:
             raise ValueError(f"ks must be cut-offs of at least 1, got {tuple(ks)}.")
-        self._attributes = np.asarray(attributes)
+        self._labels = np.asarray(labels)
+        self._attributes = self._labels if attributes is None else attributes
         self._relevance = relevance
         self._ks = tuple(sorted(ks))
 
@@ -66,15 +69,18 @@ class Retrieval:
         Raises:
           ValueError: there is not one row for each record, or one is not finite.
         """
-        if len(embeddings) != len(self._attributes):
+        if len(embeddings) != len(self._labels):
             raise ValueError(
-                f"{len(embeddings)} embeddings for {len(self._attributes)} records: "
+                f"{len(embeddings)} embeddings for {len(self._labels)} records: "
                 "give one row for each record, and leave bad ones out by `where`."
             )
         chosen = slice(None) if where is None else np.asarray(where, bool)
         embeddings, attributes = embeddings[chosen], self._attributes[chosen]
-        num_relevant = _class_sizes(attributes[:, -1]) - 1
-        recalled, precision, dcg = self._measure(embeddings, attributes, num_relevant)
+        classes = self._labels[chosen, -1]
+        num_relevant = _class_sizes(classes) - 1
+        recalled, precision, dcg = self._measure(
+            embeddings, classes, attributes, num_relevant
+        )
         counted = num_relevant > 0
         for k, values in zip(self._ks, recalled, strict=True):
             yield f"recall@{k}", _mean(values, counted)
@@ -86,7 +92,11 @@ class Retrieval:
         yield "num_queries", float(counted.sum())
 
     def _measure(
-        self, embeddings: np.ndarray, attributes: np.ndarray, num_relevant: np.ndarray
+        self,
+        embeddings: np.ndarray,
+        classes: np.ndarray,
+        attributes: np.ndarray,
+        num_relevant: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Measures every query, a block of them at a time.
 
@@ -95,7 +105,7 @@ class Retrieval:
           nearest; `[N]` average precision at R; for each cut-off `[K, N]` the
           discounted gain.
         """
-        size = len(attributes)
+        size = len(classes)
         recalled = np.zeros((len(self._ks), size), bool)
         precision, dcg = np.zeros(size), np.zeros((len(self._ks), size))
         max_k = min(self._ks[-1], max(size - 1, 0))
@@ -104,7 +114,7 @@ class Retrieval:
             return recalled, precision, dcg
         blocks = neighbor_blocks(embeddings, embeddings, depth, exclude_self=True)
         for rows, _, neighbors in blocks:
-            hits = attributes[neighbors, -1] == attributes[rows, None, -1]
+            hits = classes[neighbors] == classes[rows, None]
             precision[rows] = average_precision(hits, num_relevant[rows])
             gains = self._relevance.pairwise(
                 attributes[rows, None], attributes[neighbors[:, :max_k]]

@@ -25,7 +25,7 @@ class Triplets:
 
     def __init__(
         self,
-        attributes: np.ndarray,
+        labels: np.ndarray,
         triplets: np.ndarray,
         *,
         category_level: int | None = 0,
@@ -34,7 +34,7 @@ class Triplets:
         """Creates the evaluator.
 
         Args:
-          attributes: `[N, L]` ints, labels from coarse to fine.
+          labels: `[N, L]` ints, from coarse to fine.
           triplets: `[T, 3]` ints, indices of records.
           category_level: the level whose labels are the categories: an anchor's
             candidates are the other records of its category, and a negative is
@@ -45,20 +45,20 @@ class Triplets:
           ValueError: `k` is less than 1, or the triplets have another shape or name
             records that do not exist.
         """
-        attributes, triplets = np.asarray(attributes), np.asarray(triplets)
+        labels, triplets = np.asarray(labels), np.asarray(triplets)
         if triplets.ndim != 2 or triplets.shape[1] != 3:
             raise ValueError(f"triplets must be [T, 3], got {triplets.shape}.")
-        if np.any((triplets < 0) | (triplets >= len(attributes))):
+        if np.any((triplets < 0) | (triplets >= len(labels))):
             raise ValueError(
                 f"triplets name records {triplets.min()} to {triplets.max()}, there "
-                f"are {len(attributes)}: they were drawn from another split."
+                f"are {len(labels)}: they were drawn from another split."
             )
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")
         self._categories = (
-            np.zeros(len(attributes), int)
+            np.zeros(len(labels), int)
             if category_level is None
-            else attributes[:, category_level]
+            else labels[:, category_level]
         )
         # Neighbouring triplets share an anchor, whose distances are measured once.
         self._triplets = triplets[np.argsort(triplets[:, 0], kind="stable")]

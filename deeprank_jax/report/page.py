@@ -161,7 +161,7 @@ def _find_grades(inputs: ReportInputs, rows: Sequence[panels.Row]) -> panels.Gra
     """Finds grades that serve every picture of the page."""
     relevance, depth = panels.pairs_of_rows(inputs.records, rows)
     if inputs.drawn is not None:
-        labels = inputs.drawn.records.attributes[inputs.drawn.indices]
+        labels = inputs.drawn.records.labels[inputs.drawn.indices]
         drawn_depth = panels.shared_depth(labels[:, :1], labels[:, 1:])
         relevance = np.append(relevance, inputs.drawn.relevance)
         depth = np.append(depth, drawn_depth)
@@ -224,7 +224,7 @@ class _Shower:
 
 def describe(records: Records, index: int) -> str:
     """Returns a record's finest label, its coarser ones, and where it is from."""
-    levels = range(records.attributes.shape[1])
+    levels = range(records.labels.shape[1])
     labels = [records.label_name(index, level) for level in reversed(levels)]
     return f"{' · '.join(labels)}\n{records.describe(index)}"
 

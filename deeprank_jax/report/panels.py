@@ -87,7 +87,7 @@ def rank_records(
       The ranking, with no neighbours if fewer than two records take part.
     """
     chosen = np.arange(len(records)) if where is None else np.flatnonzero(where)
-    labels = records.attributes[chosen, -1]
+    labels = records.labels[chosen, -1]
     _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
     num_relevant = counts[label] - 1
     depth = min(max(num_neighbors, num_relevant.max(initial=0)), len(chosen) - 1)
@@ -125,13 +125,13 @@ def choose_queries(
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(np.flatnonzero(~np.isnan(ranking.average_precision)))
-    attributes = records.attributes[ranking.queries[rows]]
-    turn = _occurrence(attributes[:, -1])
+    labels = records.labels[ranking.queries[rows]]
+    turn = _occurrence(labels[:, -1])
     # Rows are counted within their coarse class only after repeats are put last.
     order = np.argsort(turn, kind="stable")
-    rows, attributes, turn = rows[order], attributes[order], turn[order]
-    round_ = _occurrence(attributes[:, 0])
-    return rows[np.lexsort((attributes[:, 0], round_, turn > 0))][:num_queries]
+    rows, labels, turn = rows[order], labels[order], turn[order]
+    round_ = _occurrence(labels[:, 0])
+    return rows[np.lexsort((labels[:, 0], round_, turn > 0))][:num_queries]
 
 
 def worst_queries(records: Records, ranking: Ranking, num_queries: int) -> np.ndarray:
@@ -146,7 +146,7 @@ def worst_queries(records: Records, ranking: Ranking, num_queries: int) -> np.nd
     rows = np.flatnonzero(~np.isnan(ranking.average_precision))
     nearest = ranking.distances[rows].min(axis=1, initial=np.inf)
     rows = rows[np.lexsort((nearest, ranking.average_precision[rows]))]
-    labels = records.attributes[ranking.queries[rows], -1]
+    labels = records.labels[ranking.queries[rows], -1]
     return rows[_occurrence(labels) == 0][:num_queries]
 
 
@@ -173,7 +173,7 @@ def create_rows(
 
 
 def shared_depth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns how many levels, from the coarsest, attributes `[..., L]` share."""
+    """Returns how many levels, from the coarsest, labels `[..., L]` share."""
     return np.cumprod(a == b, axis=-1).sum(axis=-1)
 
 
@@ -214,10 +214,9 @@ def pairs_of_rows(
     records: Records, rows: Sequence[Row]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the relevance `[P]` and `shared_depth` `[P]` of all pairs in a panel."""
-    attributes = records.attributes
+    labels = records.labels
     depth = [
-        shared_depth(attributes[row.query][None], attributes[row.neighbors])
-        for row in rows
+        shared_depth(labels[row.query][None], labels[row.neighbors]) for row in rows
     ]
     relevance = [row.relevance for row in rows]
     return np.concatenate([[], *relevance]), np.concatenate([np.zeros(0, int), *depth])

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def level_shares(
-    attributes: np.ndarray, level_names: Sequence[str]
-) -> dict[str, float]:
+def level_shares(labels: np.ndarray, level_names: Sequence[str]) -> dict[str, float]:
     """Returns the share of positives and negatives by the deepest level shared.
 
     Args:
-      attributes: `[B, 3, L]` ints, anchor, positive and negative on axis 1; sharing a
+      labels: `[B, 3, L]` ints, anchor, positive and negative on axis 1; sharing a
         level means sharing all coarser ones.
       level_names: the `L` levels, from coarse to fine.
 
@@ -22,13 +20,12 @@ def level_shares(
     Raises:
       ValueError: there is not one name for each level.
     """
-    if len(level_names) != attributes.shape[-1]:
+    if len(level_names) != labels.shape[-1]:
         raise ValueError(
-            f"There are {attributes.shape[-1]} levels, but the names "
-            f"{tuple(level_names)}."
+            f"There are {labels.shape[-1]} levels, but the names {tuple(level_names)}."
         )
     names = ("none", *level_names)
-    depth = np.sum(attributes[:, :1] == attributes[:, 1:], axis=-1)
+    depth = np.sum(labels[:, :1] == labels[:, 1:], axis=-1)
     shares = {}
     for column, side in enumerate(("positives", "negatives")):
         counts = np.bincount(depth[:, column], minlength=len(names))
