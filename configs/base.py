@@ -31,8 +31,13 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     config.relevance = ml_collections.ConfigDict()
-    config.relevance.name = "same_class"  # Or "hierarchy".
-    config.relevance.levels = ()  # Hierarchy only: a relevance per level.
+    # Or "hierarchy", "attributes", "embedding", "golden", "table" or one of your own.
+    config.relevance.name = "same_class"
+    config.relevance.levels = ()  # "hierarchy": a relevance per level.
+    config.relevance.weights = ml_collections.ConfigDict()  # "attributes": by name.
+    config.relevance.file = ""  # "embedding", "golden", "table": where they are.
+    config.relevance.kernel = ""  # "embedding": "exponential", "linear" or "cosine".
+    config.relevance.scale = 0.0  # "embedding": the squared distance that counts.
 
     config.sampler = ml_collections.ConfigDict()
     # The attribute that is the paper's category; -1 is the class itself, None puts all

@@ -24,7 +24,7 @@ from deeprank_jax.data import create_records
 from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
-from deeprank_jax.relevance import Relevance, create_relevance
+from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling.sampler import TripletSampler
 from deeprank_jax.sampling.stream import TripletStream
 
@@ -139,6 +139,7 @@ def create_experiment(
     graphdef, tx, state = create_network(config)
     records = create_records(config.data)
     config_lib.check_levels(config, records["train"].level_names)
+    records = attach(relevance, records)
     bad_images = BadImages(
         workdir / "bad_images.csv",
         sum(len(split) for split in records.values()),
@@ -168,8 +169,8 @@ def create_experiment(
 
 def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
     """Returns the relevance that drives sampler, step and metrics."""
-    options = {"levels": config.relevance.levels} if config.relevance.levels else {}
-    return create_relevance(config.relevance.name, **options)
+    options = {name: x for name, x in config.relevance.to_dict().items() if x}
+    return create_relevance(**options, category_level=config.sampler.category_level)
 
 
 def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:

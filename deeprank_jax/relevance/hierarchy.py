@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from deeprank_jax.relevance.base import LabelRelevance
 
-class Hierarchy:
+
+class Hierarchy(LabelRelevance):
     """A relevance for each level; records that share no level have relevance 0.
 
     Attributes must be those of `Records`: sharing the label of a level means sharing
@@ -42,6 +44,15 @@ class Hierarchy:
         xp = a.__array_namespace__()
         depth = xp.sum(xp.astype(a == b, xp.int32), axis=-1)
         return xp.take(xp.asarray((0.0, *self.levels)), depth, axis=0)
+
+    def of_depth(self, num_levels: int) -> tuple[float, ...]:
+        """Returns 0 and the levels.
+
+        Raises:
+          ValueError: there is not one attribute for each level.
+        """
+        self._check(num_levels)
+        return (0.0, *self.levels)
 
     def total(self, attributes: np.ndarray) -> np.ndarray:
         """Returns `[N]` float64, in closed form from the counts of each label.

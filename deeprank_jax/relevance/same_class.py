@@ -5,14 +5,20 @@ from typing import Any
 
 import numpy as np
 
+from deeprank_jax.relevance.base import LabelRelevance
+
 
 @dataclasses.dataclass(frozen=True)
-class SameClass:
+class SameClass(LabelRelevance):
     """Two records are similar if their finest labels are the same."""
 
     def pairwise(self, a: Any, b: Any) -> Any:
         """Returns 1.0 where the last attribute agrees: `[..., A]`, `[..., A]`."""
         return (a[..., -1] == b[..., -1]) * 1.0
+
+    def of_depth(self, num_levels: int) -> tuple[float, ...]:
+        """Returns 1 for records that share all levels, else 0."""
+        return (0.0,) * num_levels + (1.0,)
 
     def total(self, attributes: np.ndarray) -> np.ndarray:
         """Returns `[N]` float64: how many others share each record's class."""
