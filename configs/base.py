@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.levels = ()  # TFDS only: its label features, from coarse to fine.
     config.data.image_feature = "image"  # TFDS only.
     config.data.name_feature = ""  # TFDS only: what a person calls the finest label.
+    config.data.columns = ()  # TFDS only: further label features, for "attributes".
     config.data.split_by = "dataset"  # TFDS only: or "class_hash" or "first_half".
     config.data.image_size = 64
     config.data.fit = "crop"  # Or "pad" or "stretch".
@@ -34,12 +35,20 @@ def get_config() -> ml_collections.ConfigDict:
     # Or "hierarchy", "attributes", "embedding", "golden", "table" or one of your own.
     config.relevance.name = "same_class"
     config.relevance.levels = ()  # "hierarchy": a relevance per level.
-    config.relevance.weights = ml_collections.ConfigDict()  # "attributes": by name.
-    config.relevance.file = ""  # "embedding", "golden", "table": where they are.
-    config.relevance.kernel = ""  # "embedding": "exponential", "linear" or "cosine".
-    config.relevance.scale = 0.0  # "embedding": the squared distance that counts.
+    # "attributes": by the names of levels and further columns.
+    config.relevance.weights = ml_collections.ConfigDict()
+    # "embedding": .parquet, .npz or .npy, {split} standing for the split; "golden":
+    # what tools.golden_feature writes; "table": .csv or .parquet of pairs.
+    config.relevance.file = ""
+    # "embedding": "exponential" (if empty), "linear" or "cosine".
+    config.relevance.kernel = ""
+    # "embedding", not cosine: the squared distance that counts; 0 for 1.
+    config.relevance.scale = 0.0
 
     config.sampler = ml_collections.ConfigDict()
+    config.sampler.name = "reservoir"  # Or "file", triplets drawn beforehand.
+    config.sampler.file = ""  # "file" only: as tools.make_triplets writes it.
+    config.sampler.mode = "importance"  # Or "uniform", the paper's baseline.
     # The attribute that is the paper's category; -1 is the class itself, None puts all
     # records into one.
     config.sampler.category_level = ml_collections.config_dict.placeholder(int)

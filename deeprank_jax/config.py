@@ -17,6 +17,21 @@ _FREE = (
 # What may change while a run goes on, e.g. after it diverged.
 _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
 
+# What each kind of relevance needs, and what else it takes.
+_RELEVANCE_OPTIONS = {
+    "same_class": ((), ()),
+    "hierarchy": (("levels",), ()),
+    "attributes": (("weights",), ()),
+    "embedding": (("file",), ("kernel", "scale")),
+    "golden": (("file",), ()),
+    "table": (("file",), ()),
+}
+_NEEDED = {
+    "levels": "a relevance for each level, from coarse to fine",
+    "weights": "a weight for each label that counts, by its name",
+    "file": "the path of a file",
+}
+
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Checks what would otherwise fail late or in other words.
@@ -33,13 +48,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in counts:
         if flat[key] < 1:
             raise ValueError(f"config.{key} must be at least 1, got {flat[key]}.")
-    kind, levels = config.relevance.name, tuple(config.relevance.levels)
-    if (kind == "hierarchy") != bool(levels):
-        raise ValueError(
-            f"config.relevance.levels={levels} does not go with "
-            f"config.relevance.name={kind!r}: a hierarchy needs a relevance for each "
-            "level, from coarse to fine, and the other kinds none."
-        )
+    _check_relevance(config.relevance.to_dict())
+    _check_sampler(config.sampler)
     ks, best = config.evaluation.retrieval.ks, config.evaluation.best_metric
     known = [
         "retrieval/map@r",
@@ -52,6 +62,48 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"config.evaluation.best_metric={best!r} is not measured; choose one of "
             f"{', '.join(known)}."
+        )
+
+
+def _check_relevance(options: Mapping[str, Any]) -> None:
+    """Checks that the options are those of the kind, and what it needs is given."""
+    kind = options["name"]
+    if kind not in _RELEVANCE_OPTIONS:  # One of the user's own.
+        return
+    needed, optional = _RELEVANCE_OPTIONS[kind]
+    given = {key: value for key, value in options.items() if key != "name" and value}
+    for key in needed:
+        if key not in given:
+            raise ValueError(
+                f"config.relevance.name={kind!r} needs config.relevance.{key}: "
+                f"{_NEEDED[key]}."
+            )
+    for key, value in given.items():
+        if key not in (*needed, *optional):
+            takes = " and ".join((*needed, *optional)) or "no options"
+            raise ValueError(
+                f"config.relevance.{key}={value} does not go with "
+                f"config.relevance.name={kind!r}, which takes {takes}."
+            )
+    if given.get("kernel") == "cosine" and "scale" in given:
+        raise ValueError(
+            f"config.relevance.scale={given['scale']} does not go with "
+            'config.relevance.kernel="cosine", which has no scale.'
+        )
+
+
+def _check_sampler(options: ml_collections.ConfigDict) -> None:
+    """Checks that there is such a sampler, and that it has its file."""
+    if options.name not in ("reservoir", "file"):
+        raise ValueError(
+            f"config.sampler.name={options.name!r} is no sampler; choose 'reservoir' "
+            "or 'file'."
+        )
+    if (options.name == "file") != bool(options.file):
+        raise ValueError(
+            f"config.sampler.file={options.file!r} does not go with "
+            f"config.sampler.name={options.name!r}: 'file' needs one, as "
+            "tools.make_triplets writes it, and 'reservoir' draws its own triplets."
         )
 
 
@@ -75,6 +127,14 @@ def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> Non
                 f"{len(names)} levels ({', '.join(names)}): give one for each, from "
                 "coarse to fine."
             )
+
+
+def cache_dir(config: ml_collections.ConfigDict) -> pathlib.Path | None:
+    """Returns the folder beside the dataset that keeps what took long to compute."""
+    if not config.data.dir:
+        return None
+    path = pathlib.Path(config.data.dir).expanduser()
+    return (path if path.is_dir() else path.parent) / ".deeprank_cache"
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -13,12 +13,17 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import evaluators
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
 from deeprank_jax.relevance import Relevance, create_relevance
-from deeprank_jax.sampling import NoTripletError, sample_evaluation_triplets
+from deeprank_jax.sampling import (
+    NoTripletError,
+    create_candidates,
+    sample_evaluation_triplets,
+)
 
 # {evaluator: {metric: value}}
 Values = dict[str, dict[str, float]]
@@ -62,7 +67,7 @@ class SplitEvaluation:
                 **config.evaluation.retrieval,
             )
         }
-        triplets = _evaluation_triplets(
+        triplets = evaluation_triplets(
             config, records, relevance, workdir / "triplets" / f"{name}.csv"
         )
         if triplets is not None:
@@ -160,7 +165,7 @@ def flatten(values: Values) -> dict[str, float]:
     }
 
 
-def _evaluation_triplets(
+def evaluation_triplets(
     config: ml_collections.ConfigDict,
     records: Records,
     relevance: Relevance,
@@ -170,17 +175,25 @@ def _evaluation_triplets(
     options = {
         "num": config.evaluation.triplets.num,
         "seed": config.seed,
-        "category_level": config.sampler.category_level,
+        "mode": "importance",
         "positive_cap": config.sampler.positive_cap,
         "min_relevance_gap": config.sampler.min_relevance_gap,
         "out_of_class": config.evaluation.triplets.out_of_class,
     }
-    drawn = " ".join(f"{name}={value}" for name, value in options.items())
+    level = config.sampler.category_level
+    cache = config_lib.cache_dir(config)
+    candidates = create_candidates(records, relevance, level, cache=cache)
+    described = {
+        **options,
+        "category_level": level,
+        "sum_of_totals": candidates.sum_of_totals,
+    }
+    drawn = " ".join(f"{name}={value}" for name, value in described.items())
     drawn += f" relevance={config.relevance.to_json_best_effort(sort_keys=True)}"
     if path.exists():
         return evaluators.load_triplets(path, records.fingerprint, drawn)
     try:
-        triplets = sample_evaluation_triplets(records.labels, relevance, **options)
+        triplets = sample_evaluation_triplets(candidates, relevance, **options)
     except NoTripletError as error:
         logging.warning(
             "%s: evaluated without triplets, because there are none. %s",

@@ -1,13 +1,15 @@
 """Everything a run is made of, created from its config: data, sampler, state, steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
 import pathlib
 from typing import Any, Self
 
+from absl import logging
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -25,11 +27,14 @@ from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import Relevance, attach, create_relevance
-from deeprank_jax.sampling.sampler import TripletSampler
-from deeprank_jax.sampling.stream import TripletStream
-
-# What a checkpoint says of the sampler; another number is another law of draws.
-SAMPLER_VERSION = 1
+from deeprank_jax.sampling import (
+    TripletSampler,
+    TripletStream,
+    create_candidates,
+    triplet_file,
+)
+from deeprank_jax.sampling.stream import Sampler
+from deeprank_jax.sampling.triplet_list import FileTriplets
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,7 +59,7 @@ class Experiment:
     records: dict[str, Records]
     readers: dict[str, ImageReader]
     relevance: Relevance
-    sampler: TripletSampler
+    sampler: Sampler
     state: train_step.TrainState
     train_step: Callable[..., Any]
     embed: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
@@ -77,7 +82,7 @@ class Experiment:
         config = self.config
         return TripletStream(
             self.sampler,
-            config.batch_size,
+            config.batch_size // jax.process_count(),
             self.readers["train"].load,
             functools.partial(augment_triplets, **config.data.augment),
             first_step=first_step,
@@ -86,14 +91,9 @@ class Experiment:
         )
 
     def run_state(self, step: int) -> dict[str, Any]:
-        """Returns what a run needs, beside the train state, to go on after `step`.
-
-        Draws are a function of seed, step and records, so the sampler has no more
-        state than these.
-        """
+        """Returns what a run needs, beside the train state, to go on after `step`."""
         return {
-            "sampler_version": SAMPLER_VERSION,
-            "step": step,
+            "sampler": self.sampler.state(step),
             "records": self.records["train"].fingerprint,
             "config": config_lib.flatten_config(self.config),
         }
@@ -108,19 +108,19 @@ class Experiment:
         state, found = self.checkpoints.restore(self.state, step)
         where = self.checkpoints.directory / str(step)
         wanted = self.run_state(step)
-        for name in ("sampler_version", "records"):
-            if found[name] != wanted[name]:
-                raise checkpoints.CheckpointError(
-                    f"{where} was made with {name} {found[name]}, now it is "
-                    f"{wanted[name]}: the triplets would not be those of the run. Give "
-                    "another --workdir, or the data the run began with."
-                )
+        if found["records"] != wanted["records"]:
+            raise checkpoints.CheckpointError(
+                f"{where} was made with records {found['records']}, now they are "
+                f"{wanted['records']}: the triplets would not be those of the run. "
+                "Give another --workdir, or the data the run began with."
+            )
         config_lib.check_same_run(
             found["config"],
             wanted["config"],
             where,
             ended=step >= self.config.num_steps,
         )
+        _check_sampler(found.get("sampler", {}), wanted["sampler"], where)
         self.state = state
 
 
@@ -140,6 +140,7 @@ def create_experiment(
     records = create_records(config.data)
     config_lib.check_levels(config, records["train"].level_names)
     records = attach(relevance, records)
+    check_compiles(config, relevance, records["train"].attributes)
     bad_images = BadImages(
         workdir / "bad_images.csv",
         sum(len(split) for split in records.values()),
@@ -155,8 +156,11 @@ def create_experiment(
             for name, split in records.items()
         },
         relevance=relevance,
-        sampler=TripletSampler(
-            records["train"].attributes, relevance, seed=config.seed, **config.sampler
+        sampler=create_sampler(
+            config,
+            records["train"],
+            relevance,
+            [part for split, part in records.items() if split != "train"],
         ),
         state=parallel.replicate(state),
         train_step=parallel.pmap_step(step),
@@ -171,6 +175,84 @@ def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
     """Returns the relevance that drives sampler, step and metrics."""
     options = {name: x for name, x in config.relevance.to_dict().items() if x}
     return create_relevance(**options, category_level=config.sampler.category_level)
+
+
+def create_sampler(
+    config: ml_collections.ConfigDict,
+    records: Records,
+    relevance: Relevance,
+    others: Sequence[Records] = (),
+) -> Sampler:
+    """Returns what gives this process's triplets of a split.
+
+    Args:
+      config: the whole configuration.
+      records: of the split, with their attributes.
+      relevance: of the run.
+      others: the other splits, whose triplets a file may hold, too.
+
+    Raises:
+      NoTripletError: the records hold no triplet.
+      ValueError: an option is out of its range, or a triplet file cannot be used.
+    """
+    options = config.sampler.to_dict()
+    name, file = options.pop("name"), options.pop("file")
+    level = options.pop("category_level")
+    process = {
+        "seed": config.seed,
+        "shard": jax.process_index(),
+        "num_shards": jax.process_count(),
+    }
+    if name == "file":
+        read = triplet_file.read_triplets(
+            file, records, others=others, root=config.data.dir
+        )
+        if read.num_left_out:
+            logging.info(
+                "%s: %s triplets hold an image that is not of %s, and are left out.",
+                file,
+                f"{read.num_left_out:,}",
+                records.name,
+            )
+        return FileTriplets(read, records, relevance, category_level=level, **process)
+    candidates = create_candidates(
+        records, relevance, level, cache=config_lib.cache_dir(config)
+    )
+    if candidates.num_without_positive:
+        logging.info(
+            "%s: %s of %s records are relevant to no other of their category; they "
+            "are drawn as negatives only.",
+            records.name,
+            f"{candidates.num_without_positive:,}",
+            f"{len(candidates):,}",
+        )
+    return TripletSampler(candidates, relevance, **options, **process)
+
+
+def _check_sampler(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path
+) -> None:
+    """Checks that the draws go on as they began.
+
+    Raises:
+      CheckpointError: they would be others.
+    """
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) == wanted.get(name):
+            continue
+        if name == "num_shards":
+            logging.warning(
+                "Going on with %s processes instead of %s: from here on passes are "
+                "dealt to the new number.",
+                wanted[name],
+                found.get(name),
+            )
+            continue
+        raise checkpoints.CheckpointError(
+            f"{where} was made with the sampler's {name} {found.get(name)}, now it is "
+            f"{wanted.get(name)}: the triplets would not be those of the run. Give "
+            "another --workdir, or the version and data the run began with."
+        )
 
 
 def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
@@ -189,6 +271,26 @@ def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
     tx = optimizers.create_optimizer(config.optimizer, schedule)
     graphdef, state = train_step.create_train_state(model, tx)
     return graphdef, tx, state
+
+
+def check_compiles(
+    config: ml_collections.ConfigDict, relevance: Relevance, attributes: np.ndarray
+) -> None:
+    """Checks that a relevance can be a part of the step, if the loss asks it.
+
+    Raises:
+      ValueError: it cannot, as one of the user's own that calls NumPy.
+    """
+    sides = jnp.zeros((2, 3, attributes.shape[1]), _for_devices(attributes).dtype)
+    try:
+        jax.eval_shape(make_run_loss(config, relevance), jnp.zeros((2, 3, 4)), sides)
+    except (TypeError, AttributeError, jax.errors.JAXTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"config.relevance.name={config.relevance.name!r} cannot be compiled "
+            f"({reason}): write it with the functions of `a.__array_namespace__()`, "
+            'or set config.loss.negatives="sampled" and config.loss.symmetric=False.'
+        ) from error
 
 
 def make_run_loss(

@@ -36,10 +36,11 @@ class TrainingMonitor:
 
         Args:
           metrics: means of `loss`, `active_share`, `mean_distance`, `effective_rank`
-            and `sampler/repeated`, the triplets of a batch that repeat another.
+            and `sampler_failures/repeated`, the triplets of a batch that repeat
+            another.
         """
         at_margin = abs(metrics["loss"] - self._margin) < 0.02 * self._margin
-        repeated = metrics.get("sampler/repeated", 0.0) / self._batch_size
+        repeated = metrics.get("sampler_failures/repeated", 0.0) / self._batch_size
         symptoms = {
             "Training has collapsed: all embeddings lie within a mean squared "
             f"distance of {COLLAPSED_DISTANCE} of each other. {ADVICE}": (

@@ -220,7 +220,7 @@ class _TrainingLog:
                 **measured,
                 "skipped": float(in_a_row > 0),
                 **level_shares(records.labels[indices], records.level_names),
-                **{f"sampler/{k}": v for k, v in batch.triplets.counts.items()},
+                **batch.triplets.watched(),
             }
         )
         self._timed += 1

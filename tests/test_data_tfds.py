@@ -17,12 +17,13 @@ from deeprank_jax.data.builders import emoji
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def config(name, directory, levels, split_by="dataset", name_feature=""):
+def config(name, directory, levels, split_by="dataset", name_feature="", columns=()):
     return ml_collections.ConfigDict(
         {
             "name": name,
             "dir": str(directory),
             "levels": levels,
+            "columns": columns,
             "image_feature": "image",
             "name_feature": name_feature,
             "split_by": split_by,

@@ -15,7 +15,7 @@ HEALTHY = dict(loss=0.1, active_share=0.6, mean_distance=1.8, effective_rank=20.
         (dict(effective_rank=1.1), "has collapsed: the embeddings vary along"),
         (dict(loss=0.2, active_share=1.0), "loss sits at the margin"),
         (dict(loss=0.0, active_share=0.0), "Nothing is left to learn"),
-        ({"sampler/repeated": 1.0}, "More than a tenth of the triplets repeat"),
+        ({"sampler_failures/repeated": 1.0}, "More than a tenth of the triplets"),
     ],
 )
 def test_each_symptom_is_named_once_an_episode(change, said):

@@ -4,41 +4,48 @@ import numpy as np
 import pytest
 
 from deeprank_jax.sampling import counters
-from deeprank_jax.sampling.buffers import Buffers, Categories
+from deeprank_jax.sampling.buffers import Buffers, Runners
 
 
-def random_categories(seed, size, num):
-    rng = np.random.default_rng(seed)
-    label = np.concatenate([np.arange(num), rng.integers(0, num, size - num)])
-    return Categories(
-        label=label,
-        rate=rng.lognormal(size=size),
-        sizes=np.bincount(label, minlength=num),
+def race(seed, index, label, rate, position=None):
+    variates = counters.exponentials(seed, 0, index)
+    return Runners(
+        index=index,
+        label=label[index],
+        key=variates / rate[index],
+        rate=rate[index],
+        position=index if position is None else position,
     )
 
 
 def check_race(seed, size, capacity, blocks):
     """Compares with the m smallest keys, and what the (m + 1)-th makes of them."""
-    categories = random_categories(seed, size, num=4)
     rng = np.random.default_rng(seed)
+    label = np.concatenate([np.arange(4), rng.integers(0, 4, size - 4)])
+    rate = rng.lognormal(size=size)
     seen = rng.permutation(size)[: rng.integers(0, size + 1)]
-    variates = counters.exponentials(seed, 0, np.arange(size))
-    buffers = Buffers(categories, capacity)
-    for block in np.array_split(seen, blocks):
-        buffers.ingest(block, variates[block])
-    index, inclusion, start = buffers.content()
+    buffers = Buffers(np.bincount(label), capacity)
+    came_by = rng.permutation(len(seen))
+    for rows in np.array_split(np.arange(len(seen)), blocks):
+        buffers.ingest(race(seed, seen[rows], label, rate, came_by[rows]))
+    content = buffers.content()
 
-    key = variates / categories.rate
+    key = counters.exponentials(seed, 0, np.arange(size)) / rate
+    held = 0
     for category in range(4):
-        own = slice(start[category], start[category + 1])
-        rivals = seen[categories.label[seen] == category]
+        own = content.label == category
+        rivals = seen[label[seen] == category]
         rivals = rivals[np.argsort(key[rivals])]
         expected = np.sort(rivals[:capacity])
-        np.testing.assert_array_equal(index[own], expected)
+        held += len(expected)
+        np.testing.assert_array_equal(content.index[own], expected)
         tau = key[rivals[capacity]] if len(rivals) > capacity else np.inf
         np.testing.assert_allclose(
-            inclusion[own], 1 - np.exp(-categories.rate[expected] * tau)
+            content.inclusion[own], 1 - np.exp(-rate[expected] * tau)
         )
+    when = dict(zip(seen.tolist(), came_by.tolist(), strict=True))
+    assert content.position.tolist() == [when[i] for i in content.index.tolist()]
+    assert content.fill == held / np.minimum(np.bincount(label), capacity).sum()
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,20 +70,17 @@ def test_one_over_the_inclusion_makes_up_for_small_buffers():
     """10,000 reservoirs: 140 records of lognormal rate, 20 of them kept."""
     num, size, capacity = 10_000, 140, 20
     rate = np.random.default_rng(1).lognormal(size=size)
-    categories = Categories(
-        label=np.repeat(np.arange(num), size),
-        rate=np.tile(rate, num),
-        sizes=np.full(num, size),
-    )
     everyone = np.arange(num * size)
-    buffers = Buffers(categories, capacity)
-    buffers.ingest(everyone, counters.exponentials(1, 0, everyone))
-    index, inclusion, start = buffers.content()
-    np.testing.assert_array_equal(start, capacity * np.arange(num + 1))
-    record = (index % size).reshape(num, capacity)
+    buffers = Buffers(np.full(num, size), capacity)
+    buffers.ingest(
+        race(1, everyone, np.repeat(np.arange(num), size), np.tile(rate, num))
+    )
+    content = buffers.content()
+    np.testing.assert_array_equal(np.bincount(content.label), capacity)
+    record = (content.index % size).reshape(num, capacity)
 
     # Each record is there once per reservoir, when weighted.
-    lift = (1 / inclusion).reshape(num, capacity)
+    lift = (1 / content.inclusion).reshape(num, capacity)
     presence = np.zeros((num, size))
     np.put_along_axis(presence, record, lift, axis=1)
     error = (presence.mean(axis=0) - 1) / (presence.std(axis=0) / np.sqrt(num))

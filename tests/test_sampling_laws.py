@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from samplers import create_sampler
 from scipy import stats
 
 from deeprank_jax import relevance
-from deeprank_jax.sampling import TripletSampler
+from tools.exact_laws import chi_square, enumerate_laws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,53 +36,27 @@ def uneven_categories(seed, sizes=(10, 8, 6)):
     return attributes, Pairs(table)
 
 
-def enumerate_laws(attributes, kind, cap, gap, out_of_class):
-    """Eqs. (6)-(8), one triplet at a time: laws of `(anchor, other)` `[N, N]`.
-
-    Returns positives, in-class negatives and out-of-class negatives, each with its
-    probability, so that both kinds of negatives sum to 1.
-    """
-    num = len(attributes)
-    label = attributes[:, 0]
-    r = kind.pairwise(attributes[:, None], attributes[None])
-    r = np.where((label[:, None] == label) & ~np.eye(num, dtype=bool), r, 0.0)
-    positives, inside, outside = np.zeros((3, num, num))
-    for i in range(num):
-        share = r[i].sum() / r.sum()
-        for p in np.flatnonzero(r[i]):
-            chance = share * min(cap, r[i, p]) / np.minimum(cap, r[i]).sum()
-            positives[i, p] += chance
-            allowed = [
-                n
-                for n in range(num)
-                if label[n] == label[i] and n != i and r[i, p] - r[i, n] >= gap > 0
-            ]
-            weight = np.array([min(cap, r[i, n]) for n in allowed])
-            if allowed and not weight.any():
-                weight = np.ones(len(allowed))
-            other = 1.0
-            if len(allowed):
-                other = out_of_class
-                law = (1 - out_of_class) * weight / weight.sum()
-                inside[i, allowed] += chance * law
-            elsewhere = label != label[i]
-            outside[i, elsewhere] += chance * other / elsewhere.sum()
-    return positives, inside, outside
-
-
-def chi_square(pairs, law):
-    """p-value of drawn `[n, 2]` pairs; a pair without probability is p = 0."""
-    counts = np.zeros(law.shape)
-    np.add.at(counts, tuple(pairs.T), 1)
-    if counts[law == 0].any():
-        return 0.0
-    expected = law[law > 0] / law.sum() * len(pairs)
-    counts = counts[law > 0]
-    few = expected < 5
-    if few.any():
-        expected = np.append(expected[~few], expected[few].sum())
-        counts = np.append(counts[~few], counts[few].sum())
-    return stats.chisquare(counts, expected).pvalue
+def check_laws(attributes, kind, drawn, *, cap=1.0, gap, out_of_class=0.2, **mode):
+    """Compares with the enumeration: anchors, positives, both kinds of negatives."""
+    positives, inside, outside = enumerate_laws(
+        attributes,
+        attributes[:, 0],
+        kind,
+        cap=cap,
+        gap=gap,
+        out_of_class=out_of_class,
+        **mode,
+    )
+    np.testing.assert_allclose([positives.sum(), inside.sum() + outside.sum()], 1.0)
+    indices, in_class = drawn.indices, drawn.in_class
+    assert chi_square(indices[:, :1], positives.sum(axis=1)) > 1e-3
+    assert chi_square(indices[:, :2], positives) > 1e-3
+    assert chi_square(indices[in_class], inside) > 1e-3
+    for law, where in (inside, in_class), (outside, ~in_class):
+        assert chi_square(indices[where][:, [0, 2]], law.sum(axis=1)) > 1e-3
+    share = stats.binomtest(int(in_class.sum()), len(indices), inside.sum())
+    assert share.pvalue > 1e-3
+    return outside.sum()
 
 
 @pytest.mark.parametrize("capacity", [10, 1000])
@@ -89,7 +64,7 @@ def test_whole_categories_follow_the_equations(capacity):
     attributes, kind = uneven_categories(seed=0)
     cap, gap, out_of_class = 1.5, 0.4, 0.3
     assert 0.1 < np.mean(kind.table > cap) < 0.9  # T_p binds for some.
-    sampler = TripletSampler(
+    sampler = create_sampler(
         attributes,
         kind,
         seed=1,
@@ -98,50 +73,45 @@ def test_whole_categories_follow_the_equations(capacity):
         min_relevance_gap=gap,
         out_of_class=out_of_class,
     )
-    assert sampler.num_without_positive == 1
+    assert sampler.candidates.num_without_positive == 1
     drawn = sampler.sample(0, 100_000)
-    laws = enumerate_laws(attributes, kind, cap, gap, out_of_class)
-    positives, inside, outside = laws
-    np.testing.assert_allclose([positives.sum(), (inside + outside).sum()], 1.0)
-
-    anchor_law = positives.sum(axis=1, keepdims=True)
-    anchors = np.stack([drawn.indices[:, 0], np.zeros(100_000, int)], axis=1)
-    assert chi_square(anchors, anchor_law) > 1e-3
-    assert chi_square(drawn.indices[:, :2], positives) > 1e-3
-    with_negative = drawn.indices[:, [0, 2]]
-    assert chi_square(with_negative[drawn.in_class], inside) > 1e-3
-    assert chi_square(with_negative[~drawn.in_class], outside) > 1e-3
-    num_inside = int(drawn.in_class.sum())
-    assert stats.binomtest(num_inside, 100_000, inside.sum()).pvalue > 1e-3
+    expected = check_laws(
+        attributes, kind, drawn, cap=cap, gap=gap, out_of_class=out_of_class
+    )
     # Those that fell back are what lies above the ratio asked for.
     fallen = drawn.counts["no_in_class_negative"]
     assert fallen > 1000
-    assert fallen / 100_000 == pytest.approx(outside.sum() - 0.3, abs=0.01)
+    assert fallen / 100_000 == pytest.approx(expected - 0.3, abs=0.01)
     assert drawn.counts["no_positive"] == drawn.counts["repeated"] == 0
 
 
-def test_many_small_categories_follow_the_equations():
-    """They share padded blocks: the law must not see the padding."""
-    attributes, kind = uneven_categories(seed=3, sizes=(5, 2, 4, 3, 2, 9))
-    sampler = TripletSampler(attributes, kind, seed=2, min_relevance_gap=0.1)
+@pytest.mark.parametrize("mode", ["importance", "uniform"])
+@pytest.mark.parametrize(
+    "sizes", [(5, 2, 4, 3, 2, 9), (70, 5)], ids=["padded", "large_and_small"]
+)
+def test_any_sizes_of_categories_follow_the_equations(sizes, mode):
+    """Small ones share padded blocks: the law must not see the padding."""
+    attributes, kind = uneven_categories(seed=3, sizes=sizes)
+    sampler = create_sampler(attributes, kind, seed=2, min_relevance_gap=0.1, mode=mode)
     drawn = sampler.sample(5, 50_000)
-    positives, inside, outside = enumerate_laws(attributes, kind, 1.0, 0.1, 0.2)
-    assert chi_square(drawn.indices[:, :2], positives) > 1e-3
-    with_negative = drawn.indices[:, [0, 2]]
-    assert chi_square(with_negative[drawn.in_class], inside) > 1e-3
-    assert chi_square(with_negative[~drawn.in_class], outside) > 1e-3
+    check_laws(attributes, kind, drawn, gap=0.1, mode=mode)
 
 
-def test_a_large_category_follows_the_equations():
-    """More records than a padded block takes, next to a small category."""
-    attributes, kind = uneven_categories(seed=4, sizes=(70, 5))
-    sampler = TripletSampler(attributes, kind, seed=2, min_relevance_gap=0.1)
-    drawn = sampler.sample(0, 50_000)
-    positives, inside, outside = enumerate_laws(attributes, kind, 1.0, 0.1, 0.2)
-    assert chi_square(drawn.indices[:, :2], positives) > 1e-3
-    with_negative = drawn.indices[:, [0, 2]]
-    assert chi_square(with_negative[drawn.in_class], inside) > 1e-3
-    assert chi_square(with_negative[~drawn.in_class], outside) > 1e-3
+@pytest.mark.parametrize("mode", ["importance", "uniform"])
+@pytest.mark.parametrize("levels", [(0.1, 0.4, 1.0), (0.0, 0.4, 1.0)])
+@pytest.mark.parametrize("cap", [0.3, 2.0])
+def test_hierarchies_follow_the_equations(levels, mode, cap):
+    """They are drawn ring by ring, without a comparison of pairs."""
+    fine = np.random.default_rng(0).integers(0, 12, 40)
+    attributes = np.stack([fine // 6, fine // 3, fine], axis=1).astype(np.int32)
+    kind = relevance.Hierarchy(levels)
+    sampler = create_sampler(
+        attributes, kind, seed=1, mode=mode, positive_cap=cap, min_relevance_gap=0.2
+    )
+    drawn = sampler.sample(0, 100_000)
+    check_laws(attributes, kind, drawn, cap=cap, gap=0.2, mode=mode)
+    expected = kind.pairwise(attributes[drawn.indices[:, :1]], drawn.attributes[:, 1:])
+    np.testing.assert_array_equal(drawn.relevance, expected)
 
 
 def test_small_buffers_keep_the_laws_over_many_passes():
@@ -149,7 +119,7 @@ def test_small_buffers_keep_the_laws_over_many_passes():
     popularity = np.random.default_rng(0).lognormal(size=140)
     attributes = np.stack([np.zeros(140, int), np.arange(140)], axis=1)
     kind = Pairs(np.outer(popularity, popularity))
-    sampler = TripletSampler(
+    sampler = create_sampler(
         attributes,
         kind,
         seed=3,
@@ -164,7 +134,7 @@ def test_small_buffers_keep_the_laws_over_many_passes():
         np.add.at(pairs, tuple(sampler.sample(step, batch).indices[:, :2].T), 1)
         held[sampler.seek(step).index] += 1
     anchors = pairs.sum(axis=1)
-    totals = kind.total(attributes)
+    totals = kind.table.sum(axis=1) - np.diagonal(kind.table)
     law = totals / totals.sum()
     corrected = 0.5 * np.abs(anchors / anchors.sum() - law).sum()
     uncorrected = 0.5 * np.abs(held / held.sum() - law).sum()
@@ -181,7 +151,7 @@ def test_the_gap_and_the_cap_hold_in_every_triplet():
     levels = (0.1, 0.3, 1.0)
     label = np.random.default_rng(0).integers(0, 12, 300)
     attributes = np.stack([label // 6, label // 3, label], axis=1).astype(np.int32)
-    sampler = TripletSampler(
+    sampler = create_sampler(
         attributes,
         relevance.Hierarchy(levels),
         seed=0,

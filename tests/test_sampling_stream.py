@@ -3,17 +3,18 @@ import time
 
 import numpy as np
 import pytest
+from samplers import create_sampler
 
 from deeprank_jax import relevance
-from deeprank_jax.sampling import TripletSampler, TripletStream
+from deeprank_jax.sampling import TripletStream
 
 SIZE = 200
 
 
-def create_sampler():
+def create_small_sampler():
     label = np.arange(SIZE) // 5
     attributes = np.stack([label // 4, label], axis=1).astype(np.int32)
-    return TripletSampler(attributes, relevance.Hierarchy((0.1, 1.0)), seed=1)
+    return create_sampler(attributes, relevance.Hierarchy((0.1, 1.0)), seed=1)
 
 
 def load(indices):
@@ -28,7 +29,7 @@ def keep(images, rng):
 
 def create_stream(load_fn=load, augment_fn=keep, first_step=0, num_steps=6, depth=2):
     return TripletStream(
-        create_sampler(),
+        create_small_sampler(),
         8,
         load_fn,
         augment_fn,
@@ -46,7 +47,7 @@ def shown(batch):
 def test_batches_come_in_order_whatever_the_depth(depth):
     with create_stream(depth=depth, first_step=3) as stream:
         batches = list(stream)
-    sampler = create_sampler()
+    sampler = create_small_sampler()
     assert [batch.triplets.step for batch in batches] == [3, 4, 5, 6, 7, 8]
     for batch in batches:
         expected = sampler.sample(batch.triplets.step, 8)
@@ -70,6 +71,26 @@ def test_a_stream_taken_up_later_goes_on_exactly():
         parts += [batch.images for batch in stream]
     np.testing.assert_array_equal(parts, whole)
     assert (whole[0] % 2).any()  # The jitter is there.
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 8])
+def test_the_state_is_of_what_was_consumed(depth):
+    """Stopped after any of 200 batches, with whatever was prepared ahead."""
+    whole = [create_small_sampler().sample(step, 8).indices for step in range(200)]
+    with create_stream(num_steps=200, depth=depth) as stream:
+        for consumed, batch in enumerate(stream, start=1):
+            np.testing.assert_array_equal(batch.triplets.indices, whole[consumed - 1])
+            step = stream.state()["step"]
+            assert step == consumed
+            with create_stream(
+                first_step=step, num_steps=200 - step, depth=depth
+            ) as on:
+                rest = next(on, None)
+            if rest is None:
+                assert step == 200
+            else:
+                np.testing.assert_array_equal(rest.triplets.indices, whole[step])
+                assert on.state()["step"] == step + 1
 
 
 def test_each_record_of_a_batch_is_loaded_once():
@@ -101,7 +122,7 @@ def test_images_are_nobody_elses_memory():
 
 
 def test_a_triplet_with_a_bad_image_is_replaced():
-    sampled = create_sampler().sample(0, 8)
+    sampled = create_small_sampler().sample(0, 8)
     bad = np.array([sampled.indices[i, 2] for i in (0, 3, 7)])
 
     def load_some(indices):

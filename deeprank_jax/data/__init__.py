@@ -18,7 +18,7 @@ def create_records(config: Any) -> dict[str, Records]:
     Args:
       config: `name` (`"emoji"`, `"folder"`, `"manifest"` or what TFDS knows), `dir`
         (the folder, the manifest, or where TFDS keeps its datasets), and for TFDS
-        `levels`, `image_feature`, `name_feature` and `split_by`.
+        `levels`, `columns`, `image_feature`, `name_feature` and `split_by`.
 
     Returns:
       The records of `"train"`, `"validation"` and `"test"`.
@@ -34,6 +34,7 @@ def create_records(config: Any) -> dict[str, Records]:
             config.name,
             config.dir,
             levels=tuple(config.levels),
+            columns=tuple(config.columns),
             image_feature=config.image_feature,
             name_feature=config.name_feature,
             split_by=config.split_by,

@@ -1,6 +1,6 @@
 """How do image files with named levels become records? For folders and manifests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import os
 import pathlib
 
@@ -13,7 +13,11 @@ from deeprank_jax.data import splits
 
 
 def create_records(
-    name: str, root: pathlib.Path, paths: Sequence[str], columns: Sequence[np.ndarray]
+    name: str,
+    root: pathlib.Path,
+    paths: Sequence[str],
+    columns: Sequence[np.ndarray],
+    further: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, records_lib.Records]:
     """Splits image files by the hash of their class's path.
 
@@ -22,6 +26,7 @@ def create_records(
       root: the folder that relative paths start from.
       paths: the `N` files, as the system names them.
       columns: for each level, coarse to fine, `[N]` str.
+      further: other labels by name, each `[N]` str; one may be empty.
 
     Returns:
       The records of each split.
@@ -38,6 +43,7 @@ def create_records(
         label_names=labels_lib.name_labels(columns, firsts),
         read=lambda index: (root / paths[index]).read_bytes(),
         describe=lambda index: printable(paths[index]),
+        columns={key: _number(values) for key, values in (further or {}).items()},
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
     _warn_of_single_images(pool, class_names)
@@ -51,6 +57,12 @@ def printable(path: str | os.PathLike[str]) -> str:
       path: as the system names it, such bytes as surrogates.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _number(values: np.ndarray) -> np.ndarray:
+    """Returns `[N]` int32, the same for the same values; -1 for an empty one."""
+    labels, _ = labels_lib.encode_labels([values])
+    return np.where(values == "", np.int32(-1), labels[:, 0])
 
 
 def _warn_of_single_images(

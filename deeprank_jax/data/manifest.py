@@ -1,6 +1,7 @@
 """What does a table of images hold? CSV or Parquet with `path,level_1,...,level_n`.
 
 Convention: paths are relative to the folder of the manifest; level 1 is the coarsest.
+Any other column is a further label, which a relevance may compare.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,14 @@ def create_records(file: str) -> dict[str, records_lib.Records]:
         _check_values(path, name, table[name])
     _check_files(path, table["path"])
     columns = [np.array(table[name]) for name in level_names]
-    return files.create_records("manifest", path.parent, table["path"], columns)
+    further = {
+        name: np.array(values)
+        for name, values in table.items()
+        if name and name not in ("path", *level_names)
+    }
+    return files.create_records(
+        "manifest", path.parent, table["path"], columns, further
+    )
 
 
 def _read_table(path: pathlib.Path) -> dict[str, list[str]]:

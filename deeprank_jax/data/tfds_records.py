@@ -27,6 +27,7 @@ def create_records(
     data_dir: str | None,
     *,
     levels: Sequence[str],
+    columns: Sequence[str] = (),
     image_feature: str = "image",
     name_feature: str = "",
     split_by: str = "dataset",
@@ -38,6 +39,7 @@ def create_records(
       data_dir: where TFDS keeps its datasets; None or empty for its default.
       levels: the features that label a record, coarse to fine; empty for the only
         `ClassLabel` that the dataset has.
+      columns: further features that a relevance may compare, each a label by itself.
       image_feature: the feature that holds the image.
       name_feature: the feature that names the finest labels to a person; empty where
         the labels do so themselves.
@@ -59,19 +61,25 @@ def create_records(
     builder = prepare(name, data_dir)
     features = builder.info.features
     levels = levels or _only_class_label(name, features)
-    named = (*levels, name_feature) if name_feature else tuple(levels)
+    named = (*levels, *columns, *([name_feature] if name_feature else []))
     for feature in (image_feature, *named):
         if feature not in features:
             raise errors.DataError(
                 f"{name}: has no feature {feature!r} (it has {', '.join(features)}); "
-                "set config.data.levels and config.data.image_feature."
+                "set config.data.levels, config.data.columns and "
+                "config.data.image_feature."
             )
+    _check_columns(name, {k: features[k] for k in columns}, levels)
     # A mocked builder knows no splits, and takes any.
     names = list(builder.info.splits) or ["train", "test"]
     sources = {split: builder.as_data_source(split=split) for split in names}
     values = _read_labels(name, sources, {k: features[k] for k in named})
     pool, class_names = _create_pool(
         name, sources, features, levels, image_feature, values
+    )
+    further = {k: labels_lib.encode_labels([np.array(values[k])]) for k in columns}
+    pool = dataclasses.replace(
+        pool, columns={k: labels[:, 0] for k, (labels, _) in further.items()}
     )
     if name_feature:
         pool = _rename_classes(pool, values[name_feature])
@@ -126,6 +134,22 @@ def _only_class_label(name: str, features: Mapping[str, Any]) -> tuple[str, ...]
         f"among its features {', '.join(sorted(features))}; set config.data.levels to "
         "some of them, coarse to fine."
     )
+
+
+def _check_columns(
+    name: str, columns: Mapping[str, Any], levels: Sequence[str]
+) -> None:
+    for key, feature in columns.items():
+        if key in levels:
+            raise errors.DataError(
+                f"{name}: config.data.columns names the level {key!r}; a relevance can "
+                "compare it as it is, so take it out."
+            )
+        if feature.shape or np.issubdtype(feature.np_dtype, np.floating):
+            raise errors.DataError(
+                f"{name}: config.data.columns names {key!r}, which is {feature}; a "
+                "label is a whole number or a string."
+            )
 
 
 def _unknown(name: str) -> str:

@@ -8,29 +8,90 @@ NumPy sampler, the compiled step and the metrics.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import inspect
-from typing import Any
+from typing import Any, TypeVar
 
-from deeprank_jax.relevance.base import LabelRelevance, Relevance
+from deeprank_jax.relevance.attributes import Attributes
+from deeprank_jax.relevance.base import (
+    LabelRelevance,
+    Relevance,
+    check_attributes,
+)
 from deeprank_jax.relevance.category import WithinCategory
+from deeprank_jax.relevance.check import check
+from deeprank_jax.relevance.embedding import Embedding
+from deeprank_jax.relevance.golden import Golden
 from deeprank_jax.relevance.hierarchy import Hierarchy
+from deeprank_jax.relevance.of_labels import OfLabels
 from deeprank_jax.relevance.same_class import SameClass
+from deeprank_jax.relevance.table import Table
+from deeprank_jax.relevance.totals import total_relevance
 
 __all__ = [
     "KINDS",
+    "Attributes",
+    "Embedding",
+    "Golden",
     "Hierarchy",
     "LabelRelevance",
+    "OfLabels",
     "Relevance",
     "SameClass",
+    "Table",
     "WithinCategory",
     "attach",
+    "check",
     "create_relevance",
+    "register",
+    "total_relevance",
 ]
 
 KINDS: dict[str, Callable[..., Relevance]] = {
     "same_class": SameClass,
     "hierarchy": Hierarchy,
+    "attributes": Attributes,
+    "embedding": Embedding,
+    "golden": Golden,
+    "table": Table,
 }
+_BUILT_IN = frozenset(KINDS)
+
+_Kind = TypeVar("_Kind", bound=Callable[..., Any])
+
+
+def register(name: str) -> Callable[[_Kind], _Kind]:
+    """Returns a decorator that makes a kind of one's own known, e.g. in a config file.
+
+    It takes a class with the methods of `Relevance`, whose options are those of its
+    constructor, or a function `fn(a, b)` of labels `[..., L]`, which returns `[...]`.
+    The name may be registered again, as it is when a config file is read twice.
+
+    Args:
+      name: for `config.relevance.name`.
+
+    Raises:
+      ValueError: the name is one of this package's, or the class lacks a method.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(
+            f"The relevance {name!r} is built in; register yours under another name."
+        )
+
+    def decorate(kind: _Kind) -> _Kind:
+        if not inspect.isclass(kind):
+            KINDS[name] = functools.partial(OfLabels, kind)
+            return kind
+        for method in ("attributes", "pairwise"):
+            if not callable(getattr(kind, method, None)):
+                raise ValueError(
+                    f"The relevance {name!r} has no {method}(); give {kind.__name__} "
+                    "the methods of deeprank_jax.relevance.Relevance."
+                )
+        KINDS[name] = kind
+        return kind
+
+    return decorate
 
 
 def create_relevance(
@@ -51,12 +112,13 @@ def create_relevance(
     """
     if name not in KINDS:
         raise ValueError(f"No relevance is named {name!r}; there are {sorted(KINDS)}.")
+    signature = inspect.signature(KINDS[name])
     try:
-        inspect.signature(KINDS[name]).bind(**options)
+        signature.bind(**options)
     except TypeError as error:
         raise ValueError(
             f"config.relevance does not fit the relevance {name!r}: {error}; its "
-            f"options are {', '.join(inspect.signature(KINDS[name]).parameters)}."
+            f"options are {', '.join(signature.parameters) or 'none'}."
         ) from error
     relevance = KINDS[name](**options)
     if category_level is None or isinstance(relevance, LabelRelevance):
@@ -73,10 +135,14 @@ def attach(relevance: Relevance, splits: Mapping[str, Any]) -> dict[str, Any]:
         records that do not exist is found out.
 
     Raises:
-      ValueError: something is not known of a record.
+      ValueError: something is not known of a record, or the relevance does not do what
+        `Relevance` promises.
     """
     found = relevance.attributes(list(splits.values()))
-    return {
+    check_attributes(found, list(splits.values()))
+    attached = {
         name: dataclasses.replace(records, attributes=attributes)
         for (name, records), attributes in zip(splits.items(), found, strict=True)
     }
+    check(relevance, attached)
+    return attached

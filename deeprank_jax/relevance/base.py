@@ -51,3 +51,34 @@ class LabelRelevance:
           ValueError: it is not made for so many levels.
         """
         raise NotImplementedError
+
+
+def check_attributes(found: Sequence[Any], splits: Sequence[Any]) -> None:
+    """Checks that there is a row of numbers for each record.
+
+    Args:
+      found: `[N, A]` for each split, from `Relevance.attributes`.
+      splits: `Records` of each split.
+
+    Raises:
+      ValueError: it is not so.
+    """
+    if not isinstance(found, Sequence) or len(found) != len(splits):
+        given = len(found) if isinstance(found, Sequence) else type(found).__name__
+        raise ValueError(
+            f"The relevance's attributes(splits) returned {given}; it must return a "
+            f"list of {len(splits)} arrays, one for each split."
+        )
+    for attributes, records in zip(found, splits, strict=True):
+        if not isinstance(attributes, np.ndarray):
+            shown = type(attributes).__name__
+        elif attributes.dtype.kind not in "iufb":
+            shown = f"values of type {attributes.dtype}"
+        elif attributes.ndim != 2 or len(attributes) != len(records):
+            shown = f"shape {attributes.shape}"
+        else:
+            continue
+        raise ValueError(
+            f"{records.name}: the relevance's attributes(splits) returned {shown}; it "
+            f"must be a NumPy array of numbers, of shape ({len(records)}, A)."
+        )

@@ -1,9 +1,11 @@
 """Records of other categories are not relevant, whatever else a relevance says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from deeprank_jax.relevance.base import check_attributes
 
 # The largest whole number up to which float32 knows all.
 _LARGEST = 2**24
@@ -27,7 +29,7 @@ class WithinCategory:
         self.level = level
 
     def attributes(self, splits: Sequence[Any]) -> list[np.ndarray]:
-        """Returns `[N, 1 + A]` for each split, of the other relevance's type.
+        """Returns `[N, 1 + A]` for each split, of a type that holds both.
 
         Raises:
           ValueError: there are too many categories to be told apart as float32, or
@@ -35,6 +37,7 @@ class WithinCategory:
         """
         found = []
         inner = self.relevance.attributes(splits)
+        check_attributes(inner, splits)
         for records, attributes in zip(splits, inner, strict=True):
             category = records.labels[:, self.level]
             if category.max(initial=0) > _LARGEST:
@@ -43,13 +46,35 @@ class WithinCategory:
                     f"level {self.level}; choose a coarser "
                     "config.sampler.category_level."
                 )
-            column = category[:, None].astype(attributes.dtype)
-            found.append(np.concatenate([column, attributes], axis=1))
+            is_float = attributes.dtype.kind == "f"
+            dtype = np.promote_types(
+                attributes.dtype, np.float32 if is_float else np.int32
+            )
+            columns = [category[:, None].astype(dtype), attributes]
+            found.append(np.concatenate(columns, axis=1))
         return found
 
     def pairwise(self, a: Any, b: Any) -> Any:
         """Returns the relevance of `[..., 1 + A]` to `[..., 1 + A]`, as `[...]`."""
         same = a[..., 0] == b[..., 0]
         relevance = self.relevance.pairwise(a[..., 1:], b[..., 1:])
-        xp = a.__array_namespace__()
-        return xp.where(same, relevance, xp.zeros_like(relevance))
+        return a.__array_namespace__().where(same, relevance, 0.0)
+
+    @property
+    def total(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Maps `[N, 1 + A]` to `[N]` float64, each record's relevance to all others.
+
+        Raises:
+          AttributeError: the other relevance has no closed form, so neither has this.
+        """
+        inner = self.relevance.total
+
+        def total(attributes: np.ndarray) -> np.ndarray:
+            totals = np.zeros(len(attributes))
+            _, label = np.unique(attributes[:, 0], return_inverse=True)
+            order = np.argsort(label, kind="stable")
+            for members in np.split(order, np.cumsum(np.bincount(label))[:-1]):
+                totals[members] = inner(attributes[members, 1:])
+            return totals
+
+        return total

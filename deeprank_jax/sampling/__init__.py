@@ -4,9 +4,17 @@
 a run that was stopped goes on as if it had not been.
 """
 
+from deeprank_jax.sampling.candidates import (
+    Candidates,
+    categories,
+    count_candidates,
+    create_candidates,
+)
 from deeprank_jax.sampling.draws import NoTripletError
+from deeprank_jax.sampling.law import MODES
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.sampler import (
+    STATE_VERSION,
     Triplets,
     TripletSampler,
     sample_evaluation_triplets,
@@ -14,11 +22,17 @@ from deeprank_jax.sampling.sampler import (
 from deeprank_jax.sampling.stream import TripletBatch, TripletStream
 
 __all__ = [
+    "MODES",
+    "STATE_VERSION",
+    "Candidates",
     "NoTripletError",
     "TripletBatch",
     "TripletSampler",
     "TripletStream",
     "Triplets",
+    "categories",
+    "count_candidates",
+    "create_candidates",
     "level_shares",
     "sample_evaluation_triplets",
 ]

@@ -11,9 +11,9 @@ _ROUNDS = 6
 _RACE, _ORDER, DRAW, AUGMENT = 1, 2, 3, 4
 
 
-def step_rng(seed: int, tag: int, step: int) -> np.random.Generator:
-    """Returns the generator of one step, for `DRAW` or `AUGMENT`."""
-    return np.random.default_rng([seed, tag, step])
+def step_rng(seed: int, tag: int, step: int, shard: int = 0) -> np.random.Generator:
+    """Returns the generator of one step of one process, for `DRAW` or `AUGMENT`."""
+    return np.random.default_rng([seed, tag, step, shard])
 
 
 def exponentials(seed: int, pass_index: int, index: np.ndarray) -> np.ndarray:

@@ -1,17 +1,27 @@
 """Which triplet is drawn at which step: a function of `(seed, step)` and no more."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import counters
-from deeprank_jax.sampling.buffers import Buffers, Categories
-from deeprank_jax.sampling.draws import DrawTable, Law, NoTripletError, draw_triplets
+from deeprank_jax.sampling.buffers import Buffers, Runners
+from deeprank_jax.sampling.candidates import Candidates
+from deeprank_jax.sampling.draws import NoTripletError, TripletDraws
+from deeprank_jax.sampling.law import MODES, Law
+from deeprank_jax.sampling.table import DrawTable
 
+# What a checkpoint says of the sampler; another number is another law of draws.
+STATE_VERSION = 2
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
-_INGEST_BLOCK = 2**14
+_INGEST_BLOCK = 2**13
+# While the first pass goes on, the table that is drawn from is made anew when another
+# eighth of the slots, or this share of what has passed, has passed.
+_RENEW_SHARE = 64
 # The least and the greatest value of an argument.
 _RANGES = {
     "seed": (0, np.inf),
@@ -21,6 +31,7 @@ _RANGES = {
     "positive_cap": (np.nextafter(0.0, 1.0), np.inf),
     "min_relevance_gap": (0, np.inf),
     "out_of_class": (0, 1),
+    "num_shards": (1, np.inf),
 }
 
 
@@ -37,6 +48,7 @@ class Triplets:
       in_class: `[B]` bool, whether the negative is of the anchor's category.
       counts: how often what was wanted could not be drawn, by cause; see
         `TripletSampler`.
+      gauges: what else there is to watch, e.g. how full the buffers are.
     """
 
     step: int
@@ -45,6 +57,20 @@ class Triplets:
     relevance: np.ndarray
     in_class: np.ndarray
     counts: dict[str, int]
+    gauges: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def watched(self) -> dict[str, float]:
+        """Returns what there is to watch, by the names that it is logged under."""
+        inside = int(np.sum(self.in_class))
+        return {
+            "sampler_negatives/in_class": inside,
+            "sampler_negatives/out_of_class": len(self.in_class) - inside,
+            **{f"sampler_failures/{cause}": n for cause, n in self.counts.items()},
+            **{
+                f"buffers/{name.removeprefix('buffer_')}": value
+                for name, value in self.gauges.items()
+            },
+        }
 
 
 class TripletSampler:
@@ -57,6 +83,12 @@ class TripletSampler:
     fill, brought up to date every few steps. All this is a function of `(seed,
     step)`: any step can be asked for at any time with the same result, ascending
     ones cheaply, one further back at the cost of reading up to two passes.
+
+    Memory is that of the buffers, `capacity` for each category, and not of the
+    records: an order is computed where it is needed, by a keyed permutation. Of
+    several processes each sees its own shard of a pass, every `num_shards`-th place
+    of its order, so that no record comes twice in a pass, and two records that are
+    apart in one meet in another.
 
     Law. With `pi_j` the probability that record `j` is in its buffer, given the other
     records' keys, and `r_ij` the relevance of records of one category (0 across):
@@ -72,6 +104,10 @@ class TripletSampler:
     (8) of the paper; a smaller buffer estimates them. The paper's own online rule,
     uniform from the buffer, has another law; dividing by `pi_j` is this project's.
 
+    The mode `"uniform"` is the paper's baseline: all weights above that are not 0 are
+    1 over `pi_j`, and records race at equal rates. Positives are still relevant, and
+    in-class negatives still less so by `T_r`.
+
     Corner cases, on which the paper is silent; the named ones are counted:
 
     - `no_in_class_negative`: no negative meets `T_r`; one is drawn out-of-class,
@@ -86,7 +122,7 @@ class TripletSampler:
     - A negative as relevant as the positive orders nothing: also with `T_r = 0` it
       must be less relevant, if by any amount.
     - A record with total relevance 0 is neither anchor nor positive; to be a negative
-      it races at the lowest rate of its category. `num_without_positive` counts them.
+      it races at the lowest rate of its category. `Candidates` counts them.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -99,26 +135,27 @@ class TripletSampler:
 
     def __init__(
         self,
-        attributes: np.ndarray,
+        candidates: Candidates,
         relevance: Relevance,
         *,
         seed: int,
-        category_level: int | None = 0,
+        mode: str = "importance",
         capacity: int = 1024,
         warmup_records: int | None = None,
         records_per_step: int = 256,
         positive_cap: float = 1.0,
         min_relevance_gap: float = 0.0,
         out_of_class: float = 0.2,
+        shard: int = 0,
+        num_shards: int = 1,
     ):
-        """Creates the sampler; no record is read before the first step is asked for.
+        """Creates the sampler; no record passes before the first step is asked for.
 
         Args:
-          attributes: `[N, A]` ints, a row per record; see `Records`.
+          candidates: the records, of which only those in buffers are held.
           relevance: of two records by their attributes.
           seed: at least 0.
-          category_level: which attribute is the category, a negative number counting
-            from the finest; None puts all records into one.
+          mode: `"importance"` or `"uniform"`.
           capacity: how many records the buffer of a category holds, at least 2.
           warmup_records: how many records pass before step 0; None means all of
             them, or a million if there are more.
@@ -126,16 +163,17 @@ class TripletSampler:
           positive_cap: `T_p`, above 0, on the scale of the relevance.
           min_relevance_gap: `T_r`, at least 0, on the scale of the relevance.
           out_of_class: share of negatives from other categories, in [0, 1].
+          shard: which part of every pass is this process's, in `[0, num_shards)`.
+          num_shards: how many processes draw. What passes before and at a step
+            counts the records of all of them.
 
         Raises:
           NoTripletError: no record is relevant to any other.
-          ValueError: an argument is out of its range, or a total relevance is
-            negative or not finite.
+          ValueError: an argument is out of its range.
         """
-        size = len(attributes)
+        size = len(candidates)
         if warmup_records is None:
             warmup_records = min(size, _LONGEST_WARMUP)
-        _check_attributes(attributes, category_level)
         _check_ranges(
             seed=seed,
             capacity=capacity,
@@ -144,33 +182,38 @@ class TripletSampler:
             positive_cap=positive_cap,
             min_relevance_gap=min_relevance_gap,
             out_of_class=out_of_class,
+            num_shards=num_shards,
         )
-        self.seed = seed
-        self._attributes = attributes
-        self._law = Law(
-            relevance=relevance,
-            positive_cap=positive_cap,
-            min_relevance_gap=min_relevance_gap,
-            out_of_class=out_of_class,
-        )
-        self._totals, self._categories = _categorise(
-            attributes, relevance, category_level
-        )
-        self.num_without_positive = int(np.sum(self._totals == 0))
-        if self.num_without_positive == size:
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
+        if not 0 <= shard < num_shards:
+            raise ValueError(
+                f"shard must be one of the {num_shards} (0 to {num_shards - 1}), got "
+                f"{shard}."
+            )
+        if candidates.num_without_positive == size:
             raise NoTripletError(
                 f"None of the {size:,} records is relevant to another of its category, "
                 "so that there is no positive: give at least one class two images, or "
                 "choose a coarser category_level."
             )
+        self.seed, self.shard = seed, shard
+        self._num_shards = num_shards
+        self.candidates = candidates
+        self._law = Law(
+            relevance=relevance,
+            mode=mode,
+            positive_cap=positive_cap,
+            min_relevance_gap=min_relevance_gap,
+            out_of_class=out_of_class,
+        )
         self._capacity = capacity
         self._warmup = warmup_records
         self._records_per_step = records_per_step
-        slots = int(np.minimum(self._categories.sizes, capacity + 1).sum())
+        self._slots = int(np.minimum(candidates.sizes, capacity + 1).sum())
         # Sorting and summing all slots is paid for by a share of as many records.
-        self._block = max(_INGEST_BLOCK, slots // 2)
-        self._refresh_steps = max(1, slots // (8 * records_per_step))
-        self._whole = bool(self._categories.sizes.max() <= capacity)
+        self._block = num_shards * max(_INGEST_BLOCK, self._slots // 2)
+        self._whole = bool(candidates.sizes.max() <= capacity) and num_shards == 1
         self._restart(0)
         self._table: DrawTable | None = None
         self._table_of = (-1, 0)
@@ -192,25 +235,45 @@ class TripletSampler:
                 f"{step} and {batch_size}."
             )
         table = self.seek(step)
-        rng = counters.step_rng(self.seed, counters.DRAW, step)
-        draws, counts = draw_triplets(table, self._law, batch_size, rng)
-        indices = table.index[draws.slots]
+        rng = counters.step_rng(self.seed, counters.DRAW, step, self.shard)
+        draws, counts = self._draws.draw(batch_size, rng)
         return Triplets(
             step=step,
-            indices=indices,
-            attributes=self._attributes[indices],
+            indices=table.index[draws.slots],
+            attributes=table.attributes[draws.slots],
             relevance=draws.relevance,
             in_class=draws.in_class,
             counts=dict(counts),
+            gauges={
+                "buffer_fill": table.fill,
+                "buffer_age": self._age(step, table),
+            },
         )
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Returns all that another sampler needs to go on after `step` batches.
+
+        Draws are a function of seed and step, so that this is all there is: it is the
+        same whatever has been drawn ahead. `num_shards` may be another when a run
+        goes on: what has passed stays the same, passes are dealt to the new number of
+        processes, and still no record comes twice in one.
+        """
+        return {
+            "version": STATE_VERSION,
+            "seed": self.seed,
+            "step": step,
+            "num_records": len(self.candidates),
+            "sum_of_totals": self.candidates.sum_of_totals,
+            "num_shards": self._num_shards,
+        }
 
     def seek(self, step: int) -> DrawTable:
         """Brings the buffers to where they stand at `step`; returns what they hold."""
-        size = len(self._attributes)
-        pass_index, offset = divmod(self._warmup + step * self._records_per_step, size)
+        size = len(self.candidates)
+        passed = self._warmup + step * self._records_per_step
+        pass_index, offset = divmod(passed, size)
         if pass_index == 0:
-            late = step % self._refresh_steps * self._records_per_step
-            return self._table_at(0, offset - late)
+            return self._table_at(0, self._renewed(passed))
         # A category that fits into its buffer is the same after every pass.
         table = self._table_at(0 if self._whole else pass_index - 1, size)
         if not self._whole:
@@ -220,57 +283,82 @@ class TripletSampler:
                 self._ingest(offset)
         return table
 
+    def _renewed(self, passed: int) -> int:
+        """Returns how many records the table of the first pass has seen."""
+        late = passed - self._warmup
+        least = max(
+            1, self._slots * self._num_shards // 8, self._warmup // _RENEW_SHARE
+        )
+        # Powers of two times the least, so that it never goes back.
+        share = late // _RENEW_SHARE // least
+        quantum = least << max(0, share.bit_length() - 1) if share else least
+        return self._warmup + late // quantum * quantum
+
+    def _age(self, step: int, table: DrawTable) -> float:
+        """Returns how many steps ago a record in the buffers came by, on average."""
+        size = len(self.candidates)
+        passed = self._warmup + step * self._records_per_step
+        seen = max(0, passed // size - 1) * size + table.mean_position
+        return (passed - seen) / self._records_per_step
+
     def _table_at(self, pass_index: int, offset: int) -> DrawTable:
         """Returns what the buffers hold after `offset` records of a pass."""
         if self._table is None or self._table_of != (pass_index, offset):
             if self._filling != pass_index or self._filled > offset:
                 self._restart(pass_index)
             self._ingest(offset)
-            self._table = DrawTable(
-                *self._buffers.content(), self._totals, self._attributes
-            )
+            content = self._buffers.content()
+            self._table = DrawTable(content, self.candidates, self._law)
+            self._draws = TripletDraws(self._table)
             self._table_of = (pass_index, offset)
         return self._table
 
     def _restart(self, pass_index: int) -> None:
-        self._buffers = Buffers(self._categories, self._capacity)
+        self._buffers = Buffers(self.candidates.sizes, self._capacity)
         self._filling, self._filled = pass_index, 0
 
     def _ingest(self, offset: int) -> None:
-        """Shows the buffers the records of the pass up to `offset`."""
-        size = len(self._attributes)
+        """Shows the buffers this shard's records of the pass up to `offset`."""
+        candidates = self.candidates
         while self._filled < offset:
             end = min(self._filled + self._block, offset)
-            position = np.arange(self._filled, end)
-            index = counters.permute(self.seed, self._filling, position, size)
+            # Shards are dealt anew every pass: every so many places of its order.
+            first = self._filled + (self.shard - self._filled) % self._num_shards
+            position = np.arange(first, end, self._num_shards)
+            index = counters.permute(
+                self.seed, self._filling, position, len(candidates)
+            )
+            label = np.asarray(candidates.category[index])
+            if self._law.mode == "uniform":
+                rate = np.ones(len(index))
+            else:
+                rate = np.asarray(candidates.totals[index], np.float64)
+                rate = np.where(rate > 0, rate, candidates.lowest[label])
+            exponential = counters.exponentials(self.seed, self._filling, index)
             self._buffers.ingest(
-                index, counters.exponentials(self.seed, self._filling, index)
+                Runners(
+                    index=index,
+                    label=label,
+                    key=exponential / rate,
+                    rate=rate,
+                    position=position,
+                )
             )
             self._filled = end
 
 
 def sample_evaluation_triplets(
-    attributes: np.ndarray,
-    relevance: Relevance,
-    num: int,
-    *,
-    seed: int,
-    category_level: int | None = 0,
-    positive_cap: float = 1.0,
-    min_relevance_gap: float = 0.0,
-    out_of_class: float = 0.2,
+    candidates: Candidates, relevance: Relevance, num: int, *, seed: int, **law: Any
 ) -> np.ndarray:
     """Draws the triplets that a model is judged by, from whole categories.
 
     Args:
-      attributes: `[N, A]` ints, a row per record.
-      relevance: as of `TripletSampler`, and so on.
+      candidates: the records.
+      relevance: of two records by their attributes.
       num: how many triplets, at least 1; one may occur twice.
       seed: at least 0; the same seed draws the same triplets.
-      category_level: as of `TripletSampler`.
-      positive_cap: as of `TripletSampler`.
-      min_relevance_gap: as of `TripletSampler`.
-      out_of_class: as of `TripletSampler`.
+      **law: `mode`, `positive_cap`, `min_relevance_gap` and `out_of_class`, as of
+        `TripletSampler`.
 
     Returns:
       `[num, 3]` int64 records: anchor, positive, negative.
@@ -279,32 +367,16 @@ def sample_evaluation_triplets(
       NoTripletError: no triplet was found.
       ValueError: as `TripletSampler`.
     """
+    size = len(candidates)
     sampler = TripletSampler(
-        attributes,
+        candidates,
         relevance,
         seed=seed,
-        category_level=category_level,
-        capacity=max(2, len(attributes)),
-        warmup_records=max(1, len(attributes)),
-        positive_cap=positive_cap,
-        min_relevance_gap=min_relevance_gap,
-        out_of_class=out_of_class,
+        capacity=max(2, size),
+        warmup_records=size,
+        **law,
     )
     return sampler.sample(0, num).indices
-
-
-def _check_attributes(attributes: np.ndarray, category_level: int | None) -> None:
-    if attributes.ndim != 2 or not attributes.size:
-        raise ValueError(
-            f"attributes must be [N, A] with at least one record and one attribute, "
-            f"got shape {attributes.shape}."
-        )
-    num = attributes.shape[1]
-    if category_level is not None and not -num <= category_level < num:
-        raise ValueError(
-            f"category_level must be None or one of the {num} levels "
-            f"({-num} to {num - 1}), got {category_level}."
-        )
 
 
 def _check_ranges(**values: float) -> None:
@@ -315,27 +387,3 @@ def _check_ranges(**values: float) -> None:
                 f"{name} must be {'above 0' if 0 < low < 1 else f'at least {low}'}"
                 f"{'' if high == np.inf else f' and at most {high}'}, got {value}."
             )
-
-
-def _categorise(
-    attributes: np.ndarray, relevance: Relevance, level: int | None
-) -> tuple[np.ndarray, Categories]:
-    """Returns total relevances `[N]` inside each category, and the categories."""
-    size = len(attributes)
-    column = np.zeros(size, int) if level is None else attributes[:, level]
-    _, label, sizes = np.unique(column, return_inverse=True, return_counts=True)
-    totals = np.zeros(size)
-    # Only records that share a category are relevant, whatever the relevance says.
-    for members in np.split(np.argsort(label, kind="stable"), np.cumsum(sizes)[:-1]):
-        totals[members] = relevance.total(attributes[members])
-    wrong = np.flatnonzero(~(np.isfinite(totals) & (totals >= 0)))
-    if len(wrong):
-        raise ValueError(
-            "A total relevance must be finite and at least 0, got "
-            f"{totals[wrong[0]]} for record {wrong[0]}."
-        )
-    lowest = np.full(len(sizes), np.inf)
-    np.minimum.at(lowest, label[totals > 0], totals[totals > 0])
-    lowest[np.isinf(lowest)] = 1.0
-    rate = np.where(totals > 0, totals, lowest[label])
-    return totals, Categories(label=label, rate=rate, sizes=sizes)

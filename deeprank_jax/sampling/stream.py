@@ -5,12 +5,33 @@ from collections.abc import Callable
 from concurrent import futures
 import dataclasses
 import time
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from deeprank_jax.sampling import counters
-from deeprank_jax.sampling.sampler import Triplets, TripletSampler
+from deeprank_jax.sampling.sampler import Triplets
+
+
+class Sampler(Protocol):
+    """What a stream asks of a sampler: `TripletSampler` or `FileTriplets`.
+
+    Attributes:
+      seed: at least 0.
+      shard: which of the processes this is.
+    """
+
+    seed: int
+    shard: int
+
+    def sample(self, step: int, batch_size: int) -> Triplets:
+        """Returns the triplets of a step, always the same."""
+        ...
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Returns what it takes to go on after `step` batches."""
+        ...
+
 
 LoadFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 AugmentFn = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -34,8 +55,7 @@ class TripletStream:
     """An iterator of `TripletBatch`, prepared by a thread a few steps ahead.
 
     A context manager: leaving it, early or not, ends the thread after the batch that
-    it is at. What is prepared ahead leaves no trace: the state of the stream is the
-    step that was consumed, and `first_step` takes it up again.
+    it is at.
 
         with TripletStream(sampler, 64, load, augment, first_step=0, num_steps=100,
                            depth=2) as stream:
@@ -48,7 +68,7 @@ class TripletStream:
 
     def __init__(
         self,
-        sampler: TripletSampler,
+        sampler: Sampler,
         batch_size: int,
         load_fn: LoadFn,
         augment_fn: AugmentFn,
@@ -84,6 +104,7 @@ class TripletStream:
         self._load_fn = load_fn
         self._augment_fn = augment_fn
         self._steps = iter(range(first_step, first_step + num_steps))
+        self._consumed = first_step
         self._depth = depth
         self._pending: collections.deque[futures.Future[TripletBatch]] = (
             collections.deque()
@@ -123,9 +144,19 @@ class TripletStream:
             raise StopIteration
         start = time.perf_counter()
         try:
-            return self._pending.popleft().result()
+            batch = self._pending.popleft().result()
         finally:
             self.wait_seconds += time.perf_counter() - start
+        self._consumed += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Returns what it takes to go on behind the last batch that was consumed.
+
+        What is prepared ahead leaves no trace in it: a stream whose `first_step` is
+        the state's `step` begins with the next batch.
+        """
+        return self._sampler.state(self._consumed)
 
     def _submit(self) -> None:
         step = next(self._steps, None)
@@ -140,7 +171,9 @@ class TripletStream:
         triplets, source = _replace_bad(triplets, np.all(ok[inverse], axis=1))
         # Indexing copies: no two triplets, and no two batches, share memory.
         images = images[inverse[source]]
-        rng = counters.step_rng(self._sampler.seed, counters.AUGMENT, step)
+        rng = counters.step_rng(
+            self._sampler.seed, counters.AUGMENT, step, self._sampler.shard
+        )
         return TripletBatch(
             images=np.ascontiguousarray(self._augment_fn(images, rng)),
             triplets=triplets,

@@ -1,0 +1,103 @@
+"""Where an image's largest light, dark and coloured parts lie: a wavelet signature."""
+
+import math
+
+import cv2
+import numpy as np
+
+from deeprank_jax.descriptors.images import check_images
+
+SIZE = 128
+CORNER = 32
+NUM_LARGEST = 60
+_ROOT_HALF = math.sqrt(0.5)
+# NTSC's luminance and two chrominances.
+_RGB_TO_YIQ = np.array(
+    ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)),
+    np.float32,
+)
+# Ours: averages that are 1 apart, black and white, count as much as 60 signs.
+_AVERAGE_WEIGHT = math.sqrt(NUM_LARGEST)
+
+
+def wavelet(images: np.ndarray) -> np.ndarray:
+    """Returns the wavelet signature of each image: signs of its largest coefficients.
+
+    The image, 128 x 128 in YIQ, is decomposed by Haar wavelets, all rows and then all
+    columns (the standard decomposition). Of the 60 largest coefficients of a channel,
+    besides its average, only the signs are kept. The squared distance of two
+    signatures counts the coefficients that only one of them holds once and those of
+    opposite sign four times, and adds 60 times the squares of the differences of the
+    averages (our weight; the paper fitted weights to its data).
+
+    Only the corner of the 32 x 32 coarsest coefficients is returned, which holds
+    97 % of the largest (measured on emoji); signs outside are left out.
+
+    Args:
+      images: `[N, H, W, 3]` uint8 RGB, `N` may be 0; resized to 128 x 128.
+
+    Returns:
+      `[N, 3 * 32 * 32]` float32 of -1, 0 and 1, but for the first of each channel,
+      which is its average times the square root of 60; Y lies in [0, 1].
+
+    Raises:
+      ValueError: the images have another shape or type.
+
+    References:
+      Jacobs, Finkelstein and Salesin, Fast Multiresolution Image Querying, 1995,
+      https://doi.org/10.1145/218380.218454.
+    """
+    check_images(images)
+    signatures = np.zeros((len(images), 3, CORNER, CORNER), np.float32)
+    for image, out in zip(images, signatures, strict=True):
+        resized = _resize(image.astype(np.float32) / 255.0)
+        channels = np.moveaxis(cv2.transform(resized, _RGB_TO_YIQ), 2, 0)
+        coefficients = decompose(channels)
+        averages = coefficients[:, 0, 0] / SIZE
+        coefficients[:, 0, 0] = 0.0
+        out[:] = _signs_of_largest(coefficients)[:, :CORNER, :CORNER]
+        out[:, 0, 0] = averages * _AVERAGE_WEIGHT
+    return signatures.reshape(len(images), 3 * CORNER**2)
+
+
+def decompose(x: np.ndarray) -> np.ndarray:
+    """Returns the standard Haar decomposition, orthonormal, coarse to fine.
+
+    Args:
+      x: `[..., H, W]` floats; `H` and `W` powers of 2.
+
+    Returns:
+      `[..., H, W]` of the same type; `[..., 0, 0]` is the mean times `sqrt(H * W)`.
+    """
+    return _decompose_last(_decompose_last(x).swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+def _decompose_last(x: np.ndarray) -> np.ndarray:
+    """Decomposes the last axis, by sums and differences of neighbours."""
+    # Not by a matrix product: BLAS's threads and those of `compute` wait for one
+    # another, on a busy machine for minutes.
+    out = np.empty_like(x)
+    while (size := x.shape[-1]) > 1:
+        even, odd = x[..., ::2], x[..., 1::2]
+        out[..., size // 2 : size] = (even - odd) * _ROOT_HALF
+        x = (even + odd) * _ROOT_HALF
+    out[..., :1] = x
+    return out
+
+
+def _resize(image: np.ndarray) -> np.ndarray:
+    smaller = max(image.shape[:2]) < SIZE
+    how = cv2.INTER_LINEAR if smaller else cv2.INTER_AREA
+    return cv2.resize(image, (SIZE, SIZE), interpolation=how)
+
+
+def _signs_of_largest(coefficients: np.ndarray) -> np.ndarray:
+    """Returns `[C, H, W]`, the signs of each channel's largest and 0 elsewhere."""
+    flat = coefficients.reshape(len(coefficients), -1)
+    largest = np.argpartition(-np.abs(flat), NUM_LARGEST, axis=1)[:, :NUM_LARGEST]
+    signs = np.zeros_like(flat)
+    kept = np.take_along_axis(flat, largest, axis=1)
+    # What is nothing but rounding has no sign: a grey image has no colour.
+    kept[np.abs(kept) < 1e-3] = 0.0
+    np.put_along_axis(signs, largest, np.sign(kept), axis=1)
+    return signs.reshape(coefficients.shape)

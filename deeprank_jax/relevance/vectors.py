@@ -1,0 +1,295 @@
+"""Where does a record's precomputed vector come from? Files of vectors, and back.
+
+Convention: a vector belongs to the record that `Records.describe` names by its id;
+only a `.npy` file has no ids, and has one row per record, in order. In a path
+`{split}` stands for the split, e.g. `"train"`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
+_METADATA = b"deeprank"
+_BLOCK = 2**24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What a file of vectors holds.
+
+    Attributes:
+      ids: of the `M` rows, each once; None where row `i` is record `i`.
+      values: `[M, D]` float32, finite.
+      metadata: whatever the file says of itself.
+      path: of the file, for messages.
+    """
+
+    ids: tuple[str, ...] | None
+    values: np.ndarray
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    path: str = "vectors"
+
+
+def read_vectors(path: str | os.PathLike[str]) -> Vectors:
+    """Reads vectors.
+
+    Args:
+      path: `.parquet` with the columns `path` and `vector`, `.npz` with the arrays
+        `ids` and `vectors`, or `.npy`, which is mapped into memory and not read.
+
+    Raises:
+      ValueError: there is no such file, it is of another kind or cannot be read, its
+        rows differ in length, an id occurs twice or a value is not finite.
+    """
+    file = pathlib.Path(path).expanduser()
+    readers = {".parquet": _read_parquet, ".npz": _read_npz, ".npy": _read_npy}
+    if file.suffix.lower() not in readers:
+        raise ValueError(
+            f"{path}: is none of {', '.join(readers)}; save the vectors as one of them."
+        )
+    if not file.is_file():
+        raise ValueError(
+            f"{path}: there is no such file of vectors; set config.relevance.file to "
+            "one that exists."
+        )
+    try:
+        vectors = readers[file.suffix.lower()](file)
+    except (OSError, EOFError, KeyError, pyarrow.ArrowException) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); save the vectors again."
+        ) from error
+    _check_ids(vectors)
+    _check_finite(vectors)
+    return vectors
+
+
+def write_vectors(
+    path: str | os.PathLike[str],
+    ids: Sequence[str],
+    values: np.ndarray,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Writes vectors as Parquet: the whole file or, if it is cut off, none.
+
+    Args:
+      path: ends in `.parquet`.
+      ids: of the `M` rows.
+      values: `[M, D]` floats.
+      metadata: what JSON can hold, kept with the vectors.
+
+    Raises:
+      ValueError: the path ends otherwise, or there is not one id for each row.
+    """
+    file = pathlib.Path(path)
+    if file.suffix.lower() != ".parquet":
+        raise ValueError(f"{path}: vectors are written as .parquet; name it so.")
+    if values.ndim != 2 or len(ids) != len(values):
+        raise ValueError(
+            f"{path}: {len(ids):,} ids for values of shape {values.shape}; give "
+            "[M, D] values and one id for each row."
+        )
+    flat = pyarrow.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    offsets = np.arange(len(ids) + 1) * values.shape[1]
+    column = pyarrow.LargeListArray.from_arrays(offsets, flat)
+    table = pyarrow.table({"path": pyarrow.array(ids, pyarrow.string())})
+    table = table.append_column("vector", column).replace_schema_metadata(
+        {_METADATA: json.dumps(dict(metadata))}
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        pyarrow.parquet.write_table(table, unfinished)
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def match(vectors: Vectors, records: Any) -> np.ndarray:
+    """Returns the vector of each record, `[N, D]` float32.
+
+    Args:
+      vectors: of all records, and perhaps of others.
+      records: `Records` of a split.
+
+    Raises:
+      ValueError: a record has no vector, or rows without ids are more or fewer than
+        the records.
+    """
+    size = len(records)
+    if vectors.ids is None:
+        if len(vectors.values) != size:
+            raise ValueError(
+                f"{vectors.path}: has {len(vectors.values):,} rows, but {records.name} "
+                f"has {size:,} records; give one row per record, in their order, in a "
+                "file for each split with {split} in its path, or a .parquet with ids."
+            )
+        return vectors.values
+    row_of = {name: row for row, name in enumerate(vectors.ids)}
+    rows = np.array([row_of.get(records.describe(i), -1) for i in range(size)], int)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise ValueError(
+            f"{vectors.path}: has no vector for {len(missing):,} of the {size:,} "
+            f"records of {records.name}, e.g. {records.describe(int(missing[0]))!r} "
+            f"(it has {vectors.ids[0]!r}); add them, under the names of the records."
+        )
+    return vectors.values[rows]
+
+
+def match_splits(path: str, splits: Sequence[Any]) -> list[np.ndarray]:
+    """Returns the vectors of each split's records, `[N, D]` float32, from a file.
+
+    Args:
+      path: as of `read_vectors`; with `{split}` in it, one file for each split.
+      splits: `Records` of each split.
+
+    Raises:
+      ValueError: as `read_vectors` and `match`, or the files' vectors differ in length.
+    """
+    files = [path.replace("{split}", split_name(records)) for records in splits]
+    read = {file: read_vectors(file) for file in dict.fromkeys(files)}
+    dims = {file: vectors.values.shape[1] for file, vectors in read.items()}
+    if len(set(dims.values())) > 1:
+        found = ", ".join(f"{dim} in {file}" for file, dim in dims.items())
+        raise ValueError(
+            f"The vectors of the splits differ in length ({found}); write all by the "
+            "same model."
+        )
+    return [
+        match(read[file], records) for file, records in zip(files, splits, strict=True)
+    ]
+
+
+def split_name(records: Any) -> str:
+    """Returns `"train"` of the records named `"emoji/train (seen classes)"`."""
+    return records.name.rpartition("/")[2].split(" (")[0]
+
+
+def _read_parquet(file: pathlib.Path) -> Vectors:
+    schema = pyarrow.parquet.read_schema(file)
+    _check_names(file, "columns", schema.names, ("path", "vector"))
+    kind = schema.field("vector").type
+    is_list = (
+        pyarrow.types.is_list(kind)
+        or pyarrow.types.is_large_list(kind)
+        or pyarrow.types.is_fixed_size_list(kind)
+    )
+    if not is_list or not _is_number(kind.value_type):
+        raise ValueError(
+            f"{file}: its column 'vector' is {kind}; it must be a list of floats."
+        )
+    table = pyarrow.parquet.read_table(file, columns=["path", "vector"])
+    ids = tuple(map(str, table["path"].to_pylist()))
+    vectors = table["vector"].combine_chunks()
+    lengths = pyarrow.compute.call_function("list_value_length", [vectors])
+    lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False)
+    if len(lengths):
+        _check_lengths(file, ids, lengths)
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    values = _check_shape(file, flat.reshape(len(ids), -1 if len(ids) else 0))
+    metadata = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))
+    return Vectors(ids=ids, values=values, metadata=metadata, path=str(file))
+
+
+def _read_npz(file: pathlib.Path) -> Vectors:
+    with _load(file) as arrays:
+        _check_names(file, "arrays", arrays.files, ("ids", "vectors"))
+        ids, values = _array(file, arrays, "ids"), _array(file, arrays, "vectors")
+    values = _check_shape(file, values)
+    if ids.ndim != 1 or ids.dtype.kind != "U" or len(ids) != len(values):
+        raise ValueError(
+            f"{file}: its 'ids' are {ids.dtype} of shape {ids.shape} for "
+            f"{len(values):,} vectors; save np.array(ids, str) with one id for each."
+        )
+    return Vectors(ids=tuple(ids.tolist()), values=values, path=str(file))
+
+
+def _read_npy(file: pathlib.Path) -> Vectors:
+    values = _check_shape(file, _load(file, mmap_mode="r"))
+    return Vectors(ids=None, values=values, path=str(file))
+
+
+def _load(file: pathlib.Path, **options: Any) -> Any:
+    try:
+        return np.load(file, allow_pickle=False, **options)
+    except ValueError as error:
+        raise OSError(error) from error
+
+
+def _array(file: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
+    try:
+        return arrays[name]
+    except ValueError as error:
+        raise ValueError(
+            f"{file}: its {name!r} hold Python objects; save plain strings and floats."
+        ) from error
+
+
+def _is_number(kind: pyarrow.DataType) -> bool:
+    return pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
+
+
+def _check_names(
+    file: pathlib.Path, what: str, found: Sequence[str], needed: Sequence[str]
+) -> None:
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise ValueError(
+            f"{file}: has no {missing[0]!r} (its {what} are "
+            f"{', '.join(found) or 'none'}); it needs {' and '.join(needed)}."
+        )
+
+
+def _check_lengths(file: pathlib.Path, ids: Sequence[str], lengths: np.ndarray) -> None:
+    other = np.flatnonzero(lengths != lengths[0])
+    if len(other):
+        row = int(other[0])
+        raise ValueError(
+            f"{file}: row {row + 1:,} ({ids[row]!r}) has {lengths[row]} values, the "
+            f"first ({ids[0]!r}) has {lengths[0]}; give all vectors the same length."
+        )
+
+
+def _check_shape(file: pathlib.Path, values: Any) -> np.ndarray:
+    """Returns the values as float32; a map of a file stays one where it can."""
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{file}: holds {values.dtype} values of shape {values.shape}; it needs a "
+            "vector of numbers for each of at least one record, [M, D]."
+        )
+    return values.astype(np.float32, copy=False)
+
+
+def _check_ids(vectors: Vectors) -> None:
+    if vectors.ids is None or len(set(vectors.ids)) == len(vectors.ids):
+        return
+    twice = [name for name, count in Counter(vectors.ids).items() if count > 1]
+    rows = [i for i, name in enumerate(vectors.ids) if name == twice[0]]
+    raise ValueError(
+        f"{vectors.path}: {len(twice):,} ids occur twice, e.g. {twice[0]!r} in rows "
+        f"{rows[0] + 1:,} and {rows[1] + 1:,}; keep one vector for each."
+    )
+
+
+def _check_finite(vectors: Vectors) -> None:
+    """Checks a block of rows at a time, as the file may be larger than memory."""
+    values = vectors.values
+    step = max(1, _BLOCK // values.shape[1])
+    for start in range(0, len(values), step):
+        bad = np.argwhere(~np.isfinite(values[start : start + step]))
+        if len(bad):
+            row, column = int(start + bad[0][0]), int(bad[0][1])
+            name = "" if vectors.ids is None else f" ({vectors.ids[row]!r})"
+            raise ValueError(
+                f"{vectors.path}: value {column + 1} of row {row + 1:,}{name} is "
+                f"{values[row, column]}; vectors must be finite."
+            )

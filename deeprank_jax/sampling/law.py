@@ -1,0 +1,66 @@
+"""What is drawn: equations (6) to (8) of the paper and its out-of-class share."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from deeprank_jax.relevance import Relevance
+
+MODES = ("importance", "uniform")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Law:
+    """How much weight a record has in a draw, before buffers are corrected for.
+
+    Attributes:
+      relevance: of two records by their attributes.
+      mode: `"importance"` weighs by relevance, `"uniform"` only asks whether there is
+        any: the paper's baseline.
+      positive_cap: `T_p`, above 0: a relevance beyond it draws no more often.
+      min_relevance_gap: `T_r`, at least 0: by how much the positive is more relevant
+        to the anchor than an in-class negative.
+      out_of_class: the share of negatives from other categories, in [0, 1].
+    """
+
+    relevance: Relevance
+    mode: str
+    positive_cap: float
+    min_relevance_gap: float
+    out_of_class: float
+
+    def anchor_weight(self, totals: np.ndarray) -> np.ndarray:
+        """Returns the weight of each anchor by its total relevance, eq. (6)."""
+        return totals if self.mode == "importance" else (totals > 0) * 1.0
+
+    def positive_weight(self, relevance: np.ndarray) -> np.ndarray:
+        """Returns the weight of each positive by its relevance, eq. (7)."""
+        if self.mode == "uniform":
+            return (relevance > 0).astype(relevance.dtype)
+        return np.minimum(relevance, relevance.dtype.type(self.positive_cap))
+
+    def negative_weight(self, relevance: np.ndarray) -> np.ndarray:
+        """Returns the weight of each in-class negative that meets eq. (8)."""
+        if self.mode == "uniform":
+            return np.ones_like(relevance)
+        return np.minimum(relevance, relevance.dtype.type(self.positive_cap))
+
+    def most_relevant_negative(self, of_positive: np.ndarray) -> np.ndarray:
+        """Returns how relevant a negative may be at most, eq. (8).
+
+        Also without a gap it is less relevant than the positive, if by any amount.
+
+        Args:
+          of_positive: `[...]` floats, the positive's relevance.
+        """
+        # The slack lets a gap of just T_r pass, as .3 - .2 is below .1 in floats.
+        slack = 4 * np.finfo(of_positive.dtype).eps
+        most = of_positive * (1 + max(slack, 1e-9)) - self.min_relevance_gap
+        below = np.nextafter(of_positive, of_positive.dtype.type(-np.inf))
+        return np.minimum(most.astype(of_positive.dtype), below)
+
+
+def below(uniform: np.ndarray, total: Any) -> np.ndarray:
+    """Returns `uniform * total`, below `total` whatever the rounding."""
+    return np.minimum(uniform * total, np.nextafter(total, 0.0))

@@ -1,0 +1,420 @@
+"""What does a file of triplets say? Written and read as CSV, Parquet or plain lines.
+
+Convention: a file names an image as `Records.describe` does, and its rows count from
+1, the header not among them. `.csv` and `.parquet` have the columns
+`anchor,positive,negative` and perhaps `relevance_positive,relevance_negative`, as well
+as `in_class,step`, which say how a row came about and are not read. `.txt`, the file of
+the well-known Keras sampler, has three names a line; its header may be missing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import csv
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+
+from deeprank_jax.sampling.sampler import Triplets
+from deeprank_jax.sampling.triplet_list import FileTripletData
+
+_SIDES = ("anchor", "positive", "negative")
+_RELEVANCE = ("relevance_positive", "relevance_negative")
+_ALL = (*_SIDES, *_RELEVANCE, "in_class", "step")
+_NEEDED = "it needs the columns anchor,positive,negative"
+# Rows that are written together, and read together from Parquet.
+_ROWS = 2**16
+_BYTES = 2**24
+
+
+def write_triplets(
+    path: str | os.PathLike[str],
+    records: Any,
+    batches: Iterable[Triplets],
+    limit: int | None = None,
+) -> int:
+    """Writes triplets, a few at a time: the whole file or, if it is cut off, none.
+
+    Args:
+      path: ends in `.csv` or `.parquet`, for all columns, or in `.txt`, for three
+        names a line without a header.
+      records: the `Records` that the triplets are of.
+      batches: the triplets, in the order of the file.
+      limit: how many are written, at most; None for all.
+
+    Returns:
+      How many were written.
+
+    Raises:
+      ValueError: the path ends otherwise, or there is no triplet.
+    """
+    file = pathlib.Path(path).expanduser()
+    if file.suffix.lower() not in _WRITERS:
+        raise ValueError(f"{path}: {_OTHER_SUFFIX}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    written = 0
+    try:
+        with _WRITERS[file.suffix.lower()](unfinished, _list_ids(records)) as write:
+            for columns in _join_batches(batches, limit):
+                write(columns)
+                written += len(columns["step"])
+        if not written:
+            raise ValueError(f"{path}: there is no triplet to write.")
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return written
+
+
+def read_triplets(
+    path: str | os.PathLike[str],
+    records: Any,
+    *,
+    others: Sequence[Any] = (),
+    root: str | os.PathLike[str] = "",
+) -> FileTripletData:
+    """Reads the triplets of a split.
+
+    A name that is not exactly that of a record is taken for a path: from `root`, from
+    the file's folder, or from the working directory. Of records with the same name the
+    first is meant.
+
+    Args:
+      path: ends in `.csv`, `.parquet` or `.txt`.
+      records: the `Records` of the split.
+      others: `Records` of the other splits; rows with an image of theirs are left out.
+      root: the folder that the records' paths start from, or a file in it.
+
+    Returns:
+      At least one triplet.
+
+    Raises:
+      ValueError: the file is missing, empty or of another kind, an image is no record
+        or is twice in a triplet, or a positive is not more relevant than its negative.
+    """
+    file = pathlib.Path(path).expanduser()
+    if file.suffix.lower() not in _READERS:
+        raise ValueError(f"{path}: {_OTHER_SUFFIX}")
+    if not file.is_file():
+        raise ValueError(
+            f"{path}: there is no such file of triplets; set config.sampler.file to "
+            "one that exists, e.g. of `python -m tools.make_triplets`."
+        )
+    names = _Names(records, others, (os.fspath(root), os.fspath(file.parent)))
+    rows = _Rows(os.fspath(path), names)
+    try:
+        for table in _READERS[file.suffix.lower()](file):
+            rows.add(table)
+    except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {_NEEDED}.") from error
+    return rows.finish(records)
+
+
+class _Names:
+    """Which record a name means."""
+
+    def __init__(self, records: Any, others: Sequence[Any], bases: tuple[str, str]):
+        splits = [records, *others]
+        self.num_own = len(records)
+        self._names = [name for split in splits for name in _list_ids(split)]
+        self._options = pyarrow.compute.SetLookupOptions(
+            pyarrow.array(self._names, pyarrow.string())
+        )
+        root = os.path.expanduser(bases[0])
+        root = os.path.dirname(root) if os.path.isfile(root) else root
+        self._bases = (root, bases[1], "")
+
+    def find(self, values: pyarrow.Array) -> np.ndarray:
+        """Returns `[n]` ints, -1 for a name of no record."""
+        found = pyarrow.compute.call_function("index_in", [values], self._options)
+        index = np.array(found.fill_null(-1), np.int32)
+        missing = np.flatnonzero(index < 0)
+        if len(missing):
+            encoded = values.take(pyarrow.array(missing)).dictionary_encode()
+            paths = [self._find_path(name) for name in encoded.dictionary.to_pylist()]
+            index[missing] = np.array(paths, np.int32)[np.asarray(encoded.indices)]
+        return index
+
+    def _find_path(self, name: str) -> int:
+        for base in self._bases:
+            index = self._of_path.get(os.path.abspath(os.path.join(base, name)))
+            if index is not None:
+                return index
+        return -1
+
+    @functools.cached_property
+    def _of_path(self) -> dict[str, int]:
+        # Backwards, so that the first of a name is the one that stays.
+        root = self._bases[0]
+        return {
+            os.path.abspath(os.path.join(root, self._names[index])): index
+            for index in reversed(range(len(self._names)))
+        }
+
+
+class _Rows:
+    """The rows of a file as they are read, each of them checked."""
+
+    def __init__(self, path: str, names: _Names):
+        self._path = path
+        self._names = names
+        self._indices: list[np.ndarray] = []
+        self._relevance: list[np.ndarray] = []
+        self._num_rows = 0
+        self._num_unknown = 0
+        self._first_unknown = ""
+
+    def add(self, table: pyarrow.RecordBatch) -> None:
+        """Takes the next rows.
+
+        Raises:
+          ValueError: a column is missing, or a value cannot be.
+        """
+        self._check_columns(table.schema.names)
+        sides = [_to_names(table.column(side)) for side in _SIDES]
+        found = self._names.find(pyarrow.concat_arrays(sides)).reshape(3, -1).T
+        for row, side in np.argwhere(found < 0)[:1]:
+            if not self._num_unknown:
+                self._first_unknown = (
+                    f"row {self._number(row)} names {sides[side][row].as_py()!r}"
+                )
+        unknown = (found < 0).any(axis=1)
+        self._num_unknown += int(unknown.sum())
+        twice = (found == np.roll(found, 1, axis=1)).any(axis=1) & ~unknown
+        for row in np.flatnonzero(twice)[:1]:
+            raise ValueError(
+                f"{self._path}: row {self._number(row)} has an image twice "
+                f"({', '.join(repr(side[row].as_py()) for side in sides)}); anchor, "
+                "positive and negative must be three images."
+            )
+        own = (found < self._names.num_own).all(axis=1)
+        self._indices.append(found[own])
+        if _RELEVANCE[0] in table.schema.names:
+            self._relevance.append(self._read_relevance(table)[own])
+        self._num_rows += len(found)
+
+    def finish(self, records: Any) -> FileTripletData:
+        """Returns all rows.
+
+        Raises:
+          ValueError: an image is no record, or there is no row.
+        """
+        example = f"{_list_ids(records, 1)[0]!r}" if len(records) else "nothing"
+        if self._num_unknown:
+            raise ValueError(
+                f"{self._path}: {self._first_unknown}, which is no image of the "
+                f"dataset ({self._num_unknown:,} of {self._num_rows:,} rows hold "
+                f"such); an image is named like {example}, or by its path from "
+                "config.data.dir or from the folder of this file."
+            )
+        if not self._num_rows:
+            raise ValueError(f"{self._path}: holds no triplet; {_NEEDED} and rows.")
+        indices = np.concatenate(self._indices)
+        if not len(indices):
+            raise ValueError(
+                f"{self._path}: none of its {self._num_rows:,} triplets has all three "
+                f"images in {records.name}, e.g. {example}; draw triplets of that "
+                "split."
+            )
+        relevance = np.concatenate(self._relevance) if self._relevance else None
+        return FileTripletData(
+            path=self._path,
+            indices=indices,
+            relevance=relevance,
+            num_left_out=self._num_rows - len(indices),
+        )
+
+    def _number(self, row: int) -> str:
+        return f"{self._num_rows + int(row) + 1:,}"
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        missing = [side for side in _SIDES if side not in names]
+        given = [name for name in _RELEVANCE if name in names]
+        if missing or len(given) == 1:
+            missing += [name for name in _RELEVANCE if given and name not in given]
+            raise ValueError(
+                f"{self._path}: has no column {missing[0]!r} (it has "
+                f"{', '.join(map(repr, names))}); {_NEEDED}, and may have both of "
+                f"{','.join(_RELEVANCE)}."
+            )
+
+    def _read_relevance(self, table: pyarrow.RecordBatch) -> np.ndarray:
+        """Returns `[n, 2]` float64, all of which can be."""
+        columns = [table.column(name) for name in _RELEVANCE]
+        relevance = np.stack([_to_floats(column) for column in columns], axis=1)
+        wrong = ~(np.isfinite(relevance) & (relevance >= 0))
+        for row, side in np.argwhere(wrong)[:1]:
+            raise ValueError(
+                f"{self._path}: row {self._number(row)} has the {_RELEVANCE[side]} "
+                f"{columns[side][row].as_py()!r}; it must be a finite number, at "
+                "least 0."
+            )
+        for row in np.flatnonzero(relevance[:, 0] <= relevance[:, 1])[:1]:
+            raise ValueError(
+                f"{self._path}: in row {self._number(row)} the positive "
+                f"({relevance[row, 0]:g}) is not more relevant to the anchor than the "
+                f"negative ({relevance[row, 1]:g}); exchange them or remove the row."
+            )
+        return relevance
+
+
+def _to_names(column: pyarrow.Array) -> pyarrow.Array:
+    """Returns strings, nothing as an empty one."""
+    return column.cast(pyarrow.string()).fill_null("")
+
+
+def _to_floats(column: pyarrow.Array) -> np.ndarray:
+    """Returns `[n]` float64, NaN for what is no number."""
+    try:
+        return np.array(column.cast(pyarrow.float64()).fill_null(np.nan))
+    except pyarrow.ArrowInvalid:
+        return np.array([_to_float(value) for value in column.to_pylist()])
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def _read_parquet(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
+    with pyarrow.parquet.ParquetFile(file) as parquet:
+        names = [name for name in parquet.schema_arrow.names if name in _ALL]
+        yield from parquet.iter_batches(_ROWS, columns=names)
+
+
+def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        first = next(csv.reader(text), [])
+    if not first:
+        return
+    header = [_SIDES[0] if name == "query" else name for name in first]
+    has_header = set(_SIDES[1:]) <= set(first)
+    if not has_header:
+        if len(first) != 3:
+            raise OSError(f"its first line is {','.join(first)[:80]!r}")
+        header = list(_SIDES)
+    # Everything is read as text: what is no number is found with its row.
+    yield from pyarrow.csv.open_csv(
+        file,
+        pyarrow.csv.ReadOptions(
+            block_size=_BYTES, column_names=header, skip_rows=int(has_header)
+        ),
+        pyarrow.csv.ParseOptions(newlines_in_values=True),
+        pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(_ALL, pyarrow.string()),
+            include_columns=[name for name in header if name in _ALL],
+            strings_can_be_null=False,
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _write_csv(
+    file: pathlib.Path, names: Sequence[str], *, header: bool = True
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    # The csv module leaves a lone carriage return bare, where readers end a line.
+    quoting = any("\r" in name for name in names)
+    with file.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(
+            text,
+            lineterminator="\n",
+            quoting=csv.QUOTE_NONNUMERIC if quoting else csv.QUOTE_MINIMAL,
+        )
+        if header:
+            writer.writerow(_ALL)
+
+        def write(columns: dict[str, Any]) -> None:
+            sides = [[names[i] for i in columns[side].tolist()] for side in _SIDES]
+            rest = [columns[name].tolist() for name in _ALL[3:]] if header else []
+            writer.writerows(zip(*sides, *rest, strict=True))
+
+        yield write
+
+
+@contextlib.contextmanager
+def _write_parquet(
+    file: pathlib.Path, names: Sequence[str]
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    ids = pyarrow.array(names, pyarrow.string())
+    types = dict(
+        zip(
+            _ALL,
+            [pyarrow.string()] * 3
+            + [pyarrow.float64()] * 2
+            + [pyarrow.bool_(), pyarrow.int64()],
+            strict=True,
+        )
+    )
+    with pyarrow.parquet.ParquetWriter(file, pyarrow.schema(types)) as writer:
+
+        def write(columns: dict[str, Any]) -> None:
+            sides = {side: ids.take(pyarrow.array(columns[side])) for side in _SIDES}
+            writer.write_table(pyarrow.table({**columns, **sides}, writer.schema))
+
+        yield write
+
+
+def _join_batches(
+    batches: Iterable[Triplets], limit: int | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the columns of many triplets at a time, `limit` in all."""
+    held, num_held, left = [], 0, np.inf if limit is None else limit
+    for batch in batches:
+        # Not before the next: a progress bar round the batches ends with the last.
+        if left <= 0:
+            break
+        columns = _to_columns(batch, left)
+        held.append(columns)
+        num_held += len(columns["step"])
+        left -= len(columns["step"])
+        if num_held >= _ROWS:
+            yield _concatenate(held)
+            held, num_held = [], 0
+    if num_held:
+        yield _concatenate(held)
+
+
+def _concatenate(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in _ALL}
+
+
+def _to_columns(batch: Triplets, limit: float) -> dict[str, np.ndarray]:
+    values = [
+        *batch.indices.T,
+        *batch.relevance.T,
+        batch.in_class,
+        np.full(len(batch.indices), batch.step),
+    ]
+    size = int(min(limit, len(batch.indices)))
+    return {name: value[:size] for name, value in zip(_ALL, values, strict=True)}
+
+
+def _list_ids(records: Any, num: int | None = None) -> list[str]:
+    """Returns the names of the first records as text that every file can hold."""
+    size = len(records) if num is None else num
+    return [
+        records.describe(index).encode("utf-8", "backslashreplace").decode()
+        for index in range(size)
+    ]
+
+
+_OTHER_SUFFIX = "is neither .csv, .parquet nor .txt; triplets are kept in one of them."
+_READERS: dict[str, Callable[[pathlib.Path], Iterator[pyarrow.RecordBatch]]] = {
+    ".csv": _read_csv,
+    ".txt": _read_csv,
+    ".parquet": _read_parquet,
+}
+_WRITERS: dict[str, Callable[..., Any]] = {
+    ".csv": _write_csv,
+    ".txt": functools.partial(_write_csv, header=False),
+    ".parquet": _write_parquet,
+}

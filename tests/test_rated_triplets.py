@@ -1,0 +1,171 @@
+import collections
+
+import numpy as np
+import pytest
+
+from deeprank_jax.data import errors, rated_triplets, simulated_ratings
+from deeprank_jax.data.records import Records
+
+PAPER = """red car
+http://a.b/images/x%20y.jpg?size=1
+b/1.jpg
+http://a.b/2.jpg
+
+b/3.jpg
+/data/c/x y.jpg
+1.jpg
+"""
+
+
+def create_records(names, labels=None, label_names=None):
+    if labels is None:
+        labels = np.zeros((len(names), 1))
+    return Records(
+        name="own/split",
+        labels=np.asarray(labels, np.int32),
+        level_names=("level_1", "level_2")[: np.shape(labels)[1]],
+        label_names=label_names or (("all",),),
+        read=lambda index: b"",
+        describe=lambda index: names[index],
+    )
+
+
+SPLITS = {
+    "train": create_records(["a/x y.jpg", "b/1.jpg"]),
+    "test": create_records(["b/2.jpg", "b/3.jpg", "c/4.jpg", "d/4.jpg"]),
+}
+
+
+def read(tmp_path, text, name="rated.txt"):
+    path = tmp_path / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return rated_triplets.read_rated_triplets(path, SPLITS)
+
+
+def test_the_papers_format_is_read(tmp_path):
+    found = read(tmp_path, PAPER + "\n\n")
+    np.testing.assert_array_equal(found, [[0, 1, 2], [3, 0, 1]])
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["rated.csv", "rated.txt"])
+def test_a_csv_is_read(tmp_path, name):
+    text = "\ufeffquery,note,negative,positive\r\n1.jpg,,c/4.jpg,3.jpg\r\n"
+    np.testing.assert_array_equal(read(tmp_path, text, name), [[1, 3, 4]])
+
+
+def test_a_path_tells_files_of_one_name_apart(tmp_path):
+    text = "query,positive,negative\n/x/d/4.jpg,c/4.jpg,2.jpg\n"
+    np.testing.assert_array_equal(read(tmp_path, text), [[5, 4, 2]])
+    with pytest.raises(errors.DataError, match=r"row 1: '/e/4.jpg' could be 2 records"):
+        read(tmp_path, text.replace("/x/d", "/e"))
+
+
+def test_what_was_written_is_read(tmp_path):
+    triplets = np.array([[5, 0, 2], [4, 5, 1], [2, 3, 0]])
+    path = tmp_path / "new" / "rated.csv"
+    rated_triplets.write_rated_triplets(path, triplets, SPLITS)
+    assert path.read_text().splitlines()[:2] == [
+        "query,positive,negative",
+        "d/4.jpg,a/x y.jpg,b/2.jpg",
+    ]
+    found = rated_triplets.read_rated_triplets(path, SPLITS)
+    np.testing.assert_array_equal(found, triplets)
+
+
+def test_missing_images_are_counted_and_named(tmp_path, warnings_logged):
+    rows = ["1.jpg,2.jpg,3.jpg", "1.jpg,8.jpg,9.jpg", "7.jpg,1.jpg,9.jpg"]
+    text = "\n".join(["query,positive,negative", *rows])
+    np.testing.assert_array_equal(read(tmp_path, text), [[1, 2, 3]])
+    assert len(warnings_logged) == 1
+    assert (
+        "2 of 3 triplets hold images that are no records (3 images, e.g. '8.jpg' "
+        "(row 2), '9.jpg' (row 2), '7.jpg' (row 3))" in warnings_logged[0]
+    )
+    with pytest.raises(errors.DataError, match=r"2 of 2 .* so that none is left"):
+        read(tmp_path, text.replace(rows[0] + "\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "query,positive\n1.jpg,2.jpg\n", "no column 'negative' .*'query,pos"),
+        ("a.csv", "1.jpg,2.jpg,3.jpg\n", "no column 'query' .*'1.jpg,2.jpg,3.jpg'"),
+        ("a.csv", "query,positive,negative\n", "holds no triplet; it needs a header"),
+        ("a.csv", "query,positive,negative\n1.jpg,2.jpg,3.jpg\n1.jpg,2.jpg\n",
+         r"row 2 has no negative \('1.jpg,2.jpg,'\)"),
+        ("a.csv", "query,positive,negative\n1.jpg,2.jpg,1.jpg\n",
+         "row 1 holds an image twice: its query '1.jpg' is its negative"),
+        ("a.csv", "query,positive,negative\n1.jpg,2.jpg,b/2.jpg\n",
+         "row 1 holds an image twice: its positive '2.jpg' is its negative"),
+        ("a.csv", "query,positive,negative\n1.jpg,9.jpg,9.jpg\n",
+         "row 1 holds an image twice: its positive '9.jpg' is its negative"),
+        ("a.csv", "x" * 200_000, r"cannot be read \(field larger"),
+        ("a.txt", "", "holds no triplet"),
+        ("a.txt", "red car\n1.jpg\n2.jpg\nblue car\n", "line 4 is 'blue car', which"),
+        ("a.txt", PAPER + "a boat\nb/1.jpg\n",
+         r"row 3 \(lines 9 to 12\) ends after 'b/1.jpg': the file has 10 lines"),
+        ("a.txt", "car\n1.jpg\n2.jpg\n1.jpg\n",
+         r"row 1 \(lines 1 to 4\) holds an image twice"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read .*it needs a header"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused(tmp_path, name, text, message):
+    with pytest.raises(errors.DataError, match=message) as caught:
+        read(tmp_path, text, name)
+    assert str(caught.value).startswith(str(tmp_path / name))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(errors.DataError, match="cannot be read"):
+            rated_triplets.read_rated_triplets(path, SPLITS)
+
+
+def animals(num_designs=3):
+    """Two levels; the words of the names say more."""
+    names = ("red cat", "black cat", "red dog", "oak", "red rose")
+    fine = np.arange(len(names)).repeat(num_designs)
+    labels = np.stack([np.where(fine < 3, 0, 1), fine], axis=1)
+    ids = [f"{names[label]}/{i}" for i, label in enumerate(fine)]
+    return create_records(ids, labels, (("animal", "plant"), names))
+
+
+def test_names_and_levels_say_how_similar_records_are():
+    records, i = animals(1), simulated_ratings.name_similarity
+    assert i(records, 0, 0) == 3
+    assert i(records, 0, 1) == pytest.approx(1 + 2 / 3)
+    assert i(records, 0, 4) == pytest.approx(2 / 3)
+    assert i(records, 1, 2) == 1
+    assert i(records, 1, 3) == 0
+
+
+def test_simulated_raters_err_as_often_as_they_should():
+    splits = {"train": animals(20), "empty": animals(0), "test": animals(10)}
+    found = simulated_ratings.simulate_ratings(splits, num=3000, seed=1)
+    assert len(found) == 3000
+    assert np.sum(found[:, 0] < 100) == 2000
+    assert ((found < 100).all(axis=1) | (found >= 100).all(axis=1)).all()
+    assert all(len(set(row)) == 3 for row in found.tolist())
+    errors_made, kinds = 0, collections.Counter()
+    for row in found.tolist():
+        records = splits["train" if row[0] < 100 else "test"]
+        anchor, one, two = (i if row[0] < 100 else i - 100 for i in row)
+        near = simulated_ratings.name_similarity(records, anchor, one)
+        far = simulated_ratings.name_similarity(records, anchor, two)
+        assert near != far
+        errors_made += near < far
+        kinds[max(near, far)] += 1
+    assert 0.08 < errors_made / 3000 < 0.12
+    assert len(kinds) > 3
+    again = simulated_ratings.simulate_ratings(splits, num=3000, seed=1)
+    np.testing.assert_array_equal(again, found)
+    other = simulated_ratings.simulate_ratings(splits, num=3000, seed=2)
+    assert (other != found).any()
+
+
+def test_records_that_no_name_tells_apart_are_refused():
+    with pytest.raises(errors.DataError, match="all records have the same name"):
+        simulated_ratings.simulate_ratings(
+            {"train": create_records(list("abcd"))}, num=10
+        )

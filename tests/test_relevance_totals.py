@@ -1,0 +1,165 @@
+import os
+
+from absl import logging
+import numpy as np
+import pytest
+
+from deeprank_jax import relevance
+from deeprank_jax.relevance import totals
+
+KIND = relevance.Embedding("not read.npy")
+
+
+def random_vectors(size, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.5 * rng.standard_normal((size, 8))).astype(np.float32)
+
+
+def brute_force(vectors, category):
+    wide = vectors.astype(np.float64)
+    sums = np.zeros(len(wide))
+    for i, x in enumerate(wide):
+        others = (category == category[i]) & (np.arange(len(wide)) != i)
+        sums[i] = np.exp(-np.sum((wide[others] - x) ** 2, axis=1)).sum()
+    return sums
+
+
+def never(*args, **kwargs):
+    raise AssertionError("all pairs were compared again")
+
+
+@pytest.mark.parametrize(("pairs", "width"), [(2**18, 512), (64, 7), (1, 1)])
+def test_totals_are_sums_over_the_category(monkeypatch, pairs, width):
+    monkeypatch.setattr(totals, "_PAIRS", pairs)
+    monkeypatch.setattr(totals, "_WIDTH", width)
+    vectors = random_vectors(60)
+    category = np.random.default_rng(1).integers(5, 9, 60)
+    category[0] = 100  # A category of one.
+    found = relevance.total_relevance(KIND, vectors, category, progress=False)
+    assert found.dtype == np.float64
+    assert found[0] == 0
+    np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
+
+
+def test_a_large_category_is_estimated(monkeypatch):
+    logged = []
+    monkeypatch.setattr(logging, "info", lambda text, *args: logged.append(text % args))
+    monkeypatch.setattr(totals, "_LARGEST_EXACT", 300)
+    monkeypatch.setattr(totals, "_NUM_LANDMARKS", 200)
+    vectors = random_vectors(400)
+    category = np.repeat([0, 1], [350, 50])
+    found = relevance.total_relevance(KIND, vectors, category, progress=False)
+    expected = brute_force(vectors, category)
+    np.testing.assert_allclose(found[350:], expected[350:], rtol=1e-5)
+    errors = np.abs(found[:350] / expected[:350] - 1)
+    assert 1e-4 < errors.mean() < 0.1
+    assert len(logged) == 1
+    assert "category of 350 records is estimated from 200 of them; on 64" in logged[0]
+    again = relevance.total_relevance(KIND, vectors, category, progress=False)
+    np.testing.assert_array_equal(again, found)
+
+
+def test_estimates_have_no_bias(monkeypatch):
+    monkeypatch.setattr(totals, "_LARGEST_EXACT", 20)
+    monkeypatch.setattr(totals, "_NUM_LANDMARKS", 10)
+    monkeypatch.setattr(totals, "_NUM_MEASURED", 5)
+    vectors, one = random_vectors(30), np.zeros(30, int)
+    estimates = []
+    for seed in range(2_000):
+        monkeypatch.setattr(totals, "_SEED", seed)
+        estimates.append(totals.total_relevance(KIND, vectors, one, progress=False))
+    error = np.std(estimates, axis=0) / np.sqrt(len(estimates))
+    expected = brute_force(vectors, one)
+    assert np.all(np.abs(np.mean(estimates, axis=0) - expected) < 5 * error)
+
+
+def test_what_took_a_pass_is_kept(tmp_path, monkeypatch):
+    vectors, category = random_vectors(40), np.arange(40) % 3
+    total = lambda kind=KIND, vectors=vectors, category=category: (
+        relevance.total_relevance(
+            kind, vectors, category, cache=tmp_path / "cache", progress=False
+        )
+    )
+    assert isinstance(total(), np.memmap)
+    found = np.array(total())
+    (name,) = os.listdir(tmp_path / "cache")
+    with monkeypatch.context() as patched:
+        patched.setattr(totals, "_compare_all", never)
+        np.testing.assert_array_equal(total(), found)
+        others = [
+            {"kind": relevance.Embedding("not read.npy", scale=2.0)},
+            {"kind": relevance.Embedding("not read.npy", "linear")},
+            {"vectors": random_vectors(40, seed=1)},
+            {"category": np.arange(40) % 4},
+        ]
+        for other in others:
+            with pytest.raises(AssertionError, match="compared again"):
+                total(**other)
+    for content in (b"", b"half a file"):
+        (tmp_path / "cache" / name).write_bytes(content)
+        np.testing.assert_array_equal(total(), found)
+    np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
+    assert os.listdir(tmp_path / "cache") == [name]
+
+
+def test_a_function_that_was_changed_is_asked_again(tmp_path, monkeypatch):
+    labels = np.random.default_rng(0).integers(0, 5, (40, 2))
+    power = 1
+    of_power = lambda a, b: (1.0 * (a == b).mean(-1)) ** power
+    kind = relevance.OfLabels(of_power)
+    total = lambda kind: relevance.total_relevance(
+        kind, labels, np.zeros(40), cache=tmp_path, progress=False
+    )
+    first = np.array(total(kind))
+    same = relevance.OfLabels(lambda a, b: (1.0 * (a == b).mean(-1)) ** power)
+    with monkeypatch.context() as patched:
+        patched.setattr(totals, "_compare_all", never)
+        np.testing.assert_array_equal(total(same), first)
+    power = 2
+    assert np.all(total(kind) < first)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_total_that_cannot_be(tmp_path, bad, closed):
+    class Broken:
+        def pairwise(self, a, b):
+            last = np.maximum(a[..., 0], b[..., 0]) == 5
+            return np.where(last, bad, 0.0)
+
+    kind = Broken()
+    if closed:
+        kind.total = lambda attributes: np.where(np.arange(6) == 3, bad, 0.0)
+    else:
+        # Of the two that the bad relevance is between, the first is named.
+        kind.pairwise = lambda a, b: np.where(a[..., 0] + b[..., 0] == 8, bad, 0.0)
+    with pytest.raises(ValueError, match=r"at least 0, got .* for r3:"):
+        relevance.total_relevance(
+            kind,
+            np.arange(6)[:, None],
+            np.zeros(6, int),
+            describe="r{}".format,
+            cache=tmp_path,
+            progress=False,
+        )
+    assert not os.listdir(tmp_path)
+
+
+def test_a_pass_shows_how_far_it_is(capfd):
+    relevance.total_relevance(KIND, random_vectors(40), np.zeros(40, int))
+    assert "total relevance" in capfd.readouterr().err
+    relevance.total_relevance(
+        KIND, random_vectors(40), np.zeros(40, int), progress=False
+    )
+    assert not capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_costs_only_time(tmp_path, warnings_logged):
+    (tmp_path / "file").touch()
+    vectors, category = random_vectors(40), np.zeros(40)
+    found = totals.total_relevance(
+        KIND, vectors, category, cache=tmp_path / "file" / "cache", progress=False
+    )
+    np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
+    (warning,) = warnings_logged
+    assert "cannot be kept (Not a directory)" in warning

@@ -1,0 +1,86 @@
+"""What the sampler draws can be watched: the names in metrics.jsonl and TensorBoard."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+import shrunk
+import tensorboard_events
+
+from configs import folder
+from deeprank_jax import data, train, writers
+from deeprank_jax.sampling import draws
+
+COUNTS = {
+    "train/sampler_negatives/in_class",
+    "train/sampler_negatives/out_of_class",
+    *(f"train/sampler_failures/{cause}" for cause in (*draws.CAUSES, "bad_image")),
+}
+BUFFERS = {"train/buffers/fill", "train/buffers/age"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A run whose buffers hold half of the 21 or so records of each category."""
+    root = tmp_path / "images"
+    for coarse in ("warm", "cold"):
+        shrunk.write_images(root / coarse, num_classes=4, num_images=12)
+    config = shrunk.shrink(folder.get_config(), num_steps=4)
+    config.data.dir = str(root)
+    config.sampler.category_level = 0
+    config.sampler.capacity = 8
+    config.sampler.records_per_step = 16
+    config.loss.negatives = "sampled"
+    return config
+
+
+def logged(workdir):
+    """Returns the entries of training, each of which must be in TensorBoard, too."""
+    entries = [e for e in writers.read_metrics(workdir) if "train/loss" in e]
+    events = {
+        (tag, step): value
+        for tag, step, value in tensorboard_events.read_scalars(workdir / "tensorboard")
+    }
+    for entry in entries:
+        for name, value in entry.items():
+            if name.startswith("train/"):
+                assert events[name, entry["step"]] == pytest.approx(value)
+    assert len(entries) == 2
+    return entries
+
+
+def of_sampler(entry):
+    return {n for n in entry if n.startswith(("train/sampler", "train/buffers"))}
+
+
+def test_negatives_failures_and_buffers_are_logged_and_reported(config, tmp_path):
+    page = train.train(config, tmp_path / "run").read_text()
+    for entry in logged(tmp_path / "run"):
+        assert of_sampler(entry) == COUNTS | BUFFERS
+        kinds = "train/sampler_negatives/{}_class"
+        kinds = [entry[kinds.format(kind)] for kind in ("in", "out_of")]
+        assert sum(kinds) == config.batch_size
+        assert entry["train/buffers/fill"] == 1.0
+        assert np.isfinite(entry["train/buffers/age"])
+        assert entry["train/buffers/age"] > 0
+    assert len(re.findall(r'class="triplet"', page)) == 4 * 6
+    assert "buffers/age" in page
+
+
+def test_a_file_of_triplets_has_no_buffers_to_log(config, tmp_path):
+    records = data.create_records(config.data)["train"]
+    path = tmp_path / "triplets.csv"
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("anchor", "positive", "negative"))
+        for _ in range(40):
+            row = rng.choice(len(records), 3, replace=False)
+            writer.writerow([records.describe(int(i)) for i in row])
+    config.sampler.name, config.sampler.file = "file", str(path)
+    page = train.train(config, tmp_path / "run").read_text()
+    for entry in logged(tmp_path / "run"):
+        assert of_sampler(entry) == COUNTS
+    assert "What the sampler drew" in page
+    assert "buffers/" not in page
