@@ -1,0 +1,54 @@
+r"""Does importance sampling matter? The paper's law against uniform draws, on emoji.
+
+Both arms train the same small network from scratch for the same number of steps and
+triplets with the paper's loss, each with the best learning rate and margin of the same
+grid, judged on validation with a seed of its own; five other seeds are then compared.
+
+  python -m tools.ablation --config=configs/ablation_sampling.py
+
+One arm alone:
+
+  python -m deeprank_jax.main --config=configs/ablation_sampling.py \
+      --config.sampler.mode=uniform --workdir=runs/uniform
+"""
+
+import ml_collections
+
+from configs import emoji
+
+# What tools.ablation compares.
+ARMS = {
+    "importance": {"sampler.mode": "importance"},
+    "uniform": {"sampler.mode": "uniform"},
+}
+GRID = {"optimizer.learning_rate": (1e-3, 3e-3), "loss.margin": (0.2, 0.6)}
+TUNING_SEED = 100
+SEEDS = (0, 1, 2, 3, 4)
+METRICS = (
+    "triplets/precision",
+    "triplets/score_at_30",
+    "retrieval/recall@1",
+    "retrieval/map@r",
+    "retrieval/ndcg@10",
+)
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration of the first arm."""
+    config = emoji.get_config()
+    config.num_steps = 2000
+    config.batch_size = 32
+    config.data.image_size = 32
+    config.data.augment = dict(shift_pixels=1, flip=True, color_jitter=0.1)
+    config.model.trunk = dict(name="convnet", widths=(32, 64, 128))
+    config.model.embedding_dim = 256
+    config.model.paths = (
+        dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
+    )
+    # What is compared is the sampler: no selection in the batch.
+    config.loss.negatives = "sampled"
+    config.loss.symmetric = False
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    config.evaluation.best_metric = "triplets/precision"
+    return config
