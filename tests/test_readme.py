@@ -55,38 +55,59 @@ def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+# Minutes long; these tests run them shrunk.
+ELSEWHERE = {"tools.benchmark": "test_benchmark", "tools.ablation": "test_ablation"}
+# What makes the others short.
+SHORT = {
+    "tools.golden_feature": ["--image_size=16", "--features=pixels,lab_histogram"],
+    "tools.make_triplets": ["--config.batch_size=8"],
+}
 
 
-PYTHON_LINES = [x for x in LINES if x.startswith("python -m ")]
-TRAINING = [x for x in PYTHON_LINES if "deeprank_jax.main" in x]
+def commands(block):
+    """The block's `python -m` lines as words, but for those of pip."""
+    lines = " ".join(block.replace("\\\n", " ").split(" ")).splitlines()
+    words = [shlex.split(line) for line in lines if line.startswith("python -m ")]
+    return [line for line in words if line[2] not in ("pip", *ELSEWHERE)]
 
 
-@pytest.mark.parametrize("line", dict.fromkeys(PYTHON_LINES))
-def test_python_commands_run(line, data_dir, workdir):
-    if "-m pip" in line:
-        return  # Its lock file is looked at above.
-    words = shlex.split(line)
-    extra = []
-    if line in TRAINING:
-        extra = [f"--workdir={workdir / str(TRAINING.index(line))}", *shrunk.flags()]
-    if "configs/folder.py" in line:
-        # As many levels of folders as the command has relevances.
-        graded = "hierarchy" in line
-        photos = data_dir / ("graded" if graded else "flat")
-        if not photos.exists():
-            shrunk.write_images(photos / "coarse" if graded else photos)
-        extra += [f"--config.data.dir={photos}"]
-    else:
-        extra += [f"--config.data.dir={data_dir / 'tfds'}"]
-    done = subprocess.run(
-        [sys.executable, *words[1:], *extra],
-        cwd=ROOT,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def folder(tmp_path):
+    """A folder in which the commands find the project, and leave what they write."""
+    for name in ("configs", "deeprank_jax", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
+)
+def test_python_commands_run(block, folder, data_dir):
+    for number, words in enumerate(commands(block)):
+        extra = list(SHORT.get(words[2], ()))
+        if words[2] == "deeprank_jax.main":
+            extra += [f"--workdir={folder / str(number)}", *shrunk.flags()]
+        if "--config=configs/folder.py" in words:
+            # As many levels of folders as the command has relevances.
+            graded = any("hierarchy" in word for word in words)
+            photos = data_dir / ("graded" if graded else "flat")
+            if not photos.exists():
+                shrunk.write_images(photos / "coarse" if graded else photos)
+            extra += [f"--config.data.dir={photos}"]
+        else:
+            extra += [f"--config.data.dir={data_dir / 'tfds'}"]
+        done = subprocess.run(
+            [sys.executable, *words[1:], *extra],
+            cwd=folder,
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_long_commands_have_a_test_of_their_own(name):
+    test = (ROOT / "tests" / f"{ELSEWHERE[name]}.py").read_text()
+    assert name.rsplit(".", 1)[1] in test
