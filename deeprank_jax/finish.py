@@ -14,7 +14,8 @@ from deeprank_jax.evaluation import SplitEvaluation, compare_with_baselines
 from deeprank_jax.experiment import Experiment, create_network, create_reader
 
 _THUMBNAIL = 72  # Pixels.
-_DRAWN_STEPS, _DRAWN_PER_STEP = 6, 4
+# Whose triplets are shown, and how many more are drawn there to be counted.
+_DRAWN_STEPS, _DRAWN_MORE = 6, 500
 
 
 def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluation]:
@@ -108,18 +109,19 @@ def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
     """Draws once more what the sampler drew at a few steps of the run."""
     last = experiment.config.num_steps - 1
     steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
+    sizes = (experiment.config.batch_size, _DRAWN_MORE)
     batches = [
-        experiment.sampler.sample(int(step), experiment.config.batch_size)
-        for step in steps
+        experiment.sampler.sample(int(step), size) for step in steps for size in sizes
     ]
-    first = slice(None, _DRAWN_PER_STEP)
-    sizes = [len(batch.indices[first]) for batch in batches]
+    options = experiment.config.sampler
     return report.DrawnTriplets(
-        indices=np.concatenate([batch.indices[first] for batch in batches]),
-        relevance=np.concatenate([batch.relevance[first] for batch in batches]),
-        steps=np.repeat(steps, sizes),
+        indices=np.concatenate([batch.indices for batch in batches]),
+        relevance=np.concatenate([batch.relevance for batch in batches]),
+        in_class=np.concatenate([batch.in_class for batch in batches]),
+        steps=np.repeat(steps, sum(sizes)),
         records=experiment.records["train"],
         thumbnails=thumbnails,
+        out_of_class=None if options.name == "file" else options.out_of_class,
     )
 
 

@@ -40,8 +40,6 @@ def create_inputs(**changes):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (len(records), 40, 40, 3), dtype=np.uint8)
     thumbnails = lambda indices: images[indices]
-    indices = np.array([[0, 1, 9], [4, 7, 50], [30, 31, 2]])
-    labels = records.labels[indices]
     systems = dict(model=0.75, untrained=0.25, pixels=0.5)
     results = {
         "validation": {"retrieval": {"recall@1": systems}},
@@ -63,15 +61,25 @@ def create_inputs(**changes):
         records=records,
         relevance=_RELEVANCE,
         thumbnails=thumbnails,
-        drawn=DrawnTriplets(
-            indices=indices,
-            relevance=_RELEVANCE.pairwise(labels[:, :1], labels[:, 1:]),
-            steps=np.array([0, 10, 2000]),
-            records=records,
-            thumbnails=thumbnails,
-        ),
+        drawn=create_drawn(records, thumbnails),
     )
     return ReportInputs(**(inputs | changes))
+
+
+def create_drawn(records, thumbnails, **changes):
+    """Three triplets, of which the second has an out-of-class negative."""
+    indices = np.array([[0, 1, 9], [4, 7, 50], [30, 31, 44]])
+    labels = records.labels[indices]
+    values = dict(
+        indices=indices,
+        relevance=_RELEVANCE.pairwise(labels[:, :1], labels[:, 1:]),
+        in_class=labels[:, 0, 0] == labels[:, 2, 0],
+        steps=np.array([0, 10, 2000]),
+        records=records,
+        thumbnails=thumbnails,
+        out_of_class=0.2,
+    )
+    return DrawnTriplets(**(values | changes))
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,21 @@
-"""Training curves from metrics.jsonl, as SVG that takes the page's text colour."""
+"""Training curves from metrics.jsonl, one chart for all variants of a metric."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import html
-import io
 import re
 
-import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 import numpy as np
 
-# Legible on white and on black.
-_COLORS = ("#3a82c9", "#d97e22", "#2c9c74", "#b35fc4", "#c9503f", "#8a8a2b")
-# Stands for the text colour until the page's own takes its place.
-_INK = "#010203"
+from deeprank_jax.report import svg
+
 _MAX_POINTS = 400
 # Variants of one metric that share a chart.
 _VARIANT = re.compile(r"(@\d+|_(?:in|out_of)_class)$")
+# Counts and shares, which are read from 0.
+_FROM_ZERO = ("train/sampler_", "train/buffers/")
+# A legend of more lines would hide them.
+_MAX_INSIDE = 4
 _FIRST = (
     "train/loss",
     "train/active_share",
@@ -58,8 +56,8 @@ def create_charts(metrics: Sequence[Mapping[str, float]]) -> list[Chart]:
     charts = []
     for number, title in enumerate(sorted(groups, key=_order)):
         lines = {name: _thin(np.array(series[name])) for name in groups[title]}
-        svg = _draw(title, lines, prefix=f"chart{number}-")
-        charts.append(Chart(title, tuple(lines), svg))
+        drawn = _draw(title, lines, prefix=f"chart{number}-")
+        charts.append(Chart(title, tuple(lines), drawn))
     return charts
 
 
@@ -71,8 +69,10 @@ def _is_drawn(name: str, value: object) -> bool:
 
 def _group(name: str) -> str:
     parts = _VARIANT.sub("", name).split("/")
-    # Shares per level, e.g. train/positives/emoji, belong into one chart.
-    return "/".join(parts[:2] if parts[0] == "train" else parts)
+    # Shares per level, e.g. train/positives/emoji, belong into one chart; what is
+    # watched of the buffers has no unit in common.
+    joins = parts[0] == "train" and parts[1:2] != ["buffers"]
+    return "/".join(parts[:2] if joins else parts)
 
 
 def _order(title: str) -> tuple[int, bool, str]:
@@ -88,29 +88,11 @@ def _thin(points: np.ndarray) -> np.ndarray:
 
 
 def _draw(title: str, lines: Mapping[str, np.ndarray], prefix: str) -> str:
-    style = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": title,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    buffer = io.StringIO()
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.6, 2.5), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0.0)
-        axes.grid(axis="y", color="#888888", alpha=0.25, linewidth=0.7)
+    def fill(axes: Axes) -> None:
         for i, (name, points) in enumerate(lines.items()):
             axes.plot(
                 *points.T,
-                color=_COLORS[i % len(_COLORS)],
+                color=svg.COLORS[i % len(svg.COLORS)],
                 linewidth=1.6,
                 linestyle=("-", "--", ":", "-.")[i % 4],
                 marker="o" if len(points) < 25 else None,
@@ -119,20 +101,18 @@ def _draw(title: str, lines: Mapping[str, np.ndarray], prefix: str) -> str:
             )
         axes.set_xlabel("step")
         axes.locator_params(nbins=5)
-        if len(lines) > 1:
+        if title.startswith(_FROM_ZERO):
+            highest = max(points[:, 1].max() for points in lines.values())
+            axes.set_ylim(0.0, 1.08 * highest if highest > 0 else 1.0)
+        if len(lines) > _MAX_INSIDE:
+            axes.legend(
+                frameon=False,
+                fontsize=8,
+                loc="lower left",
+                bbox_to_anchor=(0.0, 1.0),
+                ncols=2,
+            )
+        elif len(lines) > 1:
             axes.legend(frameon=False, fontsize=8)
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    return _for_page(buffer.getvalue(), title, prefix)
 
-
-def _for_page(svg: str, title: str, prefix: str) -> str:
-    """Makes a whole SVG file a part of a page that may hold others like it."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace(_INK, "currentColor")
-    for reference in 'id="', "url(#", 'href="#':
-        svg = svg.replace(reference, reference + prefix)
-    label = html.escape(f"{title} over the steps", quote=True)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return svg.draw(fill, label=f"{title} over the steps", prefix=prefix)

@@ -15,10 +15,10 @@ import numpy as np
 from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.report import curves, embedding_map, figures, panels
+from deeprank_jax.report import drawn as drawn_lib
+from deeprank_jax.report.pictures import Pictures
 
-_NUM_QUERIES, _NUM_WORST, _NUM_DRAWN = 12, 8, 24
-# Pixels of a thumbnail in a panel, twice what is seen for sharp screens.
-_THUMBNAIL = 112
+_NUM_QUERIES, _NUM_WORST = 12, 8
 
 _EXPLANATIONS = (
     (r"recall@1", "share of queries whose nearest image is of their own class"),
@@ -40,25 +40,6 @@ _EXPLANATIONS = (
     (r"num_(\w+)", r"how many \1 were measured"),
 )
 _HEADLINES = ("recall@1", "map@r", "precision", "precision_in_class")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DrawnTriplets:
-    """Triplets as the sampler drew them.
-
-    Attributes:
-      indices: `[T, 3]` ints: anchor, positive, negative.
-      relevance: `[T, 2]` float, the anchor's relevance to positive and negative.
-      steps: `[T]` ints, the training step that each was drawn for.
-      records: the split that the indices belong to.
-      thumbnails: maps indices `[n]` to uint8 RGB `[n, S, S, 3]`.
-    """
-
-    indices: np.ndarray
-    relevance: np.ndarray
-    steps: np.ndarray
-    records: Records
-    thumbnails: figures.Thumbnails
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +72,7 @@ class ReportInputs:
     relevance: Relevance
     thumbnails: figures.Thumbnails
     ok: np.ndarray | None = None
-    drawn: DrawnTriplets | None = None
+    drawn: drawn_lib.DrawnTriplets | None = None
     seed: int = 0
 
 
@@ -130,7 +111,8 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
     rows = panels.create_rows(records, inputs.relevance, ranking, chosen)
     worst_rows = panels.create_rows(records, inputs.relevance, ranking, worst)
     grades = _find_grades(inputs, [*rows, *worst_rows])
-    show = _Shower(records, inputs.thumbnails, grades)
+    show = Pictures(records, inputs.thumbnails, grades)
+    charts = curves.create_charts(inputs.metrics)
     return {
         "title": inputs.title,
         "command": inputs.command,
@@ -140,7 +122,8 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
         "results": _result_tables(inputs.results),
         "charts": [
             {"title": c.title, "svg": markupsafe.Markup(c.svg)}
-            for c in curves.create_charts(inputs.metrics)
+            for c in charts
+            if c.title not in drawn_lib.CHARTS
         ],
         "legend": [
             {
@@ -153,7 +136,9 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
         "queries": show.rows(rows),
         "worst": show.rows(worst_rows),
         "map": _map_values(inputs, ranking.queries),
-        "drawn": _drawn_values(inputs.drawn, grades) if inputs.drawn else [],
+        "sampler": drawn_lib.sampler_values(
+            inputs.drawn, inputs.metrics, charts, grades
+        ),
     }
 
 
@@ -161,88 +146,12 @@ def _find_grades(inputs: ReportInputs, rows: Sequence[panels.Row]) -> panels.Gra
     """Finds grades that serve every picture of the page."""
     relevance, depth = panels.pairs_of_rows(inputs.records, rows)
     if inputs.drawn is not None:
-        labels = inputs.drawn.records.labels[inputs.drawn.indices]
+        shown = inputs.drawn.shown()
+        labels = inputs.drawn.records.labels[inputs.drawn.indices[shown]]
         drawn_depth = panels.shared_depth(labels[:, :1], labels[:, 1:])
-        relevance = np.append(relevance, inputs.drawn.relevance)
+        relevance = np.append(relevance, inputs.drawn.relevance[shown])
         depth = np.append(depth, drawn_depth)
     return panels.create_grades(relevance, depth, inputs.records.level_names)
-
-
-class _Shower:
-    """Turns records into what the template needs to show their images."""
-
-    def __init__(
-        self, records: Records, thumbnails: figures.Thumbnails, grades: panels.Grades
-    ):
-        self._records = records
-        self._thumbnails = thumbnails
-        self._grades = grades
-
-    def images(self, indices: np.ndarray) -> list[dict[str, Any]]:
-        """Returns source, name and title of each record's image."""
-        pictures = self._thumbnails(np.asarray(indices))
-        size = min(_THUMBNAIL, *pictures.shape[1:3])
-        pictures = figures.resize_thumbnails(pictures, size)
-        return [
-            {
-                "src": markupsafe.Markup(figures.encode_image(picture)),
-                "name": self._records.label_name(int(index)),
-                "title": describe(self._records, int(index)),
-            }
-            for index, picture in zip(indices, pictures, strict=True)
-        ]
-
-    def framed(
-        self, indices: np.ndarray, relevance: np.ndarray
-    ) -> list[dict[str, Any]]:
-        """Returns images with the frame of their relevance."""
-        images = self.images(indices)
-        for image, value in zip(images, relevance, strict=True):
-            grade = int(self._grades.of(value))
-            image["slot"] = figures.frame_slot(grade, self._grades)
-            image["pips"] = figures.pips(grade, self._grades)
-            image["grade"] = self._grades.names[grade]
-            image["title"] += f"\nrelevance {value:.3g}"
-        return images
-
-    def rows(self, rows: Sequence[panels.Row]) -> list[dict[str, Any]]:
-        """Returns each query with its neighbours."""
-        shown = []
-        for row in rows:
-            neighbors = self.framed(row.neighbors, row.relevance)
-            for neighbor, distance in zip(neighbors, row.distances, strict=True):
-                neighbor["title"] += f"\nsquared distance {distance:.3f}"
-            shown.append(
-                {
-                    "query": self.images(np.array([row.query]))[0],
-                    "neighbors": neighbors,
-                    "precision": row.average_precision,
-                }
-            )
-        return shown
-
-
-def describe(records: Records, index: int) -> str:
-    """Returns a record's finest label, its coarser ones, and where it is from."""
-    levels = range(records.labels.shape[1])
-    labels = [records.label_name(index, level) for level in reversed(levels)]
-    return f"{' · '.join(labels)}\n{records.describe(index)}"
-
-
-def _drawn_values(drawn: DrawnTriplets, grades: panels.Grades) -> list[dict[str, Any]]:
-    """Returns some of the triplets, spread over all that were drawn."""
-    show = _Shower(drawn.records, drawn.thumbnails, grades)
-    total = len(drawn.indices)
-    spread = np.unique(np.linspace(0, total - 1, min(total, _NUM_DRAWN)).astype(int))
-    return [
-        {
-            "step": int(drawn.steps[i]),
-            "anchor": show.images(drawn.indices[i, :1])[0],
-            "others": show.framed(drawn.indices[i, 1:], drawn.relevance[i]),
-            "relevance": [f"{value:.3g}" for value in drawn.relevance[i]],
-        }
-        for i in spread
-    ]
 
 
 def _map_values(inputs: ReportInputs, indices: np.ndarray) -> dict[str, Any] | None:
