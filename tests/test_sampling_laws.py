@@ -147,6 +147,23 @@ def test_small_buffers_keep_the_laws_over_many_passes():
     assert 0.5 * np.abs(drawn - expected).sum() < 0.08
 
 
+def test_whole_numbers_are_relevances_too():
+    """A cap of a half is not rounded to 0."""
+
+    class Shared(Pairs):
+        def pairwise(self, a, b):
+            return (self.table[a[..., -1], b[..., -1]]).astype(np.int64)
+
+    attributes, kind = uneven_categories(seed=5)
+    counted = Shared(np.round(2 * kind.table))
+    assert set(np.unique(counted.table)) >= {0, 1, 2}
+    sampler = create_sampler(
+        attributes, counted, seed=0, positive_cap=1.5, min_relevance_gap=0.5
+    )
+    drawn = sampler.sample(0, 100_000)
+    check_laws(attributes, counted, drawn, cap=1.5, gap=0.5)
+
+
 def test_the_gap_and_the_cap_hold_in_every_triplet():
     levels = (0.1, 0.3, 1.0)
     label = np.random.default_rng(0).integers(0, 12, 300)

@@ -90,6 +90,8 @@ class DenseDraws:
         relevance = np.asarray(
             law.relevance.pairwise(attributes[anchor][:, None], others)
         )
+        if relevance.dtype.kind != "f":  # A count of one's own; T_p may be a half.
+            relevance = relevance.astype(np.float64)
         lift = self._lift[columns] * usable
         positive, has_positive = _draw_columns(
             law.positive_weight(relevance) * lift, of_positive
