@@ -115,8 +115,16 @@ def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> Non
       names: of the records' levels.
 
     Raises:
-      ValueError: there are more or fewer values than levels.
+      ValueError: there are more or fewer values than levels, or the category is none
+        of them.
     """
+    level = config.sampler.category_level
+    if level is not None and not -len(names) <= level < len(names):
+        raise ValueError(
+            f"config.sampler.category_level={level} is none of the records' "
+            f"{len(names)} levels ({', '.join(names)}): choose None or one from "
+            f"{-len(names)} to {len(names) - 1}."
+        )
     for key, values in (
         ("relevance.levels", config.relevance.levels),
         ("evaluation.gains", config.evaluation.gains),
@@ -139,16 +147,18 @@ def cache_dir(config: ml_collections.ConfigDict) -> pathlib.Path | None:
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the config's values by dotted key, as JSON would have them."""
+    return flatten_json(json.loads(config.to_json_best_effort()))
+
+
+def flatten_json(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of nested dicts by dotted key."""
     flat: dict[str, Any] = {}
-
-    def add(prefix: str, value: Any) -> None:
+    for key, value in tree.items():
         if isinstance(value, dict):
-            for key, part in value.items():
-                add(f"{prefix}.{key}" if prefix else key, part)
+            inner = flatten_json(value)
+            flat.update({f"{key}.{name}": part for name, part in inner.items()})
         else:
-            flat[prefix] = value
-
-    add("", json.loads(config.to_json_best_effort()))
+            flat[key] = value
     return flat
 
 

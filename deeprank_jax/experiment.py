@@ -173,7 +173,13 @@ def create_experiment(
 
 def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
     """Returns the relevance that drives sampler, step and metrics."""
-    options = {name: x for name, x in config.relevance.to_dict().items() if x}
+    # Those of the kinds here are not given while they are empty.
+    own = {"levels", "weights", "file", "kernel", "scale"}
+    options = {
+        name: x
+        for name, x in config.relevance.to_dict().items()
+        if x or name not in own
+    }
     return create_relevance(**options, category_level=config.sampler.category_level)
 
 
@@ -284,7 +290,7 @@ def check_compiles(
     sides = jnp.zeros((2, 3, attributes.shape[1]), _for_devices(attributes).dtype)
     try:
         jax.eval_shape(make_run_loss(config, relevance), jnp.zeros((2, 3, 4)), sides)
-    except (TypeError, AttributeError, jax.errors.JAXTypeError) as error:
+    except (TypeError, AttributeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"config.relevance.name={config.relevance.name!r} cannot be compiled "

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from absl import logging
+import jax
 import numpy as np
 
 from deeprank_jax import parallel, report, writers
@@ -109,11 +110,13 @@ def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
     """Draws once more what the sampler drew at a few steps of the run."""
     last = experiment.config.num_steps - 1
     steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
-    sizes = (experiment.config.batch_size, _DRAWN_MORE)
+    options = experiment.config.sampler
+    sizes = [experiment.config.batch_size // jax.process_count()]
+    if options.name != "file":  # Whose steps are of one size.
+        sizes.append(_DRAWN_MORE)
     batches = [
         experiment.sampler.sample(int(step), size) for step in steps for size in sizes
     ]
-    options = experiment.config.sampler
     return report.DrawnTriplets(
         indices=np.concatenate([batch.indices for batch in batches]),
         relevance=np.concatenate([batch.relevance for batch in batches]),

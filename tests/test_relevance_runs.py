@@ -137,6 +137,14 @@ def test_a_file_of_triplets_trains_and_goes_on(images, tmp_path):
         ({"sampler.mode": "best"}, "mode must be one of"),
         ({"relevance.name": "embedding"}, "needs config.relevance.file"),
         (
+            {
+                "relevance.name": "attributes",
+                "relevance.weights": {"level_1": 1.0},
+                "sampler.category_level": 9,
+            },
+            "category_level=9 is none of the records' 2 levels",
+        ),
+        (
             {"relevance.name": "table", "relevance.file": "absent.csv"},
             "absent.csv",
         ),

@@ -131,9 +131,9 @@ def test_a_total_that_cannot_be(tmp_path, bad, closed):
     if closed:
         kind.total = lambda attributes: np.where(np.arange(6) == 3, bad, 0.0)
     else:
-        # Of the two that the bad relevance is between, the first is named.
         kind.pairwise = lambda a, b: np.where(a[..., 0] + b[..., 0] == 8, bad, 0.0)
-    with pytest.raises(ValueError, match=r"at least 0, got .* for r3:"):
+    message = r"at least 0, got .* for r3:" if closed else "of 'r3' and 'r5' is"
+    with pytest.raises(ValueError, match=message):
         relevance.total_relevance(
             kind,
             np.arange(6)[:, None],
@@ -163,3 +163,32 @@ def test_a_folder_that_cannot_be_written_to_costs_only_time(tmp_path, warnings_l
     np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
     (warning,) = warnings_logged
     assert "cannot be kept (Not a directory)" in warning
+
+
+def test_a_bad_pair_is_found_among_many_good_ones():
+    """Its row sum is above 0, and it is none of those tried before training."""
+    bad = lambda a, b: np.where(a[..., 0] + b[..., 0] == 7, -0.5, 1.0)
+    with pytest.raises(ValueError, match=r"of 'record 0' and 'record 7' is -0\.5"):
+        totals.total_relevance(
+            relevance.OfLabels(bad),
+            np.arange(40)[:, None],
+            np.zeros(40),
+            progress=False,
+        )
+
+
+def test_a_literal_that_was_changed_is_asked_again(tmp_path):
+    """Also where the probed pairs do not tell."""
+
+    def create(value):
+        fn = eval(f"lambda a, b: np.where(a[..., 0] + b[..., 0] == 3, {value}, 1.0)")
+        return relevance.OfLabels(fn)
+
+    labels = np.arange(1000)[:, None]
+    options = {"cache": tmp_path, "progress": False}
+    one, other = (
+        np.array(totals.total_relevance(create(v), labels, np.zeros(1000), **options))
+        for v in (5.0, 9.0)
+    )
+    assert one[0] == 998 + 5.0
+    assert other[0] == 998 + 9.0

@@ -14,6 +14,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from absl import app, flags
 import tqdm
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import writers
 from deeprank_jax.evaluators.intervals import compare_arms, format_comparison
 
@@ -79,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         for metric in plan.METRICS
     }
     summary = {
-        "command": f"python -m tools.ablation --config={path}",
+        "command": shlex.join(["python", "-m", "tools.ablation", *_given()]),
         "tuning": scores,
         "chosen": best,
         "test": compared,
@@ -88,6 +90,11 @@ def main(argv: Sequence[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     writers.write_json(out, summary)
     print(format_comparison(compared), f"Wrote {out}.", sep="\n")
+
+
+def _given() -> list[str]:
+    """Returns the flags that make the numbers what they are."""
+    return [x for x in sys.argv[1:] if x.split("=")[0] in ("--config", "--set")]
 
 
 def load_plan(path: pathlib.Path) -> Any:
@@ -115,7 +122,17 @@ def _run_all(
 
 def _run(workdir: pathlib.Path, settings: Mapping[str, Any]) -> Any:
     results = workdir / "results.json"
-    if not results.exists():
+    if results.exists():
+        made = config_lib.flatten_json(
+            json.loads((workdir / "config.json").read_text())
+        )
+        for name, value in settings.items():
+            if made[name] != value:
+                raise SystemExit(
+                    f"error: {workdir} was made with {name}={made[name]}, now it is "
+                    f"{value}; give another --workdir, or remove it."
+                )
+    else:
         workdir.mkdir(parents=True, exist_ok=True)
         values = [f"{name}={value}" for name, value in settings.items()]
         values += [f"data.dir={_DATA_DIR.value}", *_EXTRA.value]

@@ -28,6 +28,7 @@ from ml_collections import config_flags
 import numpy as np
 import tqdm
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import data, evaluation, experiment, relevance, sampling
 from deeprank_jax.data import folder
 from deeprank_jax.data.records import Records
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
     """Draws and writes."""
     if len(argv) > 1 or (_CONFIG.value is None) == (not _INPUT.value):
         raise app.UsageError("give either --config and --out or --input_directory.")
+    _refuse_unused()
     jax.config.update("jax_platforms", "cpu")  # A run may hold the accelerator.
     path = f"{_OUTPUT.value}/triplets.txt" if _INPUT.value else _OUT.value
     try:
@@ -60,10 +62,22 @@ def main(argv: Sequence[str]) -> None:
     print(f"Wrote {num:,} triplets to {path}.")
 
 
+def _refuse_unused() -> None:
+    """Refuses flags that would change nothing."""
+    unused = [_OUT, _NUM, _MODE, _EVALUATION] if _INPUT.value else []
+    if not _INPUT.value:
+        unused = [_OUTPUT, _POSITIVES, _NEGATIVES]
+        unused += [_NUM, _MODE] if _EVALUATION.value else []
+    given = [f"--{flag.name}" for flag in unused if flag.present]
+    if given:
+        raise app.UsageError(f"{', '.join(given)} would change nothing here.")
+
+
 def _draw_of_config() -> tuple[Records, Iterable[sampling.Triplets], int | None]:
     config = _CONFIG.value
     config.seed = config.seed if _SEED.value is None else _SEED.value
     config.sampler.mode = _MODE.value or config.sampler.mode
+    config_lib.check_config(config)
     run_relevance = experiment.create_run_relevance(config)
     splits = relevance.attach(run_relevance, data.create_records(config.data))
     records = splits[_SPLIT.value or ("test" if _EVALUATION.value else "train")]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import hashlib
 import os
 import pathlib
+import types
 from typing import Any
 
 from absl import logging
@@ -55,14 +56,14 @@ def total_relevance(
         return _checked(totals, describe)
     if cache is None:
         return _checked(
-            _compare_all(relevance, attributes, category, progress), describe
+            _compare_all(relevance, attributes, category, progress, describe), describe
         )
     name = _fingerprint(relevance, attributes, category)
     path = pathlib.Path(cache) / f"total_relevance-{name}.npy"
     found = _load(path, len(attributes))
     if found is not None:
         return found
-    totals = _compare_all(relevance, attributes, category, progress)
+    totals = _compare_all(relevance, attributes, category, progress, describe)
     _checked(totals, describe)
     try:
         _save(path, totals)
@@ -75,6 +76,14 @@ def total_relevance(
         )
     found = _load(path, len(attributes))
     return totals if found is None else found
+
+
+class _PairError(ValueError):
+    """Two records of a category, by their places in it, whose relevance cannot be."""
+
+    def __init__(self, first: int, second: int, value: float):
+        super().__init__(f"the relevance of {first} and {second} is {value}")
+        self.first, self.second, self.value = first, second, value
 
 
 def _categories(category: np.ndarray) -> Iterator[np.ndarray]:
@@ -96,7 +105,11 @@ def _checked(totals: np.ndarray, describe: Callable[[int], str]) -> np.ndarray:
 
 
 def _compare_all(
-    relevance: Any, attributes: np.ndarray, category: np.ndarray, progress: bool
+    relevance: Any,
+    attributes: np.ndarray,
+    category: np.ndarray,
+    progress: bool,
+    describe: Callable[[int], str],
 ) -> np.ndarray:
     """Returns the totals from all pairs, or of a large category from some."""
     totals = np.zeros(len(attributes))
@@ -110,11 +123,18 @@ def _compare_all(
     ) as bar:
         for members in _categories(category):
             inside = np.asarray(attributes[members])
-            if len(members) > _LARGEST_EXACT:
-                totals[members] = _estimate(relevance, inside, bar)
-            else:
-                everyone = np.arange(len(members))
-                totals[members] = _sums(relevance, inside, everyone, everyone, bar)
+            try:
+                if len(members) > _LARGEST_EXACT:
+                    totals[members] = _estimate(relevance, inside, bar)
+                else:
+                    everyone = np.arange(len(members))
+                    totals[members] = _sums(relevance, inside, everyone, everyone, bar)
+            except _PairError as error:
+                a, b = (describe(int(members[i])) for i in (error.first, error.second))
+                raise ValueError(
+                    f"The relevance of {a!r} and {b!r} is {error.value}; it must be "
+                    "finite and at least 0."
+                ) from error
     return totals
 
 
@@ -136,6 +156,8 @@ def _sums(
             # A copy, as it may be a view of what is not ours.
             block = np.array(block, np.float64)
             block[own[:, None] == other] = 0.0
+            for i, j in np.argwhere(~(np.isfinite(block) & (block >= 0)))[:1]:
+                raise _PairError(int(own[i]), int(other[j]), float(block[i, j]))
             sums[first : first + step] += block.sum(axis=1)
         if bar is not None:
             bar.update(len(own))
@@ -203,13 +225,28 @@ def _fingerprint(relevance: Any, attributes: np.ndarray, category: np.ndarray) -
     return digest.hexdigest()[:16]
 
 
+def _add_code(digest: Any, code: types.CodeType) -> None:
+    """Adds what a function does, with its literals and the functions inside it."""
+    digest.update(code.co_code + repr(code.co_names).encode())
+    for value in code.co_consts:
+        if isinstance(value, types.CodeType):
+            _add_code(digest, value)
+        else:
+            digest.update(repr(value).encode())
+
+
 def _add_parts(digest: Any, part: Any) -> None:
     """Adds what an object is made of, in an order and in words that do not change."""
     if isinstance(part, np.ndarray):
         digest.update(f"{part.dtype}{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).data)
     elif hasattr(part, "__code__"):
-        digest.update(part.__code__.co_code)
+        _add_code(digest, part.__code__)
+        cells = [cell.cell_contents for cell in part.__closure__ or ()]
+        _add_parts(digest, (part.__defaults__, part.__kwdefaults__, *cells))
+    elif isinstance(part, tuple | list):
+        for value in part:
+            _add_parts(digest, value)
     elif hasattr(part, "__dict__"):
         digest.update(f"{type(part).__module__}.{type(part).__qualname__}".encode())
         for name, value in sorted(vars(part).items()):

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 from typing import Any
+import zipfile
 
 import numpy as np
 import pyarrow
@@ -220,14 +221,19 @@ def _read_npy(file: pathlib.Path) -> Vectors:
 
 def _load(file: pathlib.Path, **options: Any) -> Any:
     try:
-        return np.load(file, allow_pickle=False, **options)
-    except ValueError as error:
+        loaded = np.load(file, allow_pickle=False, **options)
+    except (ValueError, zipfile.BadZipFile) as error:
         raise OSError(error) from error
+    if isinstance(loaded, np.ndarray) == (file.suffix.lower() == ".npz"):
+        raise OSError("what it holds is not what its name says")
+    return loaded
 
 
 def _array(file: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
     try:
         return arrays[name]
+    except zipfile.BadZipFile as error:
+        raise OSError(error) from error
     except ValueError as error:
         raise ValueError(
             f"{file}: its {name!r} hold Python objects; save plain strings and floats."

@@ -15,6 +15,7 @@ from deeprank_jax.relevance.totals import total_relevance
 
 # Rows looked at in one go when all are counted.
 _BLOCK = 2**18
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 class Rows(Protocol):
@@ -41,8 +42,8 @@ class Candidates:
       sizes: `[C]` int64, how many records each category has.
       lowest: `[C]` float64, each category's lowest total above 0; 1 if all are 0.
       num_without_positive: how many totals are 0.
-      sum_of_totals: over all records, to six digits: what tells another relevance,
-        though a matrix product's last digits are the machine's.
+      sum_of_totals: over all records, weighted by place, to six digits: what tells
+        another relevance, though a matrix product's last digits are the machine's.
     """
 
     attributes: Rows
@@ -78,7 +79,13 @@ def create_candidates(
         level.
     """
     category = categories(records.labels, category_level)
-    totals = total_relevance(relevance, records.attributes, category, cache=cache)
+    totals = total_relevance(
+        relevance,
+        records.attributes,
+        category,
+        describe=getattr(records, "describe", "record {}".format),
+        cache=cache,
+    )
     return count_candidates(records.attributes, category, totals)
 
 
@@ -117,7 +124,9 @@ def count_candidates(attributes: Rows, category: Rows, totals: Rows) -> Candidat
         sizes += np.bincount(label, minlength=len(sizes))
         np.minimum.at(lowest, label[total > 0], total[total > 0])
         num_without_positive += int(np.sum(total == 0))
-        sum_of_totals += float(np.sum(total, dtype=np.float64))
+        # Weighted by place, so that totals in another order are another sum.
+        place = np.arange(block.start, block.stop) * _GOLDEN_RATIO % 1.0
+        sum_of_totals += float(np.sum(total * (1.0 + place), dtype=np.float64))
     lowest[np.isinf(lowest)] = 1.0
     return Candidates(
         attributes=attributes,

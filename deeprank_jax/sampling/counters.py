@@ -68,9 +68,9 @@ def _shuffle(cell: np.ndarray, height: int, width: int, keys: np.ndarray) -> np.
     left, right = np.divmod(cell, np.uint64(width))
     for turn, key in enumerate(keys):
         if turn % 2:
-            right = (right + _mix(left + key)) % np.uint64(width)
+            right = (right + _mix(left + key) % np.uint64(width)) % np.uint64(width)
         else:
-            left = (left + _mix(right + key)) % np.uint64(height)
+            left = (left + _mix(right + key) % np.uint64(height)) % np.uint64(height)
     return left * np.uint64(width) + right
 
 

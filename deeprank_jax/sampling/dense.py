@@ -61,7 +61,10 @@ class DenseDraws:
         ends = np.flatnonzero(np.diff(group[order], append=-2)) + 1
         for rows in np.split(order, ends[:-1]) if len(order) else ():
             width = np.arange(int((high - low)[rows].max()))
-            step = max(1, _BLOCK // len(width))
+            values = len(width)
+            if group[rows[0]] < 0:  # Their attributes are gathered, too.
+                values *= max(1, self._table.attributes.shape[1] // _SMALL)
+            step = max(1, _BLOCK // values)
             for first in range(0, len(rows), step):
                 part = rows[first : first + step]
                 own = (np.arange(len(part)), anchor[part] - low[part])

@@ -123,8 +123,8 @@ class TripletDraws:
     def _nothing_to_draw(self) -> str:
         return (
             f"No triplet was found among the {len(self._table.index):,} records in the "
-            "buffers: raise capacity and warmup_records so that an anchor's positives "
-            "are in its category's buffer, or, if nothing is less relevant than a "
+            "buffers: raise capacity so that an anchor's positives are in its "
+            "category's buffer, or, if nothing is less relevant than a "
             f"positive by min_relevance_gap ({self._law.min_relevance_gap:g}), lower "
             "it or choose a finer category_level."
         )
