@@ -124,6 +124,13 @@ def test_a_table_without_a_column(tmp_path):
         write(tmp_path / "t.csv", GOOD, header=("id_a", "b", "relevance"))
 
 
+def test_a_table_with_a_column_twice(tmp_path):
+    with pytest.raises(ValueError, match="has the column 'id_a' twice"):
+        write(
+            tmp_path / "t.csv", [(*row, "x") for row in GOOD], header=(*HEADER, "id_a")
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

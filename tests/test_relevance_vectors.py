@@ -280,3 +280,16 @@ def test_a_block_of_the_sampler_fits_into_the_caches():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * 64 * 1024 * 4
+
+
+@pytest.mark.parametrize("content", ["cut off", "an array"])
+def test_an_npz_that_is_none(content, tmp_path):
+    path = tmp_path / "v.npz"
+    if content == "an array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros((2, 2)))
+    else:
+        np.savez(path, ids=np.array(["a"]), vectors=np.zeros((1, 2)))
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"v\.npz: cannot be read"):
+        vectors.read_vectors(path)

@@ -202,6 +202,9 @@ def _read(file: str) -> pyarrow.Table:
             f"{', '.join(table.column_names) or 'none'}); it needs the columns "
             f"{','.join(_COLUMNS)}."
         )
+    twice = [name for name in _COLUMNS if table.column_names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{file}: has the column {twice[0]!r} twice; remove one.")
     if not table.num_rows:
         raise ValueError(f"{file}: lists no pair; add a row for each.")
     return table

@@ -220,13 +220,13 @@ def _read_npy(file: pathlib.Path) -> Vectors:
 
 
 def _load(file: pathlib.Path, **options: Any) -> Any:
+    # Asked first, as `np.load` leaves a broken archive open.
+    if zipfile.is_zipfile(file) != (file.suffix.lower() == ".npz"):
+        raise OSError("it is cut off, or not of the kind that its name says")
     try:
-        loaded = np.load(file, allow_pickle=False, **options)
-    except (ValueError, zipfile.BadZipFile) as error:
+        return np.load(file, allow_pickle=False, **options)
+    except ValueError as error:
         raise OSError(error) from error
-    if isinstance(loaded, np.ndarray) == (file.suffix.lower() == ".npz"):
-        raise OSError("what it holds is not what its name says")
-    return loaded
 
 
 def _array(file: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
