@@ -248,6 +248,37 @@ def test_a_manifest(tmp_path, suffix):
     assert found == expected
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_other_columns_of_a_manifest_are_labels(tmp_path, suffix):
+    columns = manifest_columns(tmp_path)
+    size = len(columns["path"])
+    vendors = [("Ünï", "a, b", "c", None)[i % 4] for i in range(size)]
+    further = {"vendor": vendors, "grade": [i % 3 for i in range(size)]}
+    file = tmp_path / f"m{suffix}"
+    write_manifest(file, {**columns, **further})
+    records = create("manifest", file)
+    value_of = dict(
+        zip(columns["path"], zip(*further.values(), strict=True), strict=True)
+    )
+    found = {"vendor": set(), "grade": set()}
+    for part in records.values():
+        assert set(part.columns) == {"vendor", "grade"}
+        for name, numbers in part.columns.items():
+            assert numbers.dtype == np.int32
+            assert numbers.shape == (len(part),)
+            place = list(further).index(name)
+            found[name] |= {
+                (value_of[path][place], int(number))
+                for path, number in zip(paths_of(part), numbers, strict=True)
+            }
+    # The same number for the same value in every split, and -1 for none.
+    assert {value for value, _ in found["vendor"]} == set(vendors)
+    assert {number for _, number in found["vendor"]} == {-1, *range(1, 4)}
+    assert (None, -1) in found["vendor"]
+    assert len(found["vendor"]) == 4
+    assert found["grade"] == {(0, 0), (1, 1), (2, 2)}
+
+
 def test_a_manifest_with_a_byte_order_mark(tmp_path):
     write_manifest(tmp_path / "m.csv", manifest_columns(tmp_path))
     text = (tmp_path / "m.csv").read_bytes()

@@ -86,6 +86,43 @@ def test_people_read_names_and_splits_hash_code_points(emoji_dir, emoji_records)
     assert name_of["1F9B7"] == "tooth"
 
 
+@pytest.mark.parametrize("split_by", ["dataset", "class_hash"])
+def test_further_features_are_columns(emoji_dir, emoji_records, split_by):
+    levels = ("category", "subcategory", "emoji")
+    records = data.create_records(
+        config("emoji", emoji_dir, levels, split_by, "name", columns=("vendor",))
+    )
+    assert emoji_records["train"].columns == {}
+    builder = tfds_records.prepare("emoji", str(emoji_dir))
+    vendor = builder.info.features["vendor"]
+    only = tfds.features.FeaturesDict({"vendor": vendor})
+    for split, part in records.items():
+        assert part.fingerprint == emoji_records[split].fingerprint
+        (vendors,) = part.columns.values()
+        assert vendors.dtype == np.int32
+        assert np.bincount(vendors).tolist() == [len(part) // 7] * 7
+        source = builder.as_data_source(split=split).data_source
+        for index in range(0, len(part), 97):
+            stored = only.deserialize_example_np(source[index])["vendor"]
+            assert vendors[index] == stored
+
+
+def test_columns_that_cannot_be(emoji_dir):
+    levels = ("category", "emoji")
+    create = lambda name: data.create_records(
+        config("emoji", emoji_dir, levels, columns=(name,))
+    )
+    with pytest.raises(errors.DataError, match="has no feature 'colour'"):
+        create("colour")
+    with pytest.raises(errors.DataError, match=r"names the level 'emoji'; .* take it"):
+        create("emoji")
+    with pytest.raises(errors.DataError, match="names 'image', which is Image"):
+        create("image")
+    price = tfds.features.Scalar(np.float32)
+    with pytest.raises(errors.DataError, match="a label is a whole number or a str"):
+        tfds_records._check_columns("emoji", {"price": price}, levels)
+
+
 def test_no_flags_skin_tones_or_joined_sequences(emoji_records):
     codes = {
         part

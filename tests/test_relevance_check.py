@@ -128,12 +128,18 @@ def test_a_relevance_that_is_not_symmetric(level, warnings_logged):
 
 def test_the_records_that_are_tried_share_labels():
     """What only a pair of a class shows is found among many classes."""
-    rng = np.random.default_rng(0)
     records = create_records(3_000)
-    records.labels[:, 0] = records.labels[:, 1] = rng.permutation(3_000) // 2
-    fn = lambda a, b: np.where((a == b).all(-1), -1.0, 0.0)
+    records.labels[:] = np.random.default_rng(0).permutation(3_000)[:, None] // 2
+    own = Own()
+    own.attributes = lambda splits: [
+        np.stack([r.labels[:, -1], np.arange(len(r))], axis=1) for r in splits
+    ]
+    # Not of a record and itself.
+    own.pairwise = lambda a, b: np.where(
+        (a[..., 0] == b[..., 0]) & (a[..., 1] != b[..., 1]), -1.0, 0.0
+    )
     with pytest.raises(ValueError, match=r"is -1\.0; it must be finite"):
-        relevance.attach(relevance.OfLabels(fn), {"train": records})
+        relevance.attach(own, {"train": records})
 
 
 def test_labels_of_few_bits_leave_the_category_whole():

@@ -1,11 +1,17 @@
+import functools
+import hashlib
 import os
+import pathlib
+import subprocess
+import sys
+import types
 
 from absl import logging
 import numpy as np
 import pytest
 
 from deeprank_jax import relevance
-from deeprank_jax.relevance import totals
+from deeprank_jax.relevance import fingerprint, totals
 
 KIND = relevance.Embedding("not read.npy")
 
@@ -95,7 +101,9 @@ def test_what_took_a_pass_is_kept(tmp_path, monkeypatch):
         for other in others:
             with pytest.raises(AssertionError, match="compared again"):
                 total(**other)
-    for content in (b"", b"half a file"):
+    np.save(tmp_path / "short.npy", np.array(found)[:-1])
+    short = (tmp_path / "short.npy").read_bytes()
+    for content in (b"", b"half a file", short):
         (tmp_path / "cache" / name).write_bytes(content)
         np.testing.assert_array_equal(total(), found)
     np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
@@ -192,3 +200,148 @@ def test_a_literal_that_was_changed_is_asked_again(tmp_path):
     )
     assert one[0] == 998 + 5.0
     assert other[0] == 998 + 9.0
+
+
+def digest_of(part):
+    digest = hashlib.sha256()
+    fingerprint.add_parts(digest, part)
+    return digest.hexdigest()
+
+
+OWN = """
+import functools
+import math
+import numpy as np
+
+SCALE = 1.0
+TABLE = np.zeros(5_000)
+
+def helper(a):
+    return a * 1.5
+
+def closes_over(xp, power):
+    def fn(a, b):
+        return xp.exp(-abs(a - b).sum(-1)) ** power
+    return fn
+
+def again(n=1):
+    return again(n - 1) if n else math.exp(SCALE)
+
+class Base:
+    bias = 0.25
+
+    def weight(self):
+        return 1.0
+
+class Own(Base):
+    def __init__(self, size):
+        self.size = {"size": size, "itself": self}
+
+    @property
+    def level(self):
+        return 3
+
+    @staticmethod
+    def gap(a):
+        return a + 7 if a in {"north", "south", "east", "west"} else a
+
+    def pairwise(self, a, b):
+        both = [x * 11 for x in (a, b)]
+        return helper(super().weight() + TABLE[0] + both[0])
+
+def create():
+    bound = Own(13).pairwise
+    partial = functools.partial(helper, [17])
+    return [Own(2), closes_over(np, 2), again, bound, partial, Own]
+"""
+
+
+def parts_of(source):
+    module = types.ModuleType("own")
+    exec(source, vars(module))
+    return vars(module)["create"]()
+
+
+def test_what_is_the_same_has_the_same_fingerprint():
+    first, again = (list(map(digest_of, parts_of(OWN))) for _ in range(2))
+    assert first == again
+    assert len(set(first)) == len(first)
+
+
+def test_another_process_finds_the_same():
+    script = f"""
+import sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import test_relevance_totals as t
+print([t.digest_of(part) for part in t.parts_of(t.OWN)])
+print(t.digest_of(t.relevance.WithinCategory(t.KIND, 0)))
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONWARNINGS": ""},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("SCALE = 1.0", "SCALE = 2.0", [2]),
+        ("np.zeros(5_000)", "np.eye(1, 5_000, 2_500)[0]", [0, 3, 5]),
+        ("* 1.5", "* 1.6", [0, 3, 4, 5]),
+        ("** power", "/ power", [1]),
+        ("closes_over(np, 2)", "closes_over(np, 3)", [1]),
+        ("again(n=1)", "again(n=2)", [2]),
+        ("bias = 0.25", "bias = 0.5", [0, 3, 5]),
+        ("return 1.0", "return 2.0", [0, 3, 5]),
+        ('"size": size', '"size": size + 1', [0, 3]),
+        ("return 3", "return 4", [0, 3, 5]),
+        ("+ 7", "+ 8", [0, 3, 5]),
+        ("x * 11", "x * 12", [0, 3, 5]),
+        ("Own(13)", "Own(14)", [3]),
+        ("[17]", "[18]", [4]),
+    ],
+)
+def test_what_was_changed_has_another_fingerprint(before, after, changed):
+    assert OWN.count(before) == 1
+    pairs = zip(parts_of(OWN), parts_of(OWN.replace(before, after)), strict=True)
+    found = [i for i, (a, b) in enumerate(pairs) if digest_of(a) != digest_of(b)]
+    assert found == changed
+
+
+def test_a_class_whose_method_was_changed_is_asked_again(tmp_path):
+    """Also where the probed pairs do not tell."""
+
+    def create(value):
+        class Own:
+            attributes = None
+            pairwise = staticmethod(
+                eval(f"lambda a, b: np.where(a[..., 0] + b[..., 0] == 3, {value}, 1.0)")
+            )
+
+        return Own()
+
+    labels = np.arange(1000)[:, None]
+    for value in (5.0, 9.0):
+        found = totals.total_relevance(
+            create(value), labels, np.zeros(1000), cache=tmp_path, progress=False
+        )
+        assert found[0] == 998 + value
+
+
+def test_a_function_with_a_module_at_hand_can_be_kept(tmp_path):
+    def create():
+        import numpy as xp
+
+        return functools.partial(lambda a, b: 1.0 * xp.all(a == b, axis=-1))
+
+    kind, labels = relevance.OfLabels(create()), np.arange(40)[:, None] % 4
+    found = totals.total_relevance(
+        kind, labels, np.zeros(40), cache=tmp_path, progress=False
+    )
+    assert found.tolist() == [9] * 40

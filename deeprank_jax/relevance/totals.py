@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 import hashlib
 import os
 import pathlib
-import types
 from typing import Any
 
 from absl import logging
 import numpy as np
 import tqdm
+
+from deeprank_jax.relevance.fingerprint import add_parts
 
 # A category beyond this size is estimated.
 _LARGEST_EXACT = 100_000
@@ -212,45 +213,12 @@ def _save(path: pathlib.Path, totals: np.ndarray) -> None:
 def _fingerprint(relevance: Any, attributes: np.ndarray, category: np.ndarray) -> str:
     """Returns a hash of all that the totals follow from."""
     digest = hashlib.sha256()
-    for array in (attributes, category):
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    _add_parts(digest, relevance)
-    # What its own parts do not tell, e.g. a function that it calls.
+    add_parts(digest, [attributes, category])
+    add_parts(digest, relevance)
+    # What its own parts do not tell, e.g. a function of another module.
     probed = np.linspace(0, len(attributes) - 1, _NUM_PROBED).astype(int)
     found = np.asarray(attributes[probed])
     block = np.asarray(relevance.pairwise(found[:, None], found[None]))
     # Rounded, as a matrix product's last digits are the machine's.
     digest.update(" ".join(f"{value:.3g}" for value in block.ravel()).encode())
     return digest.hexdigest()[:16]
-
-
-def _add_code(digest: Any, code: types.CodeType) -> None:
-    """Adds what a function does, with its literals and the functions inside it."""
-    digest.update(code.co_code + repr(code.co_names).encode())
-    for value in code.co_consts:
-        if isinstance(value, types.CodeType):
-            _add_code(digest, value)
-        else:
-            digest.update(repr(value).encode())
-
-
-def _add_parts(digest: Any, part: Any) -> None:
-    """Adds what an object is made of, in an order and in words that do not change."""
-    if isinstance(part, np.ndarray):
-        digest.update(f"{part.dtype}{part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).data)
-    elif hasattr(part, "__code__"):
-        _add_code(digest, part.__code__)
-        cells = [cell.cell_contents for cell in part.__closure__ or ()]
-        _add_parts(digest, (part.__defaults__, part.__kwdefaults__, *cells))
-    elif isinstance(part, tuple | list):
-        for value in part:
-            _add_parts(digest, value)
-    elif hasattr(part, "__dict__"):
-        digest.update(f"{type(part).__module__}.{type(part).__qualname__}".encode())
-        for name, value in sorted(vars(part).items()):
-            digest.update(f"\0{name}=".encode())
-            _add_parts(digest, value)
-    else:
-        digest.update(repr(part).encode())
