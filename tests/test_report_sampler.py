@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_report import create_drawn, create_inputs, create_records
 
-from deeprank_jax.report import curves, drawn, histogram, write_report
+from deeprank_jax.report import curves, drawn, histogram, notation, write_report
 from deeprank_jax.sampling import draws
 
 THUMBNAILS = lambda indices: np.zeros((len(indices), 20, 20, 3), np.uint8)
@@ -125,7 +125,7 @@ def test_metrics_of_an_older_version_leave_only_what_was_drawn(tmp_path):
     assert "What could not be drawn" not in section
     inside = create_many().in_class.mean()
     assert cells(section, "in-class") == [f"{inside:.1%}", "80.0%"]
-    assert "drawn in those below" in section
+    assert "drawn in 1,500 triplets" in section
     assert "train/sampler" in page[: -len(section)]
 
 
@@ -141,9 +141,20 @@ def test_a_file_of_triplets_is_taken_as_it_is(tmp_path):
     assert cells(section, "in-class") == ["87.5%"]
     assert "configured" not in section
     assert cells(section, "bad_image") == ["1", "12.5%"]
+    # What was never missing is no line of the chart, either.
     assert "no_positive" not in section
+    assert "no_in_class_negative" not in section
     # People may call a negative what the labels call more relevant.
     assert "gap <b>\N{MINUS SIGN}0.25</b>" in section
+
+
+def test_a_cause_that_a_file_did_have_is_kept():
+    """A run that goes on with a file keeps what its sampler logged before."""
+    from_file = create_many(out_of_class=None)
+    kept = drawn.drop_idle_causes(from_file, METRICS)
+    causes = {name for entry in kept for name in entry if "failures" in name}
+    assert causes == {"train/sampler_failures/no_in_class_negative"}
+    assert drawn.drop_idle_causes(create_many(), METRICS) == METRICS
 
 
 def test_a_report_without_triplets_keeps_what_was_logged(tmp_path):
@@ -161,6 +172,51 @@ def test_the_section_fits_the_page(width, tmp_path):
     assert console == []
     assert found["overflow"] <= 0
     assert (found["broken"], found["unnamed"], found["repeated"]) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (1.0, "1"),
+        (0.98765, "0.988"),
+        (0.0031234, "0.00312"),
+        (0.00031234, "0.00031"),
+        (5.23e-8, "5.2\N{MULTIPLICATION SIGN}10⁻⁸"),
+        (1e-5, "10⁻⁵"),
+        (9.99e-5, "10⁻⁴"),
+        (1.5e-12, "1.5\N{MULTIPLICATION SIGN}10⁻¹²"),
+        (999.7, "1,000"),
+        (12345.6, "12,346"),
+        (2.5e9, "2.5\N{MULTIPLICATION SIGN}10⁹"),
+        (-0.25, "\N{MINUS SIGN}0.25"),
+        (-2e-7, "\N{MINUS SIGN}2\N{MULTIPLICATION SIGN}10⁻⁷"),
+        (-1e-7, "\N{MINUS SIGN}10⁻⁷"),
+    ],
+)
+def test_numbers_are_written_as_people_do(value, text):
+    assert notation.format_number(value) == text
+
+
+def test_no_relevance_is_broken_in_two_or_written_as_in_code(tmp_path):
+    relevance = np.array([[3e-4, 0.0], [0.5, 5e-8], [1e-5, 1e-6]])
+    triplets = create_drawn(create_records(), THUMBNAILS, relevance=relevance)
+    page, section = write(tmp_path, drawn=triplets)
+    titles = " ".join(re.findall(r' title="(.*?)"', section, re.DOTALL))
+    seen = re.sub("<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
+    for text in titles, seen:
+        assert not re.search(r"\d[eE][-+]?\d", text)
+        assert "5\N{MULTIPLICATION SIGN}10⁻⁸" in text
+    assert "those above 0" not in section
+    (rule,) = re.findall(r"\n\.triplet \.label b \{(.*?)\}", page, re.DOTALL)
+    assert "white-space: nowrap" in rule
+
+
+def test_the_page_says_where_the_histogram_is_cut(tmp_path):
+    relevance = np.array([[1.0, 0.0], [0.5, 1e-21], [1e-3, 1e-6]])
+    triplets = create_drawn(create_records(), THUMBNAILS, relevance=relevance)
+    _, section = write(tmp_path, drawn=triplets)
+    assert "triplets; those above 0 but below 10⁻⁹ count as that" in section
 
 
 def test_relevances_over_decades_are_counted_on_a_log_axis():

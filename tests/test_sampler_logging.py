@@ -9,7 +9,8 @@ import shrunk
 import tensorboard_events
 
 from configs import folder
-from deeprank_jax import data, train, writers
+from deeprank_jax import data, finish, train, writers
+from deeprank_jax.experiment import create_experiment
 from deeprank_jax.sampling import draws
 
 COUNTS = {
@@ -68,6 +69,19 @@ def test_negatives_failures_and_buffers_are_logged_and_reported(config, tmp_path
     assert "buffers/age" in page
 
 
+def test_what_is_shown_of_a_step_is_what_it_trained_on(config, tmp_path):
+    with create_experiment(config, tmp_path / "run") as experiment:
+        drawn = finish._drawn(experiment, None)
+        steps = drawn.steps[drawn.shown()].tolist()
+        assert steps == np.repeat(np.arange(4), 6).tolist()
+        for step in range(4):
+            trained = experiment.sampler.sample(step, config.batch_size)
+            rows = np.flatnonzero(drawn.steps == step)[: config.batch_size]
+            np.testing.assert_array_equal(drawn.indices[rows], trained.indices)
+            np.testing.assert_array_equal(drawn.in_class[rows], trained.in_class)
+            np.testing.assert_array_equal(drawn.relevance[rows], trained.relevance)
+
+
 def test_a_file_of_triplets_has_no_buffers_to_log(config, tmp_path):
     records = data.create_records(config.data)["train"]
     path = tmp_path / "triplets.csv"
@@ -83,4 +97,6 @@ def test_a_file_of_triplets_has_no_buffers_to_log(config, tmp_path):
     for entry in logged(tmp_path / "run"):
         assert of_sampler(entry) == COUNTS
     assert "What the sampler drew" in page
+    # A file has no share that could be configured.
+    assert "configured</th>" not in page
     assert "buffers/" not in page

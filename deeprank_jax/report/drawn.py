@@ -12,9 +12,11 @@ import numpy as np
 
 from deeprank_jax.data.records import Records
 from deeprank_jax.report import curves, figures, histogram, panels
+from deeprank_jax.report.notation import format_number
 from deeprank_jax.report.pictures import Pictures
 
 _PER_STEP = 6
+_FAILURES = "train/sampler_failures/"
 
 CHARTS = {
     "train/sampler_negatives": "negatives of each kind in a batch",
@@ -24,7 +26,7 @@ CHARTS = {
 }
 KINDS = {
     "in_class": "of the anchor's category",
-    "out_of_class": "of another category, as wished or for want of one in-class",
+    "out_of_class": "of another category",
 }
 # What can keep a triplet from being drawn as it was wished for.
 CAUSES = {
@@ -86,7 +88,7 @@ def sampler_values(
 
     Args:
       drawn: some of its triplets.
-      metrics: the entries of metrics.jsonl.
+      metrics: the entries of metrics.jsonl, after `drop_idle_causes`.
       charts: of these metrics; those named in `CHARTS` are shown.
       grades: of the relevances shown.
     """
@@ -104,11 +106,15 @@ def sampler_values(
         return None
     if drawn is not None and len(drawn.indices):
         bins = histogram.count_relevances(drawn.relevance)
+        note = f"of {len(drawn.indices):,} drawn triplets"
+        if bins.cut:
+            least = format_number(10.0 ** bins.centers[0])
+            note += f"; those above 0 but below {least} count as that"
         own.insert(
             0,
             {
                 "title": "relevance",
-                "note": f"of {len(drawn.indices):,} drawn triplets",
+                "note": note,
                 "svg": markupsafe.Markup(histogram.draw_histogram(bins)),
             },
         )
@@ -118,6 +124,25 @@ def sampler_values(
         "charts": own,
         "steps": _steps(drawn, grades) if drawn is not None else [],
     }
+
+
+def drop_idle_causes(
+    drawn: DrawnTriplets | None, metrics: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, Any]]:
+    """Returns metrics without the causes that triplets from a file do not have.
+
+    Args:
+      drawn: says whether they are from a file, which are taken as they are.
+      metrics: the entries of metrics.jsonl.
+    """
+    if drawn is None or drawn.out_of_class is not None:
+        return metrics
+    idle = {_FAILURES + cause for cause in CAUSES if cause != "bad_image"}
+    idle -= {name for entry in metrics for name, value in entry.items() if value}
+    return [
+        {name: value for name, value in entry.items() if name not in idle}
+        for entry in metrics
+    ]
 
 
 def mean_over_steps(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -152,7 +177,8 @@ def _negatives(
         shares, where = logged / logged.sum(), "in the run"
     elif drawn is not None and len(drawn.in_class):
         inside = float(drawn.in_class.mean())
-        shares, where = np.array([inside, 1 - inside]), "in those below"
+        shares = np.array([inside, 1 - inside])
+        where = f"in {len(drawn.in_class):,} triplets"
     else:
         return None
     wished = None if drawn is None else drawn.out_of_class
@@ -165,7 +191,6 @@ def _negatives(
                 "name": kind.replace("_", "-"),
                 "note": note,
                 "share": f"{share:.1%}",
-                "width": f"{100 * share:.1f}",
                 "configured": "" if value is None else f"{value:.1%}",
             }
             for (kind, note), share, value in zip(
@@ -179,24 +204,22 @@ def _failures(
     drawn: DrawnTriplets | None, means: Mapping[str, float]
 ) -> list[dict[str, str]]:
     """Returns a row for each cause; none if no cause was logged."""
-    prefix = "train/sampler_failures/"
     logged = {
-        n.removeprefix(prefix): x for n, x in means.items() if n.startswith(prefix)
+        name.removeprefix(_FAILURES): mean
+        for name, mean in means.items()
+        if name.startswith(_FAILURES)
     }
     if not logged:
         return []
     causes = {**CAUSES, **dict.fromkeys(sorted(logged.keys() - CAUSES.keys()), "")}
     if drawn is not None and drawn.out_of_class is None:
-        # A file's triplets are taken as they are.
-        causes = {
-            c: note for c, note in causes.items() if logged.get(c) or c == "bad_image"
-        }
+        causes = {cause: note for cause, note in causes.items() if cause in logged}
     batch = sum(means.get(f"train/sampler_negatives/{kind}", 0.0) for kind in KINDS)
     return [
         {
             "name": cause,
             "note": note,
-            "mean": _number(logged.get(cause, 0.0)),
+            "mean": format_number(logged.get(cause, 0.0)),
             "share": _percent(logged.get(cause, 0.0) / batch) if batch else "",
         }
         for cause, note in causes.items()
@@ -216,16 +239,12 @@ def _steps(drawn: DrawnTriplets, grades: panels.Grades) -> list[dict[str, Any]]:
             {
                 "anchor": anchors[i],
                 "others": others[2 * i : 2 * i + 2],
-                "relevance": [_number(value) for value in relevance[i]],
-                "gap": _number(relevance[i, 0] - relevance[i, 1]),
+                "relevance": [format_number(value) for value in relevance[i]],
+                "gap": format_number(relevance[i, 0] - relevance[i, 1]),
                 "kind": list(KINDS)[0 if drawn.in_class[row] else 1].replace("_", "-"),
             }
         )
     return [{"step": f"{step:,}", "triplets": t} for step, t in by_step.items()]
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if value else "0"
 
 
 def _percent(share: float) -> str:

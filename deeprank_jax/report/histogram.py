@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 import numpy as np
 
 from deeprank_jax.report import svg
+from deeprank_jax.report.notation import format_number
 
 _NUM_BINS = 19
 # From this ratio of the largest relevance to the least on, the axis is logarithmic.
@@ -112,13 +113,12 @@ def _ticks(bins: Bins) -> tuple[np.ndarray, list[str]]:
     """Returns places and labels of ticks, at round relevances above 0."""
     centers = bins.centers
     if len(centers) < 2:
-        return centers, [f"{center:g}" for center in centers]
+        return centers, [format_number(center) for center in centers]
     low, high = centers[0], centers[-1]
     if not bins.log:
         ticks = np.asarray(MaxNLocator(5).tick_values(low, high))
         ticks = ticks[(ticks > 0) & (ticks >= low) & (ticks <= high)]
-        return ticks, [f"{tick:g}" for tick in ticks]
+        return ticks, [format_number(tick) for tick in ticks]
     decades = np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1)
     decades = decades[:: -(-len(decades) // 5)]
-    labels = [f"{10.0**decade:g}" for decade in decades]
-    return decades, labels
+    return decades, [format_number(10.0**decade) for decade in decades]

@@ -112,7 +112,8 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
     worst_rows = panels.create_rows(records, inputs.relevance, ranking, worst)
     grades = _find_grades(inputs, [*rows, *worst_rows])
     show = Pictures(records, inputs.thumbnails, grades)
-    charts = curves.create_charts(inputs.metrics)
+    metrics = drawn_lib.drop_idle_causes(inputs.drawn, inputs.metrics)
+    charts = curves.create_charts(metrics)
     return {
         "title": inputs.title,
         "command": inputs.command,
@@ -136,9 +137,7 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
         "queries": show.rows(rows),
         "worst": show.rows(worst_rows),
         "map": _map_values(inputs, ranking.queries),
-        "sampler": drawn_lib.sampler_values(
-            inputs.drawn, inputs.metrics, charts, grades
-        ),
+        "sampler": drawn_lib.sampler_values(inputs.drawn, metrics, charts, grades),
     }
 
 

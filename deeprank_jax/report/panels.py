@@ -11,6 +11,7 @@ import numpy as np
 from deeprank_jax.data.records import Records
 from deeprank_jax.nearest import average_precision, neighbor_blocks
 from deeprank_jax.relevance import Relevance
+from deeprank_jax.report.notation import format_number
 
 _MAX_GRADES = 4
 
@@ -201,12 +202,13 @@ def create_grades(
     for i, edge in enumerate(edges):
         depths = np.unique(depth[values == edge])
         if not by_value:
-            below = f" to {edges[i + 1]:.3g}" if i + 1 < len(edges) else " and more"
-            names.append(f"relevance {edge:.3g}{below}")
+            last = i + 1 == len(edges)
+            below = " and more" if last else f" to {format_number(edges[i + 1])}"
+            names.append(f"relevance {format_number(edge)}{below}")
         elif len(depths) == 1 and depths[0]:
             names.append(f"same {level_names[depths[0] - 1]}")
         else:
-            names.append(f"relevance {edge:.3g}")
+            names.append(f"relevance {format_number(edge)}")
     return Grades(tuple((edges * (1 - 1e-4)).tolist()), tuple(names))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from deeprank_jax.data.records import Records
 from deeprank_jax.report import figures, panels
+from deeprank_jax.report.notation import format_number
 
 # Pixels of a thumbnail in a panel, twice what is seen for sharp screens.
 _THUMBNAIL = 112
@@ -57,7 +58,7 @@ class Pictures:
             image["slot"] = figures.frame_slot(grade, self._grades)
             image["pips"] = figures.pips(grade, self._grades)
             image["grade"] = self._grades.names[grade]
-            image["title"] += f"\nrelevance {value:.3g}"
+            image["title"] += f"\nrelevance {format_number(value)}"
         return images
 
     def rows(self, rows: Sequence[panels.Row]) -> list[dict[str, Any]]:
