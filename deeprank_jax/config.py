@@ -147,15 +147,15 @@ def cache_dir(config: ml_collections.ConfigDict) -> pathlib.Path | None:
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the config's values by dotted key, as JSON would have them."""
-    return flatten_json(json.loads(config.to_json_best_effort()))
+    return _flatten(json.loads(config.to_json_best_effort()))
 
 
-def flatten_json(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of nested dicts by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            inner = flatten_json(value)
+            inner = _flatten(value)
             flat.update({f"{key}.{name}": part for name, part in inner.items()})
         else:
             flat[key] = value

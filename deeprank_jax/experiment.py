@@ -210,6 +210,11 @@ def create_sampler(
         "num_shards": jax.process_count(),
     }
     if name == "file":
+        logging.info(
+            "Triplets are those of %s; %s of config.sampler are not asked.",
+            file,
+            ", ".join(sorted(options)),
+        )
         read = triplet_file.read_triplets(
             file, records, others=others, root=config.data.dir
         )

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from absl import flags
+from absl.testing import flagsaver
 import numpy as np
 import pytest
 from scipy import stats
@@ -94,3 +96,13 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         ablation.load_plan(tmp_path / "absent.py")
     with pytest.raises(SystemExit, match="has no ARMS"):
         ablation.load_plan(ROOT / "configs" / "emoji.py")
+
+
+def test_runs_of_other_settings_are_not_taken_up(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "settings.json").write_text('["seed=0", "data.dir=data"]')
+    with flagsaver.flagsaver():
+        flags.FLAGS(["", "--config=x.py"])
+        assert ablation._run(tmp_path, {"seed": 0}) == {}
+        with pytest.raises(SystemExit, match=r"now they are seed=1 data\.dir=data"):
+            ablation._run(tmp_path, {"seed": 1})

@@ -173,3 +173,10 @@ def test_the_tool_says_what_is_wrong(images, ratings, flags, message):
     assert done.returncode == 1
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_scale_that_is_no_number(tmp_path):
+    path = tmp_path / "golden.parquet"
+    write(path, np.eye(6), scale="wide", weights={})
+    with pytest.raises(ValueError, match="holds no golden feature but other vectors"):
+        relevance.Golden(str(path))

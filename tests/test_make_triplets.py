@@ -172,6 +172,22 @@ def test_a_split_and_a_seed_can_be_chosen(images, tmp_path):
         ),
         ([], "give either --config and --out or --input_directory"),
         (
+            ["--config=configs/folder.py", "--num_pos_images=3"],
+            "--num_pos_images would change nothing here",
+        ),
+        (
+            ["--config=configs/folder.py", "--evaluation", "--mode=uniform"],
+            "--mode would change nothing here",
+        ),
+        (
+            ["--input_directory={images}", "--num=3", "--out=x.csv"],
+            "--out, --num would change nothing here",
+        ),
+        (
+            ["--config=configs/folder.py", "--config.batch_size=0"],
+            "config.batch_size must be at least 1, got 0",
+        ),
+        (
             ["--config=configs/folder.py", "--input_directory=x"],
             "give either --config and --out or --input_directory",
         ),

@@ -9,8 +9,8 @@ import pytest
 import shrunk
 
 from configs import folder
-from deeprank_jax import data, train
-from deeprank_jax.relevance import vectors
+from deeprank_jax import data, experiment, train
+from deeprank_jax.relevance import register, vectors
 from deeprank_jax.sampling import triplet_file
 
 OWN = """
@@ -156,3 +156,47 @@ def test_what_cannot_be_is_said_before_training(changes, message, images, tmp_pa
     with pytest.raises(ValueError, match=message):
         train.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_options_of_ones_own_relevance_reach_it(images):
+    """Also those that are False or 0."""
+    given = []
+
+    @register("optional")
+    class Optional:
+        def __init__(self, flip=True, power=2.0):
+            given.append((flip, power))
+
+        def attributes(self, splits):
+            return [records.labels for records in splits]
+
+        def pairwise(self, a, b):
+            return (a[..., -1] == b[..., -1]) * 1.0
+
+    config = create_config(images)
+    with config.relevance.unlocked():
+        config.relevance = {**config.relevance.to_dict(), "flip": False, "power": 0.0}
+    config.relevance.name = "optional"
+    experiment.create_run_relevance(config)
+    assert given == [(False, 0.0)]
+
+
+def test_a_relevance_that_cannot_be_compiled(images):
+    @register("of_numpy")
+    def of_numpy(a, b):
+        return np.exp(-np.abs(np.asarray(a) - np.asarray(b)).sum(-1))
+
+    @register("of_a_mask")
+    def of_a_mask(a, b):
+        same = (a == b).all(-1)
+        return same[same] * 1.0
+
+    config = create_config(images)
+    attributes = np.zeros((4, 2), np.int32)
+    for name in ("of_numpy", "of_a_mask"):
+        config.relevance.name = name
+        kind = experiment.create_run_relevance(config)
+        with pytest.raises(ValueError, match=rf"name='{name}' cannot be compiled"):
+            experiment.check_compiles(config, kind, attributes)
+    config.loss.negatives = "sampled"
+    experiment.check_compiles(config, kind, attributes)

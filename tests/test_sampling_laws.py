@@ -1,6 +1,7 @@
 """The laws of anchors, positives and negatives against exact enumeration."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from samplers import create_sampler
 from scipy import stats
 
 from deeprank_jax import relevance
+from deeprank_jax.sampling import TripletSampler, count_candidates
 from tools.exact_laws import chi_square, enumerate_laws
 
 
@@ -193,3 +195,26 @@ def test_the_gap_and_the_cap_hold_in_every_triplet():
     )
     share = np.mean(drawn.relevance[:, 0] == 1.0)
     assert share == pytest.approx(expected, abs=0.01)
+
+
+def test_wide_attributes_of_small_categories_take_little_memory():
+    """They are gathered, a row of a category for each anchor."""
+    width, size = 1024, 2000
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(size, width)).astype(np.float32)
+
+    class Inner:
+        def attributes(self, splits):
+            return []
+
+        def pairwise(self, a, b):
+            return np.maximum(np.matmul(b, np.swapaxes(a, -1, -2))[..., 0], 0.0)
+
+    candidates = count_candidates(vectors, np.arange(size) // 50, np.ones(size))
+    sampler = TripletSampler(candidates, Inner(), seed=0)
+    sampler.seek(0)
+    tracemalloc.start()
+    sampler.sample(0, 1024)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * vectors.nbytes

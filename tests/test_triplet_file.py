@@ -366,3 +366,13 @@ def test_a_late_block_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"\n".join(lines))
     with pytest.raises(ValueError, match=r"cannot be read .*UTF8"):
         triplet_file.read_triplets(tmp_path / "t.csv", RECORDS)
+
+
+def test_a_column_twice(tmp_path):
+    path = write_csv(
+        tmp_path / "t.csv",
+        "b/nan,c/-1,b/NULL,c/#1.png",
+        header="anchor,positive,negative,anchor",
+    )
+    with pytest.raises(ValueError, match="has the column 'anchor' twice"):
+        triplet_file.read_triplets(path, RECORDS)

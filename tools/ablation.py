@@ -22,7 +22,6 @@ from typing import Any
 from absl import app, flags
 import tqdm
 
-from deeprank_jax import config as config_lib
 from deeprank_jax import writers
 from deeprank_jax.evaluators.intervals import compare_arms, format_comparison
 
@@ -81,7 +80,12 @@ def main(argv: Sequence[str]) -> None:
         for metric in plan.METRICS
     }
     summary = {
-        "command": shlex.join(["python", "-m", "tools.ablation", *_given()]),
+        "command": shlex.join(
+            [
+                *("python", "-m", "tools.ablation", f"--config={path}"),
+                *(f"--set={value}" for value in _EXTRA.value),
+            ]
+        ),
         "tuning": scores,
         "chosen": best,
         "test": compared,
@@ -90,11 +94,6 @@ def main(argv: Sequence[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     writers.write_json(out, summary)
     print(format_comparison(compared), f"Wrote {out}.", sep="\n")
-
-
-def _given() -> list[str]:
-    """Returns the flags that make the numbers what they are."""
-    return [x for x in sys.argv[1:] if x.split("=")[0] in ("--config", "--set")]
 
 
 def load_plan(path: pathlib.Path) -> Any:
@@ -121,21 +120,17 @@ def _run_all(
 
 
 def _run(workdir: pathlib.Path, settings: Mapping[str, Any]) -> Any:
-    results = workdir / "results.json"
-    if results.exists():
-        made = config_lib.flatten_json(
-            json.loads((workdir / "config.json").read_text())
+    results, made = workdir / "results.json", workdir / "settings.json"
+    values = [f"{name}={value}" for name, value in settings.items()]
+    values += [f"data.dir={_DATA_DIR.value}", *_EXTRA.value]
+    if made.exists() and json.loads(made.read_text()) != values:
+        raise SystemExit(
+            f"error: {workdir} was made with the settings in {made}, now they are "
+            f"{' '.join(values)}; give another --workdir, or remove it."
         )
-        for name, value in settings.items():
-            if made[name] != value:
-                raise SystemExit(
-                    f"error: {workdir} was made with {name}={made[name]}, now it is "
-                    f"{value}; give another --workdir, or remove it."
-                )
-    else:
+    if not results.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        values = [f"{name}={value}" for name, value in settings.items()]
-        values += [f"data.dir={_DATA_DIR.value}", *_EXTRA.value]
+        writers.write_json(made, values)
         command = [sys.executable, "-m", "deeprank_jax.main", f"--workdir={workdir}"]
         command += [f"--config={_CONFIG.value}", *(f"--config.{v}" for v in values)]
         with (workdir / "log.txt").open("a") as log:

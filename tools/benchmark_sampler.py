@@ -27,7 +27,7 @@ _WARMUP, _PER_STEP = 5_000, 256
 
 
 def measure() -> dict[str, float]:
-    """Returns all numbers; three minutes on one core."""
+    """Returns all numbers; under a minute on one core."""
     with tempfile.TemporaryDirectory() as scratch:
         small, large = (
             create_files(pathlib.Path(scratch) / str(size), size)

@@ -87,6 +87,11 @@ def _directed_losses(
     """Returns the losses with the anchor, or else the positive, as anchor."""
     first, second, negative = jnp.moveaxis(embeddings, 1, 0)
     anchor, positive = (second, first) if swap else (first, second)
+    if negatives == "sampled" and not swap:
+        # The sampler vouches for it all: the relevance is not asked.
+        return triplet_hinge_loss(
+            anchor, positive, negative, margin=margin, reduce_fn=None
+        )
     own = attributes[:, int(swap)]
     positive_relevance = relevance_fn(own, attributes[:, 1 - int(swap)])
     where = None

@@ -32,13 +32,14 @@ class Golden(Embedding):
           ValueError: the file cannot be read, or holds other vectors.
         """
         metadata = vectors.read_vectors(file).metadata
-        if "scale" not in metadata or "weights" not in metadata:
+        scale = metadata.get("scale")
+        if not isinstance(scale, int | float) or "weights" not in metadata:
             raise ValueError(
                 f"{file}: holds no golden feature but other vectors; write one by "
                 "`python -m tools.golden_feature`, or use these by "
                 "config.relevance.name='embedding'."
             )
-        super().__init__(file, "exponential", metadata["scale"])
+        super().__init__(file, "exponential", scale)
         self.weights: dict[str, float] = metadata["weights"]
         self._fingerprints: dict[str, str] = metadata.get("records", {})
 

@@ -177,7 +177,8 @@ def _estimate(relevance: Any, attributes: np.ndarray, bar: Any) -> np.ndarray:
     measured = np.sort(rng.choice(size, _NUM_MEASURED, replace=False))
     exact = _sums(relevance, attributes, measured, np.arange(size))
     errors = np.abs(estimates[measured] - exact) / np.where(exact > 0, exact, 1.0)
-    logging.info(
+    # Also where a program shows warnings only: it is an error that stays.
+    logging.warning(
         "Total relevance of a category of %s records is estimated from %s of them; on "
         "%d records the relative error is %.2g on average, %.2g at most.",
         f"{size:,}",

@@ -24,18 +24,7 @@ class DenseDraws:
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draws a positive and an in-class negative for each anchor.
-
-        Args:
-          anchor: `[n]` slots.
-          of_positive: `[n]` uniform numbers in [0, 1).
-          of_negative: `[n]` others.
-
-        Returns:
-          `[n, 2]` slots of positive and negative, `[n, 2]` float64 relevances to the
-          anchor, `[n]` whether there is a positive, `[n]` whether there is also a
-          negative. Where there is none, slots and relevances mean nothing.
-        """
+        """Draws as `InClassDraws` says."""
         slots = np.zeros((len(anchor), 2), np.int64)
         relevance = np.zeros((len(anchor), 2))
         has = np.zeros((len(anchor), 2), bool)

@@ -12,7 +12,7 @@ import numpy as np
 from deeprank_jax.relevance import LabelRelevance
 from deeprank_jax.sampling.dense import DenseDraws
 from deeprank_jax.sampling.rings import RingDraws
-from deeprank_jax.sampling.table import DrawTable
+from deeprank_jax.sampling.table import DrawTable, InClassDraws
 
 CAUSES = (
     "no_positive",
@@ -59,7 +59,8 @@ class TripletDraws:
         """Prepares the draws, as the table's relevance allows."""
         self._table, self._law = table, table.law
         by_labels = isinstance(table.law.relevance, LabelRelevance)
-        self._in_class = (RingDraws if by_labels else DenseDraws)(table)
+        create = RingDraws if by_labels else DenseDraws
+        self._in_class: InClassDraws = create(table)
 
     def draw(
         self, num: int, rng: np.random.Generator

@@ -54,18 +54,7 @@ class RingDraws:
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draws a positive and an in-class negative for each anchor.
-
-        Args:
-          anchor: `[n]` slots.
-          of_positive: `[n]` uniform numbers in [0, 1).
-          of_negative: `[n]` others.
-
-        Returns:
-          `[n, 2]` slots of positive and negative, `[n, 2]` float64 relevances to the
-          anchor, `[n]` whether there is a positive, `[n]` whether there is also a
-          negative. Where there is none, slots and relevances mean nothing.
-        """
+        """Draws as `InClassDraws` says."""
         mass = self._mass[anchor]
         ring, rest, has_positive = _choose(mass * self._pull, of_positive)
         scale = self._pull[ring]

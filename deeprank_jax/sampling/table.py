@@ -1,11 +1,34 @@
 """What buffers hold, made ready to draw from. A record is known by its slot here."""
 
+from typing import Protocol
+
 import numpy as np
 
 from deeprank_jax.relevance import LabelRelevance
 from deeprank_jax.sampling.buffers import Content
 from deeprank_jax.sampling.candidates import Candidates
 from deeprank_jax.sampling.law import Law, below
+
+
+class InClassDraws(Protocol):
+    """What draws inside the categories of a table."""
+
+    def draw(
+        self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Draws a positive and an in-class negative for each anchor.
+
+        Args:
+          anchor: `[n]` slots.
+          of_positive: `[n]` uniform numbers in [0, 1).
+          of_negative: `[n]` others.
+
+        Returns:
+          `[n, 2]` slots of positive and negative, `[n, 2]` float64 relevances to the
+          anchor, `[n]` whether there is a positive, `[n]` whether there is also a
+          negative. Where there is none, slots and relevances mean nothing.
+        """
+        ...
 
 
 class DrawTable:

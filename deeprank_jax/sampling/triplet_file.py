@@ -265,6 +265,12 @@ class _Rows:
         return relevance
 
 
+def _check_once(file: pathlib.Path, names: Sequence[str]) -> None:
+    for name in _ALL:
+        if names.count(name) > 1:
+            raise ValueError(f"{file}: has the column {name!r} twice; remove one.")
+
+
 def _to_names(column: pyarrow.Array) -> pyarrow.Array:
     """Returns strings, nothing as an empty one."""
     return column.cast(pyarrow.string()).fill_null("")
@@ -288,6 +294,7 @@ def _to_float(value: Any) -> float:
 def _read_parquet(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
     with pyarrow.parquet.ParquetFile(file) as parquet:
         names = [name for name in parquet.schema_arrow.names if name in _ALL]
+        _check_once(file, names)
         yield from parquet.iter_batches(_ROWS, columns=names)
 
 
@@ -302,6 +309,7 @@ def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
         if len(first) != 3:
             raise OSError(f"its first line is {','.join(first)[:80]!r}")
         header = list(_SIDES)
+    _check_once(file, header)
     # Everything is read as text: what is no number is found with its row.
     yield from pyarrow.csv.open_csv(
         file,

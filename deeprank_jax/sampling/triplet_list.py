@@ -15,6 +15,7 @@ import numpy as np
 
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import counters
+from deeprank_jax.sampling.candidates import categories
 from deeprank_jax.sampling.draws import CAUSES
 from deeprank_jax.sampling.sampler import Triplets
 
@@ -117,7 +118,7 @@ class FileTriplets:
                 f"{data.path}: was read for other records than the {len(records):,} of "
                 f"{records.name}."
             )
-        _check_level(records, category_level)
+        categories(records.labels, category_level)  # Refuses what is no level.
         self.seed = seed
         self.shard = shard
         self._data = data
@@ -276,12 +277,3 @@ def _draw_by_class(
             negatives += (negatives >= low) * (high - low)
             triplets = np.broadcast_arrays(place, positives[:, None], negatives)
             yield order[np.stack(triplets, axis=-1).reshape(-1, 3)]
-
-
-def _check_level(records: Any, category_level: int | None) -> None:
-    num = records.labels.shape[1]
-    if category_level is not None and not -num <= category_level < num:
-        raise ValueError(
-            f"category_level must be None or one of the {num} levels "
-            f"({-num} to {num - 1}), got {category_level}."
-        )
