@@ -5,46 +5,8 @@ import numpy as np
 import pytest
 
 from deeprank_jax import models
-from deeprank_jax.models import cpu_ops, layers
+from deeprank_jax.models import layers
 from deeprank_jax.models.multiscale import LowResolutionPath
-
-
-def random_images(size, batch=2):
-    return np.random.default_rng(0).normal(size=(batch, size, size, 3))
-
-
-@pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (3, 4), (7, 2)])
-def test_both_forms_of_max_pooling_agree(size, window, stride):
-    x = jnp.asarray(random_images(size), jnp.float32)
-    weights = np.random.default_rng(1).normal(size=(2, size, size, 3))
-
-    def value_and_grad(form):
-        def total(x):
-            pooled = form(x, window=window, stride=stride)
-            height, width = pooled.shape[1:3]
-            return jnp.sum(pooled * weights[:, :height, :width]), pooled
-
-        return jax.grad(total, has_aux=True)(x)
-
-    for ours, plain in zip(
-        value_and_grad(cpu_ops._max_pool_by_slices),
-        value_and_grad(cpu_ops._max_pool),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, plain, rtol=1e-6)
-
-
-def test_other_platforms_keep_the_plain_pooling():
-    x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
-    pool = jax.jit(lambda x: cpu_ops.max_pool(x, window=2, stride=2))
-    lowered = {
-        platform: jax.export.export(pool, platforms=[platform])(x).mlir_module()
-        for platform in ("cpu", "cuda", "tpu")
-    }
-    assert "reduce_window" not in lowered["cpu"]
-    assert "reduce_window" in lowered["cuda"]
-    assert "reduce_window" in lowered["tpu"]
 
 
 @pytest.mark.parametrize(
@@ -103,9 +65,12 @@ def test_normalizing_zero_has_a_finite_gradient():
     ("change", "message"),
     [
         (dict(trunk=dict(name="resnet")), "No trunk is named 'resnet'"),
+        (dict(trunk=dict(name="resnet50"), image_size=31), "31 is too small"),
+        (dict(trunk=dict(name="resnet50", depth=3), image_size=32), "'depth'"),
         (dict(dtype="float16"), "dtype is 'float16'"),
+        (dict(batch_norm="none"), "batch_norm is 'none'"),
     ],
 )
-def test_an_unknown_name_is_refused(change, message):
+def test_what_cannot_be_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         create(**change)

@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.models import cpu_ops
+from deeprank_jax.models import cpu_ops, layers
 
 Array = jax.Array
 
@@ -17,7 +17,12 @@ class ConvNet(nnx.Module):
 
     Attributes:
       num_features: the length of what the trunk returns.
+      pixel_mean: what is taken from a pixel's 0 to 255.
+      pixel_scale: what the rest is divided by.
     """
+
+    pixel_mean = 127.5
+    pixel_scale = 127.5
 
     def __init__(
         self,
@@ -26,7 +31,7 @@ class ConvNet(nnx.Module):
         stem_kernel: int = 3,
         stem_stride: int = 1,
         image_size: int,
-        axis_name: str | None = None,
+        norm: layers.NormFn,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -38,7 +43,7 @@ class ConvNet(nnx.Module):
           stem_stride: of the first convolution. Above 1 it takes the place of that
             stage's pooling.
           image_size: height and width of the images, in pixels.
-          axis_name: the mapped axis over which BatchNorm averages, if any.
+          norm: creates a BatchNorm.
           dtype: what the convolutions compute in; parameters stay float32.
           rngs: keys of the initial parameters.
         """
@@ -63,19 +68,17 @@ class ConvNet(nnx.Module):
                     rngs=rngs,
                 )
             )
-            self.norms.append(
-                nnx.BatchNorm(
-                    after, momentum=0.9, axis_name=axis_name, dtype=dtype, rngs=rngs
-                )
-            )
+            self.norms.append(norm(after, rngs=rngs))
             size = math.ceil(size / self._pools[stage])
         self.num_features = widths[-1] * size**2
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
+        del key  # Nothing is dropped.
         x = images
         for conv, norm, pool in zip(self.convs, self.norms, self._pools, strict=True):
             # Pooled first, so that normalising costs a quarter.
             x = nnx.relu(norm(cpu_ops.max_pool(conv(x), window=pool, stride=pool)))
+            x = layers.end_block(x)
         # Flattened, not averaged: where a part lies bears on similarity.
         return x.reshape(len(x), -1)

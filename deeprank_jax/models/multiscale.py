@@ -76,20 +76,17 @@ class MultiScale(nnx.Module):
         image_size: int,
         embedding_dim: int,
         paths: Sequence[Mapping[str, int]] = (),
-        pixel_mean: float = 127.5,
-        pixel_scale: float = 127.5,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         """Creates the network around a trunk.
 
         Args:
-          trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`.
+          trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`, which says
+            in `pixel_mean` and `pixel_scale` what it takes pixels as.
           image_size: height and width of the images, in pixels.
           embedding_dim: the length of an embedding.
           paths: options of each `LowResolutionPath`; none is the single-scale network.
-          pixel_mean: what is taken from a pixel's 0 to 255.
-          pixel_scale: what the rest is divided by.
           dtype: what the paths and the linear map compute in.
           rngs: keys of the initial parameters.
         """
@@ -106,14 +103,23 @@ class MultiScale(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self._pixel_mean, self._pixel_scale = pixel_mean, pixel_scale
         self._dtype = dtype
 
-    def __call__(self, images: Array) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`."""
-        pixels = (images.astype(jnp.float32) - self._pixel_mean) / self._pixel_scale
-        pixels = pixels.astype(self._dtype)
-        joined = [layers.l2_normalize(self.trunk(pixels))]
+    def __call__(self, images: Array, key: Array | None = None) -> Array:
+        """Maps uint8 images to unit vectors.
+
+        Args:
+          images: `[B, H, W, 3]` uint8.
+          key: of what the trunk drops in training; None drops nothing.
+
+        Returns:
+          `[B, embedding_dim]` float32.
+        """
+        trunk = self.trunk
+        pixels = layers.normalize_pixels(
+            images, trunk.pixel_mean, trunk.pixel_scale, self._dtype
+        )
+        joined = [layers.l2_normalize(trunk(pixels, key))]
         if self.paths:
             # All shallow paths share one normalisation, as in figure 3.
             shallow = jnp.concatenate([path(pixels) for path in self.paths], axis=-1)

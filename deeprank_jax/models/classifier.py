@@ -1,0 +1,47 @@
+"""A trunk with a softmax on top: the first of the paper's two stages."""
+
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from deeprank_jax.models import layers
+
+Array = jax.Array
+
+
+class Classifier(nnx.Module):
+    """Maps uint8 images to a logit for each class."""
+
+    def __init__(
+        self,
+        trunk: Any,
+        *,
+        num_classes: int,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Creates the network around a trunk.
+
+        Args:
+          trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`.
+          num_classes: the length of the logits.
+          dtype: what the linear map computes in.
+          rngs: keys of the initial parameters.
+        """
+        self.trunk = trunk
+        self.head = nnx.Linear(trunk.num_features, num_classes, dtype=dtype, rngs=rngs)
+        self._dtype = dtype
+
+    def features(self, images: Array, key: Array | None = None) -> Array:
+        """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
+        trunk = self.trunk
+        pixels = layers.normalize_pixels(
+            images, trunk.pixel_mean, trunk.pixel_scale, self._dtype
+        )
+        return trunk(pixels, key)
+
+    def __call__(self, images: Array, key: Array | None = None) -> Array:
+        """Maps uint8 `[B, H, W, 3]` to logits, float32 `[B, num_classes]`."""
+        return self.head(self.features(images, key)).astype(jnp.float32)

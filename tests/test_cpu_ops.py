@@ -1,0 +1,143 @@
+"""The CPU's forms have the values and gradients of the plain ones."""
+
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeprank_jax.models import cpu_ops, layers
+
+
+def random(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(1.0, 2.0, shape), jnp.float32)
+
+
+def value_and_grads(fn, *args):
+    """Returns what `fn` gives, and the gradients of a weighted sum of it."""
+
+    def total(*args):
+        out = fn(*args)
+        leaves = jax.tree.leaves(out)
+        weighted = (jnp.sum(x * random(*x.shape, seed=9)) for x in leaves)
+        return sum(weighted), out
+
+    grads, out = jax.jit(
+        jax.grad(total, argnums=tuple(range(len(args))), has_aux=True)
+    )(*args)
+    return jax.tree.leaves((out, grads))
+
+
+def assert_same(fn, other, *args, atol=1e-5):
+    ours, plain = value_and_grads(fn, *args), value_and_grads(other, *args)
+    assert len(ours) == len(plain) > 1
+    for one, two in zip(ours, plain, strict=True):
+        assert np.abs(two).max() > 0.1
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=atol)
+
+
+PADDINGS = ["SAME", "VALID", ((1, 1), (1, 1))]
+
+
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (3, 4), (7, 2)])
+def test_both_forms_of_max_pooling_agree(size, window, stride, padding):
+    options = dict(window=window, stride=stride, padding=padding)
+    assert_same(
+        functools.partial(cpu_ops._max_pool_by_slices, **options),
+        functools.partial(cpu_ops._max_pool, **options),
+        random(2, size, size, 3),
+    )
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_both_forms_of_depthwise_convolution_agree(size, kernel, stride):
+    assert_same(
+        functools.partial(cpu_ops._depthwise_by_slices, stride),
+        functools.partial(cpu_ops._depthwise, stride=stride),
+        random(2, size, size, 6),
+        random(kernel, kernel, 1, 6, seed=1),
+        atol=1e-4,
+    )
+
+
+def test_both_forms_of_channel_sums_agree():
+    fn = lambda x, y: (x, jnp.square(x) * y)
+    assert_same(
+        functools.partial(cpu_ops._channel_sums_by_scan, fn),
+        functools.partial(cpu_ops._channel_sums, fn),
+        random(4, 3, 5, 6),
+        random(4, 3, 5, 6, seed=1),
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_channel_sums_are_float32(dtype):
+    # 1 + 1,000 * .001 in bfloat16 would stay at 1.
+    x = jnp.full((1000, 1, 1, 1), 0.001, dtype).at[0].set(1.0)
+    (total,) = jax.jit(lambda x: cpu_ops.channel_sums(lambda x: (x,), x))(x)
+    assert total.dtype == jnp.float32
+    assert float(total[0]) == pytest.approx(1.999, rel=1e-3)
+
+
+def test_batch_norm_is_that_of_flax():
+    def both(cls):
+        def apply(x, scale, bias):
+            norm = cls(5, momentum=0.7, epsilon=1e-2, rngs=nnx.Rngs(0))
+            norm.scale[...], norm.bias[...] = scale, bias
+            trained = norm(x)
+            running = norm.mean[...], norm.var[...]
+            norm.eval()
+            return trained, jax.lax.stop_gradient(running), norm(x)
+
+        return apply
+
+    assert_same(
+        both(layers.BatchNorm), both(nnx.BatchNorm),
+        random(6, 3, 3, 5), random(5, seed=1), random(5, seed=2), atol=1e-3,
+    )  # fmt: skip
+
+
+def test_batch_norm_of_a_spread_batch_is_that_of_the_whole():
+    def apply(x, axis_name):
+        norm = layers.BatchNorm(5, axis_name=axis_name, rngs=nnx.Rngs(0))
+        return norm(x)
+
+    whole = lambda x: apply(x, None)
+    spread = lambda x: jax.vmap(
+        lambda part: apply(part, "data"), axis_name="data"
+    )(x.reshape(4, 2, 3, 3, 5)).reshape(x.shape)  # fmt: skip
+    assert_same(spread, whole, random(8, 3, 3, 5))
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    norm = layers.BatchNorm(5, use_running_average=True, rngs=nnx.Rngs(0))
+    x = random(6, 3, 3, 5)
+    np.testing.assert_allclose(norm(x), x / np.sqrt(1 + 1e-5), rtol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], np.zeros(5))
+
+
+def depthwise_and_pool(x, kernel):
+    x = cpu_ops.depthwise_conv(x, kernel, 1)
+    x = cpu_ops.normalize_channels(x, *cpu_ops.channel_moments(x), jnp.zeros(3))
+    return cpu_ops.max_pool(x, window=2, stride=2)
+
+
+def test_other_platforms_keep_the_plain_forms():
+    step = jax.jit(jax.grad(lambda *args: depthwise_and_pool(*args).sum(), (0, 1)))
+    args = jax.eval_shape(lambda: (jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 1, 3))))
+    lowered = {
+        platform: jax.export.export(step, platforms=[platform])(*args).mlir_module()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    for platform, module in lowered.items():
+        on_cpu = platform == "cpu"
+        assert ("stablehlo.while" in module) == on_cpu  # Sums by scan.
+        assert ("select_and_scatter" in module) != on_cpu
+        assert ("feature_group_count = 3" in module) != on_cpu

@@ -1,0 +1,160 @@
+"""Every trunk has the shapes and as many parameters as its authors say."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeprank_jax import models
+from deeprank_jax.models import layers
+
+ONE_GPU = dict(
+    name="alexnet",
+    widths=(64, 192, 384, 256, 256),
+    groups=1,
+    local_response_norm=False,
+)
+# With 1,000 classes: AlexNet as Caffe has it, the others as torchvision and the
+# published EfficientNet-Lite weights.
+PARAMETERS = [
+    (dict(name="alexnet"), 225, 4096, 60_965_224),
+    (ONE_GPU, 224, 4096, 61_100_840),
+    (dict(name="vgg16"), 224, 4096, 138_357_544),
+    (dict(name="resnet50"), 224, 2048, 25_557_032),
+    (dict(name="efficientnet_lite0"), 224, 1280, 4_652_008),
+    (dict(name="efficientnet_lite1"), 240, 1280, 5_416_680),
+    (dict(name="efficientnet_lite2"), 260, 1280, 6_092_072),
+    # By hand: 9 * (3 * 4 + 4 * 8) + 2 * (4 + 8), and 15 * 15 * 8 features.
+    (dict(name="convnet", widths=(4, 8)), 60, 1800, 420 + 1_801_000),
+]
+
+
+def count(module):
+    params = nnx.state(module, nnx.Param)
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("trunk", "size", "num_features", "parameters"), PARAMETERS, ids=str
+)
+def test_number_of_parameters(trunk, size, num_features, parameters):
+    model = nnx.eval_shape(
+        lambda: models.create_classifier(trunk=trunk, image_size=size, num_classes=1000)
+    )
+    assert model.trunk.num_features == num_features
+    assert count(model) == parameters
+
+
+def test_every_trunk_is_tested():
+    assert {trunk["name"] for trunk, *_ in PARAMETERS} == set(models.TRUNKS)
+
+
+# The sizes of the picture behind each part of a trunk that ends one.
+SIZES = [
+    (dict(name="alexnet"), 225, [27, 13, 13, 13, 6]),
+    (dict(name="vgg16"), 224, [112, 56, 28, 14, 7]),
+    (dict(name="resnet50"), 224, [56] * 3 + [28] * 4 + [14] * 6 + [7] * 3),
+    (
+        dict(name="efficientnet_lite0"),
+        224,
+        [112] + [56] * 2 + [28] * 2 + [14] * 6 + [7] * 5,
+    ),
+    (dict(name="convnet"), 48, [24, 12, 6, 3]),
+]
+
+
+@pytest.mark.parametrize(("trunk", "size", "sizes"), SIZES, ids=str)
+def test_sizes_on_the_way(trunk, size, sizes, monkeypatch):
+    found = []
+
+    def end_block(x):
+        found.append(x.shape[1])
+        return x
+
+    monkeypatch.setattr(layers, "end_block", end_block)
+
+    def run():
+        model = models.create_classifier(trunk=trunk, image_size=size, num_classes=7)
+        return model(jnp.zeros((2, size, size, 3), jnp.uint8))
+
+    logits = jax.eval_shape(run)
+    assert found == sizes
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+
+
+def create(trunk, size, **change):
+    options = dict(trunk=trunk, image_size=size, embedding_dim=6, paths=())
+    return models.create_model(**{**options, **change})
+
+
+# XLA takes long to compile the deep ones, so each is here once.
+SMALL = [
+    (dict(name="alexnet", widths=(4, 8, 8, 8, 8), fc_dim=16), 63, "bfloat16"),
+    (dict(name="vgg16", fc_dim=16), 32, "float32"),
+    (dict(name="resnet50"), 32, "float32"),
+    (dict(name="efficientnet_lite0"), 33, "bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("trunk", "size", "dtype"), SMALL, ids=str)
+def test_a_step_reaches_every_parameter(trunk, size, dtype):
+    graphdef, params, rest = nnx.split(create(trunk, size, dtype=dtype), nnx.Param, ...)
+    images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
+
+    @jax.jit
+    def grads(params):
+        def loss(params):
+            model = nnx.merge(graphdef, params, rest, copy=True)
+            embeddings = model(images)
+            return jnp.sum(embeddings[0] * embeddings[1]), embeddings
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    found, embeddings = grads(params)
+    assert embeddings.dtype == jnp.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+    for path, grad in jax.tree.leaves_with_path(found):
+        assert grad.dtype == jnp.float32
+        assert np.isfinite(grad).all(), path
+        assert np.abs(grad).max() > 0, path
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("alexnet", 63), ("vgg16", 32), ("resnet50", 32), ("efficientnet_lite0", 32)],
+)
+def test_images_that_are_too_small_are_refused(name, least):
+    trunk = dict(name=name)
+    nnx.eval_shape(lambda: create(trunk, least))
+    with pytest.raises(ValueError, match=f"image_size={least - 1} is too small"):
+        nnx.eval_shape(lambda: create(trunk, least - 1))
+
+
+def test_local_response_norm_by_hand():
+    x = np.random.default_rng(0).normal(0, 50, (2, 3, 3, 7))
+    expected = np.zeros_like(x)
+    for c in range(7):
+        near = x[..., max(0, c - 2) : c + 3]
+        expected[..., c] = x[..., c] / (2 + 1e-4 * (near**2).sum(-1)) ** 0.75
+    assert np.abs(expected / x).std() > 0.01  # The neighbours say something.
+    found = layers.local_response_norm(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_dropout_keeps_the_papers_share():
+    x = jnp.ones((100, 100))
+    kept = layers.dropout(x, 0.6, jax.random.key(0))
+    # Standard deviation .005.
+    assert float(jnp.mean(kept > 0)) == pytest.approx(0.6, abs=0.02)
+    np.testing.assert_allclose(kept[kept > 0], 1 / 0.6, rtol=1e-6)
+    np.testing.assert_array_equal(layers.dropout(x, 0.6, None), x)
+
+
+def test_a_trunk_drops_only_with_a_key():
+    model = create(dict(name="alexnet", widths=(4,) * 5, groups=1, fc_dim=64), 63)
+    images = np.random.default_rng(0).integers(0, 256, (2, 63, 63, 3), np.uint8)
+    np.testing.assert_array_equal(model(images), model(images))
+    one, two = (model(images, jax.random.key(seed)) for seed in (0, 1))
+    assert np.abs(one - two).max() > 1e-3
+    assert np.abs(one - model(images)).max() > 1e-3
