@@ -68,7 +68,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
-    config.loss.negatives = "semi_hard"  # Or "sampled", as the paper.
+    # Or "sampled", as the paper, "distance_weighted" or "batch_hard".
+    config.loss.negatives = "semi_hard"
+    config.loss.soft_margin = False  # True: softplus in place of the hinge, no margin.
+    config.loss.warmup_steps = 0  # "batch_hard" only: steps with semi-hard negatives.
     config.loss.symmetric = False  # True: each positive is an anchor, too.
 
     config.optimizer = ml_collections.ConfigDict()

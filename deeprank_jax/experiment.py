@@ -136,6 +136,7 @@ def create_experiment(
     config_lib.check_config(config)
     parallel.check_divides(config.batch_size)
     relevance = create_run_relevance(config)
+    loss_fn = make_run_loss(config, relevance)
     graphdef, tx, state = create_network(config)
     records = create_records(config.data)
     config_lib.check_levels(config, records["train"].level_names)
@@ -146,7 +147,7 @@ def create_experiment(
         sum(len(split) for split in records.values()),
         config.data.max_bad_share,
     )
-    step = train_step.make_train_step(graphdef, tx, make_run_loss(config, relevance))
+    step = train_step.make_train_step(graphdef, tx, loss_fn, config.seed)
     return Experiment(
         config=config,
         workdir=workdir,
@@ -294,7 +295,9 @@ def check_compiles(
     """
     sides = jnp.zeros((2, 3, attributes.shape[1]), _for_devices(attributes).dtype)
     try:
-        jax.eval_shape(make_run_loss(config, relevance), jnp.zeros((2, 3, 4)), sides)
+        loss_fn = make_run_loss(config, relevance, axis_name=None)
+        loss_fn = functools.partial(loss_fn, step=0, key=jax.random.key(0))
+        jax.eval_shape(loss_fn, jnp.zeros((2, 3, 4)), sides)
     except (TypeError, AttributeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -305,13 +308,23 @@ def check_compiles(
 
 
 def make_run_loss(
-    config: ml_collections.ConfigDict, relevance: Relevance
+    config: ml_collections.ConfigDict,
+    relevance: Relevance,
+    *,
+    axis_name: str | None = parallel.DATA_AXIS,
 ) -> losses.LossFn:
-    """Returns the loss of a batch's embeddings and attributes."""
+    """Returns the loss of a batch's embeddings and attributes.
+
+    Args:
+      config: the whole configuration.
+      relevance: of the run.
+      axis_name: of the devices that search each other's images; None for one alone.
+    """
     return losses.make_loss(
         **config.loss,
         relevance_fn=relevance.pairwise,
         min_relevance_gap=config.sampler.min_relevance_gap,
+        axis_name=axis_name,
     )
 
 

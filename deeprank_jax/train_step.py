@@ -55,7 +55,10 @@ def create_train_state(
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, tx: optax.GradientTransformation, loss_fn: LossFn
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    loss_fn: LossFn,
+    seed: int = 0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `train_step(state, batch)`, written for one device.
 
@@ -71,6 +74,7 @@ def make_train_step(
       graphdef: the model's structure, from `create_train_state`.
       tx: the optimizer.
       loss_fn: maps embeddings `[B, 3, D]` and attributes `[B, 3, A]` to `[B]`.
+      seed: of what the loss draws at random, with the step.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -84,7 +88,9 @@ def make_train_step(
             embeddings = model(triplets.reshape(-1, *triplets.shape[2:]))
             embeddings = embeddings.reshape(*triplets.shape[:2], -1)
             _, _, model_state = nnx.split(model, nnx.Param, ...)
-            losses = loss_fn(embeddings, batch["attributes"])
+            # A run that is resumed draws as one that never stopped.
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            losses = loss_fn(embeddings, batch["attributes"], step=state.step, key=key)
             return jnp.mean(losses), (losses, embeddings, model_state)
 
         grad_fn = jax.value_and_grad(objective, has_aux=True)

@@ -1,4 +1,9 @@
-"""Which image of the batch stands in for a triplet's sampled negative."""
+"""Which images of the batch stand in for a triplet's sampled ones?
+
+Convention: images are judged by relevance, never by class, and an image is named by
+its column in `[B, M]`, the pairs of `B` anchors and all `M` images of the batch. What
+is picked is a choice, not a function to differentiate.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +15,10 @@ Array = jax.Array
 # Relative, for the rounding of two relevances, their gap and one subtraction to
 # float32: below 2.4e-7.
 _SLACK = 1e-6
+
+# Distances of unit vectors. Below the first all negatives weigh the same, as what is
+# nearer is mostly noise; beyond the second none is drawn, as it teaches nothing.
+NEAREST_WEIGHTED, FARTHEST_WEIGHTED = 0.5, 1.4
 
 
 def is_less_relevant(
@@ -31,6 +40,21 @@ def is_less_relevant(
     """
     most = positive_relevance * (1.0 + _SLACK) - min_gap
     return (relevance < positive_relevance) & (relevance <= most)
+
+
+def is_as_relevant(relevance: Array, positive_relevance: Array) -> Array:
+    """Returns whether an image is as relevant as the positive or more.
+
+    Up to rounding: a relevance may differ in its last digits between two shapes.
+
+    Args:
+      relevance: `[...]` float of the images to an anchor, at least 0.
+      positive_relevance: `[...]` float of its positive, broadcast to `relevance`.
+
+    Returns:
+      `[...]` bool.
+    """
+    return relevance >= positive_relevance * (1.0 - _SLACK)
 
 
 def pairwise_squared_distances(x: Array, y: Array) -> Array:
@@ -61,7 +85,7 @@ def semi_hard_negatives(
     Args:
       anchors: `[B, D]` embeddings.
       positives: `[B, D]`.
-      images: `[M, D]`, all images of the device's batch.
+      images: `[M, D]`, all images of the batch.
       positive_relevance: `[B]`, of each positive to its anchor.
       relevance: `[B, M]`, of each image to each anchor.
       min_relevance_gap: `T_r` of the paper's equation (8), above 0.
@@ -74,7 +98,6 @@ def semi_hard_negatives(
       Schroff et al., FaceNet, 2015, https://arxiv.org/abs/1503.03832: semi-hard
       negatives, there by class and only inside the margin.
     """
-    # Which image is picked is a choice, not a function to differentiate.
     anchors, positives, images = jax.lax.stop_gradient((anchors, positives, images))
     distances = pairwise_squared_distances(anchors, images)
     beyond = distances > squared_distance(anchors, positives)[:, None]
@@ -83,3 +106,128 @@ def semi_hard_negatives(
     )
     candidates = jnp.where(less_relevant & beyond, distances, jnp.inf)
     return jnp.argmin(candidates, axis=1), jnp.any(jnp.isfinite(candidates), axis=1)
+
+
+def log_inverse_density(squared_distances: Array, dim: int) -> Array:
+    r"""Returns how rare a distance is among points spread evenly on a sphere.
+
+    .. math::
+      -\ln q(d), \quad q(d) \propto d^{n-2} (1 - d^2 / 4)^{(n-3)/2}
+
+    As `q` rises up to the distance 1.41, taking distances as at least
+    `NEAREST_WEIGHTED` is `\min(\lambda, 1 / q(d))` with `\lambda = 1 / q(0.5)`.
+
+    Args:
+      squared_distances: `[...]` float, of unit vectors.
+      dim: `n`, the dimensions of the embedding; `q` is of its sphere.
+
+    Returns:
+      `[...]` float, but for a constant; of distances beyond `FARTHEST_WEIGHTED` that
+      of `FARTHEST_WEIGHTED`.
+    """
+    squared = jnp.clip(squared_distances, NEAREST_WEIGHTED**2, FARTHEST_WEIGHTED**2)
+    return -0.5 * ((dim - 2) * jnp.log(squared) + (dim - 3) * jnp.log1p(-squared / 4))
+
+
+def distance_weighted_negatives(
+    keys: Array,
+    anchors: Array,
+    images: Array,
+    *,
+    columns: Array,
+    positive_relevance: Array,
+    relevance: Array,
+    min_relevance_gap: float,
+) -> tuple[Array, Array]:
+    """Draws, for each anchor, a negative from all distances alike.
+
+    Most images lie near the distance 1.41 of each other, so that one drawn uniformly
+    is nearly always far and easy: each is weighted by one over the density of its
+    distance, and at most as if it lay `NEAREST_WEIGHTED` away. Memory is `B * M`.
+
+    Args:
+      keys: `[B]` random keys, one for each anchor, so that its draw does not depend on
+        which others are on its device.
+      anchors: `[B, D]` embeddings of unit length.
+      images: `[M, D]` of unit length, all images of the batch.
+      columns: `[B]` int, which image each anchor is.
+      positive_relevance: `[B]`, of each positive to its anchor.
+      relevance: `[B, M]`, of each image to each anchor.
+      min_relevance_gap: `T_r` of the paper's equation (8), above 0.
+
+    Returns:
+      `[B]` int, which image was drawn for each, and `[B]` bool, False where no negative
+      lies within `FARTHEST_WEIGHTED` and the index means nothing.
+
+    References:
+      Wu et al., Sampling Matters in Deep Embedding Learning, 2017,
+      https://arxiv.org/abs/1706.07567; there by class.
+    """
+    anchors, images = jax.lax.stop_gradient((anchors, images))
+    distances = pairwise_squared_distances(anchors, images)
+    less_relevant = is_less_relevant(
+        relevance, positive_relevance[:, None], min_relevance_gap
+    )
+    candidates = less_relevant & (distances <= FARTHEST_WEIGHTED**2)
+    candidates &= ~_are(columns, images)
+    log_weights = log_inverse_density(distances, anchors.shape[-1])
+    log_weights = jnp.where(candidates, log_weights, -jnp.inf)
+    drawn = jax.vmap(jax.random.categorical)(keys, log_weights)
+    return drawn, jnp.any(candidates, axis=1)
+
+
+def hardest_pairs(
+    anchors: Array,
+    images: Array,
+    *,
+    columns: Array,
+    positive_columns: Array,
+    positive_relevance: Array,
+    relevance: Array,
+    min_relevance_gap: float,
+) -> tuple[Array, Array, Array]:
+    """Finds, for each anchor, its farthest positive and its nearest negative.
+
+    A positive is an image that is at least as relevant to the anchor as its own
+    positive is; a negative is less relevant than that, by `min_relevance_gap` or more.
+    The anchor itself is neither. Another copy of its record may be a positive, as
+    copies cannot be told; it lies near, where the farthest is not. Memory is `B * M`.
+
+    Args:
+      anchors: `[B, D]` embeddings.
+      images: `[M, D]`, all images of the batch.
+      columns: `[B]` int, which image each anchor is.
+      positive_columns: `[B]` int, which image its own positive is.
+      positive_relevance: `[B]`, of its own positive to each anchor.
+      relevance: `[B, M]`, of each image to each anchor.
+      min_relevance_gap: `T_r` of the paper's equation (8), above 0.
+
+    Returns:
+      `[B]` int, the positives, of which its own is always one; `[B]` int, the
+      negatives; `[B]` bool, False where there is no negative and its index means
+      nothing.
+
+    References:
+      Hermans et al., In Defense of the Triplet Loss for Person Re-Identification,
+      2017, https://arxiv.org/abs/1703.07737: batch-hard, there by class.
+    """
+    anchors, images = jax.lax.stop_gradient((anchors, images))
+    distances = pairwise_squared_distances(anchors, images)
+    others = ~_are(columns, images)
+    less_relevant = others & is_less_relevant(
+        relevance, positive_relevance[:, None], min_relevance_gap
+    )
+    as_relevant = is_as_relevant(relevance, positive_relevance[:, None])
+    as_relevant &= others & ~less_relevant
+    # Whatever rounding says of its relevance.
+    as_relevant |= _are(positive_columns, images)
+    return (
+        jnp.argmax(jnp.where(as_relevant, distances, -jnp.inf), axis=1),
+        jnp.argmin(jnp.where(less_relevant, distances, jnp.inf), axis=1),
+        jnp.any(less_relevant, axis=1),
+    )
+
+
+def _are(columns: Array, images: Array) -> Array:
+    """Returns where the columns `[B]` are, as `[B, M]` bool."""
+    return columns[:, None] == jnp.arange(len(images))[None]

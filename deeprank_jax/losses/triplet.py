@@ -51,13 +51,53 @@ def triplet_hinge_loss(
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
       https://arxiv.org/abs/1404.4661.
     """
+    gap = _distance_gap(anchor, positive, negative)
+    return _safe_reduce(jax.nn.relu(margin + gap), where, reduce_fn)
+
+
+def triplet_soft_margin_loss(
+    anchor: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    where: Array | None = None,
+    reduce_fn: ReduceFn | None = jnp.mean,
+) -> Array:
+    r"""The hinge without its corner: it has no margin, and no triplet is ever done.
+
+    .. math::
+      \ell(a, p, n) = \ln(1 + \exp(\|a - p\|_2^2 - \|a - n\|_2^2))
+
+    Args:
+      anchor: `[..., D]` float embeddings, usually unit length.
+      positive: `[..., D]`, same shape as `anchor`.
+      negative: `[..., D]`, same shape as `anchor`.
+      where: optional `[...]` bool, the triplets to count; None counts them all.
+      reduce_fn: takes `(losses, where=...)`; None returns the unreduced losses,
+        with 0 where a triplet does not count.
+
+    Returns:
+      A scalar, or `[...]` if `reduce_fn` is None. The mean of no triplets is 0.
+
+    Raises:
+      ValueError: the three embeddings differ in shape.
+
+    References:
+      Hermans et al., In Defense of the Triplet Loss for Person Re-Identification,
+      2017, https://arxiv.org/abs/1703.07737; there of distances, here of their squares.
+    """
+    gap = _distance_gap(anchor, positive, negative)
+    return _safe_reduce(jax.nn.softplus(gap), where, reduce_fn)
+
+
+def _distance_gap(anchor: Array, positive: Array, negative: Array) -> Array:
+    """Returns how much farther the positive lies than the negative, squared."""
     if not anchor.shape == positive.shape == negative.shape:
         raise ValueError(
             "anchor, positive and negative must share one shape, got "
             f"{anchor.shape}, {positive.shape} and {negative.shape}."
         )
-    gap = squared_distance(anchor, positive) - squared_distance(anchor, negative)
-    return _safe_reduce(jax.nn.relu(margin + gap), where, reduce_fn)
+    return squared_distance(anchor, positive) - squared_distance(anchor, negative)
 
 
 def _safe_reduce(
