@@ -142,7 +142,10 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         "Relevance": f"{config.relevance.name} {tuple(config.relevance.levels) or ''}",
         "Network": f"{config.model.trunk.name}, {len(config.model.paths)} "
         f"low-resolution paths, {config.model.embedding_dim} dimensions",
-        "Loss": f"hinge, margin {loss.margin:g}, {loss.negatives} negatives",
+        "Loss": (
+            "soft margin" if loss.soft_margin else f"hinge, margin {loss.margin:g}"
+        )
+        + f", {loss.negatives} negatives",
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
         f"{config.num_steps:,} steps of {config.batch_size} triplets",
         "Checkpoint": f"step {best:,}, the best on validation by "

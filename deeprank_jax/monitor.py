@@ -18,11 +18,12 @@ ADVICE = (
 class TrainingMonitor:
     """Says in words what ails training, each thing once an episode."""
 
-    def __init__(self, margin: float, batch_size: int, *, patience: int = 3):
+    def __init__(self, margin: float | None, batch_size: int, *, patience: int = 3):
         """Creates the monitor.
 
         Args:
-          margin: of the hinge; its loss sits there when all distances are equal.
+          margin: of the hinge; its loss sits there when all distances are equal. None
+            for a loss without one, whose triplets are all active, ever.
           batch_size: triplets of a batch.
           patience: how many observations in a row make an episode.
         """
@@ -39,7 +40,8 @@ class TrainingMonitor:
             and `sampler_failures/repeated`, the triplets of a batch that repeat
             another.
         """
-        at_margin = abs(metrics["loss"] - self._margin) < 0.02 * self._margin
+        margin = self._margin
+        at_margin = margin is not None and abs(metrics["loss"] - margin) < 0.02 * margin
         repeated = metrics.get("sampler_failures/repeated", 0.0) / self._batch_size
         symptoms = {
             "Training has collapsed: all embeddings lie within a mean squared "

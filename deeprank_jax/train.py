@@ -184,7 +184,8 @@ class _TrainingLog:
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
         config = experiment.config
-        self._monitor = monitor.TrainingMonitor(config.loss.margin, config.batch_size)
+        margin = None if config.loss.soft_margin else config.loss.margin
+        self._monitor = monitor.TrainingMonitor(margin, config.batch_size)
         self._pending: list[tuple[int, TripletBatch, Any]] = []
         self._interval: list[Mapping[str, float]] = []
         self.restart_clock()

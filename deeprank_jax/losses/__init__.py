@@ -6,19 +6,32 @@ embeddings of a batch to a loss for each triplet.
 
 from collections.abc import Callable
 import functools
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.losses.batch import Images, Picked, gather_images, pick
+from deeprank_jax.losses.batch import gather_images, pick
 from deeprank_jax.losses.selection import is_less_relevant
 from deeprank_jax.losses.triplet import triplet_hinge_loss, triplet_soft_margin_loss
 
 Array = jax.Array
-PickFn = Callable[..., Picked]
 
 NEGATIVES = ("sampled", "semi_hard", "distance_weighted", "batch_hard")
+
+
+class StandIns(NamedTuple):
+    """Embeddings in the place of the sampled ones.
+
+    Attributes:
+      positives: `[B, D]`; None keeps the sampled ones.
+      negatives: `[B, D]`.
+      found: `[B]` bool, False keeps the sampled negative.
+    """
+
+    positives: Array | None
+    negatives: Array
+    found: Array
 
 
 class LossFn(Protocol):
@@ -75,28 +88,28 @@ def make_loss(
     """
     _check(margin, negatives, symmetric, min_relevance_gap, soft_margin, warmup_steps)
     judged = dict(relevance_fn=relevance_fn, min_relevance_gap=min_relevance_gap)
+    pick_fn = _make_pick(negatives, warmup_steps, **judged)
+    hinge = functools.partial(triplet_hinge_loss, margin=margin)
     directed = functools.partial(
         _directed_losses,
-        triplet_loss=triplet_soft_margin_loss
-        if soft_margin
-        else functools.partial(triplet_hinge_loss, margin=margin),
-        negatives=negatives,
-        pick_fn=_make_pick(negatives, warmup_steps, **judged),
+        triplet_loss=triplet_soft_margin_loss if soft_margin else hinge,
         **judged,
     )
 
     def loss_fn(
         embeddings: Array, attributes: Array, *, step: Array | int, key: Array
     ) -> Array:
-        images = None
+        stand_ins = None, None
         if negatives != "sampled":
             # Once, and here: inside a condition devices could wait for each other.
             images = gather_images(embeddings, attributes, axis_name)
-        both = [
-            directed(embeddings, attributes, images, swap=swap, step=step, key=key)
-            for swap in ((False, True) if symmetric else (False,))
-        ]
-        return sum(both) / len(both)
+            size, directions = len(embeddings), 2 if symmetric else 1
+            stand_ins = pick_fn(images, size, directions, step=step, key=key)
+        losses = directed(embeddings, attributes, stand_ins[0], swap=False)
+        if symmetric:
+            swapped = directed(embeddings, attributes, stand_ins[1], swap=True)
+            losses = (losses + swapped) / 2.0
+        return losses
 
     return loss_fn
 
@@ -148,17 +161,36 @@ def _make_pick(
     *,
     relevance_fn: Callable[[Array, Array], Array],
     min_relevance_gap: float,
-) -> PickFn:
-    """Returns `pick_fn(images, columns, positives, *, step, key) -> Picked`."""
+) -> Callable[..., list[StandIns]]:
+    """Returns `pick_fn(images, size, directions, *, step, key) -> stand-ins of each`.
+
+    In the first direction the anchors of `size` triplets are anchors, in the second
+    their positives.
+    """
     judged = dict(relevance_fn=relevance_fn, min_relevance_gap=min_relevance_gap)
 
-    def pick_fn(images, columns, positives, *, step, key):
+    def pick_fn(images, size, directions, *, step, key):
+        first = images.first + 3 * jnp.arange(size)
+        # Both at once: apart, XLA would keep what they share, of size [B, M, A].
+        columns = jnp.concatenate([first, first + 1][:directions])
+        positives = jnp.concatenate([first + 1, first][:directions])
         chosen = functools.partial(pick, negatives=negatives, key=key, **judged)
-        if not warmup_steps:
-            return chosen(images, columns, positives)
-        first = functools.partial(pick, negatives="semi_hard", **judged)
         rows = (jax.lax.stop_gradient(images), columns, positives)
-        return jax.lax.cond(step < warmup_steps, first, chosen, *rows)
+        if warmup_steps:
+            early = functools.partial(pick, negatives="semi_hard", key=key, **judged)
+            picked = jax.lax.cond(step < warmup_steps, early, chosen, *rows)
+        else:
+            picked = chosen(*rows)
+        return [
+            StandIns(
+                images.embeddings[picked.positives[part]]
+                if negatives == "batch_hard"
+                else None,
+                images.embeddings[picked.negatives[part]],
+                picked.found[part],
+            )
+            for part in (slice(size), slice(size, None))[:directions]
+        ]
 
     return pick_fn
 
@@ -166,14 +198,10 @@ def _make_pick(
 def _directed_losses(
     embeddings: Array,
     attributes: Array,
-    images: Images | None,
+    stand_ins: StandIns | None,
     *,
     swap: bool,
-    step: Array | int,
-    key: Array,
     triplet_loss: Callable[..., Array],
-    negatives: str,
-    pick_fn: PickFn,
     relevance_fn: Callable[[Array, Array], Array],
     min_relevance_gap: float,
 ) -> Array:
@@ -182,13 +210,9 @@ def _directed_losses(
     Args:
       embeddings: `[B, 3, D]`.
       attributes: `[B, 3, A]`.
-      images: of all devices; None where no other image is looked at.
+      stand_ins: for the sampled images; None where no others are looked at.
       swap: whether the positive is the anchor.
-      step: of the run.
-      key: of the step.
       triplet_loss: of anchor, positive and negative.
-      negatives: as of `make_loss`.
-      pick_fn: from `_make_pick`.
       relevance_fn: `Relevance.pairwise`.
       min_relevance_gap: `T_r` of the paper.
     """
@@ -196,20 +220,15 @@ def _directed_losses(
     anchor, positive = (second, first) if swap else (first, second)
     where = None
     if swap:
-        # The sampler vouches for the negative of the anchor only; without `swap` and
-        # with sampled negatives the relevance is not asked.
+        # The sampler vouches for the negative of the anchor only. Otherwise, with
+        # sampled negatives, the relevance is not asked.
         own = attributes[:, 1]
         relevance = relevance_fn(own, attributes[:, 2])
         positive_relevance = relevance_fn(own, attributes[:, 0])
         where = is_less_relevant(relevance, positive_relevance, min_relevance_gap)
-    if images is not None:
-        triplets = images.first + 3 * jnp.arange(len(embeddings))
-        picked = pick_fn(
-            images, triplets + int(swap), triplets + int(not swap), step=step, key=key
-        )
-        if negatives == "batch_hard":
-            positive = images.embeddings[picked.positives]
-        chosen = images.embeddings[picked.negatives]
-        negative = jnp.where(picked.found[:, None], chosen, negative)
-        where = where if where is None else where | picked.found
+    if stand_ins is not None:
+        found = stand_ins.found
+        negative = jnp.where(found[:, None], stand_ins.negatives, negative)
+        positive = positive if stand_ins.positives is None else stand_ins.positives
+        where = where if where is None else where | found
     return triplet_loss(anchor, positive, negative, where=where, reduce_fn=None)

@@ -77,7 +77,7 @@ def pick(
     negatives: str,
     relevance_fn: RelevanceFn,
     min_relevance_gap: float,
-    key: Array | None = None,
+    key: Array,
 ) -> Picked:
     """Picks the stand-ins of each triplet, a block of anchors at a time.
 
