@@ -27,6 +27,12 @@ def test_each_symptom_is_named_once_an_episode(change, said):
     assert "config." in heard[5][0]  # What to try.
 
 
+def test_a_loss_without_a_margin_cannot_sit_at_it():
+    watch = monitor.TrainingMonitor(margin=None, batch_size=8, patience=3)
+    soft = {**HEALTHY, "loss": 0.2, "active_share": 1.0}
+    assert [watch.observe(soft) for _ in range(5)] == [[]] * 5
+
+
 def test_sigterm_is_noted_and_the_old_handler_put_back():
     before = signal.getsignal(signal.SIGTERM)
     with monitor.StopSignal() as stop:

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 from flax import nnx
@@ -93,6 +94,80 @@ def test_step_is_compiled_once(setup):
         state, _ = compiled(state, batch)
     assert traces == [(4, 3, 6, 6, 3)]
     assert int(state.step) == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(negatives="semi_hard", symmetric=True),
+        dict(negatives="distance_weighted", symmetric=True),
+        dict(negatives="batch_hard", symmetric=True),
+        # What is searched changes on the way.
+        dict(negatives="batch_hard", symmetric=False, warmup_steps=2, soft_margin=True),
+    ],
+    ids=["semi_hard", "distance_weighted", "batch_hard", "warmed_up"],
+)
+def test_four_devices_search_all_images_as_one_does(options):
+    tx = optax.sgd(0.1, momentum=0.9)
+    graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
+    make = functools.partial(
+        losses.make_loss,
+        margin=1.0,
+        relevance_fn=relevance.SameClass().pairwise,
+        min_relevance_gap=0.5,
+        **options,
+    )
+    loss_fn = make(axis_name=parallel.DATA_AXIS)
+    step = ts.make_train_step(graphdef, tx, loss_fn, seed=3)
+    labels = np.random.default_rng(1).integers(0, 4, (16, 3, 1), np.int32)
+    labels[:, 1], labels[:, 2] = labels[:, 0], labels[:, 0] + 1
+    source = [{**batch, "attributes": labels} for batch in batches(4)]
+
+    def train_on_four(step):
+        many, compiled = parallel.replicate(state), parallel.pmap_step(step)
+        for _, batch in parallel.prefetch(source, parallel.split_over_devices):
+            many, metrics = compiled(many, batch)
+        return jax.device_get((many.params, many.model_state, metrics["loss"]))
+
+    one, single = jax.tree.map(jnp.copy, state), on_one_device(step)
+    for batch in source:
+        one, metrics = single(one, jax.tree.map(lambda x: x[None], batch))
+    expected = jax.device_get((one.params, one.model_state, metrics["loss"]))
+    # Each in its own images: what this test is to tell.
+    alone = train_on_four(ts.make_train_step(graphdef, tx, make(), seed=3))
+    assert abs(alone[2] - expected[2]) > 1e-4
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+        expected,
+        train_on_four(step),
+    )
+
+
+def test_the_loss_is_told_the_step_and_a_key_of_seed_and_step():
+    told = []
+
+    def spy(embeddings, attributes, *, step, key):
+        jax.debug.callback(
+            lambda *x: told.append(tuple(map(int, x))), step, jax.random.bits(key)
+        )
+        return jnp.sum(embeddings, axis=(1, 2))
+
+    def run(seed, first=0):
+        tx, told[:] = optax.sgd(0.1), []
+        graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
+        state = dataclasses.replace(state, step=jnp.int32(first))
+        single = on_one_device(ts.make_train_step(graphdef, tx, spy, seed=seed))
+        for batch in batches(2):
+            state, _ = single(state, jax.tree.map(lambda x: x[None], batch))
+        jax.effects_barrier()
+        return list(told)
+
+    bits = lambda seed, step: int(
+        jax.random.bits(jax.random.fold_in(jax.random.key(seed), step))
+    )
+    assert run(3) == [(0, bits(3, 0)), (1, bits(3, 1))]
+    assert run(4, first=7) == [(7, bits(4, 7)), (8, bits(4, 8))]
+    assert len({bits(seed, step) for seed in (3, 4) for step in (0, 1, 7, 8)}) == 8
 
 
 @pytest.mark.parametrize("where", ["embeddings", "gradient"])
