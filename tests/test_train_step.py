@@ -124,7 +124,9 @@ def test_four_devices_search_all_images_as_one_does(options):
     source = [{**batch, "attributes": labels} for batch in batches(4)]
 
     def train_on_four(step):
-        many, compiled = parallel.replicate(state), parallel.pmap_step(step)
+        # The mapped step gives its state away.
+        many = parallel.replicate(jax.tree.map(jnp.copy, state))
+        compiled = parallel.pmap_step(step)
         for _, batch in parallel.prefetch(source, parallel.split_over_devices):
             many, metrics = compiled(many, batch)
         return jax.device_get((many.params, many.model_state, metrics["loss"]))

@@ -1,8 +1,8 @@
 """Where are a triplet's stand-ins looked for? Among the images of all devices.
 
 Each device keeps its own anchors and sees everybody's images, so that it holds no more
-than its anchors by all images, and never more than `_PAIRS` of these at a time. What
-it picks does not depend on how the batch is dealt to devices.
+than its anchors by all images, and no more than `_PAIRS` of these at a time. What it
+picks does not depend on how the batch is dealt to devices.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,9 @@ RelevanceFn = Callable[[Array, Array], Array]
 
 # 16 MiB as float32; some five such matrices are alive at once.
 _PAIRS = 2**22
+# 128 MiB, where XLA does not fuse what a relevance broadcasts to `[B, M, A]`: on CPU it
+# splits a sum of more than 32 values, as a kernel of vectors is.
+_COMPARED = 2**25
 
 
 class Images(NamedTuple):
@@ -122,7 +125,8 @@ def pick(
             )
         return Picked(positives, *found)
 
-    return _in_blocks(of_block, columns, positives, max(1, _PAIRS // len(embeddings)))
+    pairs = min(_PAIRS, _COMPARED // attributes.shape[-1])
+    return _in_blocks(of_block, columns, positives, max(1, pairs // len(embeddings)))
 
 
 def _in_blocks(
