@@ -96,6 +96,8 @@ def _parse_layout(content: Any) -> Layout:
     rules = []
     for rule in options.pop("rules"):
         rules.append(Rule(**rule))
+        if not isinstance(rules[-1].theirs, str):
+            raise TypeError(f"{rules[-1].theirs!r} is not a regular expression")
         shape = rules[-1].flattened
         if shape is not None:
             if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):

@@ -153,8 +153,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
-    # A type that NumPy has not is a TypeError.
-    except (safetensors.SafetensorError, TypeError) as error:
+    # A type that NumPy has not is an AttributeError, or a TypeError.
+    except (safetensors.SafetensorError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"{path} is cut off, damaged or holds a type NumPy has not ({error}); "
             "fetch it again or save it as float32."
@@ -163,7 +163,8 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, as NumPy leaves a file that it cannot read open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     # A damaged archive raises anything, from BadZipFile to zlib's own error.
     except Exception as error:
