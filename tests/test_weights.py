@@ -1,4 +1,6 @@
 import json
+import os
+import pathlib
 import struct
 
 from flax import nnx
@@ -8,11 +10,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from torch_files import stand_in_for_torch, tensor, write_legacy, write_zip
+from torch_files import Call, stand_in_for_torch, tensor, write_legacy, write_zip
 
 from deeprank_jax import models
 from deeprank_jax.models import weights
-from deeprank_jax.models.layouts import Layout, Rule, read_layout
+from deeprank_jax.models.layouts import LAYOUTS, Layout, Rule, read_layout
 from deeprank_jax.models.weights import WeightsError, import_arrays, read_arrays
 
 
@@ -100,6 +102,7 @@ def changed(**change):
             r"trunk/convs/1/kernel is \(3, 3, 4, 6\)",
         ),
         ({"project.weight": np.zeros((5, 96))}, r"project.weight \(5, 96\) gives"),
+        ({"project.weight": np.zeros((5, 25))}, r"project.weight \(5, 25\) gives"),
         ({"bn1.weight": np.zeros((6, 6))}, "of another shape: bn1.weight"),
         ({"conv1.weight": np.zeros(())}, "of another shape: conv1.weight"),
         # Not an order of the axes that happens to fit.
@@ -123,6 +126,13 @@ def test_one_error_tells_all_of_it():
         match=r"2 missing: .*; 1 not known .*: x; 1 of another shape: bn1\.bias",
     ):
         import_arrays(small_model(), arrays, SMALL)
+
+
+def test_a_variable_that_may_stay_is_not_left_by_accident():
+    arrays = changed(**{"project.bias": np.zeros(4)})
+    layout = Layout(SMALL.rules, SMALL.ignore, keep=("embedding/.*",))
+    with pytest.raises(WeightsError, match=r"1 of another shape: project\.bias"):
+        import_arrays(small_model(), arrays, layout)
 
 
 def test_two_arrays_of_one_variable_are_refused():
@@ -223,6 +233,14 @@ def test_what_is_no_number_is_refused(tmp_path, array):
         read_arrays(tmp_path / "x.npz")
 
 
+def test_a_pickle_in_an_archive_is_not_executed(tmp_path):
+    touched = tmp_path / "touched"
+    np.savez(tmp_path / "x.npz", a=np.array([Call(os.system, f"touch {touched}")]))
+    with pytest.raises(WeightsError, match="Python objects, which are not read"):
+        read_arrays(tmp_path / "x.npz")
+    assert not touched.exists()
+
+
 def test_a_type_that_numpy_has_not_is_refused(tmp_path):
     path = write_safetensors(tmp_path / "x.safetensors", "F8_E8M0", b"\0\0")
     with pytest.raises(WeightsError, match=r"a type NumPy has not|expected real"):
@@ -270,6 +288,17 @@ def test_a_layout_of_ones_own_is_read_from_json(tmp_path):
     import_arrays(same, small_arrays(), SMALL)
     for name, x in leaves(model).items():
         np.testing.assert_array_equal(x, leaves(same)[name])
+
+
+def test_the_docs_hold_a_layout_and_name_all(tmp_path):
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "weights.md").read_text()
+    example = text.split("```json\n")[1].split("```")[0]
+    (tmp_path / "x.json").write_text(example)
+    layout = read_layout(tmp_path / "x.json")
+    assert layout.our_name("stage1.bn.weight")[0] == "trunk/norms/1/weight"
+    assert layout.may_ignore(f"stage0.bn.{TRACKED}")
+    for name in LAYOUTS:
+        assert f"`{name.replace('lite1', 'lite0').replace('lite2', 'lite0')}`" in text
 
 
 def test_json_can_say_all_that_a_layout_can(tmp_path):

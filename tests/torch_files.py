@@ -65,6 +65,16 @@ def tensor(array):
     return Tensor(Storage(array), array.shape, strides)
 
 
+class Call:
+    """Makes pickle write a call of a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
 class Pickler(pickle.Pickler):
     def __init__(self, file, protocol=2):
         super().__init__(file, protocol)

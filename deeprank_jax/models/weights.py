@@ -284,7 +284,8 @@ def _convert(array: np.ndarray, rank: int, rule: Rule | None) -> np.ndarray | No
         array = array.transpose(2, 3, 1, 0)
         # A linear layer written as a convolution over all that is left of a picture.
         return array.reshape(-1, array.shape[-1]) if rank == 2 else array
-    return array.T if array.ndim == 2 else array
+    # What has one axis is its own transpose.
+    return array.T
 
 
 def _resolve(layout: Layout | str | os.PathLike[str]) -> tuple[str, Layout]:
