@@ -9,6 +9,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0
     config.num_steps = 1000
     config.batch_size = 64  # Triplets, over all devices.
+    # In how many parts, one after the other, each device sees its share of a batch.
+    config.accumulate_steps = 1
+    # A run to start from: its workdir, or a step of its checkpoints.
+    config.init_from = ""
 
     config.data = ml_collections.ConfigDict()
     config.data.name = "folder"  # "emoji", "folder", "manifest", or a TFDS dataset.
@@ -65,6 +69,12 @@ def get_config() -> ml_collections.ConfigDict:
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
     config.model.dtype = "float32"  # Or "bfloat16", what the layers compute in.
+    config.model.batch_norm = "synchronized"  # Over devices; or "frozen".
+    config.model.remat = False  # True: less memory, more time for the gradient.
+    # Pretrained weights: "package", those of an installed package (efficientnet_lite0
+    # to 2), or the path of a file; its layout by name or .json, "" for the trunk's.
+    config.model.weights = ""
+    config.model.weights_layout = ""
 
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
@@ -84,6 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.l2_penalty = 0.0  # The paper's lambda: + lambda ||W||^2.
     config.optimizer.decoupled_weight_decay = 0.0  # AdamW's: - rate * decay * W.
     config.optimizer.clip_norm = 0.0  # 0 for no limit.
+    config.optimizer.trunk_scale = 1.0  # Of its learning rate; 0 freezes the trunk.
 
     config.schedule = ml_collections.ConfigDict()
     config.schedule.name = "cosine"  # Or "linear" or "constant".

@@ -6,11 +6,13 @@ best by a validation metric and the last.
 """
 
 from collections.abc import Mapping
+import contextlib
 import pathlib
 import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 managers = ocp.checkpoint_managers
@@ -190,6 +192,75 @@ class Checkpoints:
             f"free on that disk); {safe}. Make room and run the same command again to "
             f"go on from there. The cause: {_cause(error)}."
         )
+
+
+def read_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], pathlib.Path]:
+    """Reads a train state without knowing its network.
+
+    Args:
+      path: a run's workdir, its folder of checkpoints, or one step of these. Without
+        a step it is the best by the run's own metric, else the last.
+
+    Returns:
+      The arrays by path, e.g. `params/trunk/convs/0/kernel/value`, and the step's
+      folder.
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    wanted = int(path.name) if path.name.isdigit() else None
+    directory = path.parent if wanted is not None else path
+    if (directory / "checkpoints").is_dir():
+        directory /= "checkpoints"
+    steps = [p.name for p in directory.glob("[0-9]*") if p.name.isdigit()]
+    if not steps or (wanted is not None and str(wanted) not in steps):
+        raise CheckpointError(
+            f"{path}: no checkpoint is there; give the workdir of a run that has saved "
+            "one, or one step of its checkpoints."
+        )
+    manager = ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(read_only=True),
+        item_handlers={
+            "state": ocp.StandardCheckpointHandler(),
+            "run": ocp.JsonCheckpointHandler(),
+        },
+    )
+    with contextlib.closing(manager):
+        step = _best_step(manager) if wanted is None else wanted
+        try:
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            abstract = {
+                name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+                for name, x in manager.item_metadata(step).state.items()
+            }
+            restored: Any = manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+            )
+        # What is missing or torn decides which error it is.
+        except Exception as error:
+            raise CheckpointError(
+                f"{directory / str(step)} is damaged ({_cause(error)}); give another "
+                "step or run."
+            ) from error
+        arrays = {name: np.asarray(x) for name, x in restored.state.items()}
+    return arrays, directory / str(step)
+
+
+def _best_step(manager: ocp.CheckpointManager) -> int:
+    """Returns the best step by the metric that the run says, else the last."""
+    last = max(manager.all_steps())
+    args = ocp.args.Composite(run=ocp.args.JsonRestore())
+    restored: Any = manager.restore(last, args=args)
+    metric = restored.run["config"]["evaluation.best_metric"]
+    measured = [
+        (value, step)
+        for step in manager.all_steps()
+        if (value := (manager.metrics(step) or {}).get(metric)) is not None
+    ]
+    return max(measured, default=(0.0, last))[1]
 
 
 def _cause(error: Exception) -> str:

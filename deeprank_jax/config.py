@@ -41,7 +41,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     flat = flatten_config(config)
     counts = (
-        "num_steps", "batch_size", "log_every", "eval_every", "checkpoint_every",
+        "num_steps", "batch_size", "accumulate_steps", "log_every", "eval_every",
+        "checkpoint_every",
         "max_skipped", "data.image_size", "model.embedding_dim",
         "evaluation.batch_size", "evaluation.triplets.num", "evaluation.triplets.k",
     )  # fmt: skip

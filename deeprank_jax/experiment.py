@@ -15,6 +15,7 @@ import numpy as np
 
 from deeprank_jax import (
     checkpoints,
+    init_from,
     losses,
     models,
     optimizers,
@@ -26,6 +27,7 @@ from deeprank_jax.data import create_records
 from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
+from deeprank_jax.models.weights import load_weights
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import (
     TripletSampler,
@@ -135,6 +137,7 @@ def create_experiment(
     workdir = pathlib.Path(workdir)
     config_lib.check_config(config)
     parallel.check_divides(config.batch_size)
+    _check_accumulates(config)
     relevance = create_run_relevance(config)
     loss_fn = make_run_loss(config, relevance)
     graphdef, tx, state = create_network(config)
@@ -147,7 +150,15 @@ def create_experiment(
         sum(len(split) for split in records.values()),
         config.data.max_bad_share,
     )
-    step = train_step.make_train_step(graphdef, tx, loss_fn, config.seed)
+    step = train_step.make_train_step(
+        graphdef,
+        tx,
+        train_step.make_ranking(loss_fn),
+        seed=config.seed,
+        accumulate=config.accumulate_steps,
+        remat=config.model.remat,
+        freeze_trunk=config.optimizer.trunk_scale == 0.0,
+    )
     return Experiment(
         config=config,
         workdir=workdir,
@@ -170,6 +181,21 @@ def create_experiment(
             workdir / "checkpoints", best_metric=config.evaluation.best_metric
         ),
     )
+
+
+def _check_accumulates(config: ml_collections.ConfigDict) -> None:
+    """Checks that each device's share of a batch divides into its parts.
+
+    Raises:
+      ValueError: it does not.
+    """
+    share = config.batch_size // jax.device_count()
+    if share % config.accumulate_steps:
+        raise ValueError(
+            f"config.accumulate_steps={config.accumulate_steps} does not divide the "
+            f"{share} triplets of each device: choose a number that does, or another "
+            "config.batch_size."
+        )
 
 
 def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
@@ -268,13 +294,29 @@ def _check_sampler(
 
 
 def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
-    """Returns the model's structure, its optimizer and the initial state."""
+    """Returns the model's structure, its optimizer and the state to start from.
+
+    Raises:
+      ValueError: the config asks for a network that cannot be, or for weights that do
+        not fit it.
+      CheckpointError: `config.init_from` cannot be read or is of another network.
+    """
+    options = config.model.to_dict()
+    weights, layout = options.pop("weights"), options.pop("weights_layout")
+    del options["remat"]
+    if config.optimizer.trunk_scale == 0.0:
+        options["batch_norm"] = "frozen"
     model = models.create_model(
-        **config.model,
+        **options,
         image_size=config.data.image_size,
         axis_name=parallel.DATA_AXIS,
         seed=config.seed,
     )
+    report = load_weights(
+        model, weights=weights, layout=layout, trunk=options["trunk"]["name"]
+    )
+    if weights:
+        logging.info("%s", report)
     schedule = optimizers.make_schedule(
         **config.schedule,
         learning_rate=config.optimizer.learning_rate,
@@ -282,6 +324,8 @@ def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
     )
     tx = optimizers.create_optimizer(config.optimizer, schedule)
     graphdef, state = train_step.create_train_state(model, tx)
+    if config.init_from:
+        state = init_from.load_state(state, config.init_from)
     return graphdef, tx, state
 
 

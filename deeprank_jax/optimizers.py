@@ -8,6 +8,9 @@ Two kinds of weight decay go by one name elsewhere; here each has its own:
   `learning_rate * decoupled_weight_decay * W`, after them.
 
 Both act on kernels only, never on biases or BatchNorm.
+
+`trunk_scale` multiplies the learning rate of the trunk, e.g. .1 for one that was
+trained before; 0 freezes it.
 """
 
 from collections.abc import Mapping
@@ -61,12 +64,19 @@ def create_optimizer(
     Args:
       options: `name` is `"sgd"` (with `momentum` and `nesterov`) or `"adamw"` (with
         `b1` and `b2`); `l2_penalty` and `decoupled_weight_decay` as this module says;
-        `clip_norm` is the largest gradient norm let through, 0 for no limit.
+        `clip_norm` is the largest gradient norm let through, 0 for no limit;
+        `trunk_scale` as this module says.
       schedule: the learning rate.
 
     Raises:
-      ValueError: no such optimizer.
+      ValueError: no such optimizer, or a negative `trunk_scale`.
     """
+    trunk_scale = options["trunk_scale"]
+    if trunk_scale < 0:
+        raise ValueError(
+            f"config.optimizer.trunk_scale must be at least 0, got {trunk_scale}; it "
+            "multiplies the trunk's learning rate, and 0 freezes the trunk."
+        )
     name = options["name"]
     if name not in OPTIMIZERS:
         raise ValueError(
@@ -86,11 +96,33 @@ def create_optimizer(
     if options["decoupled_weight_decay"]:
         decay = options["decoupled_weight_decay"]
         parts.append(optax.add_decayed_weights(decay, mask=kernel_mask))
-    return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    parts.append(optax.scale_by_learning_rate(schedule))
+    if trunk_scale != 1.0:
+        trunk = optax.scale(trunk_scale) if trunk_scale else optax.set_to_zero()
+        parts.append(
+            optax.multi_transform({True: trunk, False: optax.identity()}, trunk_mask)
+        )
+    return optax.chain(*parts)
 
 
 def kernel_mask(params: Any) -> Any:
     """Returns the tree of `params` with True at kernels, False elsewhere."""
     return jax.tree.map_with_path(
         lambda path, _: "kernel" in jax.tree_util.keystr(path), params
+    )
+
+
+def trunk_mask(params: Any) -> Any:
+    """Returns the tree of `params` with True in the trunk, False elsewhere."""
+    return jax.tree.map_with_path(
+        lambda path, _: jax.tree_util.keystr(path[:1], simple=True) == "trunk", params
+    )
+
+
+def stop_trunk_gradient(params: Any) -> Any:
+    """Returns `params` with no gradient flowing to the trunk's."""
+    return jax.tree.map(
+        lambda x, in_trunk: jax.lax.stop_gradient(x) if in_trunk else x,
+        params,
+        trunk_mask(params),
     )

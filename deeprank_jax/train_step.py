@@ -2,20 +2,42 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import optax
 
-from deeprank_jax.losses import LossFn, diagnostics
+from deeprank_jax import losses, optimizers
+from deeprank_jax.losses import classification, diagnostics
 from deeprank_jax.losses.triplet import squared_distance
+from deeprank_jax.models.layers import BLOCK_OUTPUT, l2_normalize
 from deeprank_jax.parallel import DATA_AXIS
 
 Array = jax.Array
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+
+
+class Objective(Protocol):
+    """What a network is trained for."""
+
+    def __call__(
+        self, outputs: Array, batch: Batch, *, step: Array, key: Array
+    ) -> tuple[Array, Metrics]:
+        """Returns the loss of each group of images, and what else to watch.
+
+        Args:
+          outputs: `[B, n, D]` float32, what the network says of each image.
+          batch: the device's share of the batch.
+          step: `[]` int32, how many batches were seen.
+          key: random key of the step, the same on all devices.
+
+        Returns:
+          `[B]` losses, and scalars.
+        """
+        ...
 
 
 @jax.tree_util.register_dataclass
@@ -57,51 +79,48 @@ def create_train_state(
 def make_train_step(
     graphdef: nnx.GraphDef,
     tx: optax.GradientTransformation,
-    loss_fn: LossFn,
+    objective: Objective,
+    *,
     seed: int = 0,
+    accumulate: int = 1,
+    remat: bool = False,
+    freeze_trunk: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `train_step(state, batch)`, written for one device.
 
     The step is what one device does with its share of the batch; gradients, metrics
-    and BatchNorm statistics are then averaged over `DATA_AXIS`. A step whose
-    embeddings or gradient are not finite changes nothing but the counters.
+    and BatchNorm statistics are then averaged over `DATA_AXIS`. A step whose outputs
+    or gradient are not finite changes nothing but the counters.
 
-    The batch holds uint8 `images [B, 3, H, W, C]`, anchor, positive and negative, and
-    int32 `attributes [B, 3, A]`. Of the metrics all are float32 scalars but
-    `finite`, bool `[devices, B]`: whether a triplet's embeddings are.
+    The batch holds uint8 `images [B, n, H, W, C]`, for ranking anchor, positive and
+    negative, and what the objective asks for. Of the metrics all are float32 scalars
+    but `finite`, bool `[devices, B]`: whether a group's outputs are.
 
     Args:
       graphdef: the model's structure, from `create_train_state`.
       tx: the optimizer.
-      loss_fn: maps embeddings `[B, 3, D]` and attributes `[B, 3, A]` to `[B]`.
-      seed: of what the loss draws at random, with the step.
+      objective: what is minimised.
+      seed: of all that is drawn at random, with the step: a run that is resumed draws
+        as one that never stopped.
+      accumulate: in how many parts, one after the other, a device sees its share of
+        the batch, each with BatchNorm statistics of its own and selection among its
+        own images; must divide `B`.
+      remat: keep only what leaves each block of the network, and compute the rest
+        again for the gradient: less memory, more time.
+      freeze_trunk: compute no gradient of the trunk.
     """
+    forward = make_forward(graphdef, remat=remat)
+    gradients = _make_gradients(forward, objective, freeze_trunk)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        triplets = batch["images"]
-
-        def objective(params):
-            # copy=True: BatchNorm may only write to variables made in this trace.
-            model = nnx.merge(graphdef, params, state.model_state, copy=True)
-            # Folding [B, 3, ...] into [3B, ...] leaves every image on its device;
-            # concatenating three [B, ...] arrays would move them.
-            embeddings = model(triplets.reshape(-1, *triplets.shape[2:]))
-            embeddings = embeddings.reshape(*triplets.shape[:2], -1)
-            _, _, model_state = nnx.split(model, nnx.Param, ...)
-            # A run that is resumed draws as one that never stopped.
-            key = jax.random.fold_in(jax.random.key(seed), state.step)
-            losses = loss_fn(embeddings, batch["attributes"], step=state.step, key=key)
-            return jnp.mean(losses), (losses, embeddings, model_state)
-
-        grad_fn = jax.value_and_grad(objective, has_aux=True)
-        (loss, (losses, embeddings, model_state)), grads = grad_fn(state.params)
-        metrics = {"loss": loss, **_metrics(losses, embeddings)}
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, model_state, finite, metrics = _accumulate(
+            gradients, state, batch, key, accumulate
+        )
         metrics, model_state, grads = jax.lax.pmean(
             (metrics, model_state, grads), DATA_AXIS
         )
         metrics["grad_norm"] = optax.tree.norm(grads)
-        # XLA may drop a NaN inside max(0, x), so the loss alone would not tell.
-        finite = jnp.all(jnp.isfinite(embeddings), axis=(1, 2))
         metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
 
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -127,6 +146,127 @@ def make_train_step(
     return train_step
 
 
+def make_forward(
+    graphdef: nnx.GraphDef, *, remat: bool = False
+) -> Callable[..., tuple[Array, Any]]:
+    """Returns `forward(params, model_state, images, key)`, the network in training.
+
+    It maps uint8 images `[B, n, H, W, C]` to outputs `[B, n, D]` and the new
+    `model_state`. With `remat` only what leaves each block of the network is kept for
+    the gradient.
+    """
+
+    def forward(params, model_state, images, key):
+        # copy=True: BatchNorm may only write to variables made in this trace.
+        model = nnx.merge(graphdef, params, model_state, copy=True)
+        # Folding [B, n, ...] into [B * n, ...] leaves every image on its device;
+        # concatenating n [B, ...] arrays would move them.
+        outputs = model(images.reshape(-1, *images.shape[2:]), key)
+        _, _, model_state = nnx.split(model, nnx.Param, ...)
+        return outputs.reshape(*images.shape[:2], -1), model_state
+
+    if not remat:
+        return forward
+    keep = jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT)
+    return jax.checkpoint(forward, policy=keep)
+
+
+def _make_gradients(
+    forward: Callable[..., tuple[Array, Any]], objective: Objective, freeze_trunk: bool
+) -> Callable[..., tuple[Any, Any, Array, Metrics]]:
+    """Returns `gradients(params, model_state, batch, step, key)` of one device."""
+
+    def gradients(params, model_state, batch, step, key):
+        # What the network drops differs by device, what the loss draws does not.
+        device_key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
+
+        def mean_loss(params):
+            if freeze_trunk:
+                params = optimizers.stop_trunk_gradient(params)
+            outputs, new_state = forward(
+                params, model_state, batch["images"], device_key
+            )
+            group_losses, metrics = objective(outputs, batch, step=step, key=key)
+            # XLA may drop a NaN inside max(0, x), so the loss alone would not tell.
+            finite = jnp.all(jnp.isfinite(outputs), axis=(1, 2))
+            return jnp.mean(group_losses), (new_state, finite, metrics)
+
+        grad_fn = jax.value_and_grad(mean_loss, has_aux=True)
+        (loss, (model_state, finite, metrics)), grads = grad_fn(params)
+        return grads, model_state, finite, {"loss": loss, **metrics}
+
+    return gradients
+
+
+def _accumulate(
+    gradients: Callable[..., tuple[Any, Any, Array, Metrics]],
+    state: TrainState,
+    batch: Batch,
+    key: Array,
+    num_parts: int,
+) -> tuple[Any, Any, Array, Metrics]:
+    """Returns what `gradients` gives, averaged over the parts of the batch."""
+    if num_parts == 1:
+        return gradients(state.params, state.model_state, batch, state.step, key)
+    parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
+
+    def add(carry, part):
+        total, model_state = carry
+        index, part_batch = part
+        grads, model_state, finite, metrics = gradients(
+            state.params,
+            model_state,
+            part_batch,
+            state.step,
+            jax.random.fold_in(key, index),
+        )
+        total = jax.tree.map(lambda t, g: t + g / num_parts, total, grads)
+        return (total, model_state), (finite, metrics)
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (grads, model_state), (finite, metrics) = jax.lax.scan(
+        add, (zeros, state.model_state), (jnp.arange(num_parts), parts)
+    )
+    metrics = jax.tree.map(jnp.mean, metrics)
+    return grads, model_state, finite.reshape(-1), metrics
+
+
+def make_ranking(loss_fn: losses.LossFn) -> Objective:
+    """Returns the objective of triplets; the batch holds their attributes.
+
+    Args:
+      loss_fn: of embeddings `[B, 3, D]` and attributes `[B, 3, A]`.
+    """
+
+    def objective(outputs, batch, *, step, key):
+        triplet_losses = loss_fn(outputs, batch["attributes"], step=step, key=key)
+        return triplet_losses, _ranking_metrics(triplet_losses, outputs)
+
+    return objective
+
+
+def make_classification(label_smoothing: float) -> Objective:
+    """Returns the objective of single images; the batch holds `labels [B, 1]`.
+
+    Args:
+      label_smoothing: in [0, 1), the share of the target spread over all classes.
+    """
+
+    def objective(outputs, batch, *, step, key):
+        del step, key
+        logits, labels = outputs[:, 0], batch["labels"][:, 0]
+        image_losses = classification.softmax_cross_entropy(
+            logits, labels, label_smoothing=label_smoothing
+        )
+        metrics = {
+            f"top{k}": jnp.mean(classification.is_in_top(logits, labels, k))
+            for k in classification.TOP
+        }
+        return image_losses, metrics
+
+    return objective
+
+
 def make_embed_step(
     graphdef: nnx.GraphDef,
 ) -> Callable[[TrainState, Array], Array]:
@@ -139,17 +279,51 @@ def make_embed_step(
     def embed_step(state: TrainState, images: Array) -> Array:
         model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
         model.eval()
-        return model(images)
+        return model.embed(images)
 
     return embed_step
 
 
-def _metrics(losses: Array, embeddings: Array) -> Metrics:
+def make_logits_step(
+    graphdef: nnx.GraphDef,
+) -> Callable[[TrainState, Array], Array]:
+    """Returns `logits_step(state, images)` of a classifier, written for one device.
+
+    It maps uint8 images `[B, H, W, C]` to float32 logits `[B, num_classes]`, with
+    BatchNorm at its running averages.
+    """
+
+    def logits_step(state: TrainState, images: Array) -> Array:
+        model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
+        model.eval()
+        return model(images)
+
+    return logits_step
+
+
+def make_feature_step(
+    graphdef: nnx.GraphDef,
+) -> Callable[[TrainState, Array], Array]:
+    """Returns `feature_step(state, images)`: what the trunk alone says of images.
+
+    It maps uint8 images `[B, H, W, C]` to unit vectors, float32 `[B, num_features]`.
+    """
+
+    def feature_step(state: TrainState, images: Array) -> Array:
+        model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
+        model.eval()
+        return l2_normalize(model.features(images))
+
+    return feature_step
+
+
+def _ranking_metrics(triplet_losses: Array, embeddings: Array) -> Metrics:
     """Returns what one device's share of the batch says about training."""
-    anchor, positive, negative = jnp.moveaxis(jax.lax.stop_gradient(embeddings), 1, 0)
+    embeddings = jax.lax.stop_gradient(embeddings)
+    anchor, positive, negative = jnp.moveaxis(embeddings, 1, 0)
     images = embeddings.reshape(-1, embeddings.shape[-1])
     return {
-        "active_share": jnp.mean((losses > 0).astype(jnp.float32)),
+        "active_share": jnp.mean((triplet_losses > 0).astype(jnp.float32)),
         "positive_distance": jnp.mean(squared_distance(anchor, positive)),
         "negative_distance": jnp.mean(squared_distance(anchor, negative)),
         "mean_distance": diagnostics.mean_squared_distance(images),

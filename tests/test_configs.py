@@ -40,7 +40,7 @@ def test_train_step_lowers(name, platform):
     step = train_step.make_train_step(
         structure["graphdef"],
         structure["tx"],
-        experiment.make_run_loss(config, relevance),
+        train_step.make_ranking(experiment.make_run_loss(config, relevance)),
     )
     # The mapped step itself cannot be exported; this is the same computation.
     mapped = jax.jit(

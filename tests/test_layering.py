@@ -20,7 +20,7 @@ LAYERS = [
         "config",
     },
     {"relevance", "train_step", "checkpoints"},
-    {"data", "sampling", "export"},
+    {"data", "sampling", "export", "init_from"},
     {"evaluators", "baselines", "gallery", "report"},
     {"experiment", "evaluation"},
     {"finish"},

@@ -8,7 +8,7 @@ from deeprank_jax import optimizers
 
 OPTIONS = dict(
     name="sgd", momentum=0.0, nesterov=False, b1=0.9, b2=0.999,
-    l2_penalty=0.0, decoupled_weight_decay=0.0, clip_norm=0.0,
+    l2_penalty=0.0, decoupled_weight_decay=0.0, clip_norm=0.0, trunk_scale=1.0,
 )  # fmt: skip
 
 
@@ -90,3 +90,22 @@ def test_what_does_not_exist_is_refused():
         create(name="step")
     with pytest.raises(ValueError, match="warmup_steps is 10"):
         create(warmup_steps=10)
+
+
+def test_the_trunk_learns_at_a_rate_of_its_own():
+    params = {"trunk": {"kernel": jnp.ones(2)}, "embedding": {"kernel": jnp.ones(2)}}
+    grads = jax.tree.map(jnp.ones_like, params)
+    for name in optimizers.OPTIMIZERS:
+        for scale in (1.0, 0.25, 0.0):
+            options = {**OPTIONS, "name": name, "trunk_scale": scale}
+            tx = optimizers.create_optimizer(options, lambda _: 0.1)
+            updates, _ = tx.update(grads, tx.init(params), params)
+            trunk = updates["trunk"]["kernel"]
+            head = updates["embedding"]["kernel"]
+            assert np.abs(head).min() > 0.01
+            np.testing.assert_allclose(trunk, scale * head, rtol=1e-6)
+
+
+def test_a_negative_rate_of_the_trunk_is_refused():
+    with pytest.raises(ValueError, match="trunk_scale must be at least 0, got -1"):
+        optimizers.create_optimizer({**OPTIONS, "trunk_scale": -1}, lambda _: 1.0)

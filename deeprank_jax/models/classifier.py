@@ -42,6 +42,10 @@ class Classifier(nnx.Module):
         )
         return trunk(pixels, key)
 
+    def embed(self, images: Array) -> Array:
+        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, num_features]`."""
+        return layers.l2_normalize(self.features(images))
+
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps uint8 `[B, H, W, 3]` to logits, float32 `[B, num_classes]`."""
         return self.head(self.features(images, key)).astype(jnp.float32)

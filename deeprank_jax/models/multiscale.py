@@ -115,13 +115,24 @@ class MultiScale(nnx.Module):
         Returns:
           `[B, embedding_dim]` float32.
         """
-        trunk = self.trunk
-        pixels = layers.normalize_pixels(
-            images, trunk.pixel_mean, trunk.pixel_scale, self._dtype
-        )
-        joined = [layers.l2_normalize(trunk(pixels, key))]
+        pixels = self._pixels(images)
+        joined = [layers.l2_normalize(self.trunk(pixels, key))]
         if self.paths:
             # All shallow paths share one normalisation, as in figure 3.
             shallow = jnp.concatenate([path(pixels) for path in self.paths], axis=-1)
             joined.append(layers.l2_normalize(shallow))
         return layers.l2_normalize(self.embedding(jnp.concatenate(joined, axis=-1)))
+
+    def embed(self, images: Array) -> Array:
+        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`."""
+        return self(images)
+
+    def features(self, images: Array) -> Array:
+        """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
+        return self.trunk(self._pixels(images))
+
+    def _pixels(self, images: Array) -> Array:
+        trunk = self.trunk
+        return layers.normalize_pixels(
+            images, trunk.pixel_mean, trunk.pixel_scale, self._dtype
+        )
