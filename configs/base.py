@@ -7,8 +7,10 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration that the others start from."""
     config = ml_collections.ConfigDict()
     config.seed = 0
+    config.task = "ranking"  # Or "classification", the first of the two stages.
     config.num_steps = 1000
-    config.batch_size = 64  # Triplets, over all devices.
+    # Triplets, or images where classes are told, over all devices.
+    config.batch_size = 64
     # In how many parts, one after the other, each device sees its share of a batch.
     config.accumulate_steps = 1
     # A run to start from: its workdir, or a step of its checkpoints.
@@ -83,6 +85,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.soft_margin = False  # True: softplus in place of the hinge, no margin.
     config.loss.warmup_steps = 0  # "batch_hard" only: steps with semi-hard negatives.
     config.loss.symmetric = False  # True: each positive is an anchor, too.
+
+    config.classification = ml_collections.ConfigDict()
+    config.classification.level = -1  # Of the labels; -1 is the finest.
+    config.classification.held_out = 0.1  # Of the training images, to be asked about.
+    config.classification.label_smoothing = 0.1
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # Or "sgd".

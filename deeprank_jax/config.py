@@ -49,6 +49,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in counts:
         if flat[key] < 1:
             raise ValueError(f"config.{key} must be at least 1, got {flat[key]}.")
+    if config.task not in ("ranking", "classification"):
+        raise ValueError(
+            f"config.task={config.task!r} is none; choose 'ranking' or "
+            "'classification', the first of the paper's two stages."
+        )
     _check_relevance(config.relevance.to_dict())
     _check_sampler(config.sampler)
     ks, best = config.evaluation.retrieval.ks, config.evaluation.best_metric
@@ -59,6 +64,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         "triplets/precision_in_class",
         f"triplets/score_at_{config.evaluation.triplets.k}_share",
     ]
+    if config.task == "classification":
+        known += ["classification/top1", "classification/top5"]
     if best not in known:
         raise ValueError(
             f"config.evaluation.best_metric={best!r} is not measured; choose one of "

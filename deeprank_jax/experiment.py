@@ -15,6 +15,7 @@ import numpy as np
 
 from deeprank_jax import (
     checkpoints,
+    classification,
     init_from,
     losses,
     models,
@@ -30,12 +31,13 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.models.weights import load_weights
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import (
+    BatchStream,
     TripletSampler,
-    TripletStream,
     create_candidates,
     triplet_file,
 )
-from deeprank_jax.sampling.stream import Sampler
+from deeprank_jax.sampling.labelled import LabelledSampler
+from deeprank_jax.sampling.stream import Batch, Sampler
 from deeprank_jax.sampling.triplet_list import FileTriplets
 
 
@@ -49,10 +51,12 @@ class Experiment:
       records: the splits `"train"`, `"validation"` and `"test"`.
       readers: their images.
       relevance: how similar two records should be.
+      classes: of the training split, if the network learns to tell them.
       sampler: draws from the training split.
       state: the state to start from, on all devices.
       train_step: maps `(state, batch)` to `(state, metrics)` on all devices.
       embed: maps `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
+      logits: maps the same to logits `[B, num_classes]`; for classes only.
       checkpoints: of this run.
     """
 
@@ -61,10 +65,12 @@ class Experiment:
     records: dict[str, Records]
     readers: dict[str, ImageReader]
     relevance: Relevance
+    classes: classification.Classes | None
     sampler: Sampler
     state: train_step.TrainState
     train_step: Callable[..., Any]
     embed: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
+    logits: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
     checkpoints: checkpoints.Checkpoints
 
     def __enter__(self) -> Self:
@@ -79,10 +85,10 @@ class Experiment:
         """Ends the threads once what is being saved is on disk."""
         self._resources.close()
 
-    def stream(self, first_step: int) -> TripletStream:
+    def stream(self, first_step: int) -> BatchStream:
         """Returns the batches from `first_step` to the end of the run."""
         config = self.config
-        return TripletStream(
+        return BatchStream(
             self.sampler,
             config.batch_size // jax.process_count(),
             self.readers["train"].load,
@@ -91,6 +97,26 @@ class Experiment:
             num_steps=config.num_steps - first_step,
             depth=config.data.prefetch,
         )
+
+    def measure_classes(
+        self,
+        state: train_step.TrainState,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Returns `top1` and `top5` of the held-out images; nothing without classes."""
+        if self.classes is None:
+            return {}
+        return classification.measure(
+            self.classes,
+            self.readers["train"],
+            lambda images: self.logits(state, images),
+            self.config.evaluation.batch_size,
+            check=check,
+        )
+
+    def create_initial_state(self) -> train_step.TrainState:
+        """Returns the network as it was before training, on all devices."""
+        return parallel.replicate(create_network(self.config, self.classes)[2])
 
     def run_state(self, step: int) -> dict[str, Any]:
         """Returns what a run needs, beside the train state, to go on after `step`."""
@@ -139,12 +165,19 @@ def create_experiment(
     parallel.check_divides(config.batch_size)
     _check_accumulates(config)
     relevance = create_run_relevance(config)
-    loss_fn = make_run_loss(config, relevance)
-    graphdef, tx, state = create_network(config)
+    objective = create_objective(config, relevance)
+    is_ranking = config.task == "ranking"
+    # Before data is prepared, which takes long; without knowing the classes if it must.
+    network = create_network(config) if is_ranking else None
     records = create_records(config.data)
     config_lib.check_levels(config, records["train"].level_names)
     records = attach(relevance, records)
-    check_compiles(config, relevance, records["train"].attributes)
+    classes = None
+    if is_ranking:
+        check_compiles(config, relevance, records["train"].attributes)
+    else:
+        classes = classification.create_classes(config, records["train"])
+    graphdef, tx, state = network or create_network(config, classes)
     bad_images = BadImages(
         workdir / "bad_images.csv",
         sum(len(split) for split in records.values()),
@@ -153,7 +186,7 @@ def create_experiment(
     step = train_step.make_train_step(
         graphdef,
         tx,
-        train_step.make_ranking(loss_fn),
+        objective,
         seed=config.seed,
         accumulate=config.accumulate_steps,
         remat=config.model.remat,
@@ -168,19 +201,34 @@ def create_experiment(
             for name, split in records.items()
         },
         relevance=relevance,
+        classes=classes,
         sampler=create_sampler(
             config,
             records["train"],
             relevance,
             [part for split, part in records.items() if split != "train"],
+        )
+        if classes is None
+        else LabelledSampler(
+            classes.learned, classes.labels[classes.learned], **_process(config)
         ),
         state=parallel.replicate(state),
         train_step=parallel.pmap_step(step),
         embed=parallel.pmap_embed(train_step.make_embed_step(graphdef)),
+        logits=parallel.pmap_embed(train_step.make_logits_step(graphdef)),
         checkpoints=checkpoints.Checkpoints(
             workdir / "checkpoints", best_metric=config.evaluation.best_metric
         ),
     )
+
+
+def create_objective(
+    config: ml_collections.ConfigDict, relevance: Relevance
+) -> train_step.Objective:
+    """Returns what the network is trained for."""
+    if config.task == "classification":
+        return train_step.make_classification(config.classification.label_smoothing)
+    return train_step.make_ranking(make_run_loss(config, relevance))
 
 
 def _check_accumulates(config: ml_collections.ConfigDict) -> None:
@@ -215,7 +263,7 @@ def create_sampler(
     records: Records,
     relevance: Relevance,
     others: Sequence[Records] = (),
-) -> Sampler:
+) -> TripletSampler | FileTriplets:
     """Returns what gives this process's triplets of a split.
 
     Args:
@@ -231,11 +279,7 @@ def create_sampler(
     options = config.sampler.to_dict()
     name, file = options.pop("name"), options.pop("file")
     level = options.pop("category_level")
-    process = {
-        "seed": config.seed,
-        "shard": jax.process_index(),
-        "num_shards": jax.process_count(),
-    }
+    process = _process(config)
     if name == "file":
         logging.info(
             "Triplets are those of %s; %s of config.sampler are not asked.",
@@ -267,6 +311,15 @@ def create_sampler(
     return TripletSampler(candidates, relevance, **options, **process)
 
 
+def _process(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns which share of the draws is this process's."""
+    return {
+        "seed": config.seed,
+        "shard": jax.process_index(),
+        "num_shards": jax.process_count(),
+    }
+
+
 def _check_sampler(
     found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path
 ) -> None:
@@ -293,8 +346,14 @@ def _check_sampler(
         )
 
 
-def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
+def create_network(
+    config: ml_collections.ConfigDict, classes: classification.Classes | None = None
+) -> tuple[Any, Any, Any]:
     """Returns the model's structure, its optimizer and the state to start from.
+
+    Args:
+      config: the whole configuration.
+      classes: which the network tells, if it is a classifier.
 
     Raises:
       ValueError: the config asks for a network that cannot be, or for weights that do
@@ -306,12 +365,16 @@ def create_network(config: ml_collections.ConfigDict) -> tuple[Any, Any, Any]:
     del options["remat"]
     if config.optimizer.trunk_scale == 0.0:
         options["batch_norm"] = "frozen"
-    model = models.create_model(
-        **options,
+    options.update(
         image_size=config.data.image_size,
         axis_name=parallel.DATA_AXIS,
         seed=config.seed,
     )
+    if classes is None:
+        model = models.create_model(**options)
+    else:
+        del options["embedding_dim"], options["paths"]
+        model = models.create_classifier(**options, num_classes=len(classes.names))
     report = load_weights(
         model, weights=weights, layout=layout, trunk=options["trunk"]["name"]
     )
@@ -391,14 +454,10 @@ def create_reader(
     )
 
 
-def device_batch(batch: Any) -> dict[str, jax.Array]:
-    """Puts what the step needs of a `TripletBatch` on the devices."""
-    return parallel.split_over_devices(
-        {
-            "images": batch.images,
-            "attributes": _for_devices(batch.triplets.attributes),
-        }
-    )
+def device_batch(batch: Batch) -> dict[str, jax.Array]:
+    """Puts what the step needs of a batch on the devices."""
+    arrays = {name: _for_devices(x) for name, x in batch.drawn.arrays().items()}
+    return parallel.split_over_devices({"images": batch.images, **arrays})
 
 
 def _for_devices(attributes: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ from typing import Any
 
 from absl import logging
 import jax
+import ml_collections
 import numpy as np
 
-from deeprank_jax import parallel, report, writers
+from deeprank_jax import report, writers
 from deeprank_jax.evaluation import SplitEvaluation, compare_with_baselines
-from deeprank_jax.experiment import Experiment, create_network, create_reader
+from deeprank_jax.experiment import Experiment, create_reader
 
 _THUMBNAIL = 72  # Pixels.
 # Whose triplets are shown, and how many more are drawn there to be counted.
@@ -51,7 +52,7 @@ def finish(
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
-    untrained = parallel.replicate(create_network(experiment.config)[2])
+    untrained = experiment.create_initial_state()
     results, embeddings, ok = {}, np.zeros((0, 0)), np.zeros(0, bool)
     for split, measured in splits.items():
         embeddings, ok = measured.embed(
@@ -62,6 +63,14 @@ def finish(
             (embeddings, ok),
             lambda images: experiment.embed(untrained, images),
         )
+    if experiment.classes is not None:
+        told = experiment.measure_classes(experiment.state)
+        before = experiment.measure_classes(untrained)
+        results["held out"] = {
+            "classification": {
+                name: {"model": told[name], "untrained": before[name]} for name in told
+            }
+        }
     writers.write_json(experiment.workdir / "results.json", results)
     scratch = experiment.workdir / "test_embeddings.tmp.npz"
     np.savez(scratch, embeddings=embeddings, ok=ok)
@@ -84,7 +93,9 @@ def _write_report(
         create_reader(config, test, image_size=_THUMBNAIL) as test_reader,
         create_reader(config, train, image_size=_THUMBNAIL) as train_reader,
     ):
-        drawn = _drawn(experiment, lambda indices: train_reader.load(indices)[0])
+        drawn = None
+        if experiment.classes is None:
+            drawn = _drawn(experiment, lambda indices: train_reader.load(indices)[0])
         return report.write_report(
             report.ReportInputs(
                 title=experiment.workdir.name,
@@ -114,8 +125,9 @@ def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
     sizes = [experiment.config.batch_size // jax.process_count()]
     if options.name != "file":  # Whose steps are of one size.
         sizes.append(_DRAWN_MORE)
-    batches = [
-        experiment.sampler.sample(int(step), size) for step in steps for size in sizes
+    sampler = experiment.sampler
+    batches: list[Any] = [
+        sampler.sample(int(step), size) for step in steps for size in sizes
     ]
     return report.DrawnTriplets(
         indices=np.concatenate([batch.indices for batch in batches]),
@@ -134,20 +146,17 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         f"{split} {len(part):,} ({len(np.unique(part.labels[:, -1])):,} classes)"
         for split, part in records.items()
     )
-    loss, optimizer = config.loss, config.optimizer
+    optimizer = config.optimizer
     return {
         "Dataset": config.data.name,
         "Images": f"{sizes}; {config.data.image_size} pixels",
         "Levels": " > ".join(records["train"].level_names),
         "Relevance": f"{config.relevance.name} {tuple(config.relevance.levels) or ''}",
-        "Network": f"{config.model.trunk.name}, {len(config.model.paths)} "
-        f"low-resolution paths, {config.model.embedding_dim} dimensions",
-        "Loss": (
-            "soft margin" if loss.soft_margin else f"hinge, margin {loss.margin:g}"
-        )
-        + f", {loss.negatives} negatives",
+        "Network": _network(config),
+        "Loss": _loss(config),
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
-        f"{config.num_steps:,} steps of {config.batch_size} triplets",
+        f"{config.num_steps:,} steps of {config.batch_size} "
+        + ("triplets" if experiment.classes is None else "images"),
         "Checkpoint": f"step {best:,}, the best on validation by "
         f"{config.evaluation.best_metric}"
         if best is not None
@@ -155,6 +164,31 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         "Time": f"{seconds / 60:.1f} min in the process that finished",
         "Commit": _commit(),
     }
+
+
+def _network(config: ml_collections.ConfigDict) -> str:
+    model = config.model
+    start = config.init_from or model.weights
+    return (
+        f"{model.trunk.name}"
+        + (f" from {start}" if start else "")
+        + (
+            f", {len(model.paths)} low-resolution paths, {model.embedding_dim} "
+            "dimensions"
+            if config.task == "ranking"
+            else ", softmax"
+        )
+    )
+
+
+def _loss(config: ml_collections.ConfigDict) -> str:
+    loss = config.loss
+    if config.task == "classification":
+        return (
+            f"cross entropy, label smoothing {config.classification.label_smoothing:g}"
+        )
+    kind = "soft margin" if loss.soft_margin else f"hinge, margin {loss.margin:g}"
+    return f"{kind}, {loss.negatives} negatives"
 
 
 def _commit() -> str:

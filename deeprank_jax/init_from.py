@@ -67,7 +67,7 @@ def _check_trunk(
         if name.startswith(("params/trunk/", "model_state/trunk/"))
     }
     more = sorted(names - set(taken) - {x.split(" ", 1)[0] for x in differing})
-    wrong = [*differing, *(f"{name} (only in the checkpoint)" for name in more)]
+    wrong = [*sorted(differing), *(f"{name} (only in the checkpoint)" for name in more)]
     if wrong:
         raise checkpoints.CheckpointError(
             f"config.init_from={where} is of another network, whose trunk differs in "

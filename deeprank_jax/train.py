@@ -17,7 +17,7 @@ import tqdm
 from deeprank_jax import evaluation, finish, monitor, parallel, writers
 from deeprank_jax.experiment import Experiment, create_experiment, device_batch
 from deeprank_jax.sampling.level_shares import level_shares
-from deeprank_jax.sampling.stream import TripletBatch, TripletStream
+from deeprank_jax.sampling.stream import Batch, BatchStream
 
 # How many steps the host may run ahead of the devices before it looks at the metrics.
 _LAG = 1
@@ -68,7 +68,9 @@ def train(
         # Made before training, so that data that cannot be measured says so now.
         splits = finish.create_split_evaluations(experiment)
         best_metric = config.evaluation.best_metric
-        if best_metric.split("/")[0] not in splits["validation"].evaluators:
+        evaluator = best_metric.split("/")[0]
+        measured = {*splits["validation"].evaluators, "classification"}
+        if evaluator not in measured:
             raise ValueError(
                 f"config.evaluation.best_metric={best_metric!r} cannot be measured on "
                 "the validation split, which holds no triplet; choose one of retrieval."
@@ -146,14 +148,16 @@ def _validate(
     embed_fn = lambda images: experiment.embed(experiment.state, images)
     try:
         embedded = validation.embed(embed_fn, "validation", check=stop.check)
+        told = experiment.measure_classes(experiment.state, stop.check)
     except monitor.StopRequested:
         return None
     values = evaluation.flatten(validation.measure(*embedded))
+    values.update({f"classification/{name}": value for name, value in told.items()})
     writer.write(step, {f"validation/{name}": x for name, x in values.items()})
     return values
 
 
-def _is_sound(experiment: Experiment, step: int, batch: TripletBatch) -> bool:
+def _is_sound(experiment: Experiment, step: int, batch: Batch) -> bool:
     """Returns whether there is a way on from the state.
 
     A step can be finite and still leave parameters whose embeddings are not.
@@ -177,20 +181,22 @@ class _TrainingLog:
     def __init__(
         self,
         experiment: Experiment,
-        stream: TripletStream,
+        stream: BatchStream,
         writer: writers.MetricsWriter,
         bar: tqdm.tqdm,
     ):
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
         config = experiment.config
-        margin = None if config.loss.soft_margin else config.loss.margin
-        self._monitor = monitor.TrainingMonitor(margin, config.batch_size)
-        self._pending: list[tuple[int, TripletBatch, Any]] = []
+        self._monitor = None
+        if config.task == "ranking":
+            margin = None if config.loss.soft_margin else config.loss.margin
+            self._monitor = monitor.TrainingMonitor(margin, config.batch_size)
+        self._pending: list[tuple[int, Batch, Any]] = []
         self._interval: list[Mapping[str, float]] = []
         self.restart_clock()
 
-    def add(self, step: int, batch: TripletBatch, metrics: Mapping[str, Any]) -> None:
+    def add(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
         """Takes a step's metrics, which the devices may still be computing."""
         self._pending.append((step, batch, metrics))
         while len(self._pending) > _LAG:
@@ -208,23 +214,23 @@ class _TrainingLog:
         self._clock, self._waited = time.perf_counter(), self._stream.wait_seconds
         self._timed = 0
 
-    def _take(self, step: int, batch: TripletBatch, metrics: Mapping[str, Any]) -> None:
+    def _take(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
         found = dict(jax.device_get(metrics))
         finite = found.pop("finite").reshape(-1)
         in_a_row = int(found.pop("skipped_in_a_row"))
         self._check_finite(step, batch, finite, in_a_row)
         # What is not finite would drown the mean.
         measured = {} if in_a_row else found
-        records, indices = self._experiment.records["train"], batch.triplets.indices
-        self._interval.append(
-            {
-                **measured,
-                "skipped": float(in_a_row > 0),
-                **level_shares(records.labels[indices], records.level_names),
-                **batch.triplets.watched(),
-            }
-        )
+        watched = batch.drawn.watched()
+        if self._experiment.config.task == "ranking":
+            records = self._experiment.records["train"]
+            labels = records.labels[batch.drawn.indices]
+            watched.update(level_shares(labels, records.level_names))
+        skipped = float(in_a_row > 0)
+        self._interval.append({**measured, "skipped": skipped, **watched})
         self._timed += 1
+        # Of all processes together.
+        self._num_images = batch.drawn.indices.size * jax.process_count()
         self._bar.update()
         if step % self._experiment.config.log_every == 0:
             self._write(step)
@@ -239,29 +245,31 @@ class _TrainingLog:
         if self._timed:
             seconds = time.perf_counter() - self._clock
             waited = self._stream.wait_seconds - self._waited
-            images = 3 * self._experiment.config.batch_size * self._timed
+            images = self._num_images * self._timed
             means["images_per_second"] = images / seconds
             means["stall_share"] = waited / seconds
-            self._bar.set_postfix(
-                loss=f"{means.get('loss', np.nan):.3f}",
-                active=f"{means.get('active_share', np.nan):.0%}",
-                images=f"{means['images_per_second']:.0f}/s",
-                stall=f"{means['stall_share']:.1%}",
-                refresh=False,
-            )
+            shown = {
+                "loss": f"{means.get('loss', np.nan):.3f}",
+                "images": f"{means['images_per_second']:.0f}/s",
+                "stall": f"{means['stall_share']:.1%}",
+            }
+            for name, key in (("active", "active_share"), ("top1", "top1")):
+                if key in means:
+                    shown[name] = f"{means[key]:.0%}"
+            self._bar.set_postfix(shown, refresh=False)
         self.restart_clock()
-        if "loss" in means:
+        if "loss" in means and self._monitor is not None:
             for text in self._monitor.observe(means):
                 logging.warning("Step %d: %s", step, text)
         self._writer.write(step, {f"train/{k}": v for k, v in means.items()})
 
     def _check_finite(
-        self, step: int, batch: TripletBatch, finite: np.ndarray, in_a_row: int
+        self, step: int, batch: Batch, finite: np.ndarray, in_a_row: int
     ) -> None:
         if not in_a_row:
             return
         describe = self._experiment.records["train"].describe
-        records = batch.triplets.indices[~finite] if not finite.all() else None
+        records = batch.drawn.indices[~finite] if not finite.all() else None
         culprits = (
             "the gradient is not finite, though all embeddings are"
             if records is None

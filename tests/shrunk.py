@@ -20,9 +20,22 @@ VALUES = {
 }
 
 
+# Of trunks other than the convnet: options, and the least image they take.
+TRUNKS = {
+    "alexnet": (dict(widths=(4, 8, 8, 8, 8), fc_dim=16), 63),
+    "vgg16": (dict(fc_dim=16), 32),
+    "efficientnet_lite0": ({}, 32),
+}
+
+
 def shrink(config: ml_collections.ConfigDict, **values):
     """Returns the config with the sizes of a test."""
-    config.update_from_flattened_dict({**VALUES, **values})
+    values = {**VALUES, **values}
+    if (name := config.model.trunk.name) in TRUNKS:
+        options, values["data.image_size"] = TRUNKS[name]
+        del values["model.trunk.widths"]
+        config.model.trunk = dict(name=name, **options)
+    config.update_from_flattened_dict(values)
     config.model.paths = (
         dict(subsample=2, kernel=3, stride=2, width=4, pool=3, pool_stride=2),
     )

@@ -22,6 +22,7 @@ LAYERS = [
     {"relevance", "train_step", "checkpoints"},
     {"data", "sampling", "export", "init_from"},
     {"evaluators", "baselines", "gallery", "report"},
+    {"classification"},
     {"experiment", "evaluation"},
     {"finish"},
     {"train"},

@@ -7,7 +7,7 @@ import pytest
 
 from deeprank_jax import relevance
 from deeprank_jax.data.records import Records
-from deeprank_jax.sampling import TripletStream
+from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.draws import CAUSES
 from deeprank_jax.sampling.triplet_list import (
     FileTripletData,
@@ -140,12 +140,12 @@ def jitter(images, rng):
 
 def run_stream(depth, first_step, num_steps):
     """Returns the batches as bytes, with the state behind each."""
-    with TripletStream(
+    with BatchStream(
         create_sampler(), 7, load, jitter,
         first_step=first_step, num_steps=num_steps, depth=depth,
     ) as stream:  # fmt: skip
         return [
-            (batch.triplets.indices.tobytes(), batch.images.tobytes(), stream.state())
+            (batch.drawn.indices.tobytes(), batch.images.tobytes(), stream.state())
             for batch in stream
         ]
 

@@ -19,16 +19,16 @@ from deeprank_jax.sampling.sampler import (
     TripletSampler,
     sample_evaluation_triplets,
 )
-from deeprank_jax.sampling.stream import TripletBatch, TripletStream
+from deeprank_jax.sampling.stream import Batch, BatchStream
 
 __all__ = [
     "MODES",
     "STATE_VERSION",
+    "Batch",
+    "BatchStream",
     "Candidates",
     "NoTripletError",
-    "TripletBatch",
     "TripletSampler",
-    "TripletStream",
     "Triplets",
     "categories",
     "count_candidates",

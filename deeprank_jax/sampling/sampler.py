@@ -59,6 +59,26 @@ class Triplets:
     counts: dict[str, int]
     gauges: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    def take(self, source: np.ndarray, num_bad: int) -> "Triplets":
+        """Returns the triplets at `source`, `[B]`.
+
+        Args:
+          source: `[B]` int, which of these triplets.
+          num_bad: how many of them stand in for one whose image could not be read.
+        """
+        return dataclasses.replace(
+            self,
+            indices=self.indices[source],
+            attributes=self.attributes[source],
+            relevance=self.relevance[source],
+            in_class=self.in_class[source],
+            counts={**self.counts, "bad_image": num_bad},
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns what the train step needs beside the images."""
+        return {"attributes": self.attributes}
+
     def watched(self) -> dict[str, float]:
         """Returns what there is to watch, by the names that it is logged under."""
         inside = int(np.sum(self.in_class))

@@ -1,4 +1,7 @@
-"""Batches of triplets with their images, prepared ahead of the step that uses them."""
+"""Batches with their images, prepared ahead of the step that uses them.
+
+A batch is of triplets, or of single images where a network learns to tell classes.
+"""
 
 import collections
 from collections.abc import Callable
@@ -10,11 +13,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from deeprank_jax.sampling import counters
+from deeprank_jax.sampling.labelled import LabelledImages
 from deeprank_jax.sampling.sampler import Triplets
+
+Drawn = Triplets | LabelledImages
 
 
 class Sampler(Protocol):
-    """What a stream asks of a sampler: `TripletSampler` or `FileTriplets`.
+    """What a stream asks: `TripletSampler`, `FileTriplets` or `LabelledSampler`.
 
     Attributes:
       seed: at least 0.
@@ -24,8 +30,8 @@ class Sampler(Protocol):
     seed: int
     shard: int
 
-    def sample(self, step: int, batch_size: int) -> Triplets:
-        """Returns the triplets of a step, always the same."""
+    def sample(self, step: int, batch_size: int) -> Drawn:
+        """Returns what is drawn at a step, always the same."""
         ...
 
     def state(self, step: int) -> dict[str, Any]:
@@ -38,27 +44,27 @@ AugmentFn = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TripletBatch:
-    """Triplets and what they look like.
+class Batch:
+    """What was drawn and what it looks like.
 
     Attributes:
-      images: `[B, 3, H, W, C]` uint8 in memory of its own.
-      triplets: what the images show; its counts include `bad_image`, the triplets
+      images: `[B, n, H, W, C]` uint8 in memory of its own, `n` being 3 for triplets.
+      drawn: what the images show; its counts include `bad_image`, how many were
         replaced because an image could not be read.
     """
 
     images: np.ndarray
-    triplets: Triplets
+    drawn: Drawn
 
 
-class TripletStream:
-    """An iterator of `TripletBatch`, prepared by a thread a few steps ahead.
+class BatchStream:
+    """An iterator of `Batch`, prepared by a thread a few steps ahead.
 
     A context manager: leaving it, early or not, ends the thread after the batch that
     it is at.
 
-        with TripletStream(sampler, 64, load, augment, first_step=0, num_steps=100,
-                           depth=2) as stream:
+        with BatchStream(sampler, 64, load, augment, first_step=0, num_steps=100,
+                         depth=2) as stream:
             for batch in stream:
                 ...
 
@@ -84,7 +90,7 @@ class TripletStream:
           batch_size: `B`, at least 1.
           load_fn: maps indices `[n]` to images `[n, H, W, C]` and whether each could
             be read, `[n]` bool. Each distinct record of a batch is asked for once.
-          augment_fn: maps images `[B, 3, H, W, C]`, which it may overwrite, and the
+          augment_fn: maps images `[B, n, H, W, C]`, which it may overwrite, and the
             step's generator to images of the same batch.
           first_step: the step of the first batch, at least 0.
           num_steps: how many batches there are, at least 0.
@@ -106,14 +112,12 @@ class TripletStream:
         self._steps = iter(range(first_step, first_step + num_steps))
         self._consumed = first_step
         self._depth = depth
-        self._pending: collections.deque[futures.Future[TripletBatch]] = (
-            collections.deque()
-        )
+        self._pending: collections.deque[futures.Future[Batch]] = collections.deque()
         self._executor: futures.ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         """Starts the thread on the first batches."""
-        self._executor = futures.ThreadPoolExecutor(1, "triplet-stream")
+        self._executor = futures.ThreadPoolExecutor(1, "batch-stream")
         for _ in range(self._depth):
             self._submit()
         return self
@@ -129,7 +133,7 @@ class TripletStream:
         """Returns itself."""
         return self
 
-    def __next__(self) -> TripletBatch:
+    def __next__(self) -> Batch:
         """Returns the next batch.
 
         Raises:
@@ -138,7 +142,7 @@ class TripletStream:
             and the functions raise is raised here, too.
         """
         if self._executor is None:
-            raise RuntimeError("A TripletStream is read inside `with stream:`.")
+            raise RuntimeError("A BatchStream is read inside `with stream:`.")
         self._submit()
         if not self._pending:
             raise StopIteration
@@ -163,28 +167,27 @@ class TripletStream:
         if step is not None and self._executor is not None:
             self._pending.append(self._executor.submit(self._prepare, step))
 
-    def _prepare(self, step: int) -> TripletBatch:
-        triplets = self._sampler.sample(step, self._batch_size)
-        records, inverse = np.unique(triplets.indices, return_inverse=True)
+    def _prepare(self, step: int) -> Batch:
+        drawn = self._sampler.sample(step, self._batch_size)
+        records, inverse = np.unique(drawn.indices, return_inverse=True)
         images, ok = self._load_fn(records)
-        inverse = inverse.reshape(-1, 3)
-        triplets, source = _replace_bad(triplets, np.all(ok[inverse], axis=1))
+        inverse = inverse.reshape(drawn.indices.shape)
+        drawn, source = _replace_bad(drawn, np.all(ok[inverse], axis=1))
         # Indexing copies: no two triplets, and no two batches, share memory.
         images = images[inverse[source]]
         rng = counters.step_rng(
             self._sampler.seed, counters.AUGMENT, step, self._sampler.shard
         )
-        return TripletBatch(
-            images=np.ascontiguousarray(self._augment_fn(images, rng)),
-            triplets=triplets,
+        return Batch(
+            images=np.ascontiguousarray(self._augment_fn(images, rng)), drawn=drawn
         )
 
 
-def _replace_bad(triplets: Triplets, good: np.ndarray) -> tuple[Triplets, np.ndarray]:
-    """Puts the next good triplet of the batch, cyclically, where one is bad.
+def _replace_bad(drawn: Drawn, good: np.ndarray) -> tuple[Drawn, np.ndarray]:
+    """Puts the next good one of the batch, cyclically, where one is bad.
 
     Returns:
-      The triplets, and `[B]` which of the old ones each of them is.
+      What is drawn then, and `[B]` which of the old ones each of it is.
 
     Raises:
       ValueError: none is good.
@@ -192,18 +195,10 @@ def _replace_bad(triplets: Triplets, good: np.ndarray) -> tuple[Triplets, np.nda
     source = np.arange(len(good))
     if not good.any():
         raise ValueError(
-            f"None of the {len(good)} triplets of step {triplets.step} has three "
-            f"readable images, e.g. records {triplets.indices[0].tolist()}: check that "
-            "the images are where the dataset says."
+            f"Nothing that was drawn at step {drawn.step} has readable images, e.g. "
+            f"records {drawn.indices[0].tolist()}: check that the images are where the "
+            "dataset says."
         )
     bad, valid = source[~good], source[good]
     source[bad] = valid[np.searchsorted(valid, bad) % len(valid)]
-    replaced = dataclasses.replace(
-        triplets,
-        indices=triplets.indices[source],
-        attributes=triplets.attributes[source],
-        relevance=triplets.relevance[source],
-        in_class=triplets.in_class[source],
-        counts={**triplets.counts, "bad_image": len(bad)},
-    )
-    return replaced, source
+    return drawn.take(source, len(bad)), source

@@ -171,13 +171,8 @@ class FileTriplets:
 
     def _rows(self, number: np.ndarray) -> np.ndarray:
         """Returns the rows `[n]` of this shard's triplets `number`, from 0."""
-        size = len(self._data.indices)
-        passes, position = np.divmod(number * self._num_shards + self.shard, size)
-        rows = np.empty_like(position)
-        for pass_index in np.unique(passes):
-            at = passes == pass_index
-            rows[at] = counters.permute(self.seed, int(pass_index), position[at], size)
-        return rows
+        position = number * self._num_shards + self.shard
+        return counters.rows_of_passes(self.seed, position, len(self._data.indices))
 
 
 def create_triplets(

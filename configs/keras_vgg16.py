@@ -1,0 +1,30 @@
+r"""The well-known Keras variant with VGG16, its mistakes put right. For one GPU.
+
+VGG16 to its second fully connected layer beside two shallow paths, 4,096 dimensions,
+margin 1, Nesterov's momentum, 8 triplets a batch. What is put right: embeddings may be
+negative; the hinge is of each triplet, not of the batch's mean; distances are squared;
+the paths see a picture that is made smaller, not every 16th place of a convolution;
+dropout keeps .6 instead of dropping it; weights decay; a triplet is mirrored as a
+whole.
+
+Not run yet at this size. Its trunk began with ImageNet's weights; with a file of
+torchvision's VGG16:
+
+  python -m deeprank_jax.main --config=configs/keras_vgg16.py \
+      --config.data.dir=DIR --config.model.weights=vgg16.pth
+"""
+
+import ml_collections
+
+from configs import deep_ranking
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration."""
+    config = deep_ranking.get_config()
+    config.num_steps = 100_000
+    config.batch_size = 8
+    config.data.image_size = 224
+    config.data.augment = dict(shift_pixels=16, flip=True, color_jitter=0.0)
+    config.model.trunk = dict(name="vgg16", dropout_keep=0.6)
+    return config

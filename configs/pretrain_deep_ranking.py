@@ -1,0 +1,31 @@
+r"""The paper's first stage: AlexNet learns ImageNet's classes. For one GPU.
+
+The optimizer is Krizhevsky's but for the schedule, with label smoothing, which is
+ours. Not run yet on the real images; 1.3 million photographs, which have to be
+downloaded by hand before TFDS can read them.
+
+  python -m deeprank_jax.main --config=configs/pretrain_deep_ranking.py \
+      --config.data.dir=data
+
+`configs/deep_ranking.py` goes on from `runs/pretrain_deep_ranking`.
+"""
+
+import ml_collections
+
+from configs import deep_ranking
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration."""
+    config = deep_ranking.get_config()
+    config.task = "classification"
+    config.batch_size = 256
+    config.num_steps = 450_000  # 90 epochs.
+    config.data.name = "imagenet2012"
+    config.data.levels = ("label",)
+    config.data.augment = dict(shift_pixels=16, flip=True, color_jitter=0.2)
+    config.classification.held_out = 0.01
+    config.evaluation.best_metric = "classification/top1"
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.l2_penalty = 2.5e-4  # The gradient of Krizhevsky's 5e-4 / 2.
+    return config

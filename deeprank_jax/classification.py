@@ -1,0 +1,112 @@
+"""The first of the paper's two stages: the trunk learns to tell classes.
+
+Some images of the training split are held out and asked about, since the classes of
+the other splits may be others. What the trunk then says of any image is an embedding
+like that of a ranking network, and measured in the same way.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+
+from deeprank_jax.data.reader import ImageReader
+from deeprank_jax.data.records import Records
+from deeprank_jax.losses.classification import TOP, is_in_top
+from deeprank_jax.sampling.labelled import hold_out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes:
+    """The classes of a training split, and which of its images are asked about.
+
+    Attributes:
+      names: of the classes, by their numbers.
+      labels: `[N]` int32, the class of each record, from 0.
+      learned: `[T]` indices of the records to learn from.
+      held_out: `[M]` indices of the others.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    learned: np.ndarray
+    held_out: np.ndarray
+
+
+def create_classes(config: ml_collections.ConfigDict, records: Records) -> Classes:
+    """Returns the classes that a config asks for.
+
+    Args:
+      config: the whole configuration.
+      records: of the training split.
+
+    Raises:
+      ValueError: there is no such level, fewer than two classes, or nothing to hold
+        out.
+    """
+    level, names = config.classification.level, records.level_names
+    if not -len(names) <= level < len(names):
+        raise ValueError(
+            f"config.classification.level={level} is none of the records' {len(names)} "
+            f"levels ({', '.join(names)}): choose one from {-len(names)} to "
+            f"{len(names) - 1}."
+        )
+    found, labels = np.unique(records.labels[:, level], return_inverse=True)
+    if len(found) < 2:
+        raise ValueError(
+            f"{records.name} holds {len(found)} class at the level {names[level]}, and "
+            "telling classes takes two: choose another config.classification.level."
+        )
+    learned, held_out = hold_out(
+        len(records), config.classification.held_out, config.seed
+    )
+    return Classes(
+        names=tuple(str(label) for label in found),
+        labels=labels.reshape(-1).astype(np.int32),
+        learned=learned,
+        held_out=held_out,
+    )
+
+
+def measure(
+    classes: Classes,
+    reader: ImageReader,
+    logits_fn: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Returns how often the right class is the first, or among the first five.
+
+    Args:
+      classes: what to ask about.
+      reader: of the training split.
+      logits_fn: maps uint8 images `[B, H, W, 3]` to logits `[B, num_classes]`.
+      batch_size: at least 1.
+      check: is called for each batch, and may raise to end it early.
+
+    Returns:
+      `top1` and `top5`, shares of the images that could be read; NaN without any.
+    """
+    right: dict[int, list[np.ndarray]] = {k: [] for k in TOP}
+    for indices in _batches(classes.held_out, batch_size):
+        check()
+        images, ok = reader.load(indices)
+        logits = jnp.asarray(logits_fn(images)[ok])
+        labels = jnp.asarray(classes.labels[indices][ok])
+        for k, found in right.items():
+            found.append(np.asarray(is_in_top(logits, labels, k)))
+    joined = {k: np.concatenate(found) for k, found in right.items()}
+    return {
+        f"top{k}": float(np.mean(found)) if len(found) else float("nan")
+        for k, found in joined.items()
+    }
+
+
+def _batches(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    starts = range(0, len(indices), batch_size)
+    for start in tqdm.tqdm(starts, desc="held out", unit="batch", leave=False):
+        yield indices[start : start + batch_size]
