@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; flags begin with --.")
     parallel.configure_backend()
+    parallel.keep_compiled()
     # JAX reads its flags when it starts, so what starts it comes after.
     from deeprank_jax import checkpoints, train
 

@@ -114,9 +114,11 @@ def run_loop(
             if found:
                 _save(experiment, step, found)
         for batch, on_device in parallel.prefetch(stream, device_batch):
-            experiment.state, metrics = experiment.train_step(
-                experiment.state, on_device
-            )
+            # All is on the devices already: what is not would wait for the host.
+            with jax.transfer_guard("disallow"):
+                experiment.state, metrics = experiment.train_step(
+                    experiment.state, on_device
+                )
             step += 1
             log.add(step, batch, metrics)
             stopping, found = stop.requested, None
