@@ -1,7 +1,8 @@
 """How good the embedding is: the model's numbers beside those of two baselines.
 
-A number means something only beside another: the same network before training, and
-plain 16x16 pixels, go through the same evaluators.
+A number means something only beside another: the same network before training, the
+trunk alone if it was trained before, and plain 16x16 pixels go through the same
+evaluators.
 """
 
 from collections.abc import Callable
@@ -128,23 +129,31 @@ def compare_with_baselines(
     evaluation: SplitEvaluation,
     model: tuple[np.ndarray, np.ndarray],
     untrained_fn: Callable[[np.ndarray], np.ndarray],
+    frozen_fn: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns `{evaluator: {metric: {"model": x, "untrained": x, "pixels": x}}}`.
+    """Returns `{evaluator: {metric: {system: value}}}`.
+
+    The systems are `"model"`, `"untrained"`, `"pixels"` and, if it is given,
+    `"frozen"`.
 
     Args:
       evaluation: of one split.
       model: the trained model's embeddings, and which records could be read.
       untrained_fn: the network as it was before training.
+      frozen_fn: the trunk alone, as it was before training; centred and normalised
+        here, as the pixels are.
     """
     name = evaluation.name
     untrained = evaluation.embed(untrained_fn, f"{name}, untrained")
-    raw, ok = evaluation.embed(pixels, f"{name}, pixels")
-    raw[ok] = center_and_normalize(raw[ok])
     systems = {
         "model": evaluation.measure(*model),
         "untrained": evaluation.measure(*untrained),
-        "pixels": evaluation.measure(raw, ok),
     }
+    for system, raw_fn in (("frozen", frozen_fn), ("pixels", pixels)):
+        if raw_fn is not None:
+            raw, ok = evaluation.embed(raw_fn, f"{name}, {system}")
+            raw[ok] = center_and_normalize(raw[ok])
+            systems[system] = evaluation.measure(raw, ok)
     return {
         evaluator: {
             metric: {

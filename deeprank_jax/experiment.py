@@ -56,6 +56,7 @@ class Experiment:
       state: the state to start from, on all devices.
       train_step: maps `(state, batch)` to `(state, metrics)` on all devices.
       embed: maps `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
+      features: maps the same to what the trunk alone says, unit vectors.
       logits: maps the same to logits `[B, num_classes]`; for classes only.
       checkpoints: of this run.
     """
@@ -70,6 +71,7 @@ class Experiment:
     state: train_step.TrainState
     train_step: Callable[..., Any]
     embed: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
+    features: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
     logits: Callable[[train_step.TrainState, np.ndarray], np.ndarray]
     checkpoints: checkpoints.Checkpoints
 
@@ -215,6 +217,7 @@ def create_experiment(
         state=parallel.replicate(state),
         train_step=parallel.pmap_step(step),
         embed=parallel.pmap_embed(train_step.make_embed_step(graphdef)),
+        features=parallel.pmap_embed(train_step.make_feature_step(graphdef)),
         logits=parallel.pmap_embed(train_step.make_logits_step(graphdef)),
         checkpoints=checkpoints.Checkpoints(
             workdir / "checkpoints", best_metric=config.evaluation.best_metric

@@ -53,6 +53,10 @@ def finish(
     if best is not None:
         experiment.restore(best)
     untrained = experiment.create_initial_state()
+    config = experiment.config
+    frozen_fn = None
+    if config.init_from or config.model.weights:
+        frozen_fn = lambda images: experiment.features(untrained, images)
     results, embeddings, ok = {}, np.zeros((0, 0)), np.zeros(0, bool)
     for split, measured in splits.items():
         embeddings, ok = measured.embed(
@@ -62,6 +66,7 @@ def finish(
             measured,
             (embeddings, ok),
             lambda images: experiment.embed(untrained, images),
+            frozen_fn,
         )
     if experiment.classes is not None:
         told = experiment.measure_classes(experiment.state)

