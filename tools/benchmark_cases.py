@@ -76,7 +76,7 @@ class Side:
     def __exit__(self, *_: object) -> None:
         """Ends it."""
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()  # Closes the pipes and waits.
 
     def ask(self, name: str, repeats: int) -> dict[str, Any]:
         """Returns what the process answers; `seconds` is a list."""
