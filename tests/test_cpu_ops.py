@@ -66,6 +66,36 @@ def test_both_forms_of_depthwise_convolution_agree(size, kernel, stride):
     )
 
 
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(4, 3, 2), (3, 3, 1), (2, 2, 1)]
+)
+def test_a_convolution_of_few_pixels_is_a_matrix_product(size, kernel, stride, padding):
+    x, weights = random(2, size, size, 5), random(kernel, kernel, 5, 6, seed=1)
+    options = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    strides = (stride, stride)
+    plain = lambda x, k: jax.lax.conv_general_dilated(x, k, strides, padding, **options)
+    ours = lambda x, k: cpu_ops._conv_by_product(
+        x, k, stride=stride, pads=cpu_ops._pads(x, kernel, stride, padding)
+    )
+    assert_same(ours, plain, x, weights, atol=1e-4)
+    chosen = lambda x, k: cpu_ops.conv_general_dilated(
+        x, k, strides, padding, **options
+    )
+    assert_same(chosen, plain, x, weights, atol=1e-4)
+    pixels = np.prod(plain(x, weights).shape[1:3])
+    jaxpr = str(jax.make_jaxpr(chosen)(x, weights))
+    assert ("dot_general" in jaxpr) == (pixels <= cpu_ops._FEW_PIXELS)
+
+
+def test_a_grouped_convolution_of_few_pixels_stays_one():
+    x, weights = random(2, 2, 2, 6), random(3, 3, 3, 4, seed=1)
+    options = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2)
+    found = cpu_ops.conv_general_dilated(x, weights, (1, 1), "SAME", **options)
+    plain = jax.lax.conv_general_dilated(x, weights, (1, 1), "SAME", **options)
+    np.testing.assert_array_equal(found, plain)
+
+
 def test_both_forms_of_channel_sums_agree():
     fn = lambda x, y: (x, jnp.square(x) * y)
     assert_same(

@@ -64,6 +64,7 @@ class ConvNet(nnx.Module):
                     (kernel, kernel),
                     strides=stride,
                     use_bias=False,
+                    conv_general_dilated=cpu_ops.conv_general_dilated,
                     dtype=dtype,
                     rngs=rngs,
                 )

@@ -7,12 +7,16 @@ another platform never carries the CPU's form.
 
 from collections.abc import Callable, Sequence
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+# Output pixels up to which a convolution is a matrix product on CPU.
+_FEW_PIXELS = 4
+
 Padding = str | Sequence[tuple[int, int]]
 
 
@@ -49,6 +53,49 @@ def _max_pool_by_slices(
     pads = _pads(x, window, stride, padding)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     return functools.reduce(jnp.maximum, _strided_slices(x, window, stride))
+
+
+def conv_general_dilated(
+    x: Array, kernel: Array, strides: Sequence[int], padding: Padding, **options: Any
+) -> Array:
+    """Convolves as `jax.lax.conv_general_dilated`, which `nnx.Conv` calls.
+
+    On CPU a convolution of a picture of a few pixels takes a hundred times as long as
+    the matrix product that it is.
+
+    Args:
+      x: `[B, H, W, C]`.
+      kernel: `[k, k, C / groups, D]`.
+      strides: of both axes.
+      padding: `"SAME"`, `"VALID"` or a pair of numbers for each axis.
+      **options: as of `jax.lax.conv_general_dilated`.
+    """
+    plain = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
+        **options,
+    )
+    window, (stride, _) = kernel.shape[0], strides
+    pads = _pads(x, window, stride, padding)
+    out = [
+        (size + sum(pad) - window) // stride + 1
+        for size, pad in zip(x.shape[1:3], pads, strict=True)
+    ]
+    grouped = options.get("feature_group_count", 1) > 1
+    if window == 1 or grouped or out[0] * out[1] > _FEW_PIXELS:
+        return plain(x, kernel)
+    by_product = functools.partial(_conv_by_product, stride=stride, pads=tuple(pads))
+    return jax.lax.platform_dependent(x, kernel, cpu=by_product, default=plain)
+
+
+def _conv_by_product(
+    x: Array, kernel: Array, *, stride: int, pads: Sequence[tuple[int, int]]
+) -> Array:
+    window, _, _, width = kernel.shape
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    seen = jnp.concatenate(_strided_slices(padded, window, stride), axis=-1)
+    return seen @ kernel.reshape(-1, width)
 
 
 def depthwise_conv(x: Array, kernel: Array, stride: int) -> Array:

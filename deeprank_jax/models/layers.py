@@ -60,6 +60,7 @@ def conv(
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=_HE_NORMAL,
+        conv_general_dilated=cpu_ops.conv_general_dilated,
         dtype=dtype,
         rngs=rngs,
     )
