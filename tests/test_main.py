@@ -260,6 +260,14 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
         ("--config.evaluation.gains=(1.0, 2.0)", ["gains has 2 values", "1 levels"]),
         ("--config.evaluation.best_metric=recall", ["best_metric", "retrieval/map@r"]),
         ("--config=configs/nothing.py", ["configs/nothing.py"]),
+        ("--config.task=regression", ["'regression'", "classification"]),
+        ("--config.init_from=/nowhere", ["/nowhere: no checkpoint is there"]),
+        ("--config.model.weights=/nowhere.pth", ["/nowhere.pth", "model.weights"]),
+        ("--config.model.weights=package", ["'package'", "convnet"]),
+        ("--config.model.batch_norm=none", ["batch_norm", "frozen"]),
+        ("--config.optimizer.trunk_scale=-1", ["trunk_scale must be at least 0"]),
+        ("--config.accumulate_steps=3", ["accumulate_steps=3 does not divide"]),
+        ("--config.model.trunk.name=alexnet", ["16 is too small", "alexnet"]),
     ],
 )
 def test_a_wrong_flag_gets_one_sentence(images, tmp_path, flag, said):

@@ -85,8 +85,9 @@ def load_weights(
     if not weights:
         return ImportReport()
     path = find_package(trunk) if weights == "package" else pathlib.Path(weights)
+    arrays = read_arrays(path)
     layout = layout or _guess_layout(trunk)
-    return import_arrays(model, read_arrays(path), layout, source=str(path))
+    return import_arrays(model, arrays, layout, source=str(path))
 
 
 def find_package(trunk: str) -> pathlib.Path:
