@@ -15,7 +15,8 @@ Not run yet at this size. First the trunk alone, then the whole:
 
 Of a TFDS dataset give `--config.data.name=stanford_online_products
 --config.data.levels="('super_class_id', 'class_id')"` and the like, and relevance for
-its levels as `configs/sop.py` has it.
+its levels as `configs/sop.py` has it, with `--config.sampler.category_level=0`: out of
+class are negatives of another category, and without levels there is only one.
 """
 
 import ml_collections

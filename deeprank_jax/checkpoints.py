@@ -7,6 +7,8 @@ best by a validation metric and the last.
 
 from collections.abc import Mapping
 import contextlib
+import dataclasses
+import math
 import pathlib
 import shutil
 from typing import Any
@@ -50,10 +52,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=options,
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(),
-            },
+            item_handlers=_handlers(),
         )
 
     def latest_step(self) -> int | None:
@@ -194,25 +193,36 @@ class Checkpoints:
         )
 
 
-def read_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], pathlib.Path]:
-    """Reads a train state without knowing its network.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a checkpoint holds of a network.
+
+    Attributes:
+      where: the step's folder.
+      arrays: by path, e.g. `params/trunk/convs/0/kernel/value`.
+      config: of the run, by dotted key.
+    """
+
+    where: pathlib.Path
+    arrays: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+
+def read_network(path: str | pathlib.Path) -> Saved:
+    """Reads a network without knowing it.
 
     Args:
       path: a run's workdir, its folder of checkpoints, or one step of these. Without
         a step it is the best by the run's own metric, else the last.
 
-    Returns:
-      The arrays by path, e.g. `params/trunk/convs/0/kernel/value`, and the step's
-      folder.
-
     Raises:
       CheckpointError: there is no checkpoint, or it is damaged.
     """
     path = pathlib.Path(path).expanduser().absolute()
-    wanted = int(path.name) if path.name.isdigit() else None
-    directory = path.parent if wanted is not None else path
-    if (directory / "checkpoints").is_dir():
-        directory /= "checkpoints"
+    is_run = (path / "checkpoints").is_dir()
+    wanted = int(path.name) if path.name.isdigit() and not is_run else None
+    directory = path if wanted is None else path.parent
+    directory = path / "checkpoints" if is_run else directory
     steps = [p.name for p in directory.glob("[0-9]*") if p.name.isdigit()]
     if not steps or (wanted is not None and str(wanted) not in steps):
         raise CheckpointError(
@@ -222,31 +232,42 @@ def read_arrays(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], pathli
     manager = ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(read_only=True),
-        item_handlers={
-            "state": ocp.StandardCheckpointHandler(),
-            "run": ocp.JsonCheckpointHandler(),
-        },
+        item_handlers=_handlers(),
     )
     with contextlib.closing(manager):
-        step = _best_step(manager) if wanted is None else wanted
+        where = directory / (max(steps, key=int) if wanted is None else str(wanted))
         try:
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            abstract = {
-                name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
-                for name, x in manager.item_metadata(step).state.items()
-            }
-            restored: Any = manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
-            )
+            step = _best_step(manager) if wanted is None else wanted
+            where = directory / str(step)
+            return _read_network(manager, step, where)
         # What is missing or torn decides which error it is.
         except Exception as error:
             raise CheckpointError(
-                f"{directory / str(step)} is damaged ({_cause(error)}); give another "
-                "step or run."
+                f"{where} is damaged ({_cause(error)}); give another step or run."
             ) from error
-        arrays = {name: np.asarray(x) for name, x in restored.state.items()}
-    return arrays, directory / str(step)
+
+
+def _read_network(
+    manager: ocp.CheckpointManager, step: int, where: pathlib.Path
+) -> Saved:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+        for name, x in manager.item_metadata(step).state.items()
+    }
+    args = ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
+    )
+    restored: Any = manager.restore(step, args=args)
+    return Saved(
+        where=where,
+        arrays={
+            name: np.asarray(x)
+            for name, x in restored.state.items()
+            if name.startswith(("params/", "model_state/"))
+        },
+        config=restored.run["config"],
+    )
 
 
 def _best_step(manager: ocp.CheckpointManager) -> int:
@@ -258,9 +279,16 @@ def _best_step(manager: ocp.CheckpointManager) -> int:
     measured = [
         (value, step)
         for step in manager.all_steps()
-        if (value := (manager.metrics(step) or {}).get(metric)) is not None
+        if math.isfinite(value := (manager.metrics(step) or {}).get(metric, math.nan))
     ]
     return max(measured, default=(0.0, last))[1]
+
+
+def _handlers() -> dict[str, Any]:
+    return {
+        "state": ocp.StandardCheckpointHandler(),
+        "run": ocp.JsonCheckpointHandler(),
+    }
 
 
 def _cause(error: Exception) -> str:

@@ -10,7 +10,7 @@ import ml_collections
 
 # What may change between the processes of one run: how it is run, not what it is.
 _FREE = (
-    "log_every", "eval_every", "checkpoint_every", "max_skipped",
+    "model.remat", "log_every", "eval_every", "checkpoint_every", "max_skipped",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
     "data.max_bad_share", "evaluation.batch_size",
 )  # fmt: skip
@@ -53,6 +53,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"config.task={config.task!r} is none; choose 'ranking' or "
             "'classification', the first of the paper's two stages."
+        )
+    if config.init_from and config.model.weights:
+        raise ValueError(
+            f"config.init_from={config.init_from!r} and config.model.weights="
+            f"{config.model.weights!r} both say what the network starts from: give one."
         )
     _check_relevance(config.relevance.to_dict())
     _check_sampler(config.sampler)

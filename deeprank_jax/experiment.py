@@ -391,7 +391,9 @@ def create_network(
     tx = optimizers.create_optimizer(config.optimizer, schedule)
     graphdef, state = train_step.create_train_state(model, tx)
     if config.init_from:
-        state = init_from.load_state(state, config.init_from)
+        state = init_from.load_state(
+            state, config.init_from, config.model.trunk.to_dict()
+        )
     return graphdef, tx, state
 
 

@@ -1,5 +1,6 @@
 """Starting from what another run has learned: the second of the paper's two stages."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -12,9 +13,12 @@ from deeprank_jax import checkpoints
 from deeprank_jax.train_step import TrainState
 
 _MAX_NAMED = 5
+_PARTS = ("params", "model_state")
 
 
-def load_state(state: TrainState, path: str | pathlib.Path) -> TrainState:
+def load_state(
+    state: TrainState, path: str | pathlib.Path, trunk: Mapping[str, Any] | None = None
+) -> TrainState:
     """Puts another run's network into a state that has not been trained yet.
 
     The trunk has to be the same, variable by variable. What else has the same name
@@ -25,57 +29,91 @@ def load_state(state: TrainState, path: str | pathlib.Path) -> TrainState:
     Args:
       state: of `create_train_state`.
       path: a run's workdir, its checkpoints, or one step of these.
+      trunk: `config.model.trunk`, which has to be that of the other run: options that
+        change no shape change what a network computes all the same.
 
     Raises:
       CheckpointError: there is no checkpoint, or it is of another trunk.
     """
-    found, where = checkpoints.read_arrays(path)
-    parts = {"params": state.params, "model_state": state.model_state}
+    saved = checkpoints.read_network(path)
+    parts = {name: getattr(state, name) for name in _PARTS}
     leaves, structure = jax.tree.flatten_with_path(parts)
-    taken, kept, differing, new = [], [], [], []
-    for key_path, leaf in leaves:
-        name = jax.tree_util.keystr(key_path, simple=True, separator="/")
-        array = found.get(name)
-        own = name.split("/", 1)[1].removesuffix("/value")
-        if array is not None and array.shape == leaf.shape:
-            taken.append(own)
-            new.append(jnp.asarray(array, leaf.dtype))
-            continue
-        what = "not there" if array is None else str(array.shape)
-        (differing if own.startswith("trunk/") else kept).append(
-            f"{own} ({what} instead of {leaf.shape})"
-        )
-        new.append(leaf)
-    _check_trunk(found, taken, differing, where)
+    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
+    ours = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
+    _check_trunk(ours, saved, trunk)
+    fitting = {
+        name
+        for name, leaf in ours.items()
+        if name in saved.arrays and saved.arrays[name].shape == leaf.shape
+    }
+    new = [
+        jnp.asarray(saved.arrays[name], leaf.dtype) if name in fitting else leaf
+        for name, leaf in ours.items()
+    ]
     logging.info(
-        "Starting from %s: %d of %d variables taken; left as they were: %s.",
-        where,
-        len(taken),
-        len(leaves),
-        _some(kept) or "none",
+        "Starting from %s. Taken: the trunk (%d variables), %s. Left as they were: %s. "
+        "Not taken from there: %s.",
+        saved.where,
+        sum(_is_of_trunk(name) for name in fitting),
+        _some([name for name in fitting if not _is_of_trunk(name)]),
+        _some(ours.keys() - fitting),
+        _some(saved.arrays.keys() - fitting),
     )
     return dataclasses.replace(state, **jax.tree.unflatten(structure, new))
 
 
 def _check_trunk(
-    found: dict[str, Any], taken: list[str], differing: list[str], where: pathlib.Path
+    ours: Mapping[str, Any], saved: checkpoints.Saved, trunk: Mapping[str, Any] | None
 ) -> None:
-    """Checks that the whole trunk was taken, and there is no more of it."""
-    names = {
-        name.split("/", 1)[1].removesuffix("/value")
-        for name in found
-        if name.startswith(("params/trunk/", "model_state/trunk/"))
-    }
-    more = sorted(names - set(taken) - {x.split(" ", 1)[0] for x in differing})
-    wrong = [*sorted(differing), *(f"{name} (only in the checkpoint)" for name in more)]
+    """Checks that the checkpoint's trunk is ours.
+
+    Raises:
+      CheckpointError: it is not.
+    """
+    wrong = []
+    trunks = filter(_is_of_trunk, ours.keys() | saved.arrays.keys())
+    for name in sorted(trunks, key=_shorten):
+        theirs, own = (
+            tuple(x[name].shape) if name in x else "not there"
+            for x in (saved.arrays, ours)
+        )
+        if theirs != own:
+            wrong.append(f"{_shorten(name)} ({theirs} instead of {own})")
+    if trunk is not None:
+        prefix = "model.trunk."
+        was = {
+            key.removeprefix(prefix): value
+            for key, value in saved.config.items()
+            if key.startswith(prefix)
+        }
+        wrong += [
+            f"{prefix}{key} ({was.get(key)} instead of {value})"
+            for key, value in trunk.items()
+            if was.get(key) != (list(value) if isinstance(value, tuple) else value)
+        ]
+        wrong += [
+            f"{prefix}{key} ({was[key]} instead of none)" for key in was.keys() - trunk
+        ]
     if wrong:
         raise checkpoints.CheckpointError(
-            f"config.init_from={where} is of another network, whose trunk differs in "
-            f"{_some(wrong)}: set config.model.trunk and config.data.image_size as in "
-            "that run, or start from another."
+            f"config.init_from={saved.where} is of another network, whose trunk "
+            f"differs in {_join(wrong)}: set config.model.trunk and "
+            "config.data.image_size as in that run, or start from another."
         )
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more
+def _is_of_trunk(name: str) -> bool:
+    return name.split("/")[1] == "trunk"
+
+
+def _shorten(name: str) -> str:
+    return name.split("/", 1)[1].removesuffix("/value")
+
+
+def _some(names: Any) -> str:
+    return _join(sorted(map(_shorten, names))) or "nothing"
+
+
+def _join(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
+    return ", ".join(texts[:_MAX_NAMED]) + more

@@ -41,6 +41,8 @@ def keep_compiled() -> None:
         directory = pathlib.Path(cache) / "deeprank_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+    # Small programs are many: what takes a tenth of a second is kept, too.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def check_divides(batch_size: int) -> None:

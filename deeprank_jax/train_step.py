@@ -18,6 +18,8 @@ from deeprank_jax.parallel import DATA_AXIS
 Array = jax.Array
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+# Keeps the keys of what is dropped apart from those of what the loss draws.
+_DROPOUT = 2**31 - 1
 
 
 class Objective(Protocol):
@@ -178,13 +180,19 @@ def _make_gradients(
 
     def gradients(params, model_state, batch, step, key):
         # What the network drops differs by device, what the loss draws does not.
-        device_key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
+        device_key = jax.random.fold_in(
+            jax.random.fold_in(key, _DROPOUT), jax.lax.axis_index(DATA_AXIS)
+        )
 
         def mean_loss(params):
             if freeze_trunk:
                 params = optimizers.stop_trunk_gradient(params)
             outputs, new_state = forward(
-                params, model_state, batch["images"], device_key
+                params,
+                model_state,
+                batch["images"],
+                # Only trunks drop, and a frozen one is used as it is.
+                None if freeze_trunk else device_key,
             )
             group_losses, metrics = objective(outputs, batch, step=step, key=key)
             # XLA may drop a NaN inside max(0, x), so the loss alone would not tell.

@@ -264,6 +264,7 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
         ("--config.init_from=/nowhere", ["/nowhere: no checkpoint is there"]),
         ("--config.model.weights=/nowhere.pth", ["/nowhere.pth", "model.weights"]),
         ("--config.model.weights=package", ["'package'", "convnet"]),
+        ("--config.model.weights=a --config.init_from=b", ["both say", "give one"]),
         ("--config.model.batch_norm=none", ["batch_norm", "frozen"]),
         ("--config.optimizer.trunk_scale=-1", ["trunk_scale must be at least 0"]),
         ("--config.accumulate_steps=3", ["accumulate_steps=3 does not divide"]),

@@ -71,9 +71,12 @@ def test_ranking_starts_from_the_first_stage(
     with caplog.at_level(logging.INFO):
         started = experiment.create_network(config)[2]
     assert f"{first_stage}/checkpoints/" in caplog.text
-    assert "left as they were: embedding/bias (not there" in caplog.text
-    arrays, where = checkpoints.read_arrays(first_stage)
-    assert where.parent == first_stage / "checkpoints"
+    assert "Taken: the trunk (10 variables), nothing." in caplog.text
+    assert "Left as they were: embedding/bias, embedding/kernel, paths" in caplog.text
+    assert "Not taken from there: head/bias, head/kernel." in caplog.text
+    saved = checkpoints.read_network(first_stage)
+    arrays = saved.arrays
+    assert saved.where.parent == first_stage / "checkpoints"
     before, after = names_and_arrays(plain), names_and_arrays(started)
     for name, array in after.items():
         in_trunk = "trunk" in name
@@ -99,15 +102,15 @@ def test_a_step_can_be_named(first_stage):
     steps = sorted(int(p.name) for p in (first_stage / "checkpoints").iterdir())
     for step in steps:
         where = first_stage / "checkpoints" / str(step)
-        assert checkpoints.read_arrays(where)[1] == where
+        assert checkpoints.read_network(where).where == where
     with pytest.raises(checkpoints.CheckpointError, match="no checkpoint is there"):
-        checkpoints.read_arrays(first_stage / "checkpoints" / "7")
+        checkpoints.read_network(first_stage / "checkpoints" / "7")
 
 
 @pytest.mark.parametrize("path", ["nowhere", "."])
 def test_a_place_without_a_run_is_refused(tmp_path, path):
     with pytest.raises(checkpoints.CheckpointError, match="no checkpoint is there"):
-        checkpoints.read_arrays(tmp_path / path)
+        checkpoints.read_network(tmp_path / path)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_a_place_without_a_run_is_refused(tmp_path, path):
     [
         ((4, 16), r"trunk differs in trunk/convs/1/kernel \(\(3, 3, 4, 8\)"),
         ((4, 8, 8), r"trunk/convs/2/kernel \(not there instead of"),
-        ((4,), r"trunk/convs/1/kernel \(only in the checkpoint\)"),
+        ((4,), r"trunk/convs/1/kernel \(\(3, 3, 4, 8\) instead of not there"),
     ],
 )
 def test_another_architecture_is_refused(images, first_stage, widths, message):
@@ -125,11 +128,19 @@ def test_another_architecture_is_refused(images, first_stage, widths, message):
         init_from.load_state(state, first_stage)
 
 
+def test_options_that_change_no_shape_are_compared(images, first_stage):
+    config = create_config(images, init_from=str(first_stage))
+    experiment.create_network(config)
+    config.model.trunk = dict(name="convnet", widths=(4, 8), stem_kernel=3)
+    with pytest.raises(checkpoints.CheckpointError, match=r"trunk\.stem_kernel \(None"):
+        experiment.create_network(config)
+
+
 def test_a_damaged_checkpoint_is_refused(first_stage, tmp_path, images):
     damaged = tmp_path / "checkpoints"
     (damaged / "5").mkdir(parents=True)
     with pytest.raises(checkpoints.CheckpointError, match="damaged"):
-        checkpoints.read_arrays(damaged / "5")
+        checkpoints.read_network(damaged / "5")
 
 
 @pytest.mark.parametrize(

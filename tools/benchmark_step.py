@@ -67,6 +67,8 @@ def _peak_flops(size: int = 3072, repeats: int = 5) -> float:
     import jax
     import jax.numpy as jnp
 
+    from tools import benchmark_jax  # noqa: F401  It sets the backend's flags.
+
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()

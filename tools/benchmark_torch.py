@@ -23,8 +23,11 @@ def prepare(name: str) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num, case.size, case.size, 3), np.uint8)
     # In memory as it is, NHWC, so that it is channels last without a copy.
-    images = torch.from_numpy(images).permute(0, 3, 1, 2).to(_DEVICE)
-    run = _make_step(model, images) if case.trains else _make_forward(model, images)
+    images = torch.from_numpy(images).permute(0, 3, 1, 2)
+    if case.trains:
+        run = _make_step(model, images.to(_DEVICE))
+    else:
+        run = _make_forward(model, images)
 
     def once() -> None:
         run()
@@ -58,7 +61,7 @@ def _make_forward(model: torch.nn.Module, images: torch.Tensor) -> Callable[[], 
 
     def forward() -> torch.Tensor:
         with torch.inference_mode():
-            return model(images).cpu()
+            return model(images.to(_DEVICE)).cpu()
 
     return forward
 

@@ -118,8 +118,8 @@ def split_as_given(
 ) -> dict[str, records_lib.Records]:
     """Splits as the dataset's authors did.
 
-    Where they set no validation apart, it is the training classes whose hash has a
-    first byte below 24.
+    Where they set only a validation apart, it is the test. Where there is no validation
+    then, it is the training classes whose hash has a first byte below 24.
 
     Args:
       pool: all records.
@@ -132,6 +132,8 @@ def split_as_given(
     Raises:
       DataError: there is no training or test split, or too few records.
     """
+    if not np.any(given == "test"):
+        given = np.where(given == "validation", "test", given)
     for split in ("train", "test"):
         if not np.any(given == split):
             raise errors.DataError(

@@ -74,6 +74,8 @@ def create_records(
     names = list(builder.info.splits) or ["train", "test"]
     sources = {split: builder.as_data_source(split=split) for split in names}
     values = _read_labels(name, sources, {k: features[k] for k in named})
+    sources, values = _without_unlabelled(sources, values, levels[-1])
+    names = list(sources)
     pool, class_names = _create_pool(
         name, sources, features, levels, image_feature, values
     )
@@ -175,6 +177,26 @@ def _read_labels(
                     column.append(_to_plain(example[feature]))
                 progress.update()
     return values
+
+
+def _without_unlabelled(
+    sources: Mapping[str, Any], values: Mapping[str, list[Any]], level: str
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Returns the splits that are labelled: -1 is TFDS's word for no label.
+
+    The test splits of competitions have no other, as ImageNet's.
+    """
+    ends = np.cumsum([len(source) for source in sources.values()])
+    parts = dict(zip(sources, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+    labelled = [
+        split
+        for split, (start, end) in parts.items()
+        if any(value != -1 for value in values[level][start:end])
+    ]
+    return {split: sources[split] for split in labelled}, {
+        name: [x for s in labelled for x in column[parts[s][0] : parts[s][1]]]
+        for name, column in values.items()
+    }
 
 
 def _parse(stored: Any, features: Any, decoders: Any = None) -> Mapping[str, Any]:

@@ -51,11 +51,11 @@ def is_in_top(logits: Array, labels: Array, k: int) -> Array:
       k: how many guesses count.
 
     Returns:
-      `[...]` float32, 0 or 1. Classes as likely as the right one count half against
-      it, so that a network that knows nothing is not always right; not finite is 0.
+      `[...]` float32, 0 or 1. Classes as likely as the right one count as more likely,
+      so that a network that says the same of all is never right; not finite is 0.
     """
     own = jnp.take_along_axis(logits, labels[..., None], axis=-1)
     above = jnp.sum(logits > own, axis=-1)
     level = jnp.sum(logits == own, axis=-1) - 1
-    right = (above + level / 2.0 < k) & jnp.all(jnp.isfinite(logits), axis=-1)
+    right = (above + level < k) & jnp.all(jnp.isfinite(logits), axis=-1)
     return right.astype(jnp.float32)

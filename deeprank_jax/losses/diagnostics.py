@@ -22,10 +22,12 @@ def effective_rank(embeddings: Array) -> Array:
       (\sum_i \lambda_i)^2 / \sum_i \lambda_i^2
 
     over the eigenvalues of the covariance: 1 for points on a line, `D` for a ball, 0
-    for a single point. Computed from the `[N, N]` Gram matrix, so that large `D` costs
-    nothing more. Also called the participation ratio.
+    for a single point. Computed from the smaller of the `[N, N]` and the `[D, D]`
+    matrix of products, which share them. Also called the participation ratio.
     """
     centered = embeddings - jnp.mean(embeddings, axis=0, keepdims=True)
+    if len(centered) > centered.shape[1]:
+        centered = centered.T
     gram = jnp.matmul(centered, centered.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.square(jnp.trace(gram)) / jnp.maximum(
         jnp.sum(jnp.square(gram)), jnp.finfo(gram.dtype).tiny

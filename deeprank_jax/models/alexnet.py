@@ -16,6 +16,8 @@ _CONVS = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False),
 # Those that were split over two GPUs see half of the channels each.
 _GROUPED = (1, 3, 4)
 _NORMALIZED = (0, 1)
+# 1e-4 of pixels that are not divided by their deviation, as Krizhevsky's were not.
+_ALPHA = 1e-4 * (sum(layers.IMAGENET_STD) / 3) ** 2
 # Below this nothing is left for the last pooling.
 _LEAST_SIZE = 63
 
@@ -102,7 +104,7 @@ class AlexNet(nnx.Module):
         for i, (conv, (*_, pooled)) in enumerate(zip(self.convs, _CONVS, strict=True)):
             x = nnx.relu(conv(x))
             if self._local_response_norm and i in _NORMALIZED:
-                x = layers.local_response_norm(x)
+                x = layers.local_response_norm(x, alpha=_ALPHA)
             if pooled:
                 x = cpu_ops.max_pool(x, window=3, stride=2, padding="VALID")
             x = layers.end_block(x)

@@ -27,11 +27,13 @@ class Classifier(nnx.Module):
         Args:
           trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`.
           num_classes: the length of the logits.
-          dtype: what the linear map computes in.
+          dtype: what the trunk takes pixels in; the linear map computes in float32.
           rngs: keys of the initial parameters.
         """
         self.trunk = trunk
-        self.head = nnx.Linear(trunk.num_features, num_classes, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(
+            trunk.num_features, num_classes, dtype=jnp.float32, rngs=rngs
+        )
         self._dtype = dtype
 
     def features(self, images: Array, key: Array | None = None) -> Array:
@@ -48,4 +50,4 @@ class Classifier(nnx.Module):
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps uint8 `[B, H, W, 3]` to logits, float32 `[B, num_classes]`."""
-        return self.head(self.features(images, key)).astype(jnp.float32)
+        return self.head(self.features(images, key))

@@ -82,8 +82,15 @@ def conv_general_dilated(
         (size + sum(pad) - window) // stride + 1
         for size, pad in zip(x.shape[1:3], pads, strict=True)
     ]
-    grouped = options.get("feature_group_count", 1) > 1
-    if window == 1 or grouped or out[0] * out[1] > _FEW_PIXELS:
+    is_simple = (
+        options.get("feature_group_count", 1) == 1
+        and options.get("precision") is None
+        and all(
+            set(options.get(name) or (1,)) == {1}
+            for name in ("lhs_dilation", "rhs_dilation")
+        )
+    )
+    if window == 1 or not is_simple or out[0] * out[1] > _FEW_PIXELS:
         return plain(x, kernel)
     by_product = functools.partial(_conv_by_product, stride=stride, pads=tuple(pads))
     return jax.lax.platform_dependent(x, kernel, cpu=by_product, default=plain)

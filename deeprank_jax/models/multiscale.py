@@ -87,7 +87,7 @@ class MultiScale(nnx.Module):
           image_size: height and width of the images, in pixels.
           embedding_dim: the length of an embedding.
           paths: options of each `LowResolutionPath`; none is the single-scale network.
-          dtype: what the paths and the linear map compute in.
+          dtype: what the paths compute in; the linear map computes in float32.
           rngs: keys of the initial parameters.
         """
         self.trunk = trunk
@@ -100,7 +100,8 @@ class MultiScale(nnx.Module):
         self.embedding = nnx.Linear(
             trunk.num_features + sum(path.num_features for path in self.paths),
             embedding_dim,
-            dtype=dtype,
+            # Rounded to bfloat16, near embeddings would be one.
+            dtype=jnp.float32,
             rngs=rngs,
         )
         self._dtype = dtype
