@@ -17,6 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from deeprank_jax import parallel
+
 managers = ocp.checkpoint_managers
 
 
@@ -91,7 +93,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_flatten(state)),
+                    state=ocp.args.StandardSave(_flatten(parallel.to_global(state))),
                     run=ocp.args.JsonSave(dict(run_state)),
                 ),
                 metrics=None if metrics is None else dict(metrics),
@@ -125,7 +127,7 @@ class Checkpoints:
           CheckpointError: the checkpoint is damaged, or holds another model or
             optimizer.
         """
-        wanted = _flatten(template)
+        wanted = _flatten(parallel.to_global(template))
         try:
             self._check_same(step, wanted)
             restored = self._read(step, wanted)
@@ -140,7 +142,8 @@ class Checkpoints:
             ) from error
         leaves = [restored.state[name] for name in wanted]
         structure = jax.tree.structure(template)
-        return jax.tree.unflatten(structure, leaves), restored.run
+        state = jax.tree.unflatten(structure, parallel.to_local(leaves))
+        return state, restored.run
 
     def _read(self, step: int, wanted: Mapping[str, jax.Array]) -> Any:
         abstract = {

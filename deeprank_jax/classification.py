@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from deeprank_jax import hosts
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.losses.classification import TOP, is_in_top
@@ -111,5 +112,6 @@ def measure(
 
 def _batches(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     starts = range(0, len(indices), batch_size)
-    for start in tqdm.tqdm(starts, desc="held out", unit="batch", leave=False):
+    bar = {"desc": "held out", "unit": "batch", "leave": False}
+    for start in tqdm.tqdm(starts, **bar, disable=not hosts.is_first()):
         yield indices[start : start + batch_size]

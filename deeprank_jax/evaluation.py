@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluators
+from deeprank_jax import evaluators, hosts, parallel
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
@@ -88,6 +88,8 @@ class SplitEvaluation:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns embeddings `[N, D]` and which records could be read, `[N]`.
 
+        Each process embeds its share, and all get the whole.
+
         Args:
           embed_fn: maps uint8 images `[B, H, W, 3]` to embeddings `[B, D]`.
           description: for the progress bar.
@@ -105,17 +107,20 @@ class SplitEvaluation:
                 )
             return embeddings
 
+        start, stop = parallel.own_share(len(self.records))
         progress = functools.partial(
             tqdm.tqdm,
             desc=description,
-            total=-(-len(self.records) // self._batch_size),
+            total=-(-(stop - start) // self._batch_size),
             unit="batch",
             leave=False,
+            disable=not hosts.is_first(),
         )
-        batches = self._reader.batches(self._batch_size)
-        return evaluators.embed_split(
+        batches = self._reader.batches(self._batch_size, start, stop)
+        embeddings, ok = evaluators.embed_split(
             checked, batches, len(self.records), progress=progress
         )
+        return parallel.gather_shares(embeddings), parallel.gather_shares(ok)
 
     def measure(self, embeddings: np.ndarray, ok: np.ndarray) -> Values:
         """Returns every metric of every evaluator."""

@@ -16,6 +16,7 @@ import numpy as np
 from deeprank_jax import (
     checkpoints,
     classification,
+    hosts,
     init_from,
     losses,
     models,
@@ -171,17 +172,19 @@ def create_experiment(
     is_ranking = config.task == "ranking"
     # Before data is prepared, which takes long; without knowing the classes if it must.
     network = create_network(config) if is_ranking else None
-    records = create_records(config.data)
-    config_lib.check_levels(config, records["train"].level_names)
-    records = attach(relevance, records)
-    classes = None
+    with hosts.first_alone():  # Which leaves the others what takes long to prepare.
+        records = create_records(config.data)
+        config_lib.check_levels(config, records["train"].level_names)
+        records = attach(relevance, records)
+        classes = None
+        if not is_ranking:
+            classes = classification.create_classes(config, records["train"])
+        sampler = _create_run_sampler(config, records, relevance, classes)
     if is_ranking:
         check_compiles(config, relevance, records["train"].attributes)
-    else:
-        classes = classification.create_classes(config, records["train"])
     graphdef, tx, state = network or create_network(config, classes)
     bad_images = BadImages(
-        workdir / "bad_images.csv",
+        workdir / "bad_images.csv" if hosts.is_first() else None,
         sum(len(split) for split in records.values()),
         config.data.max_bad_share,
     )
@@ -204,16 +207,7 @@ def create_experiment(
         },
         relevance=relevance,
         classes=classes,
-        sampler=create_sampler(
-            config,
-            records["train"],
-            relevance,
-            [part for split, part in records.items() if split != "train"],
-        )
-        if classes is None
-        else LabelledSampler(
-            classes.learned, classes.labels[classes.learned], **_process(config)
-        ),
+        sampler=sampler,
         state=parallel.replicate(state),
         train_step=parallel.pmap_step(step),
         embed=parallel.pmap_embed(train_step.make_embed_step(graphdef)),
@@ -259,6 +253,20 @@ def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
         if x or name not in own
     }
     return create_relevance(**options, category_level=config.sampler.category_level)
+
+
+def _create_run_sampler(
+    config: ml_collections.ConfigDict,
+    records: Mapping[str, Records],
+    relevance: Relevance,
+    classes: classification.Classes | None,
+) -> Sampler:
+    """Returns what gives this process's part of each batch."""
+    if classes is not None:
+        labels = classes.labels[classes.learned]
+        return LabelledSampler(classes.learned, labels, **_process(config))
+    others = [part for split, part in records.items() if split != "train"]
+    return create_sampler(config, records["train"], relevance, others)
 
 
 def create_sampler(

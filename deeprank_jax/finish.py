@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from deeprank_jax import report, writers
+from deeprank_jax import hosts, report, writers
 from deeprank_jax.evaluation import SplitEvaluation, compare_with_baselines
 from deeprank_jax.experiment import Experiment, create_reader
 
@@ -47,7 +47,7 @@ def finish(
 
     Returns:
       The report's path. Beside it `results.json` and `test_embeddings.npz` are
-      written to the workdir.
+      written to the workdir, by process 0 alone.
     """
     best = experiment.checkpoints.best_step()
     if best is not None:
@@ -76,6 +76,8 @@ def finish(
                 name: {"model": told[name], "untrained": before[name]} for name in told
             }
         }
+    if not hosts.is_first():
+        return experiment.workdir / "report" / "index.html"
     writers.write_json(experiment.workdir / "results.json", results)
     scratch = experiment.workdir / "test_embeddings.tmp.npz"
     np.savez(scratch, embeddings=embeddings, ok=ok)

@@ -13,13 +13,25 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deeprank_jax import parallel
+from deeprank_jax import hosts, parallel
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "emoji.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="The experiment, configs/emoji.py if not given; change a value by "
     "--config.batch_size=32.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "Address and port of process 0, to train with several processes; see docs/hosts.md."
+    " Slurm, Kubernetes and TPU pods need none of these three flags.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is written; runs/<name of the config> if not given."
@@ -32,9 +44,21 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; flags begin with --.")
     parallel.configure_backend()
     parallel.keep_compiled()
+    job = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    try:
+        with hosts.job(*job):
+            _train()
+    except hosts.CannotJoinError as error:
+        sys.exit(f"deeprank_jax: {error}")
+
+
+def _train() -> None:
+    """Trains, and puts in a sentence what ends it early."""
     # JAX reads its flags when it starts, so what starts it comes after.
     from deeprank_jax import checkpoints, train
 
+    if not hosts.is_first():
+        logging.set_verbosity(logging.WARNING)
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = _WORKDIR.value or f"runs/{name}"
     try:
@@ -51,7 +75,8 @@ def main(argv: list[str]) -> None:
             f"deeprank_jax: cannot write to {workdir} ({error.strerror}): make room "
             "and run the same command again, to go on from the last checkpoint."
         )
-    print(f"Results: {pathlib.Path(workdir) / 'results.json'}\nReport:  {report}")
+    if hosts.is_first():
+        print(f"Results: {pathlib.Path(workdir) / 'results.json'}\nReport:  {report}")
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -90,6 +90,10 @@ class StopSignal:
         """Puts back whoever listened before."""
         signal.signal(signal.SIGTERM, self._before)
 
+    def reached(self, step: int) -> bool:
+        """Returns whether to stop after `step`, which was just taken."""
+        return self.requested
+
     def check(self) -> None:
         """Ends what takes long.
 

@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 DATA_AXIS = "data"
@@ -46,17 +47,11 @@ def keep_compiled() -> None:
 
 
 def check_divides(batch_size: int) -> None:
-    """Checks that each device gets its share of a batch.
+    """Checks that each device of each host gets its share of a batch.
 
     Raises:
-      ValueError: the batch does not divide over the devices, or there are other hosts,
-        which would all draw the same triplets.
+      ValueError: the batch does not divide over the devices.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"This job has {jax.process_count()} processes, and training on several "
-            "hosts is not supported yet: start it on one."
-        )
     num_devices = jax.device_count()
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices
@@ -64,6 +59,12 @@ def check_divides(batch_size: int) -> None:
         raise ValueError(
             f"config.batch_size={batch_size} does not divide over {num_devices} "
             f"devices; choose {choices}."
+        )
+    if jax.local_device_count() * jax.process_count() != num_devices:
+        raise ValueError(
+            f"Process {jax.process_index()} has {jax.local_device_count()} of the "
+            f"{num_devices} devices of {jax.process_count()} processes: give all "
+            "processes equally many."
         )
 
 
@@ -91,11 +92,18 @@ def pmap_embed(
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Compiles `embed_fn(state, images)` and maps it over the local devices.
 
+    No process waits for another in it: each may embed what and as much as it likes.
+
     Returns:
       A function from `(state, images [B, ...])` to embeddings `[B, D]`, both on the
       host; a batch that does not divide over the devices is padded.
     """
-    mapped = jax.pmap(embed_fn, axis_name=DATA_AXIS, in_axes=(None, 0))
+    mapped = jax.pmap(
+        embed_fn,
+        axis_name=DATA_AXIS,
+        in_axes=(None, 0),
+        devices=jax.local_devices() if jax.process_count() > 1 else None,
+    )
 
     def embed(state: Any, images: np.ndarray) -> np.ndarray:
         padding = -len(images) % jax.local_device_count()
@@ -152,6 +160,63 @@ def prefetch(
     while queue:
         yield queue.popleft()
         queue.extend(itertools.islice(on_device, 1))
+
+
+def own_share(num: int) -> tuple[int, int]:
+    """Returns where this process's part of `num` rows begins and ends."""
+    size = -(-num // jax.process_count())
+    start = min(jax.process_index() * size, num)
+    return start, min(start + size, num)
+
+
+def gather_shares(rows: np.ndarray) -> np.ndarray:
+    """Puts together what the processes have of an array, each its `own_share`.
+
+    All processes have to call it.
+
+    Args:
+      rows: `[N, ...]`, of which only the own share counts; `[N, 0]` if it is nothing.
+    """
+    if jax.process_count() == 1:
+        return rows
+    num, (start, stop) = len(rows), own_share(len(rows))
+    if rows.ndim > 1:
+        # Where nothing could be read, not even the size is known.
+        width = int(multihost_utils.process_allgather(rows.shape[1]).max())
+        rows = rows if rows.shape[1] else np.zeros((num, width), rows.dtype)
+    share = np.zeros((-(-num // jax.process_count()), *rows.shape[1:]), rows.dtype)
+    share[: stop - start] = rows[start:stop]
+    # A copy, which the caller may write to.
+    return np.array(multihost_utils.process_allgather(share, tiled=True)[:num])
+
+
+def all_agree(value: bool) -> bool:
+    """Returns whether it is true for every process; all have to call it."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).all())
+
+
+def own_devices(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows `[devices, ...]` of this process's devices."""
+    process = jax.process_index()
+    return rows[[device.process_index == process for device in jax.devices()]]
+
+
+def to_global(state: Any) -> Any:
+    """Returns a `replicate`d state as one array over the devices of all processes."""
+    if jax.process_count() == 1:
+        return state
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA_AXIS,))
+    return multihost_utils.host_local_array_to_global_array(state, mesh, jax.P())
+
+
+def to_local(state: Any) -> Any:
+    """Returns what `to_global` was given."""
+    if jax.process_count() == 1:
+        return state
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA_AXIS,))
+    return multihost_utils.global_array_to_host_local_array(state, mesh, jax.P())
 
 
 def _local_mesh() -> jax.sharding.Mesh:

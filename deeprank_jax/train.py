@@ -14,13 +14,16 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from deeprank_jax import evaluation, finish, monitor, parallel, writers
+from deeprank_jax import config as config_lib
+from deeprank_jax import evaluation, finish, hosts, monitor, parallel, writers
 from deeprank_jax.experiment import Experiment, create_experiment, device_batch
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
 
 # How many steps the host may run ahead of the devices before it looks at the metrics.
 _LAG = 1
+
+Stop = monitor.StopSignal | hosts.AgreedStop
 
 
 class Stopped(RuntimeError):  # noqa: N818  Not an error.
@@ -52,6 +55,8 @@ def train(
     started = time.time()
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    flat = config_lib.flatten_config(config)
+    hosts.check_same({f"config.{key}": x for key, x in flat.items()}, workdir)
     with _locked(workdir), create_experiment(config, workdir) as experiment:
         step = experiment.checkpoints.latest_step() or 0
         if step > config.num_steps:
@@ -62,11 +67,13 @@ def train(
         if step:
             experiment.restore(step)
             logging.info("Going on from step %d of %s.", step, workdir)
-        writers.write_json(
-            workdir / "config.json", json.loads(config.to_json_best_effort())
-        )
+        if hosts.is_first():
+            writers.write_json(
+                workdir / "config.json", json.loads(config.to_json_best_effort())
+            )
         # Made before training, so that data that cannot be measured says so now.
-        splits = finish.create_split_evaluations(experiment)
+        with hosts.first_alone():
+            splits = finish.create_split_evaluations(experiment)
         best_metric = config.evaluation.best_metric
         evaluator = best_metric.split("/")[0]
         measured = {*splits["validation"].evaluators, "classification"}
@@ -81,7 +88,10 @@ def train(
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps a second process out of the workdir; the lock ends with the process."""
+    """Keeps a second run out of the workdir; the lock ends with the process."""
+    if not hosts.is_first():
+        yield
+        return
     with (workdir / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,13 +108,17 @@ def run_loop(
 ) -> None:
     """Trains from `step` to the end; `experiment.state` is then the last one."""
     config, num_steps = experiment.config, experiment.config.num_steps
-    writer = writers.MetricsWriter(experiment.workdir, first_step=step)
-    bar = writers.progress_bar(num_steps, initial=step, description="train")
+    writer = writers.NoWriter()
+    if hosts.is_first():
+        writer = writers.MetricsWriter(experiment.workdir, first_step=step)
+    bar = writers.progress_bar(
+        num_steps, initial=step, description="train", shown=hosts.is_first()
+    )
     with (
         contextlib.closing(writer),
         bar,
         experiment.stream(step) as stream,
-        monitor.StopSignal() as stop,
+        _create_stop() as stop,
     ):
         log = _TrainingLog(experiment, stream, writer, bar)
         is_due = lambda step: step % config.eval_every == 0 or step == num_steps
@@ -121,7 +135,7 @@ def run_loop(
                 )
             step += 1
             log.add(step, batch, metrics)
-            stopping, found = stop.requested, None
+            stopping, found = stop.reached(step), None
             if not stopping and is_due(step):
                 log.flush(step)
                 found = _validate(experiment, validation, step, writer, stop)
@@ -139,12 +153,17 @@ def run_loop(
             raise Stopped(f"SIGTERM: stopped; run again to go on from step {saved}.")
 
 
+def _create_stop() -> Stop:
+    """Returns what listens to SIGTERM."""
+    return monitor.StopSignal() if jax.process_count() == 1 else hosts.AgreedStop()
+
+
 def _validate(
     experiment: Experiment,
     validation: evaluation.SplitEvaluation,
     step: int,
     writer: writers.MetricsWriter,
-    stop: monitor.StopSignal,
+    stop: Stop,
 ) -> dict[str, float] | None:
     """Returns the validation metrics, None if SIGTERM came on the way."""
     embed_fn = lambda images: experiment.embed(experiment.state, images)
@@ -165,7 +184,7 @@ def _is_sound(experiment: Experiment, step: int, batch: Batch) -> bool:
     A step can be finite and still leave parameters whose embeddings are not.
     """
     embeddings = experiment.embed(experiment.state, batch.images[:, 0])
-    if np.isfinite(embeddings).all():
+    if parallel.all_agree(bool(np.isfinite(embeddings).all())):
         return True
     logging.warning("Step %d: not saved, since its embeddings are not finite.", step)
     return False
@@ -218,7 +237,7 @@ class _TrainingLog:
 
     def _take(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
         found = dict(jax.device_get(metrics))
-        finite = found.pop("finite").reshape(-1)
+        finite = found.pop("finite")
         in_a_row = int(found.pop("skipped_in_a_row"))
         self._check_finite(step, batch, finite, in_a_row)
         # What is not finite would drown the mean.
@@ -271,13 +290,16 @@ class _TrainingLog:
         if not in_a_row:
             return
         describe = self._experiment.records["train"].describe
-        records = batch.drawn.indices[~finite] if not finite.all() else None
-        culprits = (
-            "the gradient is not finite, though all embeddings are"
-            if records is None
-            else "embeddings are not finite for "
-            + ", ".join(describe(int(i)) for i in records.reshape(-1)[:6])
-        )
+        own = parallel.own_devices(finite).reshape(-1)
+        records = batch.drawn.indices[~own].reshape(-1)
+        if finite.all():
+            culprits = "the gradient is not finite, though all embeddings are"
+        elif own.all():
+            culprits = "embeddings are not finite for records of another process"
+        else:
+            culprits = "embeddings are not finite for " + ", ".join(
+                describe(int(i)) for i in records[:6]
+            )
         logging.warning(
             "Step %d: %s; the step was not applied (%d in a row).",
             step,

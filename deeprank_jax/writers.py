@@ -67,6 +67,19 @@ class MetricsWriter:
         self._events.write_event(event)
 
 
+class NoWriter(MetricsWriter):
+    """Writes nothing, where another process writes the same."""
+
+    def __init__(self):
+        """Opens nothing."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes nothing."""
+
+    def close(self) -> None:
+        """Closes nothing."""
+
+
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     """Returns the lines of `metrics.jsonl`, without one that was cut off in writing."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
@@ -88,7 +101,9 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     scratch.replace(path)
 
 
-def progress_bar(total: int, *, initial: int, description: str) -> tqdm.tqdm:
+def progress_bar(
+    total: int, *, initial: int, description: str, shown: bool = True
+) -> tqdm.tqdm:
     """Returns a bar with rate and time left; in a log file it speaks twice a minute."""
     return tqdm.tqdm(
         total=total,
@@ -96,5 +111,6 @@ def progress_bar(total: int, *, initial: int, description: str) -> tqdm.tqdm:
         desc=description,
         unit="step",
         dynamic_ncols=True,
+        disable=not shown,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )

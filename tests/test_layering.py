@@ -8,6 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
+    {"watch"},
     {
         "losses",
         "models",
@@ -18,6 +19,7 @@ LAYERS = [
         "writers",
         "monitor",
         "config",
+        "hosts",
     },
     {"relevance", "train_step", "checkpoints"},
     {"data", "sampling", "export", "init_from"},

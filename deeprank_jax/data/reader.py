@@ -190,18 +190,23 @@ class ImageReader:
                 self._bad_images.add(self._records.name, describe(index), reason)
         return images, ok
 
-    def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields all records in order, the last batch padded.
+    def batches(
+        self, batch_size: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields records in order, the last batch padded.
 
         Args:
           batch_size: records a batch.
+          start: the first record.
+          stop: the one after the last; None for all to the end.
 
         Yields:
           `images [B, size, size, 3]`, `indices [B]` int64 and `mask [B]`, which is
           False on bad images and on the padding.
         """
-        for start in range(0, len(self._records), batch_size):
-            wanted = np.arange(start, min(start + batch_size, len(self._records)))
+        stop = len(self._records) if stop is None else stop
+        for first in range(start, stop, batch_size):
+            wanted = np.arange(first, min(first + batch_size, stop))
             images, ok = self.load(wanted)
             padding = (0, batch_size - len(wanted))
             yield {
