@@ -28,7 +28,6 @@ _JOIN_SECONDS = 300
 _KUBERNETES, _INDEXED_JOB = "K8sCluster", "JOB_COMPLETION_INDEX"
 
 _numbers = itertools.count()
-_watch: Watch | None = None
 
 
 class CannotJoinError(RuntimeError):
@@ -62,34 +61,32 @@ def job(
       CannotJoinError: only some of the arguments are given, or process 0 is not
         there.
     """
-    global _watch
     if not _join(coordinator, num_processes, process_id):
         yield
         return
-    _watch = Watch(_client(), jax.process_index(), jax.process_count(), _address())
-    _watch.start()
+    watch = Watch(_client(), jax.process_index(), jax.process_count(), _address())
+    watch.start()
     try:
         yield
     except SystemExit as end:
         if end.code not in (None, 0, _STOPPED):
             # What is not wrong with the config may have come of another's death.
             alone = isinstance(end.__context__, ValueError)
-            _watch.fail(str(end.code), others_first=not alone)
-        _part()
+            watch.fail(str(end.code), others_first=not alone)
+        _part(watch)
         raise
     except BaseException as error:
-        _watch.fail(
+        watch.fail(
             f"{type(error).__name__}: {error}", others_first=True, traceback=True
         )
     else:
-        _part()
+        _part(watch)
 
 
-def _part() -> None:
+def _part(watch: Watch) -> None:
     """Waits for all, so that none takes the end of another for its death."""
     barrier("end")
-    if _watch is not None:
-        _watch.stop()
+    watch.stop()
 
 
 def _join(

@@ -73,7 +73,7 @@ class Watch:
           traceback: of the error that is being handled, is to be printed.
         """
         if others_first:
-            self._wait_for_the_silent()
+            self._name_the_silent()
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(
                 f"{_PREFIX}/ended/{self._process}", reason, allow_overwrite=True
@@ -82,11 +82,15 @@ class Watch:
             reason = traceback_lib.format_exc().rstrip()
         self._end(reason)
 
-    def _wait_for_the_silent(self) -> None:
-        """Does not return if another process is dead."""
+    def _name_the_silent(self) -> None:
+        """Does not return if another process is dead.
+
+        A few missed beats are enough, now that something went wrong.
+        """
         time.sleep(_SUSPICIOUS_SECONDS + BEAT_SECONDS)
-        while self._silent(_SUSPICIOUS_SECONDS):
-            time.sleep(BEAT_SECONDS)
+        silent = self._silent(_SUSPICIOUS_SECONDS)
+        if silent:
+            self._end(self._is_gone(silent[0], f"{_SUSPICIOUS_SECONDS:.0f} s"))
 
     def _beat(self) -> None:
         """Writes this process's beats, and notes when those of the others change."""
@@ -157,7 +161,7 @@ class Watch:
         """Ends this process, saying why, once."""
         self._lock.acquire()  # For good: the first one to come ends the process.
         os.write(2, f"\n{sentence}\n".encode())
-        if not self._process:
+        if not self._process and len(self._silent(BEAT_SECONDS * 2)) < self._num - 1:
             # The store ends with process 0, and the others are to find out why first.
             time.sleep(_GRACE_SECONDS + 2 * BEAT_SECONDS)
         with contextlib.suppress(OSError, ValueError):
