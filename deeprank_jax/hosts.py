@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from deeprank_jax.watch import Watch
+from deeprank_jax.watch import Watch, catch_abort
 
 _STOPPED = 128 + signal.SIGTERM
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -105,6 +105,12 @@ def _join(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # Its handler of SIGTERM would be beside ours, and cannot be taken away again.
     jax.config.update("jax_enable_preemption_service", False)
+    where = coordinator or "the coordinator"
+    message = (
+        f"Cannot join the other processes at {where}: check that all were started with "
+        "the same address and number, and reach process 0 there."
+    )
+    catch_abort(lambda: f"deeprank_jax: {message}")
     try:
         jax.distributed.initialize(
             coordinator,
@@ -113,12 +119,9 @@ def _join(
             cluster_detection_method="deactivate" if by_hand else None,
             initialization_timeout=_JOIN_SECONDS,
         )
-    except RuntimeError as error:
-        raise CannotJoinError(
-            f"Cannot join the other processes at {coordinator or 'the coordinator'}: "
-            f"check that all were started and reach process 0 there. The cause: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
+    except (RuntimeError, ValueError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise CannotJoinError(f"{message} The cause: {cause}") from error
     return jax.process_count() > 1
 
 

@@ -25,6 +25,8 @@ _SUSPICIOUS_SECONDS = 3 * BEAT_SECONDS
 # All end for one reason, each with its own words for it if it has them by then.
 _GRACE_SECONDS = 3.0
 _PREFIX = "deeprank_jax/watch"
+_handlers: list[Any] = []
+_GONE = " is gone"
 _GO_ON = "start all of them again to go on from the last checkpoint."
 
 
@@ -55,8 +57,7 @@ class Watch:
     def start(self) -> None:
         """Starts the threads, and takes over from JAX's abort."""
         self._forgive()
-        if self._process:
-            self._catch_abort()
+        catch_abort(self._explain_abort)
         for target in (self._beat, self._look):
             threading.Thread(target=target, name="watch", daemon=True).start()
 
@@ -74,13 +75,8 @@ class Watch:
         """
         if others_first:
             self._name_the_silent()
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._client.key_value_set(
-                f"{_PREFIX}/ended/{self._process}", reason, allow_overwrite=True
-            )
-        if traceback:
-            reason = traceback_lib.format_exc().rstrip()
-        self._end(reason)
+        printed = traceback_lib.format_exc().rstrip() if traceback else reason
+        self._end(printed, reason)
 
     def _name_the_silent(self) -> None:
         """Does not return if another process is dead.
@@ -90,7 +86,7 @@ class Watch:
         time.sleep(_SUSPICIOUS_SECONDS + BEAT_SECONDS)
         silent = self._silent(_SUSPICIOUS_SECONDS)
         if silent:
-            self._end(self._is_gone(silent[0], f"{_SUSPICIOUS_SECONDS:.0f} s"))
+            self._end(self._is_gone(silent[0], _SUSPICIOUS_SECONDS))
 
     def _beat(self) -> None:
         """Writes this process's beats, and notes when those of the others change."""
@@ -126,15 +122,11 @@ class Watch:
             before = now
             silent = self._silent(SILENCE_SECONDS)
             if silent and not self._stopped:
-                self._end(self._is_gone(silent[0], f"{SILENCE_SECONDS:.0f} s"))
+                self._end(self._is_gone(silent[0], SILENCE_SECONDS))
             failed = sorted(self._ended.keys() - {self._process})
             if failed and not self._stopped:
                 time.sleep(_GRACE_SECONDS)
-                self._end(
-                    f"deeprank_jax: process {failed[0]} of {self._num} has ended, and "
-                    f"so does this one. Its reason: "
-                    + self._ended[failed[0]].removeprefix("deeprank_jax: ")
-                )
+                self._end(self._pass_on(failed[0], self._ended[failed[0]]))
 
     def _silent(self, seconds: float) -> list[int]:
         """Returns which processes were not heard of for as long.
@@ -145,22 +137,38 @@ class Watch:
         limit = time.monotonic() - seconds
         if self._heard[self._process] < limit and self._process:
             return [0]
-        return sorted(p for p, heard in self._heard.items() if heard < limit)
+        silent = [p for p, heard in self._heard.items() if heard < limit]
+        # The first to fall silent is why others ended, and those that said why are not
+        # dead.
+        return sorted(set(silent) - self._ended.keys(), key=self._heard.__getitem__)
 
     def _forgive(self) -> None:
         now = time.monotonic()
         self._heard = dict.fromkeys(range(self._num), now)
 
-    def _is_gone(self, process: int, heard: str) -> str:
+    def _is_gone(self, process: int, seconds: float) -> str:
         return (
-            f"deeprank_jax: process {process} of {self._num} is gone (not heard of "
-            f"for {heard}); {_GO_ON}"
+            f"deeprank_jax: process {process} of {self._num}{_GONE} (not heard of "
+            f"for {seconds:.0f} s); {_GO_ON}"
         )
 
-    def _end(self, sentence: str) -> None:
-        """Ends this process, saying why, once."""
+    def _pass_on(self, process: int, reason: str) -> str:
+        """Returns what to say when another process ended for a reason."""
+        if _GONE in reason:  # A third one, which is as much news here as there.
+            return reason
+        return (
+            f"deeprank_jax: process {process} of {self._num} has ended, and so does "
+            f"this one. Its reason: {reason.removeprefix('deeprank_jax: ')}"
+        )
+
+    def _end(self, sentence: str, reason: str | None = None) -> None:
+        """Ends this process, saying why here and to the others, once."""
         self._lock.acquire()  # For good: the first one to come ends the process.
         os.write(2, f"\n{sentence}\n".encode())
+        tell = threading.Thread(target=self._tell, args=(reason or sentence,))
+        tell.daemon = True  # It hangs where there is no store any more.
+        tell.start()
+        tell.join(BEAT_SECONDS)
         if not self._process and len(self._silent(BEAT_SECONDS * 2)) < self._num - 1:
             # The store ends with process 0, and the others are to find out why first.
             time.sleep(_GRACE_SECONDS + 2 * BEAT_SECONDS)
@@ -169,30 +177,19 @@ class Watch:
         # Not by way of atexit, where JAX would wait for the others.
         os._exit(1)
 
-    def _catch_abort(self) -> None:
-        """Puts words in the place of JAX's abort when its coordinator is gone.
+    def _tell(self, reason: str) -> None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            key = f"{_PREFIX}/ended/{self._process}"
+            self._client.key_value_set(key, reason, allow_overwrite=True)
 
-        A thread of JAX's calls `abort` within milliseconds of process 0's death, and
-        offers no way to keep it from that. A handler of Python's would come too late:
-        it runs when the main thread is next in Python.
-        """
-
-        def on_abort(number: int) -> None:
-            if not self._stopped and not self._is_reachable():
-                self._end(
-                    f"deeprank_jax: process 0 of {self._num} is gone (its connection "
-                    f"broke); {_GO_ON}"
-                )
-            signal_fn(signal.SIGABRT, None)  # And `abort` goes on.
-
-        library = ctypes.CDLL(None)
-        signal_fn = library.signal
-        signal_fn.argtypes = [ctypes.c_int, ctypes.c_void_p]
-        signal_fn.restype = ctypes.c_void_p
-        self._handler: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_int)(
-            on_abort
+    def _explain_abort(self) -> str | None:
+        """Returns what is wrong if process 0 is gone: its connection breaks at once."""
+        if not self._process or self._stopped or self._is_reachable():
+            return None
+        return (
+            f"deeprank_jax: process 0 of {self._num}{_GONE} (its connection broke); "
+            f"{_GO_ON}"
         )
-        signal_fn(signal.SIGABRT, ctypes.cast(self._handler, ctypes.c_void_p))
 
     def _is_reachable(self) -> bool:
         host, port = self._address.rsplit(":", 1)
@@ -201,3 +198,30 @@ class Watch:
         except OSError:
             return False
         return True
+
+
+def catch_abort(explain: Callable[[], str | None]) -> None:
+    """Puts a sentence in the place of an abort of JAX's, until called again.
+
+    When its coordinator cannot be reached JAX calls `abort`, in a thread of its own and
+    within milliseconds, and offers no way to keep it from that. A handler of Python's
+    would come too late: it runs when the main thread is next in Python.
+
+    Args:
+      explain: returns the sentence, or None for an abort of another cause, which then
+        goes on.
+    """
+
+    def on_abort(number: int) -> None:
+        sentence = explain()
+        if sentence is not None:
+            os.write(2, f"\n{sentence}\n".encode())
+            os._exit(1)
+        library.signal(signal.SIGABRT, None)  # The default, to which `abort` goes on.
+
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.signal.restype = ctypes.c_void_p
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
+    _handlers.append(handler)  # C keeps no reference.
+    library.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))

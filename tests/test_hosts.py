@@ -368,6 +368,12 @@ def test_a_silent_process_is_the_one_that_is_gone(watched):
     assert made._silent(5.0) == []
     made._heard[2] -= 6.0
     assert made._silent(5.0) == [2]
+    # One that ended because of it is later, and says why.
+    made._heard[0] -= 5.5
+    assert made._silent(5.0) == [2, 0]
+    made._ended = {0: made._is_gone(2, 6.0)}
+    assert made._silent(5.0) == [2]
+    assert made._pass_on(0, made._ended[0]) == made._is_gone(2, 6.0)
     # Where the store does not answer, nothing is known of the others.
     made._heard = {process: 0.0 for process in range(3)}
     assert made._silent(5.0) == [0]
