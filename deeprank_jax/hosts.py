@@ -24,6 +24,7 @@ _STOPPED = 128 + signal.SIGTERM
 _DAY_MS = 24 * 60 * 60 * 1000
 _POLL_SECONDS = 0.5
 _JOIN_SECONDS = 300
+_DISK_SECONDS = 30
 # What leads to the only cluster whose mere detection warns or asks a server.
 _KUBERNETES, _INDEXED_JOB = "K8sCluster", "JOB_COMPLETION_INDEX"
 
@@ -186,7 +187,7 @@ def check_same(values: Mapping[str, Any], workdir: pathlib.Path) -> None:
     if message:
         raise ValueError(message)
     expected = _client().blocking_key_value_get(f"{prefix}-disk", 60_000)
-    if not token.exists() or token.read_text() != expected:
+    if not _appears(token, expected):
         raise ValueError(
             f"{workdir} of process {me} is not that of process 0: give a --workdir on "
             "a disk that all hosts share."
@@ -194,6 +195,16 @@ def check_same(values: Mapping[str, Any], workdir: pathlib.Path) -> None:
     barrier("seen")
     if is_first():
         token.unlink()
+
+
+def _appears(token: pathlib.Path, expected: str) -> bool:
+    """Returns whether a file says what is expected; a network's disk may take time."""
+    deadline = time.monotonic() + _DISK_SECONDS
+    while not (token.exists() and token.read_text() == expected):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(1.0)
+    return True
 
 
 def _difference(written: Mapping[int, Mapping[str, Any]]) -> str | None:

@@ -153,7 +153,7 @@ with hosts.job(address, int(num), int(process)):
 
 
 def train_three_steps(rows):
-    """Returns the parameters, of a loss that searches the images of all devices."""
+    """Returns parameters and embeddings of a process that trains on `rows`."""
     import optax
     from test_train_step import HINGE, TinyNet, batches, nnx, ts
 
@@ -260,7 +260,19 @@ def test_another_config_is_refused_by_all(images, tmp_path):
         )
 
 
-def test_some_of_the_flags_are_not_enough(capsys):
+def test_what_ends_one_is_told_to_the_others(images, tmp_path):
+    """Process 0 looks at the data first, and the others wait for it."""
+    with start(images / "nothing", tmp_path / "run") as job:
+        assert job.wait() == [1, 1], job.everything()
+    reason = job.sentence(0).removeprefix("deeprank_jax: ")
+    assert reason.startswith(f"{images / 'nothing'}: there is no such folder")
+    assert job.sentence(1) == (
+        "deeprank_jax: process 0 of 2 has ended, and so does this one. Its reason: "
+        + reason
+    )
+
+
+def test_some_of_the_flags_are_not_enough():
     with pytest.raises(hosts.CannotJoinError, match="go together"):
         with hosts.job("127.0.0.1:1", 2, None):
             pass
