@@ -67,14 +67,20 @@ class AlexNet(nnx.Module):
           rngs: keys of the initial parameters.
 
         Raises:
-          ValueError: the images are too small.
+          ValueError: the images are too small, or an option is out of its range.
         """
         del norm
         layers.check_image_size("alexnet", image_size, _LEAST_SIZE)
+        layers.check_dropout_keep(dropout_keep)
+        if len(widths) != len(_CONVS):
+            raise ValueError(
+                f"config.model.trunk.widths={tuple(widths)} must hold {len(_CONVS)} "
+                "numbers for alexnet, one for each convolution."
+            )
         self.convs = nnx.List([])
         size = image_size
         for i, (before, after, (kernel, stride, pad, pooled)) in enumerate(
-            zip((3, *widths), widths, _CONVS, strict=False)
+            zip((3, *widths[:-1]), widths, _CONVS, strict=True)
         ):
             self.convs.append(
                 layers.conv(

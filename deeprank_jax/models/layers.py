@@ -249,6 +249,19 @@ def subsample(images: Array, factor: int) -> Array:
     return jax.image.resize(images, shape, "linear", antialias=True)
 
 
+def check_dropout_keep(keep: float) -> None:
+    """Checks the share that is kept.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if not 0.0 < keep <= 1.0:
+        raise ValueError(
+            f"config.model.trunk.dropout_keep={keep} must be above 0 and at most 1: it "
+            "is the share that is kept, 1 for no dropout."
+        )
+
+
 def check_image_size(trunk: str, image_size: int, least: int) -> None:
     """Checks that an image does not shrink to nothing on its way through a trunk.
 

@@ -51,10 +51,11 @@ class VGG16(nnx.Module):
           rngs: keys of the initial parameters.
 
         Raises:
-          ValueError: the images are too small.
+          ValueError: the images are too small, or an option is out of its range.
         """
         del norm
         layers.check_image_size("vgg16", image_size, _LEAST_SIZE)
+        layers.check_dropout_keep(dropout_keep)
         before, self.convs = 3, nnx.List([])
         for after in (width for stage in _STAGES for width in stage):
             self.convs.append(

@@ -63,25 +63,6 @@ def permute(seed: int, pass_index: int, position: np.ndarray, size: int) -> np.n
     return cell.astype(np.int64)
 
 
-def rows_of_passes(seed: int, position: np.ndarray, size: int) -> np.ndarray:
-    """Returns what lies at places of a stream of passes, each in a new order.
-
-    Args:
-      seed: at least 0.
-      position: `[n]` ints, at least 0, in the stream.
-      size: how many rows a pass has, from 1 to 2^60.
-
-    Returns:
-      `[n]` int64 in `[0, size)`.
-    """
-    passes, position = np.divmod(position, size)
-    rows = np.empty_like(position)
-    for pass_index in np.unique(passes):
-        at = passes == pass_index
-        rows[at] = permute(seed, int(pass_index), position[at], size)
-    return rows
-
-
 def _shuffle(cell: np.ndarray, height: int, width: int, keys: np.ndarray) -> np.ndarray:
     """Permutes the cells of a `height x width` table."""
     left, right = np.divmod(cell, np.uint64(width))

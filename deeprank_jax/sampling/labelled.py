@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deeprank_jax.sampling import counters
+from deeprank_jax.sampling.passes import Passes
 
 # Another number is another law of the passes.
 STATE_VERSION = 1
@@ -48,9 +48,7 @@ class LabelledImages:
 class LabelledSampler:
     """Passes over records again and again, each time in a new order.
 
-    Law. As of `FileTriplets`: the passes are one stream, of which step `t` takes the
-    next `B * S`, and shard `s` those whose positions leave the remainder `s` when
-    divided by `S`. All is a function of `(seed, step)`; nothing is stored for a pass.
+    Which records a step has, `Passes` says.
 
     Attributes:
       seed: as given.
@@ -78,21 +76,18 @@ class LabelledSampler:
         Raises:
           ValueError: an argument is out of its range.
         """
-        if seed < 0 or not 0 <= shard < num_shards:
+        if len(indices) != len(labels):
             raise ValueError(
-                "seed must be at least 0 and shard at least 0 and below num_shards, "
-                f"got {seed}, {shard} and {num_shards}."
+                "There must be a label for each record, got "
+                f"{len(indices)} records and {len(labels)} labels."
             )
-        if not len(indices) or len(indices) != len(labels):
-            raise ValueError(
-                "There must be at least one record, and a label for each, got "
-                f"{len(indices)} and {len(labels)}."
-            )
+        self._passes = Passes(
+            len(indices), seed=seed, shard=shard, num_shards=num_shards
+        )
         self.seed = seed
         self.shard = shard
         self._indices = np.asarray(indices, np.int64)
         self._labels = np.asarray(labels, np.int32)
-        self._num_shards = num_shards
 
     def sample(self, step: int, batch_size: int) -> LabelledImages:
         """Returns the images of a step.
@@ -104,15 +99,7 @@ class LabelledSampler:
         Raises:
           ValueError: an argument is out of its range.
         """
-        if step < 0 or batch_size < 1:
-            raise ValueError(
-                "step must be at least 0 and batch_size at least 1, got "
-                f"{step} and {batch_size}."
-            )
-        number = step * batch_size + np.arange(batch_size)
-        rows = counters.rows_of_passes(
-            self.seed, number * self._num_shards + self.shard, len(self._indices)
-        )
+        rows = self._passes.rows(step, batch_size)
         return LabelledImages(
             step=step,
             indices=self._indices[rows][:, None],
@@ -126,7 +113,7 @@ class LabelledSampler:
             "seed": self.seed,
             "step": step,
             "num_records": len(self._indices),
-            "num_shards": self._num_shards,
+            "num_shards": self._passes.num_shards,
         }
 
 

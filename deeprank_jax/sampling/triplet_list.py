@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.sampling import counters
 from deeprank_jax.sampling.candidates import categories
 from deeprank_jax.sampling.draws import CAUSES
+from deeprank_jax.sampling.passes import Passes
 from deeprank_jax.sampling.sampler import Triplets
 
 # Another number is another law of the passes.
@@ -52,13 +52,8 @@ class FileTripletData:
 class FileTriplets:
     """Takes its triplets from a list, in passes, as `TripletSampler` draws them.
 
-    Law. The rows are passed over again and again, each time in a new order. The
-    passes, one after the other, are a stream of rows; with batches of `B` triplets
-    and `S` shards, step `t` takes the next `B * S` of it, and shard `s` of these the
-    ones whose positions in the stream leave the remainder `s` when divided by `S`.
-    All this is a function of `(seed, step)`: any step can be asked for at any time
-    with the same result, at the cost of one batch; nothing is stored for a pass. It
-    needs the same `B` at every step and in every shard.
+    Law. Which rows a step has, `Passes` says: any step can be asked for at any time
+    with the same result, at the cost of one batch.
 
     Corner cases:
 
@@ -106,13 +101,11 @@ class FileTriplets:
         Raises:
           ValueError: an argument is out of its range.
         """
-        if seed < 0 or not 0 <= shard < num_shards:
-            raise ValueError(
-                "seed must be at least 0 and shard at least 0 and below num_shards, "
-                f"got {seed}, {shard} and {num_shards}."
-            )
         if not len(data.indices):
             raise ValueError(f"{data.path}: holds no triplet.")
+        self._passes = Passes(
+            len(data.indices), seed=seed, shard=shard, num_shards=num_shards
+        )
         if data.indices.min() < 0 or data.indices.max() >= len(records):
             raise ValueError(
                 f"{data.path}: was read for other records than the {len(records):,} of "
@@ -125,7 +118,6 @@ class FileTriplets:
         self._records = records
         self._relevance = relevance
         self._category_level = category_level
-        self._num_shards = num_shards
 
     def sample(self, step: int, batch_size: int) -> Triplets:
         """Returns the triplets of a step.
@@ -137,12 +129,7 @@ class FileTriplets:
         Raises:
           ValueError: an argument is out of its range.
         """
-        if step < 0 or batch_size < 1:
-            raise ValueError(
-                "step must be at least 0 and batch_size at least 1, got "
-                f"{step} and {batch_size}."
-            )
-        rows = self._rows(step * batch_size + np.arange(batch_size))
+        rows = self._passes.rows(step, batch_size)
         triplets = create_triplets(
             self._data.indices[rows].astype(np.int64),
             self._records,
@@ -166,13 +153,8 @@ class FileTriplets:
             "seed": self.seed,
             "step": step,
             "triplets": self._data.fingerprint,
-            "num_shards": self._num_shards,
+            "num_shards": self._passes.num_shards,
         }
-
-    def _rows(self, number: np.ndarray) -> np.ndarray:
-        """Returns the rows `[n]` of this shard's triplets `number`, from 0."""
-        position = number * self._num_shards + self.shard
-        return counters.rows_of_passes(self.seed, position, len(self._data.indices))
 
 
 def create_triplets(
