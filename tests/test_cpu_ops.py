@@ -171,3 +171,26 @@ def test_other_platforms_keep_the_plain_forms():
         assert ("stablehlo.while" in module) == on_cpu  # Sums by scan.
         assert ("select_and_scatter" in module) != on_cpu
         assert ("feature_group_count = 3" in module) != on_cpu
+
+
+def test_the_plain_form_sums_in_float32_too():
+    x = jnp.full((1000, 1, 1, 1), 0.001, jnp.bfloat16).at[0].set(1.0)
+    (total,) = cpu_ops._channel_sums(lambda x: (x,), x)
+    assert total.dtype == jnp.float32
+    assert float(total[0]) == pytest.approx(1.999, rel=1e-3)
+
+
+def test_batch_norm_in_bfloat16_is_that_of_float32_rounded():
+    x, weights = random(64, 3, 3, 5), random(64, 3, 3, 5, seed=3)
+
+    def run(dtype):
+        def total(x, scale, bias):
+            norm = layers.BatchNorm(5, rngs=nnx.Rngs(0))
+            norm.scale[...], norm.bias[...] = scale, bias
+            return jnp.sum(norm(x.astype(dtype)).astype(jnp.float32) * weights)
+
+        return jax.grad(total, argnums=(0, 1, 2))(x, jnp.ones(5), jnp.zeros(5))
+
+    for rounded, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
+        error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+        assert error < 0.02

@@ -395,3 +395,77 @@ def test_a_frozen_trunk_stays_and_the_rest_learns():
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, end)
     for path, distance in jax.tree.leaves_with_path(moved):
         assert (distance == 0.0) == ("trunk" in jax.tree_util.keystr(path)), path
+
+
+class Dropping(TinyNet):
+    """A network that drops most of what it says in training."""
+
+    def __call__(self, images, key=None):
+        return layers.l2_normalize(layers.dropout(super().__call__(images), 0.5, key))
+
+
+def test_dropout_is_on_in_training_and_differs_by_step_seed_and_device():
+    graphdef, state = ts.create_train_state(Dropping(rngs=nnx.Rngs(0)), optax.sgd(0.0))
+    seen = []
+
+    def spy(outputs, batch, *, step, key):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x == 0.0)), outputs)
+        return jnp.sum(outputs, axis=(1, 2)), {}
+
+    def run(seed, step, freeze_trunk=False):
+        seen.clear()
+        fn = ts.make_train_step(
+            graphdef, optax.sgd(0.0), spy, seed=seed, freeze_trunk=freeze_trunk
+        )
+        at = dataclasses.replace(state, step=jnp.int32(step))
+        # The same images on both devices.
+        batch = jax.tree.map(lambda x: np.stack([x[:4], x[:4]]), next(batches(1)))
+        jax.block_until_ready(on_one_device(fn)(at, batch))
+        jax.effects_barrier()
+        return [x.tobytes() for x in seen], np.mean(np.stack(seen))
+
+    first, share = run(0, 0)
+    assert 0.4 < share < 0.6
+    assert first == run(0, 0)[0]
+    assert len({*first, *run(0, 1)[0], *run(1, 0)[0]}) == 6
+    assert run(0, 0, freeze_trunk=True)[1] == 0.0
+
+
+def test_running_averages_move_once_a_part():
+    graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), optax.sgd(0.0))
+    batch = jax.tree.map(lambda x: x[None], next(batches(1)))
+
+    def moved(parts):
+        fn = ts.make_train_step(
+            graphdef, optax.sgd(0.0), ts.make_ranking(HINGE), accumulate=parts
+        )
+        after, metrics = on_one_device(fn)(state, batch)
+        means = [
+            float(np.abs(x).sum())
+            for path, x in jax.tree.leaves_with_path(after.model_state)
+            if "mean" in jax.tree_util.keystr(path)
+        ]
+        return sum(means), metrics
+
+    (once, _), (twice, _) = moved(1), moved(2)
+    # From 0: 1 - .99 of the mean, and 1 - .99 ** 2.
+    assert twice / once == pytest.approx((1 - 0.99**2) / 0.01, rel=0.01)
+
+
+@pytest.mark.parametrize("bad", [1, 14])
+def test_parts_keep_the_order_of_what_is_not_finite(bad):
+    class Fragile(TinyNet):
+        def __call__(self, images, key=None):
+            first = images.reshape(len(images), -1)[:, 0]
+            return jnp.where((first == 255)[:, None], jnp.nan, super().__call__(images))
+
+    graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), optax.sgd(0.1))
+    fn = ts.make_train_step(
+        graphdef, optax.sgd(0.1), ts.make_ranking(HINGE), accumulate=4
+    )
+    batch = {k: v.copy() for k, v in next(batches(1)).items()}
+    batch["images"][:, :, 0, 0, 0] = 0
+    batch["images"][bad, 1, 0, 0, 0] = 255
+    _, metrics = on_one_device(fn)(state, jax.tree.map(lambda x: x[None], batch))
+    finite = np.asarray(metrics["finite"]).reshape(-1)
+    np.testing.assert_array_equal(np.flatnonzero(~finite), [bad])

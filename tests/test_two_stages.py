@@ -176,3 +176,16 @@ def test_held_out_images_are_not_learned_from(images, tmp_path):
 def test_an_unknown_task_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match="'regression' is none"):
         experiment.create_experiment(create_config(images, task="regression"), tmp_path)
+
+
+def test_the_best_checkpoint_is_taken_and_not_the_last(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path / "checkpoints", best_metric="score")
+    config = {"config": {"evaluation.best_metric": "score"}}
+    for step, score in ((1, 0.9), (2, 0.4)):
+        state = {"params": {"x": jax.numpy.full(2, float(step))}}
+        saved.save(step, state, config, {"score": score})
+    saved.close()
+    best = checkpoints.read_network(tmp_path)
+    assert best.where.name == "1"
+    np.testing.assert_array_equal(best.arrays["params/x"], [1.0, 1.0])
+    assert checkpoints.read_network(best.where.parent / "2").where.name == "2"
