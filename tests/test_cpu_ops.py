@@ -194,3 +194,11 @@ def test_batch_norm_in_bfloat16_is_that_of_float32_rounded():
     for rounded, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
         error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
         assert error < 0.02
+
+
+def test_batch_norm_in_bfloat16_rounds_nothing_but_its_result():
+    x = random(64, 3, 3, 5).astype(jnp.bfloat16)
+    one, two = (layers.BatchNorm(5, rngs=nnx.Rngs(0)) for _ in range(2))
+    exact = two(x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(one(x), exact)
+    np.testing.assert_array_equal(one.var[...], two.var[...])

@@ -167,6 +167,7 @@ def test_held_out_images_are_not_learned_from(images, tmp_path):
         joined = np.union1d(classes.learned, classes.held_out)
         np.testing.assert_array_equal(joined, np.arange(len(parts.records["train"])))
         assert len(joined) == len(classes.learned) + len(classes.held_out)
+        assert len(classes.held_out) == round(0.1 * len(joined))
         for x in drawn:
             labels = parts.records["train"].labels[x.indices[:, 0], -1]
             names = [str(label) for label in labels]
