@@ -295,7 +295,7 @@ def test_a_compressed_archive_is_refused(tmp_path, torch):
         ([1], "holds a list, expected a mapping"),
         ({"epoch": 3}, "holds a int under 'epoch', expected a mapping"),
         ({"model": {}}, "holds a dict under 'model'"),
-        ({3: "x"}, "holds a str under 3"),
+        ({3: "x"}, "holds a str under an int key"),
     ],
 )
 @WRITERS
@@ -329,8 +329,21 @@ def test_an_archive_of_something_else_is_named(tmp_path):
 def test_big_endian_files_are_refused(tmp_path, torch):
     system = {**SYSTEM, "little_endian": False}
     write_legacy(tmp_path / "x.pth", {}, headers=(MAGIC, PROTOCOL, system))
-    with pytest.raises(WeightsError, match="expected 1001 and little-endian"):
+    with pytest.raises(WeightsError, match="than 1001, or is not little-endian"):
         read_torch(tmp_path / "x.pth")
     write_zip(tmp_path / "x.pth", {}, byteorder=b"big")
     with pytest.raises(WeightsError, match="big-endian machine"):
         read_torch(tmp_path / "x.pth")
+
+
+def test_refusing_does_not_write_down_what_is_in_a_file(tmp_path):
+    # Lists that hold one another twice: thirty of them would be printed 2 ** 30 times.
+    nested = []
+    for _ in range(30):
+        nested = [nested, nested]
+    path = tmp_path / "nested.pth"
+    with path.open("wb") as file:
+        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": nested}):
+            pickle.dump(part, file, protocol=2)
+    with pytest.raises(WeightsError, match="not little-endian"):
+        read_torch(path)

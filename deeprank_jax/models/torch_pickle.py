@@ -121,7 +121,8 @@ class _Unpickler(pickle.Unpickler):
         """Notes a storage: its key, type and number of elements."""
         kind, (type_name,), key, _, size, *view = pid
         if kind != "storage" or type(key) is not str or not _is_size(size):
-            raise pickle.UnpicklingError(f"no storage: {pid!r}")
+            # Not what it is: writing that down may take for ever.
+            raise pickle.UnpicklingError("no storage")
         if any(view):
             raise WeightsError(
                 f"{self._path} holds a view of a storage, as only torch before 0.4 "
@@ -153,8 +154,8 @@ def _read_legacy(
     version, system = (_Unpickler(file, path).load() for _ in range(2))
     if version != _PROTOCOL_VERSION or system["little_endian"] is not True:
         raise WeightsError(
-            f"{path} has torch's protocol {version!r} on {system!r}, expected "
-            f"{_PROTOCOL_VERSION} and little-endian; save it again with a newer torch."
+            f"{path} has another of torch's protocols than {_PROTOCOL_VERSION}, or is "
+            "not little-endian; save it again with a newer torch."
         )
     unpickler = _Unpickler(file, path)
     tensors = _check_tensors(unpickler.load(), path)
@@ -218,9 +219,11 @@ def _check_tensors(content: Any, path: pathlib.Path) -> dict[str, _Tensor]:
     # Not content.items(), which the file can replace.
     for name, tensor in dict.items(content):
         if type(name) is not str or not isinstance(tensor, _Tensor):
+            is_name = type(name) is str
+            where = repr(name[:80]) if is_name else f"an {type(name).__name__} key"
             raise WeightsError(
-                f"{path} holds a {type(tensor).__name__} under {name!r:.80}, expected "
-                f"a mapping from name to tensor; {save}."
+                f"{path} holds a {type(tensor).__name__} under {where}, expected a "
+                f"mapping from name to tensor; {save}."
             )
     return dict(dict.items(content))
 
