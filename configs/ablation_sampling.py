@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 2000
     config.batch_size = 32
     config.data.image_size = 32
-    config.data.augment = dict(shift_pixels=1, flip=True, color_jitter=0.1)
+    config.data.augment.update(shift_pixels=1, flip=True, color_jitter=0.1)
     config.model.trunk = dict(name="convnet", widths=(32, 64, 128))
     config.model.embedding_dim = 256
     config.model.paths = (

@@ -35,6 +35,8 @@ def get_config() -> ml_collections.ConfigDict:
         shift_pixels=4,  # Drawn for each image.
         flip=True,  # Drawn once per triplet, as is the jitter.
         color_jitter=0.2,
+        zoom=0.0,  # Drawn for each image, as is the rotation.
+        rotate_degrees=0.0,
     )
 
     config.relevance = ml_collections.ConfigDict()

@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 224
     config.data.cache_mib = 4096
     config.data.workers = 8
-    config.data.augment = dict(shift_pixels=16, flip=True, color_jitter=0.2)
+    config.data.augment.update(shift_pixels=16, flip=True, color_jitter=0.2)
 
     config.model.trunk = dict(name="convnet", widths=(64, 128, 256, 512, 512))
     config.model.embedding_dim = 512

@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 225
     config.data.cache_mib = 4096
     config.data.workers = 8
-    config.data.augment = dict(shift_pixels=16, flip=False, color_jitter=0.0)
+    config.data.augment.update(shift_pixels=16, flip=False, color_jitter=0.0)
 
     config.model.trunk = dict(name="alexnet", dropout_keep=0.6)
     config.model.embedding_dim = 4096

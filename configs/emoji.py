@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name_feature = "name"
     config.data.image_size = 48
     # All designs lie alike in their square: more shift blurs what tells them apart.
-    config.data.augment = dict(shift_pixels=1, flip=True, color_jitter=0.1)
+    config.data.augment.update(shift_pixels=1, flip=True, color_jitter=0.1)
 
     # In a category there are some 500 records, in a subcategory 40, of the same emoji
     # 6: these relevances make 77 % of positives the same emoji, 17 % of the same

@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = emoji.get_config()
     config.num_steps = 2500
     config.data.image_size = 64
-    config.data.augment = dict(shift_pixels=4, flip=True, color_jitter=0.3)
+    config.data.augment.update(shift_pixels=4, flip=True, color_jitter=0.3)
     config.model.trunk = dict(name="efficientnet_lite0")
     config.model.weights = "package"
     config.loss.margin = 0.5

@@ -25,6 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 100_000
     config.batch_size = 8
     config.data.image_size = 224
-    config.data.augment = dict(shift_pixels=16, flip=True, color_jitter=0.0)
+    config.data.augment.update(shift_pixels=16, flip=True, color_jitter=0.0)
     config.model.trunk = dict(name="vgg16", dropout_keep=0.6)
     return config

@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 450_000  # 90 epochs.
     config.data.name = "imagenet2012"
     config.data.levels = ("label",)
-    config.data.augment = dict(shift_pixels=16, flip=True, color_jitter=0.2)
+    config.data.augment.update(shift_pixels=16, flip=True, color_jitter=0.2)
     config.classification.held_out = 0.01
     config.evaluation.best_metric = "classification/top1"
     config.optimizer.learning_rate = 1e-2

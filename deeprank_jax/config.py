@@ -59,6 +59,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"config.init_from={config.init_from!r} and config.model.weights="
             f"{config.model.weights!r} both say what the network starts from: give one."
         )
+    for name, value in config.data.augment.items():
+        if value < 0:
+            raise ValueError(
+                f"config.data.augment.{name} must be at least 0, which turns it off; "
+                f"got {value}."
+            )
     _check_relevance(config.relevance.to_dict())
     _check_sampler(config.sampler)
     ks, best = config.evaluation.retrieval.ks, config.evaluation.best_metric

@@ -44,7 +44,14 @@ def test_off_changes_nothing_in_fresh_memory():
 def test_every_kind_leaves_its_input_alone():
     triplets = noise(4, 3, 9, 9, 3)
     before = triplets.copy()
-    augmented = run(triplets, shift_pixels=2, flip=True, color_jitter=0.5)
+    augmented = run(
+        triplets,
+        shift_pixels=2,
+        flip=True,
+        color_jitter=0.5,
+        zoom=0.2,
+        rotate_degrees=10.0,
+    )
     np.testing.assert_array_equal(triplets, before)
     assert augmented.dtype == np.uint8
     assert augmented.shape == triplets.shape
@@ -94,7 +101,45 @@ def test_a_kind_that_is_off_does_not_change_the_others(seed):
     with_color = run(triplets, seed, flip=True, color_jitter=0.3)
     colored_first = run(run(triplets, seed, color_jitter=0.3), seed, flip=True)
     np.testing.assert_array_equal(with_color, colored_first)
+    turned = run(triplets, seed, flip=True, zoom=0.2, rotate_degrees=9.0)
+    turned_after = run(
+        run(triplets, seed, flip=True), seed, zoom=0.2, rotate_degrees=9.0
+    )
+    np.testing.assert_array_equal(turned, turned_after)
     one, two = np.random.default_rng(seed), np.random.default_rng(seed)
     augment.augment_triplets(triplets, one)
     augment.augment_triplets(triplets, two, flip=True, shift_pixels=1)
     assert one.random() == two.random()
+
+
+def radius_and_angle(image):
+    """Returns where the bright spot of a square image lies about its centre."""
+    rows, columns = np.indices(image.shape[:2])
+    weights = image[..., 0].astype(float)
+    weights /= weights.sum()
+    centre = (image.shape[0] - 1) / 2
+    y, x = (weights * rows).sum() - centre, (weights * columns).sum() - centre
+    return np.hypot(x, y), np.degrees(np.arctan2(-y, x))
+
+
+def test_zoom_and_rotation_move_a_spot_as_far_as_they_say():
+    spot = np.zeros((41, 41, 3), np.uint8)
+    spot[18:23, 28:33] = 255  # Ten pixels to the right of the centre.
+    triplets = np.tile(spot, (100, 3, 1, 1, 1))
+    augmented = run(triplets, zoom=0.25, rotate_degrees=30.0)
+    found = np.array([radius_and_angle(x) for x in augmented.reshape(-1, 41, 41, 3)])
+    scales, angles = found[:, 0] / 10, found[:, 1]
+    assert 0.79 < scales.min() < 0.83
+    assert 1.21 < scales.max() < 1.27
+    assert abs(np.median(scales) - 1) < 0.03
+    assert -30.5 < angles.min() < -28
+    assert 28 < angles.max() < 30.5
+    assert abs(np.corrcoef(scales, angles)[0, 1]) < 0.2
+    # Each image of a triplet is turned by its own angle.
+    assert np.ptp(angles.reshape(100, 3), axis=1).min() > 0
+
+
+def test_zoom_and_rotation_repeat_the_edge():
+    white = np.full((4, 3, 9, 9, 3), 255, np.uint8)
+    turned = run(white, zoom=0.5, rotate_degrees=45.0)
+    np.testing.assert_array_equal(turned, white)

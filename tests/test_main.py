@@ -256,6 +256,10 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
         ("--config.loss.negatives=hard", ["loss.negatives", "semi_hard"]),
         ("--config.data.dir=/nowhere", ["/nowhere"]),
         ("--config.log_every=0", ["config.log_every must be at least 1"]),
+        (
+            "--config.data.augment.zoom=-0.1",
+            ["config.data.augment.zoom must be at least 0", "got -0.1"],
+        ),
         ("--config.relevance.name=hierarchy", ["config.relevance.levels"]),
         ("--config.evaluation.gains=(1.0, 2.0)", ["gains has 2 values", "1 levels"]),
         ("--config.evaluation.best_metric=recall", ["best_metric", "retrieval/map@r"]),

@@ -1,8 +1,8 @@
 """How do triplets vary in training without changing what is similar to what?
 
 Convention: what bears on similarity (flip, colour) is drawn once per triplet, what
-does not (shift) once per image. A kind that is off leaves the draws of the others
-unchanged.
+does not (shift, zoom, rotation) once per image. A kind that is off leaves the draws of
+the others unchanged.
 """
 
 import cv2
@@ -18,6 +18,8 @@ def augment_triplets(
     shift_pixels: int = 0,
     flip: bool = False,
     color_jitter: float = 0.0,
+    zoom: float = 0.0,
+    rotate_degrees: float = 0.0,
 ) -> np.ndarray:
     """Augments triplets at random.
 
@@ -29,6 +31,9 @@ def augment_triplets(
       flip: half of the triplets are mirrored left to right.
       color_jitter: in [0, 1]; brightness, contrast and saturation of a triplet are
         each multiplied by a factor in `[1 - color_jitter, 1 + color_jitter]`.
+      zoom: each image is enlarged about its centre by a factor between
+        `1 / (1 + zoom)` and `1 + zoom`, its edge pixels repeated.
+      rotate_degrees: each image is turned by up to this angle, either way.
 
     Returns:
       The same shape, uint8, fresh memory.
@@ -37,6 +42,7 @@ def augment_triplets(
     flips = rng.random(num_triplets) < 0.5
     jitters = rng.uniform(-1.0, 1.0, (num_triplets, 3))
     positions = rng.random((num_triplets, num_images, 2))
+    turns = rng.uniform(-1.0, 1.0, (num_triplets, num_images, 2))
     augmented = np.array(triplets)
     if color_jitter:
         for images, factors in zip(augmented, 1 + color_jitter * jitters, strict=True):
@@ -47,6 +53,10 @@ def augment_triplets(
     if shift_pixels:
         offsets = (positions * (2 * shift_pixels + 1)).astype(np.int64)
         augmented = _shift(augmented, offsets, shift_pixels)
+    if zoom or rotate_degrees:
+        for i, j in np.ndindex(num_triplets, num_images):
+            scale, angle = (1 + zoom) ** turns[i, j, 0], rotate_degrees * turns[i, j, 1]
+            augmented[i, j] = _turn(augmented[i, j], scale, angle)
     return augmented
 
 
@@ -72,3 +82,16 @@ def _shift(triplets: np.ndarray, offsets: np.ndarray, most: int) -> np.ndarray:
         top, left = offsets[i, j]
         shifted[i, j] = padded[i, j, top : top + height, left : left + width]
     return shifted
+
+
+def _turn(image: np.ndarray, scale: float, degrees: float) -> np.ndarray:
+    """Enlarges and turns an image about its centre."""
+    height, width = image.shape[:2]
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    return cv2.warpAffine(
+        image,
+        cv2.getRotationMatrix2D(centre, degrees, scale),
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )

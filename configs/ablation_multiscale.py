@@ -1,0 +1,34 @@
+r"""Does the low-resolution path matter? Multi-scale against its trunk alone, on emoji.
+
+Both arms train the same small trunk from scratch for the same number of steps on the
+same draws, each with the best learning rate and margin of the same grid, judged on
+validation with a seed of its own; five other seeds are then compared.
+
+  python -m tools.prepare --config=configs/emoji.py
+  python -m tools.ablation --config=configs/ablation_multiscale.py
+
+One arm alone:
+
+  python -m deeprank_jax.main --config=configs/ablation_multiscale.py \
+      --config.model.paths="()" --workdir=runs/single_scale
+"""
+
+import ml_collections
+
+from configs import ablation_sampling
+
+# What tools.ablation compares.
+ARMS = {"multi-scale": {}, "single-scale": {"model.paths": "()"}}
+GRID = ablation_sampling.GRID
+TUNING_SEED = ablation_sampling.TUNING_SEED
+SEEDS = ablation_sampling.SEEDS
+METRICS = ablation_sampling.METRICS
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration of the first arm."""
+    config = ablation_sampling.get_config()
+    config.num_steps = 1000
+    config.eval_every = 250
+    config.checkpoint_every = 250
+    return config
