@@ -1,15 +1,13 @@
 """Everything a run is made of, created from its config: data, sampler, state, steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import functools
 import pathlib
 from typing import Any, Self
 
-from absl import logging
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -17,11 +15,9 @@ from deeprank_jax import (
     checkpoints,
     classification,
     hosts,
-    init_from,
-    losses,
-    models,
-    optimizers,
+    learner,
     parallel,
+    samplers,
     train_step,
 )
 from deeprank_jax import config as config_lib
@@ -29,17 +25,9 @@ from deeprank_jax.data import create_records
 from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
-from deeprank_jax.models.weights import load_weights
 from deeprank_jax.relevance import Relevance, attach, create_relevance
-from deeprank_jax.sampling import (
-    BatchStream,
-    TripletSampler,
-    create_candidates,
-    triplet_file,
-)
-from deeprank_jax.sampling.labelled import LabelledSampler
+from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.stream import Batch, Sampler
-from deeprank_jax.sampling.triplet_list import FileTriplets
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -119,7 +107,7 @@ class Experiment:
 
     def create_initial_state(self) -> train_step.TrainState:
         """Returns the network as it was before training, on all devices."""
-        return parallel.replicate(create_network(self.config, self.classes)[2])
+        return parallel.replicate(learner.create_network(self.config, self.classes)[2])
 
     def run_state(self, step: int) -> dict[str, Any]:
         """Returns what a run needs, beside the train state, to go on after `step`."""
@@ -151,7 +139,7 @@ class Experiment:
             where,
             ended=step >= self.config.num_steps,
         )
-        _check_sampler(found.get("sampler", {}), wanted["sampler"], where)
+        samplers.check_sampler(found.get("sampler", {}), wanted["sampler"], where)
         self.state = state
 
 
@@ -168,10 +156,10 @@ def create_experiment(
     parallel.check_divides(config.batch_size)
     _check_accumulates(config)
     relevance = create_run_relevance(config)
-    objective = create_objective(config, relevance)
+    objective = learner.create_objective(config, relevance)
     is_ranking = config.task == "ranking"
     # Before data is prepared, which takes long; without knowing the classes if it must.
-    network = create_network(config) if is_ranking else None
+    network = learner.create_network(config) if is_ranking else None
     with hosts.first_alone():  # Which leaves the others what takes long to prepare.
         records = create_records(config.data)
         config_lib.check_levels(config, records["train"].level_names)
@@ -179,10 +167,10 @@ def create_experiment(
         classes = None
         if not is_ranking:
             classes = classification.create_classes(config, records["train"])
-        sampler = _create_run_sampler(config, records, relevance, classes)
+        sampler = samplers.create_run_sampler(config, records, relevance, classes)
     if is_ranking:
-        check_compiles(config, relevance, records["train"].attributes)
-    graphdef, tx, state = network or create_network(config, classes)
+        learner.check_compiles(config, relevance, records["train"].attributes)
+    graphdef, tx, state = network or learner.create_network(config, classes)
     bad_images = BadImages(
         workdir / "bad_images.csv" if hosts.is_first() else None,
         sum(len(split) for split in records.values()),
@@ -219,15 +207,6 @@ def create_experiment(
     )
 
 
-def create_objective(
-    config: ml_collections.ConfigDict, relevance: Relevance
-) -> train_step.Objective:
-    """Returns what the network is trained for."""
-    if config.task == "classification":
-        return train_step.make_classification(config.classification.label_smoothing)
-    return train_step.make_ranking(make_run_loss(config, relevance))
-
-
 def _check_accumulates(config: ml_collections.ConfigDict) -> None:
     """Checks that each device's share of a batch divides into its parts.
 
@@ -255,199 +234,6 @@ def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
     return create_relevance(**options, category_level=config.sampler.category_level)
 
 
-def _create_run_sampler(
-    config: ml_collections.ConfigDict,
-    records: Mapping[str, Records],
-    relevance: Relevance,
-    classes: classification.Classes | None,
-) -> Sampler:
-    """Returns what gives this process's part of each batch."""
-    if classes is not None:
-        labels = classes.labels[classes.learned]
-        return LabelledSampler(classes.learned, labels, **_process(config))
-    others = [part for split, part in records.items() if split != "train"]
-    return create_sampler(config, records["train"], relevance, others)
-
-
-def create_sampler(
-    config: ml_collections.ConfigDict,
-    records: Records,
-    relevance: Relevance,
-    others: Sequence[Records] = (),
-) -> TripletSampler | FileTriplets:
-    """Returns what gives this process's triplets of a split.
-
-    Args:
-      config: the whole configuration.
-      records: of the split, with their attributes.
-      relevance: of the run.
-      others: the other splits, whose triplets a file may hold, too.
-
-    Raises:
-      NoTripletError: the records hold no triplet.
-      ValueError: an option is out of its range, or a triplet file cannot be used.
-    """
-    options = config.sampler.to_dict()
-    name, file = options.pop("name"), options.pop("file")
-    level = options.pop("category_level")
-    process = _process(config)
-    if name == "file":
-        logging.info(
-            "Triplets are those of %s; %s of config.sampler are not asked.",
-            file,
-            ", ".join(sorted(options)),
-        )
-        read = triplet_file.read_triplets(
-            file, records, others=others, root=config.data.dir
-        )
-        if read.num_left_out:
-            logging.info(
-                "%s: %s triplets hold an image that is not of %s, and are left out.",
-                file,
-                f"{read.num_left_out:,}",
-                records.name,
-            )
-        return FileTriplets(read, records, relevance, category_level=level, **process)
-    candidates = create_candidates(
-        records, relevance, level, cache=config_lib.cache_dir(config)
-    )
-    if candidates.num_without_positive:
-        logging.info(
-            "%s: %s of %s records are relevant to no other of their category; they "
-            "are drawn as negatives only.",
-            records.name,
-            f"{candidates.num_without_positive:,}",
-            f"{len(candidates):,}",
-        )
-    return TripletSampler(candidates, relevance, **options, **process)
-
-
-def _process(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns which share of the draws is this process's."""
-    return {
-        "seed": config.seed,
-        "shard": jax.process_index(),
-        "num_shards": jax.process_count(),
-    }
-
-
-def _check_sampler(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path
-) -> None:
-    """Checks that the draws go on as they began.
-
-    Raises:
-      CheckpointError: they would be others.
-    """
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) == wanted.get(name):
-            continue
-        if name == "num_shards":
-            logging.warning(
-                "Going on with %s processes instead of %s: from here on passes are "
-                "dealt to the new number.",
-                wanted[name],
-                found.get(name),
-            )
-            continue
-        raise checkpoints.CheckpointError(
-            f"{where} was made with the sampler's {name} {found.get(name)}, now it is "
-            f"{wanted.get(name)}: the triplets would not be those of the run. Give "
-            "another --workdir, or the version and data the run began with."
-        )
-
-
-def create_network(
-    config: ml_collections.ConfigDict, classes: classification.Classes | None = None
-) -> tuple[Any, Any, Any]:
-    """Returns the model's structure, its optimizer and the state to start from.
-
-    Args:
-      config: the whole configuration.
-      classes: which the network tells, if it is a classifier.
-
-    Raises:
-      ValueError: the config asks for a network that cannot be, or for weights that do
-        not fit it.
-      CheckpointError: `config.init_from` cannot be read or is of another network.
-    """
-    options = config.model.to_dict()
-    weights, layout = options.pop("weights"), options.pop("weights_layout")
-    del options["remat"]
-    if config.optimizer.trunk_scale == 0.0:
-        options["batch_norm"] = "frozen"
-    options.update(
-        image_size=config.data.image_size,
-        axis_name=parallel.DATA_AXIS,
-        seed=config.seed,
-    )
-    if classes is None:
-        model = models.create_model(**options)
-    else:
-        del options["embedding_dim"], options["paths"]
-        model = models.create_classifier(**options, num_classes=len(classes.names))
-    report = load_weights(
-        model, weights=weights, layout=layout, trunk=options["trunk"]["name"]
-    )
-    if weights:
-        logging.info("%s", report)
-    schedule = optimizers.make_schedule(
-        **config.schedule,
-        learning_rate=config.optimizer.learning_rate,
-        num_steps=config.num_steps,
-    )
-    tx = optimizers.create_optimizer(config.optimizer, schedule)
-    graphdef, state = train_step.create_train_state(model, tx)
-    if config.init_from:
-        state = init_from.load_state(
-            state, config.init_from, config.model.trunk.to_dict()
-        )
-    return graphdef, tx, state
-
-
-def check_compiles(
-    config: ml_collections.ConfigDict, relevance: Relevance, attributes: np.ndarray
-) -> None:
-    """Checks that a relevance can be a part of the step, if the loss asks it.
-
-    Raises:
-      ValueError: it cannot, as one of the user's own that calls NumPy.
-    """
-    sides = jnp.zeros((2, 3, attributes.shape[1]), _for_devices(attributes).dtype)
-    try:
-        loss_fn = make_run_loss(config, relevance, axis_name=None)
-        loss_fn = functools.partial(loss_fn, step=0, key=jax.random.key(0))
-        jax.eval_shape(loss_fn, jnp.zeros((2, 3, 4)), sides)
-    except (TypeError, AttributeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"config.relevance.name={config.relevance.name!r} cannot be compiled "
-            f"({reason}): write it with the functions of `a.__array_namespace__()`, "
-            'or set config.loss.negatives="sampled" and config.loss.symmetric=False.'
-        ) from error
-
-
-def make_run_loss(
-    config: ml_collections.ConfigDict,
-    relevance: Relevance,
-    *,
-    axis_name: str | None = parallel.DATA_AXIS,
-) -> losses.LossFn:
-    """Returns the loss of a batch's embeddings and attributes.
-
-    Args:
-      config: the whole configuration.
-      relevance: of the run.
-      axis_name: of the devices that search each other's images; None for one alone.
-    """
-    return losses.make_loss(
-        **config.loss,
-        relevance_fn=relevance.pairwise,
-        min_relevance_gap=config.sampler.min_relevance_gap,
-        axis_name=axis_name,
-    )
-
-
 def create_reader(
     config: ml_collections.ConfigDict,
     records: Records,
@@ -469,11 +255,5 @@ def create_reader(
 
 def device_batch(batch: Batch) -> dict[str, jax.Array]:
     """Puts what the step needs of a batch on the devices."""
-    arrays = {name: _for_devices(x) for name, x in batch.drawn.arrays().items()}
+    arrays = {name: parallel.for_devices(x) for name, x in batch.drawn.arrays().items()}
     return parallel.split_over_devices({"images": batch.images, **arrays})
-
-
-def _for_devices(attributes: np.ndarray) -> np.ndarray:
-    """Returns attributes in the 32-bit type that devices compute in."""
-    integral = np.issubdtype(attributes.dtype, np.integer)
-    return attributes.astype(np.int32 if integral else np.float32)

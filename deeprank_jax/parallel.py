@@ -114,6 +114,12 @@ def pmap_embed(
     return embed
 
 
+def for_devices(attributes: np.ndarray) -> np.ndarray:
+    """Returns attributes in the 32-bit type that devices compute in."""
+    integral = np.issubdtype(attributes.dtype, np.integer)
+    return attributes.astype(np.int32 if integral else np.float32)
+
+
 def replicate(state: Any) -> Any:
     """Puts a whole copy of `state` on every local device.
 

@@ -7,14 +7,14 @@ import sys
 import jax
 import pytest
 
-from deeprank_jax import experiment, train_step
+from deeprank_jax import learner, train_step
 from tools import benchmark_cases, benchmark_jax, benchmark_step
 
 
 def test_the_operations_of_the_demos_network_are_those_that_xla_counts():
     case = dataclasses.replace(benchmark_cases.CASES["forward_convnet"], batch_size=1)
     config = benchmark_jax.create_config(case)
-    graphdef, _, state = experiment.create_network(config)
+    graphdef, _, state = learner.create_network(config)
     embed = jax.jit(train_step.make_embed_step(graphdef))
     images = jax.ShapeDtypeStruct((1, case.size, case.size, 3), "uint8")
     counted = embed.lower(state, images).cost_analysis()["flops"]

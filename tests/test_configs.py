@@ -11,7 +11,7 @@ import pytest
 import shrunk
 import tensorflow_datasets as tfds
 
-from deeprank_jax import experiment, parallel, train, train_step
+from deeprank_jax import experiment, learner, parallel, train, train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
@@ -36,7 +36,7 @@ def test_train_step_lowers(name, platform):
     structure = {}
 
     def create_state():
-        structure["graphdef"], structure["tx"], state = experiment.create_network(
+        structure["graphdef"], structure["tx"], state = learner.create_network(
             config, classes
         )
         return state
@@ -46,7 +46,7 @@ def test_train_step_lowers(name, platform):
     step = train_step.make_train_step(
         structure["graphdef"],
         structure["tx"],
-        experiment.create_objective(config, relevance),
+        learner.create_objective(config, relevance),
     )
     # The mapped step itself cannot be exported; this is the same computation.
     mapped = jax.jit(

@@ -25,6 +25,7 @@ LAYERS = [
     {"data", "sampling", "export", "init_from"},
     {"evaluators", "baselines", "gallery", "report"},
     {"classification"},
+    {"learner", "samplers"},
     {"experiment", "evaluation"},
     {"finish"},
     {"train"},

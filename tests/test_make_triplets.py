@@ -10,7 +10,7 @@ import pytest
 import shrunk
 
 from configs import folder as folder_config
-from deeprank_jax import data, evaluation, experiment, relevance
+from deeprank_jax import data, evaluation, experiment, relevance, samplers
 from deeprank_jax.sampling import triplet_file
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def test_the_file_holds_what_the_run_would_draw(images, tmp_path, mode, seed):
     )
     config, same_class, splits = create_records(images)
     config.seed, config.sampler.mode = seed, mode
-    sampler = experiment.create_sampler(config, splits["train"], same_class)
+    sampler = samplers.create_sampler(config, splits["train"], same_class)
     batches = [sampler.sample(step, 8) for step in range(7)]
     read = triplet_file.read_triplets(tmp_path / "t.csv", splits["train"])
     for name, found in [("indices", read.indices), ("relevance", read.relevance)]:
@@ -79,7 +79,7 @@ def test_the_file_feeds_the_sampler_of_a_run(images, tmp_path):
     config, same_class, splits = create_records(images)
     config.sampler.name, config.sampler.file = "file", str(tmp_path / "t.csv")
     read = triplet_file.read_triplets(tmp_path / "t.csv", splits["validation"])
-    sampler = experiment.create_sampler(config, splits["validation"], same_class)
+    sampler = samplers.create_sampler(config, splits["validation"], same_class)
     drawn = np.concatenate([sampler.sample(step, 8).indices for step in range(5)])
     np.testing.assert_array_equal(
         drawn[np.lexsort(drawn.T)], read.indices[np.lexsort(read.indices.T)]

@@ -9,7 +9,7 @@ import pytest
 import shrunk
 
 from configs import folder
-from deeprank_jax import data, experiment, train
+from deeprank_jax import data, experiment, learner, train
 from deeprank_jax.relevance import register, vectors
 from deeprank_jax.sampling import triplet_file
 
@@ -197,6 +197,6 @@ def test_a_relevance_that_cannot_be_compiled(images):
         config.relevance.name = name
         kind = experiment.create_run_relevance(config)
         with pytest.raises(ValueError, match=rf"name='{name}' cannot be compiled"):
-            experiment.check_compiles(config, kind, attributes)
+            learner.check_compiles(config, kind, attributes)
     config.loss.negatives = "sampled"
-    experiment.check_compiles(config, kind, attributes)
+    learner.check_compiles(config, kind, attributes)

@@ -10,7 +10,7 @@ import pytest
 import shrunk
 
 from configs import folder
-from deeprank_jax import experiment, losses, parallel, relevance
+from deeprank_jax import learner, losses, parallel, relevance
 from deeprank_jax import train_step as ts
 from deeprank_jax.models import layers
 
@@ -262,8 +262,8 @@ def test_the_real_network_trains_on_four_devices_as_on_one():
             "schedule.warmup_steps": 0,
         },
     )
-    graphdef, tx, state = experiment.create_network(config)
-    loss_fn = experiment.make_run_loss(config, relevance.SameClass())
+    graphdef, tx, state = learner.create_network(config)
+    loss_fn = learner.make_run_loss(config, relevance.SameClass())
     step = ts.make_train_step(graphdef, tx, ts.make_ranking(loss_fn))
     rng = np.random.default_rng(0)
     source = [
@@ -340,7 +340,7 @@ def test_remat_keeps_the_numbers_and_fewer_activations():
     config = shrunk.shrink(folder.get_config(), **{"data.image_size": 32})
     config.model.trunk = dict(name="resnet50")
     config.model.paths = ()
-    graphdef, _, state = experiment.create_network(config)
+    graphdef, _, state = learner.create_network(config)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
 
     def run(remat):
@@ -379,8 +379,8 @@ def test_remat_has_the_same_gradient(setup):
 
 def test_a_frozen_trunk_stays_and_the_rest_learns():
     config = shrunk.shrink(folder.get_config(), **{"optimizer.trunk_scale": 0.0})
-    graphdef, tx, state = experiment.create_network(config)
-    loss_fn = experiment.make_run_loss(config, relevance.SameClass())
+    graphdef, tx, state = learner.create_network(config)
+    loss_fn = learner.make_run_loss(config, relevance.SameClass())
     step = ts.make_train_step(graphdef, tx, ts.make_ranking(loss_fn), freeze_trunk=True)
     start = jax.device_get((state.params, state.model_state))
     rng = np.random.default_rng(0)

@@ -9,7 +9,14 @@ import pytest
 import shrunk
 
 from configs import folder
-from deeprank_jax import checkpoints, classification, experiment, init_from, train
+from deeprank_jax import (
+    checkpoints,
+    classification,
+    experiment,
+    init_from,
+    learner,
+    train,
+)
 
 
 def create_config(images, **values):
@@ -66,10 +73,10 @@ def test_ranking_starts_from_the_first_stage(
     images, first_stage, tmp_path, caplog, monkeypatch
 ):
     config = create_config(images)
-    plain = experiment.create_network(config)[2]
+    plain = learner.create_network(config)[2]
     config.init_from = str(first_stage)
     with caplog.at_level(logging.INFO):
-        started = experiment.create_network(config)[2]
+        started = learner.create_network(config)[2]
     assert f"{first_stage}/checkpoints/" in caplog.text
     assert "Taken: the trunk (10 variables), nothing." in caplog.text
     assert "Left as they were: embedding/bias, embedding/kernel, paths" in caplog.text
@@ -123,17 +130,17 @@ def test_a_place_without_a_run_is_refused(tmp_path, path):
 )
 def test_another_architecture_is_refused(images, first_stage, widths, message):
     config = create_config(images, **{"model.trunk.widths": widths})
-    state = experiment.create_network(config)[2]
+    state = learner.create_network(config)[2]
     with pytest.raises(checkpoints.CheckpointError, match=message):
         init_from.load_state(state, first_stage)
 
 
 def test_options_that_change_no_shape_are_compared(images, first_stage):
     config = create_config(images, init_from=str(first_stage))
-    experiment.create_network(config)
+    learner.create_network(config)
     config.model.trunk = dict(name="convnet", widths=(4, 8), stem_kernel=3)
     with pytest.raises(checkpoints.CheckpointError, match=r"trunk\.stem_kernel \(None"):
-        experiment.create_network(config)
+        learner.create_network(config)
 
 
 def test_a_damaged_checkpoint_is_refused(first_stage, tmp_path, images):

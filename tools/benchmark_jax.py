@@ -11,7 +11,7 @@ import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
 
 from configs import emoji  # noqa: E402
-from deeprank_jax import experiment, train_step  # noqa: E402
+from deeprank_jax import experiment, learner, train_step  # noqa: E402
 from tools import benchmark_cases  # noqa: E402
 
 
@@ -35,7 +35,7 @@ def prepare(name: str) -> Callable[[], object]:
     """Returns what runs a case once."""
     case = benchmark_cases.CASES[name]
     config = create_config(case)
-    graphdef, tx, state = experiment.create_network(config)
+    graphdef, tx, state = learner.create_network(config)
     state = parallel.replicate(state)
     rng = np.random.default_rng(0)
     images = rng.integers(
@@ -47,7 +47,7 @@ def prepare(name: str) -> Callable[[], object]:
     relevance = experiment.create_run_relevance(config)
     step = parallel.pmap_step(
         train_step.make_train_step(
-            graphdef, tx, experiment.create_objective(config, relevance)
+            graphdef, tx, learner.create_objective(config, relevance)
         )
     )
     attributes = np.zeros((case.batch_size, 3, 3), np.int32)

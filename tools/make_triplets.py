@@ -29,7 +29,7 @@ import numpy as np
 import tqdm
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import data, evaluation, experiment, relevance, sampling
+from deeprank_jax import data, evaluation, experiment, relevance, samplers, sampling
 from deeprank_jax.data import folder
 from deeprank_jax.data.records import Records
 from deeprank_jax.sampling import triplet_file, triplet_list
@@ -82,7 +82,7 @@ def _draw_of_config() -> tuple[Records, Iterable[sampling.Triplets], int | None]
     splits = relevance.attach(run_relevance, data.create_records(config.data))
     records = splits[_SPLIT.value or ("test" if _EVALUATION.value else "train")]
     if not _EVALUATION.value:
-        sampler = experiment.create_sampler(config, records, run_relevance)
+        sampler = samplers.create_sampler(config, records, run_relevance)
         steps = tqdm.trange(-(-_NUM.value // config.batch_size), unit=" batches")
         batches = (sampler.sample(step, config.batch_size) for step in steps)
         return records, batches, _NUM.value
