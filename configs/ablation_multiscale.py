@@ -4,6 +4,9 @@ Both arms train the same small trunk from scratch for the same number of steps o
 same draws, each with the best learning rate and margin of the same grid, judged on
 validation with a seed of its own; five other seeds are then compared.
 
+Expected: similarity precision .837 against .844 of the trunk alone, Recall@1 .469
+against .503; 22 minutes on two cores with --jobs=2.
+
   python -m tools.prepare --config=configs/emoji.py
   python -m tools.ablation --config=configs/ablation_multiscale.py
 
