@@ -114,10 +114,10 @@ def pmap_embed(
     return embed
 
 
-def for_devices(attributes: np.ndarray) -> np.ndarray:
-    """Returns attributes in the 32-bit type that devices compute in."""
-    integral = np.issubdtype(attributes.dtype, np.integer)
-    return attributes.astype(np.int32 if integral else np.float32)
+def for_devices(array: np.ndarray) -> np.ndarray:
+    """Returns an array of the same shape in the 32-bit type that devices compute in."""
+    integral = np.issubdtype(array.dtype, np.integer)
+    return array.astype(np.int32 if integral else np.float32)
 
 
 def replicate(state: Any) -> Any:
