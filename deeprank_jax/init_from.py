@@ -1,19 +1,16 @@
 """Starting from what another run has learned: the second of the paper's two stages."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import pathlib
 from typing import Any
 
 from absl import logging
-import jax
 import jax.numpy as jnp
 
 from deeprank_jax import checkpoints
-from deeprank_jax.train_step import TrainState
+from deeprank_jax.train_step import TrainState, network_arrays, with_network_arrays
 
 _MAX_NAMED = 5
-_PARTS = ("params", "model_state")
 
 
 def load_state(
@@ -36,20 +33,17 @@ def load_state(
       CheckpointError: there is no checkpoint, or it is of another trunk.
     """
     saved = checkpoints.read_network(path)
-    parts = {name: getattr(state, name) for name in _PARTS}
-    leaves, structure = jax.tree.flatten_with_path(parts)
-    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
-    ours = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
+    ours = network_arrays(state)
     _check_trunk(ours, saved, trunk)
     fitting = {
         name
         for name, leaf in ours.items()
         if name in saved.arrays and saved.arrays[name].shape == leaf.shape
     }
-    new = [
-        jnp.asarray(saved.arrays[name], leaf.dtype) if name in fitting else leaf
+    new = {
+        name: jnp.asarray(saved.arrays[name], leaf.dtype) if name in fitting else leaf
         for name, leaf in ours.items()
-    ]
+    }
     logging.info(
         "Starting from %s. Taken: the trunk (%d variables), %s. Left as they were: %s. "
         "Not taken from there: %s.",
@@ -59,7 +53,7 @@ def load_state(
         _some(ours.keys() - fitting),
         _some(saved.arrays.keys() - fitting),
     )
-    return dataclasses.replace(state, **jax.tree.unflatten(structure, new))
+    return with_network_arrays(state, new)
 
 
 def _check_trunk(

@@ -45,23 +45,13 @@ def create_network(
         not fit it.
       CheckpointError: `config.init_from` cannot be read or is of another network.
     """
-    options = config.model.to_dict()
-    weights, layout = options.pop("weights"), options.pop("weights_layout")
-    del options["remat"]
-    if config.optimizer.trunk_scale == 0.0:
-        options["batch_norm"] = "frozen"
-    options.update(
-        image_size=config.data.image_size,
-        axis_name=parallel.DATA_AXIS,
-        seed=config.seed,
-    )
-    if classes is None:
-        model = models.create_model(**options)
-    else:
-        del options["embedding_dim"], options["paths"]
-        model = models.create_classifier(**options, num_classes=len(classes.names))
+    model = create_model(config, None if classes is None else len(classes.names))
+    weights = config.model.weights
     report = load_weights(
-        model, weights=weights, layout=layout, trunk=options["trunk"]["name"]
+        model,
+        weights=weights,
+        layout=config.model.weights_layout,
+        trunk=config.model.trunk.name,
     )
     if weights:
         logging.info("%s", report)
@@ -77,6 +67,32 @@ def create_network(
             state, config.init_from, config.model.trunk.to_dict()
         )
     return graphdef, tx, state
+
+
+def create_model(config: ml_collections.ConfigDict, num_classes: int | None) -> Any:
+    """Returns the network that a config describes, with the weights it draws.
+
+    Args:
+      config: the whole configuration.
+      num_classes: which the network tells, if it is a classifier.
+
+    Raises:
+      ValueError: there can be no such network.
+    """
+    options = config.model.to_dict()
+    for other in ("weights", "weights_layout", "remat"):
+        del options[other]
+    if config.optimizer.trunk_scale == 0.0:
+        options["batch_norm"] = "frozen"
+    options.update(
+        image_size=config.data.image_size,
+        axis_name=parallel.DATA_AXIS,
+        seed=config.seed,
+    )
+    if num_classes is None:
+        return models.create_model(**options)
+    del options["embedding_dim"], options["paths"]
+    return models.create_classifier(**options, num_classes=num_classes)
 
 
 def check_compiles(

@@ -97,12 +97,13 @@ def create_optimizer(
         decay = options["decoupled_weight_decay"]
         parts.append(optax.add_decayed_weights(decay, mask=kernel_mask))
     parts.append(optax.scale_by_learning_rate(schedule))
-    if trunk_scale != 1.0:
-        trunk = optax.scale(trunk_scale) if trunk_scale else optax.set_to_zero()
-        parts.append(
-            optax.multi_transform({True: trunk, False: optax.identity()}, trunk_mask)
-        )
-    return optax.chain(*parts)
+    if trunk_scale not in (0.0, 1.0):
+        parts.append(optax.masked(optax.scale(trunk_scale), trunk_mask))
+    tx = optax.chain(*parts)
+    if trunk_scale == 0.0:
+        # Around the whole, so that no moments are kept of what does not learn.
+        return optax.multi_transform({True: optax.set_to_zero(), False: tx}, trunk_mask)
+    return tx
 
 
 def kernel_mask(params: Any) -> Any:

@@ -20,6 +20,8 @@ Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
 # Keeps the keys of what is dropped apart from those of what the loss draws.
 _DROPOUT = 2**31 - 1
+# The parts of a state that say what the network computes.
+_NETWORK = ("params", "model_state")
 
 
 class Objective(Protocol):
@@ -76,6 +78,27 @@ def create_train_state(
         opt_state=tx.init(params),
     )
     return graphdef, state
+
+
+def network_arrays(state: TrainState) -> dict[str, Array]:
+    """Returns the network's variables by path, e.g. `params/trunk/head/kernel/value`.
+
+    They are named as a checkpoint names them; counters and optimizer are left out.
+    """
+    parts = {name: getattr(state, name) for name in _NETWORK}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(parts)
+    }
+
+
+def with_network_arrays(state: TrainState, arrays: Mapping[str, Array]) -> TrainState:
+    """Returns a state with other variables, named as by `network_arrays`."""
+    parts = {name: getattr(state, name) for name in _NETWORK}
+    leaves = [arrays[name] for name in network_arrays(state)]
+    return dataclasses.replace(
+        state, **jax.tree.unflatten(jax.tree.structure(parts), leaves)
+    )
 
 
 def make_train_step(

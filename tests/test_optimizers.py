@@ -109,3 +109,12 @@ def test_the_trunk_learns_at_a_rate_of_its_own():
 def test_a_negative_rate_of_the_trunk_is_refused():
     with pytest.raises(ValueError, match="trunk_scale must be at least 0, got -1"):
         optimizers.create_optimizer({**OPTIONS, "trunk_scale": -1}, lambda _: 1.0)
+
+
+def test_a_frozen_trunk_keeps_no_moments():
+    params = {"trunk": create_params(), "head": create_params()}
+    tx = optimizers.create_optimizer(
+        {**OPTIONS, "name": "adamw", "trunk_scale": 0.0}, lambda _: 1.0
+    )
+    held = sum(x.size for x in jax.tree.leaves(tx.init(params)) if x.ndim)
+    assert held == 2 * sum(x.size for x in jax.tree.leaves(params["head"]))
