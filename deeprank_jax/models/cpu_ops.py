@@ -5,7 +5,9 @@ Each has the values and gradients of the plain form, which GPU and TPU keep:
 another platform never carries the CPU's form.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import contextvars
 import functools
 from typing import Any
 
@@ -18,6 +20,27 @@ Array = jax.Array
 _FEW_PIXELS = 4
 
 Padding = str | Sequence[tuple[int, int]]
+
+_plain_only = contextvars.ContextVar("plain_only", default=False)
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+    """Traces the plain forms only, for a converter that knows no choice of platform."""
+    token = _plain_only.set(True)
+    try:
+        yield
+    finally:
+        _plain_only.reset(token)
+
+
+def _choose(
+    *arrays: Array, cpu: Callable[..., Any], default: Callable[..., Any]
+) -> Any:
+    """Returns what the form for the platform makes of arrays."""
+    if _plain_only.get():
+        return default(*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def max_pool(x: Array, window: int, stride: int, padding: Padding = "SAME") -> Array:
@@ -36,7 +59,7 @@ def max_pool(x: Array, window: int, stride: int, padding: Padding = "SAME") -> A
     if window == stride == 1:
         return x
     options = {"window": window, "stride": stride, "padding": padding}
-    return jax.lax.platform_dependent(
+    return _choose(
         x,
         cpu=functools.partial(_max_pool_by_slices, **options),
         default=functools.partial(_max_pool, **options),
@@ -44,7 +67,9 @@ def max_pool(x: Array, window: int, stride: int, padding: Padding = "SAME") -> A
 
 
 def _max_pool(x: Array, *, window: int, stride: int, padding: Padding) -> Array:
-    return nnx.max_pool(x, (window, window), (stride, stride), padding=padding)
+    return nnx.max_pool(
+        x, window_shape=(window, window), strides=(stride, stride), padding=padding
+    )
 
 
 def _max_pool_by_slices(
@@ -93,7 +118,7 @@ def conv_general_dilated(
     if window == 1 or not is_simple or out[0] * out[1] > _FEW_PIXELS:
         return plain(x, kernel)
     by_product = functools.partial(_conv_by_product, stride=stride, pads=tuple(pads))
-    return jax.lax.platform_dependent(x, kernel, cpu=by_product, default=plain)
+    return _choose(x, kernel, cpu=by_product, default=plain)
 
 
 def _conv_by_product(
@@ -116,7 +141,7 @@ def depthwise_conv(x: Array, kernel: Array, stride: int) -> Array:
       kernel: `[k, k, 1, C]`.
       stride: of both axes.
     """
-    return jax.lax.platform_dependent(
+    return _choose(
         x,
         kernel,
         cpu=functools.partial(_depthwise_by_slices, stride),
@@ -182,7 +207,7 @@ def channel_sums(
     Returns:
       `[C]` for each of what `fn` returns.
     """
-    return jax.lax.platform_dependent(
+    return _choose(
         *arrays,
         cpu=functools.partial(_channel_sums_by_scan, fn),
         default=functools.partial(_channel_sums, fn),

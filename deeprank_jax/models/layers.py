@@ -244,9 +244,18 @@ def subsample(images: Array, factor: int) -> Array:
 
     Sizes round up, as in the paper: 225 pixels subsampled 4:1 are 57.
     """
-    height, width = (-(-size // factor) for size in images.shape[1:3])
-    shape = (images.shape[0], height, width, images.shape[3])
-    return jax.image.resize(images, shape, "linear", antialias=True)
+    before = images.shape[1:3]
+    after = [-(-size // factor) for size in before]
+    # What `jax.image.resize` does, with the sizes that change told from the others.
+    return jax.image.scale_and_translate(
+        images,
+        (images.shape[0], *after, images.shape[3]),
+        spatial_dims=(1, 2),
+        scale=jnp.array(after, jnp.float32) / jnp.array(before, jnp.float32),
+        translation=jnp.zeros(2),
+        method="linear",
+        antialias=True,
+    )
 
 
 def check_dropout_keep(keep: float) -> None:

@@ -58,7 +58,7 @@ class LowResolutionPath(nnx.Module):
         """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
         x = nnx.relu(self.conv(layers.subsample(images, self._subsample)))
         x = cpu_ops.max_pool(x, window=self._pool, stride=self._pool_stride)
-        return x.reshape(len(x), -1)
+        return x.reshape(x.shape[0], -1)
 
 
 class MultiScale(nnx.Module):

@@ -78,5 +78,5 @@ class VGG16(nnx.Module):
             x = cpu_ops.max_pool(x, window=2, stride=2, padding="VALID")
             x = layers.end_block(x)
         return layers.apply_fully_connected(
-            self.fcs, x.reshape(len(x), -1), self._dropout_keep, key
+            self.fcs, x.reshape(x.shape[0], -1), self._dropout_keep, key
         )
