@@ -4,7 +4,7 @@ BIN := .venv/bin
 # pip's own progress bars drown the log; `make PIP_FLAGS= demo` brings them back.
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test check-full lint format lock clean .venv
+.PHONY: demo test check-full lint format lock clean .venv .venv-onnx
 
 demo: .venv/installed
 	$(BIN)/python -m tools.prepare --config=configs/emoji.py
@@ -31,18 +31,27 @@ format: .venv/dev
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --editable .
 	touch $@
 
 .venv/dev: .venv/installed requirements-dev.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
 	touch $@
 
+# For `deeprank export --onnx_python=.venv-onnx/bin/python`.
+.venv-onnx: .venv-onnx/installed
+
+.venv-onnx/installed: requirements-onnx.txt
+	$(PYTHON) -m venv .venv-onnx
+	.venv-onnx/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
+	touch $@
+
 lock: .venv/dev
-	for set in "" -dev -cuda -tpu; do \
+	for set in "" -dev -cuda -tpu -onnx; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	    requirements$$set.in -o requirements$$set.txt || exit 1; \
 	done
 
 clean:
-	rm -rf .venv runs data build *.egg-info
+	rm -rf .venv .venv-onnx runs data build *.egg-info

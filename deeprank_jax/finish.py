@@ -2,7 +2,6 @@
 
 import pathlib
 import shlex
-import subprocess
 import sys
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from deeprank_jax import hosts, report, writers
+from deeprank_jax import hosts, provenance, report, writers
 from deeprank_jax.evaluation import SplitEvaluation, compare_with_baselines
 from deeprank_jax.experiment import Experiment, create_reader
 
@@ -169,7 +168,7 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         if best is not None
         else "the last step",
         "Time": f"{seconds / 60:.1f} min in the process that finished",
-        "Commit": _commit(),
+        "Commit": provenance.commit(),
     }
 
 
@@ -196,20 +195,3 @@ def _loss(config: ml_collections.ConfigDict) -> str:
         )
     kind = "soft margin" if loss.soft_margin else f"hinge, margin {loss.margin:g}"
     return f"{kind}, {loss.negatives} negatives"
-
-
-def _commit() -> str:
-    root = pathlib.Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return "unknown"
-    try:
-        git = ["git", "-C", str(root)]
-        done = subprocess.run(
-            [*git, "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -5,7 +5,6 @@ it stopped.
 """
 
 import errno
-import logging as python_logging
 import pathlib
 import signal
 import sys
@@ -13,7 +12,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deeprank_jax import hosts, parallel
+from deeprank_jax import hosts, logs, parallel
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "emoji.py"
 _CONFIG = config_flags.DEFINE_config_file(
@@ -104,19 +103,6 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(text).split())
 
 
-def _is_ours(entry: python_logging.LogRecord) -> bool:
-    """Returns whether to show a log entry: other packages only warn.
-
-    Orbax, and asyncio for it, also log stack traces of failures, which we report in a
-    sentence.
-    """
-    if pathlib.Path(entry.pathname).is_relative_to(pathlib.Path(__file__).parent):
-        return True
-    of_orbax = "orbax" in entry.pathname or entry.name == "asyncio"
-    return entry.levelno >= python_logging.WARNING and not of_orbax
-
-
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(_is_ours)
+    logs.show_own()
     app.run(main, flags_parser=_parse_flags)

@@ -18,3 +18,6 @@ def warnings_logged(monkeypatch):
     log = lambda message, *args: logged.append(message % args)
     monkeypatch.setattr(logging, "warning", log)
     return logged
+
+
+pytest_plugins = ["exported"]

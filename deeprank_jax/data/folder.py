@@ -20,11 +20,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 def create_records(directory: str) -> dict[str, records_lib.Records]:
     """Lists a folder's images and splits them by class.
 
-    Hidden files and folders are left out; files with other extensions too, and
-    counted in the log.
-
     Args:
-      directory: the folder.
+      directory: the folder; `list_images` says which of its files count.
 
     Returns:
       The records of each split, in the order of their paths.
@@ -34,6 +31,28 @@ def create_records(directory: str) -> dict[str, records_lib.Records]:
         different depths, or they are too few to split.
     """
     root = pathlib.Path(directory).expanduser()
+    images = list_images(root)
+    if not images:
+        raise errors.DataError(
+            f"{files.printable(root)}: holds no image; it needs one folder per class "
+            f"with files that end in {' '.join(EXTENSIONS)}."
+        )
+    depth = _common_depth(root, images)
+    columns = [np.array([path[level] for path in images]) for level in range(depth)]
+    return files.create_records(
+        "folder", root, [os.path.join(*path) for path in images], columns
+    )
+
+
+def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
+    """Returns the parts of each image's path below a folder, in order.
+
+    Hidden files and folders are left out; files with other extensions too, and
+    counted in the log.
+
+    Raises:
+      DataError: the folder is missing or unreadable.
+    """
     shown = files.printable(root)
     try:
         is_folder = root.is_dir()
@@ -57,16 +76,7 @@ def create_records(directory: str) -> dict[str, records_lib.Records]:
             f"{num_ignored:,}",
             " ".join(EXTENSIONS),
         )
-    if not images:
-        raise errors.DataError(
-            f"{shown}: holds no image; it needs one folder per class with files that "
-            f"end in {' '.join(EXTENSIONS)}."
-        )
-    depth = _common_depth(root, images)
-    columns = [np.array([path[level] for path in images]) for level in range(depth)]
-    return files.create_records(
-        "folder", root, [os.path.join(*path) for path in images], columns
-    )
+    return images
 
 
 def _walk(

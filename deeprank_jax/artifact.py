@@ -1,0 +1,162 @@
+"""The files of an exported model, written whole and read only if they are unaltered.
+
+A model is a folder. `SHA256SUMS` lists all its other files as `sha256sum` does, so
+that `sha256sum --check SHA256SUMS` says the same as we do.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from typing import Any
+
+CHECKSUMS = "SHA256SUMS"
+INFO = "model.json"
+WEIGHTS = "weights.safetensors"
+STABLEHLO = "model.stablehlo"
+ONNX = "model.onnx"
+CARD = "README.md"
+CONFIG = "config.json"
+USE = "embed.py"
+FORMAT = 1
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+class ArtifactError(ValueError):
+    """A folder is no exported model, or not as it was written."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """An exported model.
+
+    Attributes:
+      path: its folder.
+      info: what `model.json` holds.
+    """
+
+    path: pathlib.Path
+    info: dict[str, Any]
+
+    def file(self, name: str) -> pathlib.Path:
+        """Returns the path of one of its files."""
+        return self.path / name
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Opens an exported model and checks every file of it.
+
+    Raises:
+      ArtifactError: no such folder, or a file of it is missing or altered.
+    """
+    folder = pathlib.Path(path).expanduser()
+    if not (folder / CHECKSUMS).is_file():
+        what = "is no exported model" if folder.is_dir() else "there is no such folder"
+        raise ArtifactError(
+            f"{folder}: {what} (it has no {CHECKSUMS}); write one with "
+            "`deeprank export --workdir=RUN --out=FOLDER`."
+        )
+    for name, wanted in _read_checksums(folder / CHECKSUMS).items():
+        file = folder / name
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing; copy the whole folder again.")
+        if _checksum(file) != wanted:
+            raise ArtifactError(
+                f"{file} is not the file that was exported (its checksum differs from "
+                f"the one in {CHECKSUMS}); copy the whole folder again."
+            )
+    try:
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        found = info["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder / INFO} cannot be read ({error}).") from error
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{folder} has the format {found}, and this deeprank_jax reads {FORMAT}: "
+            "install the version that wrote it, or export the run again."
+        )
+    return Artifact(path=folder, info=info)
+
+
+def seal(folder: pathlib.Path) -> None:
+    """Writes the checksums of a folder's files."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    lines = [f"{_checksum(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Gives a folder to write a model into, which is at `path` once all is written.
+
+    Whatever goes wrong, `path` is as it was before.
+
+    Raises:
+      ArtifactError: `path` is there already, or cannot be written to.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ArtifactError(
+            f"{path} is there already; give another --out, or move it away."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = pathlib.Path(
+            tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+        )
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield scratch
+        seal(scratch)
+        scratch.chmod(0o755)
+        scratch.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def fingerprint(folder: pathlib.Path, preprocessing: dict[str, Any]) -> str:
+    """Returns what tells a model's embeddings from those of any other.
+
+    Args:
+      folder: holds the weights.
+      preprocessing: how images reach the network.
+    """
+    told = json.dumps(preprocessing, sort_keys=True) + _checksum(folder / WEIGHTS)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _cannot_write(path: pathlib.Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be written ({error.strerror or error}); nothing is left of it. "
+        "Make room, or give an --out that you may write to."
+    )
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_checksums(path: pathlib.Path) -> dict[str, str]:
+    sums = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ArtifactError(
+                f"{path}: the line {line[:80]!r} is no checksum; copy the whole folder "
+                "again."
+            )
+        sums[match[2]] = match[1]
+    if INFO not in sums:
+        raise ArtifactError(f"{path} does not list {INFO}; copy the folder again.")
+    return sums

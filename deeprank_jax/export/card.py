@@ -1,0 +1,51 @@
+"""The model card: what a model is, how to use it, how good it is."""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+import jinja2
+import ml_collections
+
+from deeprank_jax.export.network import PLATFORMS
+
+_TASKS = {"ranking": "by ranking triplets", "classification": "by telling classes"}
+
+
+def write_card(
+    path: pathlib.Path,
+    info: Mapping[str, Any],
+    config: ml_collections.ConfigDict,
+    folder: str,
+) -> None:
+    """Writes the card.
+
+    Args:
+      path: the file.
+      info: what `model.json` holds.
+      config: of the run.
+      folder: what the model's folder will be called.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    rows = [row for metrics in info["metrics"].values() for row in metrics.values()]
+    systems = dict.fromkeys(s for row in rows for s in row if s != "model")
+    card = environment.get_template("card.md").render(
+        info=info,
+        folder=folder,
+        task=_TASKS[config.task],
+        systems=list(systems),
+        forms=[form for form in ("stablehlo", "onnx") if form in info["agreement"]],
+        platforms=", ".join(PLATFORMS),
+        number=_format,
+    )
+    path.write_text(card, encoding="utf-8")
+
+
+def _format(value: float) -> str:
+    return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.0f}"

@@ -1,0 +1,148 @@
+"""Which images of a folder are copies of each other, and which belong together?
+
+Distances are squared Euclidean.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import sparse
+from scipy.cluster import hierarchy
+from scipy.sparse import csgraph
+from scipy.spatial import distance
+from sklearn import cluster
+
+# Above, the table of all distances would not fit: 400 MiB.
+MAX_LINKED = 10_000
+_BLOCK = 1024
+
+
+def find_duplicates(
+    embeddings: np.ndarray,
+    max_distance: float,
+    pixels: np.ndarray | None = None,
+    max_pixel_distance: float = 0.0,
+) -> list[np.ndarray]:
+    """Groups images that are within a distance, directly or by others between them.
+
+    Args:
+      embeddings: `[N, D]` finite floats.
+      max_distance: squared, at least 0.
+      pixels: optional `[N, P]` floats, which have to be near, too.
+      max_pixel_distance: squared, how near.
+
+    Returns:
+      The indices of each group of two or more, ascending; larger groups first, then
+      by their first index.
+    """
+    rows, columns = [], []
+    for i, j in _near_pairs(np.asarray(embeddings, np.float32), max_distance):
+        if pixels is not None:
+            gaps = pixels[i] - pixels[j]
+            near = np.einsum("nd,nd->n", gaps, gaps) <= max_pixel_distance
+            i, j = i[near], j[near]
+        rows.append(i)
+        columns.append(j)
+    num = len(embeddings)
+    if not rows:
+        return []
+    i, j = np.concatenate(rows), np.concatenate(columns)
+    graph = sparse.coo_array((np.ones(len(i), bool), (i, j)), shape=(num, num))
+    _, found = csgraph.connected_components(graph, directed=False)
+    return _groups(found, at_least=2)
+
+
+def find_clusters(
+    embeddings: np.ndarray,
+    *,
+    max_distance: float | None = None,
+    num: int | None = None,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Groups images by average linkage, or a great many of them by k-means.
+
+    Args:
+      embeddings: `[N, D]` finite floats.
+      max_distance: groups whose images are on average at most that far apart, squared,
+        are joined.
+      num: how many groups, instead; above 10,000 images these are k-means' own.
+      seed: of k-means.
+
+    Returns:
+      The indices of each group, ascending; larger groups first, then by their first
+      index. Every image is in one.
+
+    Raises:
+      ValueError: neither or both of `max_distance` and `num` are given, `num` is out
+        of range, or there are too many images for linkage.
+    """
+    if (max_distance is None) == (num is None):
+        raise ValueError("Give either max_distance or num.")
+    if num is not None and not 1 <= num <= len(embeddings):
+        raise ValueError(
+            f"{num} clusters of {len(embeddings):,} images: choose from 1 to "
+            f"{len(embeddings):,}."
+        )
+    if len(embeddings) < 2:
+        return _groups(np.zeros(len(embeddings), int), at_least=1)
+    if len(embeddings) > MAX_LINKED:
+        if num is None:
+            raise ValueError(
+                f"{len(embeddings):,} images are more than the {MAX_LINKED:,} whose "
+                "distances fit in memory: say how many clusters there should be."
+            )
+        means = cluster.MiniBatchKMeans(num, random_state=seed, n_init=3)
+        return _groups(means.fit_predict(embeddings), at_least=1)
+    apart = distance.pdist(np.asarray(embeddings, np.float64), "sqeuclidean")
+    tree = hierarchy.linkage(apart, "average")
+    if num is not None:
+        found = hierarchy.fcluster(tree, num, "maxclust")
+    else:
+        found = hierarchy.fcluster(tree, max_distance, "distance")
+    return _groups(found, at_least=1)
+
+
+def vote(
+    labels: Sequence[str], distances: np.ndarray, scale: float
+) -> list[tuple[str, float]]:
+    """Returns the labels of neighbours with their share of the vote, most first.
+
+    Each neighbour votes with `exp(-distance / scale)`.
+
+    Args:
+      labels: of the neighbours.
+      distances: `[k]` squared distances to them.
+      scale: the distance at which a vote counts a third, above 0.
+    """
+    weights = np.exp(-(distances - np.min(distances, initial=np.inf)) / scale)
+    total: dict[str, float] = {}
+    for label, weight in zip(labels, weights.tolist(), strict=True):
+        total[label] = total.get(label, 0.0) + weight
+    whole = sum(total.values())
+    shares = [(label, weight / whole) for label, weight in total.items()]
+    return sorted(shares, key=lambda entry: (-entry[1], entry[0]))
+
+
+def _near_pairs(
+    embeddings: np.ndarray, max_distance: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields pairs `i < j` within the distance, a block of rows at a time."""
+    norms = np.einsum("nd,nd->n", embeddings, embeddings)
+    # What a matrix product rounds away must not lose a pair; it is measured again.
+    spare = 1e-4 * (1.0 + 2.0 * norms.max(initial=0.0))
+    for start in range(0, len(embeddings), _BLOCK):
+        block = embeddings[start : start + _BLOCK]
+        squares = norms[start : start + _BLOCK, None] + norms[start:]
+        squares = squares - 2.0 * block @ embeddings[start:].T
+        i, j = np.nonzero(squares <= max_distance + spare)
+        i, j = i[i < j] + start, j[i < j] + start
+        gaps = embeddings[i] - embeddings[j]
+        near = np.einsum("nd,nd->n", gaps, gaps) <= max_distance
+        yield i[near], j[near]
+
+
+def _groups(found: np.ndarray, *, at_least: int) -> list[np.ndarray]:
+    order = np.argsort(found, kind="stable")
+    cuts = np.flatnonzero(np.diff(found[order])) + 1
+    groups = [group for group in np.split(order, cuts) if len(group) >= at_least]
+    return sorted(groups, key=lambda group: (-len(group), group[0]))

@@ -1,0 +1,133 @@
+"""Which images does a command work on? A folder, a list of files, a TFDS split.
+
+Convention: an image is known by its path, relative ones to where the command is run;
+one of a dataset by its description there. Its label is the folder it lies in, below
+the folder that was given.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from deeprank_jax.data import create_records, errors, files, folder
+from deeprank_jax.data.records import Records
+
+_PREFIX = "tfds:"
+_FORMS = (
+    "a folder, a .txt file with a path on each line, a .csv or .parquet file with the "
+    'column "path" (and "label"), or tfds:NAME/SPLIT'
+)
+
+
+def open_source(
+    source: str,
+    *,
+    data_dir: str = "data",
+    like: ml_collections.ConfigDict | None = None,
+) -> Records:
+    """Lists the images that a command was given.
+
+    Args:
+      source: a folder; a `.txt`, `.csv` or `.parquet` file; or `tfds:NAME/SPLIT`.
+      data_dir: where TFDS keeps its datasets.
+      like: the `config.data` of a run, which says how its own dataset is read.
+
+    Returns:
+      The images in order, with one level of labels; without labels it is `""` for all.
+
+    Raises:
+      DataError: there is no such source, or it holds no image.
+    """
+    if source.startswith(_PREFIX):
+        return _open_dataset(source.removeprefix(_PREFIX), data_dir, like)
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        found = folder.list_images(path)
+        names = [os.path.join(path, *parts) for parts in found]
+        labels = [parts[-2] if len(parts) > 1 else "" for parts in found]
+    elif path.is_file():
+        names, labels = _read_list(path)
+    else:
+        raise errors.DataError(
+            f"{files.printable(source)}: there is no such file or folder; give "
+            f"{_FORMS}."
+        )
+    if not names:
+        raise errors.DataError(f"{files.printable(source)}: holds no image.")
+    return _create_records(files.printable(source), names, labels)
+
+
+def _read_list(path: pathlib.Path) -> tuple[list[str], list[str]]:
+    if path.suffix == ".txt":
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+        return names, [""] * len(names)
+    if path.suffix not in (".csv", ".parquet"):
+        raise errors.DataError(
+            f"{files.printable(path)}: is no list of images; give {_FORMS}."
+        )
+    # Slow to import.
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    try:
+        if path.suffix == ".csv":
+            table = pyarrow.csv.read_csv(path)
+        else:
+            table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise errors.DataError(
+            f"{files.printable(path)}: cannot be read ({error}); give {_FORMS}."
+        ) from error
+    if "path" not in table.column_names:
+        raise errors.DataError(
+            f"{files.printable(path)}: has no column 'path' (its columns are "
+            f"{', '.join(table.column_names)}); name the one with the images so."
+        )
+    names = [str(name) for name in table["path"].to_pylist()]
+    if "label" not in table.column_names:
+        return names, [""] * len(names)
+    return names, ["" if x is None else str(x) for x in table["label"].to_pylist()]
+
+
+def _open_dataset(
+    name: str, data_dir: str, like: ml_collections.ConfigDict | None
+) -> Records:
+    dataset, _, split = name.rpartition("/")
+    if not dataset:
+        raise errors.DataError(
+            f"tfds:{name} names no split; give tfds:NAME/SPLIT, e.g. tfds:emoji/test."
+        )
+    if like is None or like.name != dataset:
+        like = ml_collections.ConfigDict(
+            dict(levels=(), columns=(), image_feature="image", name_feature="")
+        )
+        like.split_by = "dataset"
+    config = like.copy_and_resolve_references()
+    config.update(dict(name=dataset, dir=data_dir))
+    splits = create_records(config)
+    if split not in splits:
+        raise errors.DataError(
+            f"tfds:{name}: {dataset} has no split {split!r}; choose one of "
+            f"{', '.join(splits)}."
+        )
+    records = splits[split]
+    labels = [records.label_name(i) for i in range(len(records))]
+    found = _create_records(f"tfds:{name}", [], labels)
+    return dataclasses.replace(found, read=records.read, describe=records.describe)
+
+
+def _create_records(name: str, paths: list[str], labels: list[str]) -> Records:
+    found, numbers = np.unique(labels, return_inverse=True)
+    return Records(
+        name=name,
+        labels=numbers.reshape(-1, 1).astype(np.int32),
+        level_names=("label",),
+        label_names=(tuple(map(str, found)),),
+        read=lambda index: pathlib.Path(paths[index]).read_bytes(),
+        describe=lambda index: files.printable(paths[index]),
+    )

@@ -1,0 +1,101 @@
+"""Thresholds by brute force over all pairs."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from deeprank_jax.evaluators import threshold
+
+
+def create_split(seed=0, num_classes=8, num_images=6, noise=0.3):
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(num_classes, 5))
+    labels = np.repeat(np.arange(num_classes), num_images)
+    rows = centers[labels] + noise * rng.normal(size=(len(labels), 5))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), labels
+
+
+def list_pairs(rows, labels):
+    pairs = list(itertools.combinations(range(len(rows)), 2))
+    squares = np.array([np.sum((rows[i] - rows[j]) ** 2) for i, j in pairs])
+    return squares, np.array([labels[i] == labels[j] for i, j in pairs])
+
+
+def by_hand(pairs, distance, prior):
+    """Returns precision, recall and false positive rate."""
+    squares, same = pairs
+    near = squares <= distance
+    recall, false = np.mean(near[same]), np.mean(near[~same])
+    return prior * recall / (prior * recall + (1 - prior) * false), recall, false
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.05])
+@pytest.mark.parametrize("precision", [0.8, 0.95])
+def test_the_threshold_is_the_largest_that_keeps_the_precision(precision, prior):
+    rows, labels = create_split()
+    found = threshold.calibrate(rows, labels, precision, prior=prior)
+    pairs = list_pairs(rows, labels)
+    expected = by_hand(pairs, found.distance, prior)
+    np.testing.assert_allclose(
+        (found.precision, found.recall, found.false_positive_rate), expected, rtol=1e-6
+    )
+    assert found.precision >= precision
+    assert found.recall > 0.0
+    beyond = [d for d in pairs[0] if d > found.distance]
+    assert beyond
+    assert all(by_hand(pairs, d + 1e-9, prior)[0] < precision for d in beyond)
+
+
+def test_another_split_is_measured_at_the_same_distance():
+    rows, labels = create_split(seed=1)
+    found = threshold.verify(rows, labels, 0.3, prior=0.2)
+    expected = by_hand(list_pairs(rows, labels), 0.3, 0.2)
+    np.testing.assert_allclose(
+        (found.precision, found.recall, found.false_positive_rate), expected, rtol=1e-6
+    )
+    assert found.num_pairs == len(labels) * (len(labels) - 1) // 2
+
+
+def test_equal_distances_lie_on_one_side():
+    rows = np.array([[0.0], [1.0], [2.0], [3.0]])
+    # The pairs at distance 1: of one class, of two, of one class.
+    found = threshold.calibrate(rows, np.array([0, 0, 1, 1]), 0.6)
+    assert found.distance == 2.5
+    assert found.recall == 1.0
+    assert found.false_positive_rate == 0.25
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [([0, 1, 2], "no pair of one class"), ([0, 0, 0], "no other pair")],
+)
+def test_no_threshold_without_both_kinds_of_pairs(labels, why):
+    assert threshold.calibrate(np.eye(3), np.array(labels), 0.9) is None, why
+
+
+def test_no_threshold_where_the_nearest_pair_is_of_two_classes():
+    rows = np.array([[0.0], [0.1], [5.0], [9.0]])
+    assert threshold.calibrate(rows, np.array([0, 1, 0, 1]), 0.99) is None
+
+
+def test_a_large_split_is_cut_by_whole_classes():
+    rows, labels = create_split(num_classes=20)
+    found = threshold.verify(rows, labels, 0.3, max_records=30)
+    assert found.num_pairs == 30 * 29 // 2
+    again = threshold.verify(rows, labels, 0.3, max_records=30)
+    assert found == again
+    # Six of each class: as many pairs of one class as five whole classes have.
+    everything = threshold.verify(rows, labels, 9.0, max_records=30)
+    assert everything.recall == 1.0
+
+
+@pytest.mark.parametrize("precision", [0.0, 1.5, float("nan")])
+def test_a_precision_that_cannot_be_is_refused(precision):
+    with pytest.raises(ValueError, match=r"precision must be in \(0, 1\]"):
+        threshold.calibrate(np.eye(2), np.array([0, 0]), precision)
+
+
+def test_a_prior_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"prior must be in \(0, 1\)"):
+        threshold.calibrate(np.eye(2), np.array([0, 0]), 0.9, prior=1.0)
