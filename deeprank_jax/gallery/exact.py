@@ -133,7 +133,7 @@ def _search_chunks(queries, gallery, norms, centre, *, num_rows, num_chunks, k, 
     )
     # In gallery order, for the first of equals is taken.
     chunks = jnp.sort(chunks, axis=1)
-    rows = chunks[..., None] * _CHUNK + jnp.arange(_CHUNK)
+    rows = chunks[..., None] * _CHUNK + jnp.arange(_CHUNK)[None, None]
     measured = gallery.reshape(-1, _CHUNK, gallery.shape[1])[chunks]
     gaps = queries[:, None, None] - measured
     distances = jnp.sum(jnp.square(gaps), axis=-1)

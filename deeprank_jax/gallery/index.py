@@ -179,11 +179,11 @@ class Index:
         """
         self._check_writable("add")
         ids = [str(x) for x in ids]
-        labels = [x or "" for x in labels] if labels is not None else [""] * len(ids)
+        texts = [x or "" for x in labels] if labels is not None else [""] * len(ids)
         embeddings = self._checked("embeddings", embeddings)
-        if not len(ids) == len(embeddings) == len(labels):
+        if not len(ids) == len(embeddings) == len(texts):
             raise DataError(
-                f"{len(ids):,} ids, {len(embeddings):,} embeddings and {len(labels):,} "
+                f"{len(ids):,} ids, {len(embeddings):,} embeddings and {len(texts):,} "
                 "labels: give one of each for every row."
             )
         self._check_new(ids)
@@ -194,8 +194,8 @@ class Index:
         kind = "hnsw" if manifest.asked_kind == "auto" and grows else manifest.kind
         # If the commit fails, what is on disk counts.
         self._forget()
-        self._store.append(embeddings, ids, labels, kind=kind)
-        table.append(ids, labels)
+        self._store.append(embeddings, ids, texts, kind=kind)
+        table.append(ids, texts)
         self._known = table
 
     def delete(self, ids: Collection[str]) -> None:
