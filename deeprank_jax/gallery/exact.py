@@ -21,6 +21,8 @@ _CHUNK, _GROUP, _BLOCK = 16, 512, 4096
 _MAX_QUERIES = 256
 # Chunks beyond k, so that rounding in the matrix product seldom leaves a doubt.
 _SPARE = 8
+# Rows whose median is taken for the middle.
+_NUM_MIDDLE = 1024
 # float32 values that the chunks measured row by row may hold: 128 MiB.
 _MEASURED_VALUES = 2**25
 
@@ -44,9 +46,9 @@ class ExactSearch:
             start += len(part)
         self.num_rows = num_rows
         self._block = min(_BLOCK, len(padded))
-        # Rounding grows with the norms, which are least around the mean.
-        mean = padded.sum(axis=0, dtype=np.float64) / num_rows
-        self._centre = jnp.asarray(mean.astype(np.float32))
+        # Rounding grows with the norms, which are small around the middle of the rows.
+        some = padded[: self.num_rows : -(-num_rows // _NUM_MIDDLE)]
+        self._centre = jnp.asarray(np.median(some, axis=0))
         self._gallery = jnp.asarray(padded)
         self._norms = _square_norms(self._gallery, self._centre, num_rows)
 

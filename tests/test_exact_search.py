@@ -1,0 +1,123 @@
+"""The exact search against the definition, also where rounding hides who is nearer."""
+
+import numpy as np
+import pytest
+
+from deeprank_jax.gallery import exact
+
+
+def search(queries, gallery, k, num_parts=3):
+    parts = np.array_split(gallery, num_parts)
+    found = exact.ExactSearch(parts, len(gallery), gallery.shape[1])
+    return found.search(queries, k)
+
+
+def reference(queries, gallery, k):
+    """Measures in float32, as the search does, and sorts by distance and row."""
+    gaps = queries[:, None].astype(np.float64) - gallery[None].astype(np.float64)
+    distances = np.sum(np.square(gaps), axis=2)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, axis=1), order
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many queries were measured against everything."""
+    counts = []
+    direct = exact.ExactSearch._search_directly
+
+    def counting(self, queries, options):
+        counts.append(len(queries))
+        return direct(self, queries, options)
+
+    monkeypatch.setattr(exact.ExactSearch, "_search_directly", counting)
+    return counts
+
+
+@pytest.mark.parametrize("num_rows", [1, 40, 511, 4096, 4097, 9000])
+@pytest.mark.parametrize("k", [1, 10])
+def test_matches_the_definition_with_many_ties(num_rows, k):
+    rng = np.random.default_rng(num_rows)
+    gallery = rng.integers(0, 4, (num_rows, 6)).astype(np.float32)
+    queries = rng.integers(0, 4, (11, 6)).astype(np.float32)
+    k = min(k, num_rows)
+    expected = reference(queries, gallery, k)
+    distances, rows = search(queries, gallery, k)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_array_equal(distances, expected[0])
+    assert distances.dtype == np.float32
+
+
+def test_few_rows_are_measured_where_no_doubt_is_left(counted):
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(9000, 32)).astype(np.float32)
+    queries = rng.normal(size=(300, 32)).astype(np.float32)
+    expected = reference(queries, gallery, 7)
+    distances, rows = search(queries, gallery, 7)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-5)
+    assert not counted
+
+
+def test_more_equal_rows_than_are_measured_rank_in_gallery_order(counted):
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(9000, 8)).astype(np.float32)
+    gallery[::9] = gallery[0]
+    distances, rows = search(gallery[:1], gallery, 5)
+    np.testing.assert_array_equal(rows, [[0, 9, 18, 27, 36]])
+    np.testing.assert_array_equal(distances, 0.0)
+    assert counted == [1]
+
+
+def test_one_long_row_leaves_no_doubt_of_the_others(counted):
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(9000, 16)).astype(np.float32)
+    gallery[77] = 1e6
+    _, expected = reference(gallery[:20], gallery, 5)
+    _, rows = search(gallery[:20], gallery, 5)
+    np.testing.assert_array_equal(rows, expected)
+    assert not counted
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
+def test_far_from_the_origin_nothing_is_rounded_away(offset, counted):
+    """A squared norm of 1e8 leaves float32 no digits for a gap of 1."""
+    rng = np.random.default_rng(0)
+    gallery = offset + rng.integers(-99, 99, (9000, 8)).astype(np.float32) / 16
+    expected = reference(gallery[:20], gallery, 5)
+    distances, rows = search(gallery[:20], gallery, 5)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_array_equal(distances, expected[0])
+    assert sum(counted) <= 1
+
+
+def test_two_far_groups_are_told_apart(counted):
+    """About their mean both are far: what the product says is worth nothing."""
+    rng = np.random.default_rng(0)
+    gallery = rng.integers(-99, 99, (9000, 8)).astype(np.float32) / 16
+    gallery += np.where(np.arange(9000) % 2, 1e4, -1e4)[:, None].astype(np.float32)
+    expected = reference(gallery[:20], gallery, 5)
+    distances, rows = search(gallery[:20], gallery, 5)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_array_equal(distances, expected[0])
+    assert sum(counted) == 20
+
+
+@pytest.mark.parametrize("k", [600, 1500])
+def test_many_neighbours(k):
+    rng = np.random.default_rng(1)
+    gallery = rng.integers(0, 9, (1500, 4)).astype(np.float32)
+    expected = reference(gallery[:5], gallery, k)
+    distances, rows = search(gallery[:5], gallery, k)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_array_equal(distances, expected[0])
+
+
+def test_memory_of_one_go_is_bounded():
+    """Chunks to be measured are gathered for so many queries only."""
+    found = exact.ExactSearch([np.zeros((4096, 512), np.float32)], 4096, 512)
+    for k in (1, 10, 100, 1000):
+        num = found._queries_at_once(k)
+        values = num * (k + exact._SPARE) * exact._CHUNK * 512
+        assert num == 1 or values <= exact._MEASURED_VALUES
+        assert num & (num - 1) == 0
