@@ -1,6 +1,7 @@
 """A run leaves the project as one folder, whose forms agree with its checkpoint."""
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from deeprank_jax import artifact, checkpoints, learner, train_step
 from deeprank_jax.export import copies, export_run, network, run
 from deeprank_jax.models import cpu_ops
 
+ROOT = pathlib.Path(__file__).parents[1]
 # What embed.py must not need.
 _WITHOUT_US = """
 import runpy, sys
@@ -154,3 +156,15 @@ def test_worse_copies_are_smaller_and_near():
     worse = copies.worse_copy(image.astype(np.uint8))
     assert worse.shape == (48, 48, 3)
     assert abs(worse.mean() - image.mean()) < 3
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_onnx_agrees_too(trained, tmp_path):
+    subprocess.run(["make", ".venv-onnx"], cwd=ROOT, check=True)
+    python = str(ROOT / ".venv-onnx" / "bin" / "python")
+    model = export_run(trained, tmp_path / "model", onnx_python=python)
+    info = artifact.read_artifact(model).info
+    assert info["agreement"]["onnx"] <= run.TOLERANCE
+    assert (model / artifact.ONNX).stat().st_size > 1000
+    assert "onnx " in (model / artifact.CARD).read_text()

@@ -65,7 +65,9 @@ class Model:
       artifact: the model's folder and what it says of itself.
       embedding_dim: the length of an embedding.
       image_size: of what the network sees, in pixels.
-      threshold: up to which squared distance images are called similar, or None.
+      threshold: up to which squared distance two images are called similar, or None:
+        calibrated for pairs of which as many are of one class as not.
+      cluster_distance: the same where one pair in ten is, as in a collection.
       fingerprint: tells its embeddings from those of any other model.
     """
 
@@ -86,6 +88,7 @@ class Model:
         self.threshold: float | None = None
         if info["threshold"]:
             self.threshold = info["threshold"]["distance"]
+        self.cluster_distance: float | None = info["cluster_distance"]
         code = bytearray(self.artifact.file(artifact.STABLEHLO).read_bytes())
         weights = safetensors.numpy.load_file(self.artifact.file(artifact.WEIGHTS))
         self._call = jax.jit(jax.export.deserialize(code).call)

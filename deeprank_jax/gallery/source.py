@@ -15,7 +15,7 @@ import numpy as np
 from deeprank_jax.data import create_records, errors, files, folder
 from deeprank_jax.data.records import Records
 
-_PREFIX = "tfds:"
+PREFIX = "tfds:"
 _FORMS = (
     "a folder, a .txt file with a path on each line, a .csv or .parquet file with the "
     'column "path" (and "label"), or tfds:NAME/SPLIT'
@@ -41,8 +41,8 @@ def open_source(
     Raises:
       DataError: there is no such source, or it holds no image.
     """
-    if source.startswith(_PREFIX):
-        return _open_dataset(source.removeprefix(_PREFIX), data_dir, like)
+    if source.startswith(PREFIX):
+        return _open_dataset(source.removeprefix(PREFIX), data_dir, like)
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         found = folder.list_images(path)

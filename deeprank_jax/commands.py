@@ -1,0 +1,367 @@
+"""What each command of `deeprank` does, prints and draws."""
+
+from collections.abc import Callable, Mapping, Sequence
+import csv
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from deeprank_jax import artifact, export
+from deeprank_jax.data.records import Records
+from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.gallery import embed as embed_lib
+from deeprank_jax.gallery import grouping, origins, sheet
+from deeprank_jax.gallery.index import Index
+from deeprank_jax.gallery.model import AnyImage, Model, decode
+from deeprank_jax.gallery.source import PREFIX, open_source
+
+# How much of a sheet is still looked at.
+_MAX_GROUPS, _MAX_TILES = 60, 24
+_MAX_RANKED = 96
+_ADDED_AT_ONCE = 1024
+
+
+def run_export(
+    *, workdir: str, out: str, precision: float, onnx_python: str | None
+) -> None:
+    """Exports a run."""
+    folder = export.export_run(
+        workdir, out, precision=precision, onnx_python=onnx_python
+    )
+    info = artifact.read_artifact(folder).info
+    print(f"Model:   {folder}\nCard:    {folder / artifact.CARD}")
+    for form in ("stablehlo", "onnx"):
+        if form in info["agreement"]:
+            print(f"{form} differs by {info['agreement'][form]:.1e} at most.")
+
+
+def run_embed(*, source: str, model: str, data_dir: str, out: str) -> None:
+    """Writes embeddings."""
+    loaded, records = _open(model, source, data_dir)
+    num, num_bad = embed_lib.embed_to_file(loaded, records, out)
+    print(f"Wrote {num:,} embeddings of {loaded.embedding_dim} numbers to {out}.")
+    if num_bad:
+        print(f"{num_bad:,} images could not be read; {out}.bad.csv says why.")
+
+
+def run_compare(*, images: Sequence[str], model: str, out: str | None) -> None:
+    """Compares two images."""
+    path = None if out is None else sheet.check_suffix(out)
+    found = Model(model).compare(*images)
+    print(found)
+    if path is not None:
+        verdict = {True: "similar", False: "not similar", None: ""}[found.is_similar]
+        tiles = [_tile(_show(image), image, frame=verdict) for image in images]
+        group = sheet.Group(heading=str(found), tiles=tiles)
+        _write(path, "Two images compared", [group])
+
+
+def run_index(
+    *, source: str, model: str, data_dir: str, out: str, kind: str, metric: str
+) -> None:
+    """Adds images to an index, which is created if it is not there."""
+    if not source.startswith(PREFIX):
+        # So that a search shows the images wherever it is run.
+        source = os.path.abspath(os.path.expanduser(source))
+    loaded, records = _open(model, source, data_dir)
+    path = pathlib.Path(out)
+    if path.exists():
+        fingerprint = loaded.fingerprint
+        index = Index.open(path, model_fingerprint=fingerprint, writable=True)
+    else:
+        index = Index.create(
+            path,
+            dim=loaded.embedding_dim,
+            model_fingerprint=loaded.fingerprint,
+            metric=metric,
+            kind=kind,
+        )
+    with index:
+        origins.remember(path, model=model, source=source, data_dir=data_dir)
+        known, before = set(index.ids()), len(index)
+        new = [i for i in range(len(records)) if records.describe(i) not in known]
+        parts = embed_lib.embed_parts(loaded, records, np.array(new), _ADDED_AT_ONCE)
+        for rows, indices in parts:
+            if len(indices):
+                labels, names = zip(*(_told(records, i) for i in indices), strict=True)
+                index.add(names, rows, labels)
+        index.prepare()
+        print(
+            f"{out}: {len(index) - before:,} images added, {len(index):,} in all "
+            f"({index.kind}, {index.metric})."
+        )
+
+
+def run_search(
+    *,
+    image: str,
+    index: str,
+    model: str | None,
+    k: int,
+    label: Sequence[str] | None,
+    out: str | None,
+) -> None:
+    """Finds the images nearest to one."""
+    path = None if out is None else sheet.check_suffix(out)
+    known = origins.recall(index)
+    loaded = Model(model or known.model)
+    opened = Index.open(index, model_fingerprint=loaded.fingerprint)
+    query = loaded.embed(image)
+    found = opened.search(query, k, labels=label)
+    hits = [
+        (float(distance), name, text)
+        for distance, name, text in zip(
+            found.distances[0], found.ids[0], found.labels[0], strict=True
+        )
+        if name is not None
+    ]
+    _print_table(
+        ("rank", "distance", "label", "path"),
+        [(i + 1, f"{d:.4f}", text, name) for i, (d, name, text) in enumerate(hits)],
+    )
+    shares = grouping.vote(
+        [text for _, _, text in hits],
+        np.array([d for d, _, _ in hits]),
+        loaded.cluster_distance or 1.0,
+    )
+    told = ", ".join(f"{text or 'no label'} {share:.0%}" for text, share in shares[:5])
+    print(f"Labels by vote: {told}.")
+    near = loaded.cluster_distance
+    if path is not None:
+        asked = sheet.Group(
+            heading="query", tiles=[_tile(_show(image), image, frame="query")]
+        )
+        answers = sheet.Group(
+            heading=f"nearest{_framed(near)}; labels by vote: {told}",
+            tiles=[
+                _tile(_show(known.image(name)), name, text, distance, near)
+                for distance, name, text in hits
+            ],
+        )
+        _write(path, f"Nearest to {image}", [asked, answers])
+
+
+def run_rank(
+    *, source: str, model: str, data_dir: str, image: str, out: str | None
+) -> None:
+    """Sorts images by similarity to one."""
+    path = _check_out(out)
+    loaded, records = _open(model, source, data_dir)
+    query = loaded.embed(image)
+    rows, ok = embed_lib.embed_records(loaded, records)
+    distances = np.sum(np.square(rows - query), axis=1)
+    order = np.argsort(distances, kind="stable")
+    table = [
+        (i + 1, f"{distances[row]:.4f}", *_told(records, ok[row]))
+        for i, row in enumerate(order)
+    ]
+    _finish(path, ("rank", "distance", "label", "path"), table)
+    near = loaded.cluster_distance
+    if path is not None and path.suffix != ".csv":
+        asked = sheet.Group(
+            heading="query", tiles=[_tile(_show(image), image, frame="query")]
+        )
+        ranked = sheet.Group(
+            heading=_of(_MAX_RANKED, len(order), "images, nearest first")
+            + _framed(near),
+            tiles=[
+                _record_tile(records, ok[row], distances[row], near)
+                for row in order[:_MAX_RANKED]
+            ],
+        )
+        _write(path, f"{records.name} by similarity to {image}", [asked, ranked])
+
+
+def run_duplicates(
+    *,
+    source: str,
+    model: str,
+    data_dir: str,
+    max_distance: float | None,
+    out: str | None,
+) -> None:
+    """Finds copies among images."""
+    path = _check_out(out)
+    loaded, records = _open(model, source, data_dir)
+    looks: list[np.ndarray] = []
+    rows, ok = embed_lib.embed_records(
+        loaded, records, watch=lambda images: looks.append(pixels(images))
+    )
+    if max_distance is None:
+        copies = loaded.artifact.info["copies"]
+        max_distance = float(copies["distance"])
+        near = np.concatenate(looks)[ok], float(copies["pixel_distance"])
+        found = grouping.find_duplicates(rows, max_distance, *near)
+    else:
+        found = grouping.find_duplicates(rows, max_distance)
+    groups = [ok[group] for group in found]
+    num = sum(len(group) - 1 for group in groups)
+    _print_groups(
+        path,
+        records,
+        groups,
+        f"{num:,} of {len(ok):,} images are copies of others within {max_distance:.4f}",
+    )
+
+
+def run_clusters(
+    *,
+    source: str,
+    model: str,
+    data_dir: str,
+    max_distance: float | None,
+    num: int | None,
+    out: str | None,
+) -> None:
+    """Groups images."""
+    path = _check_out(out)
+    loaded, records = _open(model, source, data_dir)
+    if num is None and max_distance is None:
+        max_distance = loaded.cluster_distance
+        if max_distance is None:
+            raise ValueError(
+                f"{model} knows no distance for clusters: give --max_distance or "
+                "--num, to say when images belong together."
+            )
+    rows, ok = embed_lib.embed_records(loaded, records)
+    found = grouping.find_clusters(rows, max_distance=max_distance, num=num)
+    groups = [ok[group] for group in found]
+    text = f"{len(groups):,} clusters of {len(ok):,} images"
+    _print_groups(path, records, groups, text)
+
+
+def _print_groups(
+    path: pathlib.Path | None,
+    records: Records,
+    groups: Sequence[np.ndarray],
+    title: str,
+) -> None:
+    table = [
+        (number + 1, *_told(records, index))
+        for number, group in enumerate(groups)
+        for index in group
+    ]
+    _finish(path, ("group", "label", "path"), table)
+    print(f"{title}.")
+    if path is not None and path.suffix != ".csv":
+        shown = [
+            sheet.Group(
+                heading=f"{number + 1}: {_of(_MAX_TILES, len(group), 'images')}",
+                tiles=[_record_tile(records, i) for i in group[:_MAX_TILES]],
+            )
+            for number, group in enumerate(groups[:_MAX_GROUPS])
+        ]
+        more = f" ({_MAX_GROUPS} shown)" if len(groups) > _MAX_GROUPS else ""
+        _write(path, f"{title}{more}", shown)
+
+
+def _open(model: str, source: str, data_dir: str) -> tuple[Model, Records]:
+    loaded = Model(model)
+    records = open_source(source, data_dir=data_dir, like=loaded.data_config)
+    return loaded, records
+
+
+def _show(image: AnyImage) -> np.ndarray:
+    """Returns an image's pixels; a grey square for one that is gone by now."""
+    try:
+        return decode(image, "")
+    except ValueError:
+        return np.full((8, 8, 3), 200, np.uint8)
+
+
+def _told(records: Records, index: int) -> tuple[str, str]:
+    return records.label_name(int(index)), records.describe(int(index))
+
+
+def _record_tile(
+    records: Records,
+    index: int,
+    distance: float | None = None,
+    near: float | None = None,
+) -> sheet.Tile:
+    label, name = _told(records, index)
+    try:
+        data = records.read(int(index))
+    except OSError:
+        data = b""
+    return _tile(_show(data), name, label, distance, near)
+
+
+def _tile(
+    image: np.ndarray,
+    name: str,
+    label: str = "",
+    distance: float | None = None,
+    near: float | None = None,
+    *,
+    frame: str = "",
+) -> sheet.Tile:
+    lines = [label or pathlib.PurePath(name).name]
+    if distance is not None:
+        lines.append(f"{distance:.4f}")
+        if near is not None:
+            frame = "similar" if distance <= near else "not similar"
+    return sheet.Tile(image=image, lines=lines, title=name, frame=frame)
+
+
+def _framed(near: float | None) -> str:
+    """Returns what the frames say."""
+    return "" if near is None else f", framed green within {near:.4f} and red beyond"
+
+
+def _of(shown: int, num: int, what: str) -> str:
+    return f"{num:,} {what}" + (f", {shown} shown" if num > shown else "")
+
+
+def _check_out(out: str | None) -> pathlib.Path | None:
+    """Returns where a picture or a table goes.
+
+    Raises:
+      ValueError: it is none of the kinds that are written.
+    """
+    if out is None or out.endswith(".csv"):
+        return None if out is None else pathlib.Path(out).expanduser()
+    return sheet.check_suffix(out)
+
+
+def _finish(
+    path: pathlib.Path | None, names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Writes the table as CSV if it is asked for, else prints it."""
+    if path is None or path.suffix != ".csv":
+        _print_table(names, rows)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.tmp")
+    with scratch.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
+    scratch.replace(path)
+    print(f"Wrote {path}.")
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    texts = [tuple(map(str, row)) for row in (names, *rows)]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(names))]
+    for row in texts:
+        cells = (text.ljust(w) for text, w in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _write(path: pathlib.Path, title: str, groups: Sequence[sheet.Group]) -> None:
+    print(f"Wrote {sheet.write_sheet(path, title, groups)}.")
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "export": run_export,
+    "embed": run_embed,
+    "compare": run_compare,
+    "index": run_index,
+    "search": run_search,
+    "rank": run_rank,
+    "duplicates": run_duplicates,
+    "clusters": run_clusters,
+}
