@@ -1,0 +1,228 @@
+"""The command `deeprank`, from the images of a folder to what it prints and draws."""
+
+import csv
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+import deeprank_jax
+from deeprank_jax import cli, parallel
+from deeprank_jax.gallery import embed as embed_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setattr(parallel, "keep_compiled", lambda: None)
+
+
+@pytest.fixture
+def deeprank(capsys):
+    """Runs a command in this process and returns what it prints."""
+
+    def call(*words):
+        capsys.readouterr()
+        cli.main([str(word) for word in words])
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def index(exported, photos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / "photos.index"
+    cli.main(["index", str(photos), f"--model={exported}", f"--out={path}"])
+    return path
+
+
+def test_three_commands_lead_from_a_run_to_a_search(trained, photos, tmp_path):
+    """As the README has them, each in a process of its own."""
+    text = (ROOT / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("deeprank ")]
+    assert [line.split()[1] for line in lines] == ["export", "index", "search"]
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(trained, tmp_path / "runs" / "emoji")
+    shutil.copy(sorted(photos.rglob("*.png"))[7], tmp_path / "query.jpg")
+    for line in lines:
+        words = [sys.executable, "-m", "deeprank_jax.cli", *line.split()[1:]]
+        done = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    first = done.stdout.splitlines()[1].split(maxsplit=2)
+    assert first[:2] == ["1", "0.0000"]
+    assert (tmp_path / "found.html").stat().st_size > 5_000
+
+
+def test_the_script_is_installed():
+    script = pathlib.Path(sys.executable).with_name("deeprank")
+    if not script.exists():
+        pytest.skip("the package is not installed: pip install --no-deps -e .")
+    done = subprocess.run(
+        [script, "--help"], capture_output=True, text=True, check=True
+    )
+    for name in ("export", "embed", "compare", "index", "search", "rank", "clusters"):
+        assert name in done.stdout
+
+
+def test_two_images_are_compared(deeprank, exported, photos, tmp_path):
+    one, other = sorted(photos.rglob("*.png"))[:8:7]
+    out = tmp_path / "pair.png"
+    said = deeprank("compare", one, other, f"--model={exported}", f"--out={out}")
+    wanted = str(deeprank_jax.load(exported).compare(one, other))
+    assert said == f"{wanted}\nWrote {out}.\n"
+    with Image.open(out) as picture:
+        assert picture.size[0] >= 2 * 122
+
+
+def test_a_folder_becomes_a_table(deeprank, exported, photos, tmp_path):
+    out = tmp_path / "photos.parquet"
+    said = deeprank("embed", photos, f"--model={exported}", f"--out={out}")
+    assert said == f"Wrote 72 embeddings of 8 numbers to {out}.\n"
+    assert len(embed_lib.read_table(out)[0]) == 72
+
+
+def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path):
+    paths = sorted(photos.rglob("*.png"))
+    out = tmp_path / "found.html"
+    said = deeprank("search", paths[3], f"--index={index}", "--k=5", f"--out={out}")
+    rows = [line.split() for line in said.splitlines()[1:6]]
+    model = deeprank_jax.load(exported)
+    distances = np.sum((model.embed(paths) - model.embed(paths[3])) ** 2, axis=1)
+    np.testing.assert_allclose(
+        [float(row[1]) for row in rows], np.sort(distances)[:5], atol=1e-4
+    )
+    assert rows[0][-1] == str(paths[3]).rsplit(maxsplit=1)[-1]
+    assert "Labels by vote: class 00" in said
+    page = out.read_text()
+    assert page.count("<img") == 6
+    assert str(paths[3]) in page
+
+
+def test_a_search_can_be_among_some_labels(deeprank, photos, index):
+    query = sorted(photos.rglob("*.png"))[0]
+    words = ("--label=class 03", "--label=class 05", "--k=50")
+    said = deeprank("search", query, f"--index={index}", *words)
+    rows = said.splitlines()[1:-1]
+    assert len(rows) == 12
+    assert all("class 03" in row or "class 05" in row for row in rows)
+
+
+def test_an_index_takes_only_what_is_new(deeprank, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    late = some / "class 00" / "0.png"
+    late.rename(tmp_path / "late.png")
+    (some / "class 01" / "bad.png").write_bytes(b"no image")
+    words = ("index", some, f"--model={exported}", f"--out={tmp_path / 'index'}")
+    assert "71 images added, 71 in all (exact" in deeprank(*words)
+    (tmp_path / "late.png").rename(late)
+    assert "1 images added, 72 in all (exact" in deeprank(*words)
+
+
+def test_images_are_ranked(deeprank, exported, photos, tmp_path):
+    query = sorted(photos.rglob("*.png"))[9]
+    words = ("rank", photos, f"--model={exported}", f"--image={query}")
+    said = deeprank(*words, f"--out={tmp_path / 'ranked.html'}")
+    assert said.splitlines()[1].split()[:2] == ["1", "0.0000"]
+    deeprank(*words, f"--out={tmp_path / 'ranked.csv'}")
+    with (tmp_path / "ranked.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 72
+    distances = [float(row["distance"]) for row in rows]
+    assert distances == sorted(distances)
+    assert rows[0]["path"] == str(query)
+
+
+def test_copies_are_found(deeprank, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    one = some / "class 02" / "1.png"
+    shutil.copy(one, some / "class 07" / "copy.png")
+    out = tmp_path / "groups.csv"
+    deeprank("duplicates", some, f"--model={exported}", f"--out={out}")
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["group"], set()).add(row["path"])
+    (group,) = [g for g in groups.values() if str(one) in g]
+    assert str(some / "class 07" / "copy.png") in group
+    said = deeprank("duplicates", some, f"--model={exported}", "--max_distance=0")
+    assert "1 of 73 images are copies of others within 0.0000." in said
+
+
+def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
+    out = tmp_path / "clusters.html"
+    words = ("clusters", photos, f"--model={exported}", "--num=12", f"--out={out}")
+    assert "12 clusters of 72 images." in deeprank(*words)
+    assert out.read_text().count("<h2>") == 12
+
+
+def altered(exported, tmp_path, **values):
+    """Returns a copy of the model that says something else of itself."""
+    from deeprank_jax import artifact
+
+    info = json.loads((exported / artifact.INFO).read_text())
+    with artifact.writing(tmp_path / "other") as folder:
+        for file in exported.iterdir():
+            shutil.copy(file, folder)
+        (folder / artifact.INFO).write_text(json.dumps({**info, **values}))
+    return tmp_path / "other"
+
+
+def test_another_model_cannot_search_an_index(exported, photos, index, tmp_path):
+    other = altered(exported, tmp_path, fingerprint="another")
+    query = next(photos.rglob("*.png"))
+    with pytest.raises(SystemExit, match=r"deeprank: .*not of another: use that model"):
+        cli.main(["search", str(query), f"--index={index}", f"--model={other}"])
+
+
+def test_a_model_without_a_threshold_gives_no_verdict(
+    deeprank, exported, photos, tmp_path
+):
+    other = altered(exported, tmp_path, threshold=None, cluster_distance=None)
+    one, two = sorted(photos.rglob("*.png"))[:2]
+    said = deeprank("compare", one, two, f"--model={other}")
+    assert said.startswith("no verdict: ")
+    with pytest.raises(SystemExit, match="knows no distance for clusters"):
+        cli.main(["clusters", str(photos), f"--model={other}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["compare", "QUERY", "gone.png", "MODEL"], r"gone\.png: cannot be read"),
+        (["compare", "QUERY", "README.md", "MODEL"], r"README\.md: not an image"),
+        (["compare", "QUERY", "QUERY", "--model=gone"], "there is no such folder"),
+        (["compare", "QUERY", "QUERY", "MODEL", "--out=a.gif"], r"\.html or \.png"),
+        (["search", "QUERY", "--index=gone"], "gone is no index"),
+        (["search", "gone.png", "INDEX"], r"gone\.png: cannot be read"),
+        (["search", "QUERY", "INDEX", "--k=0"], "k"),
+        (["rank", "gone", "MODEL", "--image=QUERY"], "no such file or folder"),
+        (["clusters", "PHOTOS", "MODEL", "--num=99"], "choose from 1 to 72"),
+        (["export", "--workdir=gone", "--out=model"], "gone is no run"),
+        (["embed", "PHOTOS", "MODEL", "--out=/proc/no.parquet"], "cannot be written"),
+    ],
+    ids=lambda x: " ".join(x)[:40],
+)
+def test_what_goes_wrong_is_one_line(
+    words, match, exported, photos, index, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    query = str(sorted(photos.rglob("*.png"))[0])
+    names = {
+        "QUERY": query,
+        "PHOTOS": str(photos),
+        "MODEL": f"--model={exported}",
+        "INDEX": f"--index={index}",
+    }
+    with pytest.raises(SystemExit, match=f"deeprank: .*{match}") as stopped:
+        cli.main([names.get(word, word) for word in words])
+    assert "\n" not in str(stopped.value)
