@@ -298,54 +298,47 @@ def make_classification(label_smoothing: float) -> Objective:
     return objective
 
 
-def make_embed_step(
-    graphdef: nnx.GraphDef,
-) -> Callable[[TrainState, Array], Array]:
+def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
     """Returns `embed_step(state, images)`, written for one device.
 
     It maps uint8 images `[B, H, W, C]` to float32 embeddings `[B, D]`, with BatchNorm
     at its running averages.
     """
-
-    def embed_step(state: TrainState, images: Array) -> Array:
-        model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
-        model.eval()
-        return model.embed(images)
-
-    return embed_step
+    return _make_inference_step(graphdef, lambda model, images: model.embed(images))
 
 
-def make_logits_step(
-    graphdef: nnx.GraphDef,
-) -> Callable[[TrainState, Array], Array]:
-    """Returns `logits_step(state, images)` of a classifier, written for one device.
+def make_logits_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
+    """Returns `logits_step(state, images)` of a classifier; see `make_embed_step`.
 
-    It maps uint8 images `[B, H, W, C]` to float32 logits `[B, num_classes]`, with
-    BatchNorm at its running averages.
+    It maps the images to logits, float32 `[B, num_classes]`.
     """
-
-    def logits_step(state: TrainState, images: Array) -> Array:
-        model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
-        model.eval()
-        return model(images)
-
-    return logits_step
+    return _make_inference_step(graphdef, lambda model, images: model(images))
 
 
-def make_feature_step(
-    graphdef: nnx.GraphDef,
-) -> Callable[[TrainState, Array], Array]:
+def make_feature_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
     """Returns `feature_step(state, images)`: what the trunk alone says of images.
 
-    It maps uint8 images `[B, H, W, C]` to unit vectors, float32 `[B, num_features]`.
+    It maps them to unit vectors, float32 `[B, num_features]`; see `make_embed_step`.
+    """
+    return _make_inference_step(
+        graphdef, lambda model, images: l2_normalize(model.features(images))
+    )
+
+
+def _make_inference_step(
+    graphdef: nnx.GraphDef, ask: Callable[[Any, Array], Array]
+) -> Callable[[TrainState, Array], Array]:
+    """Returns `step(state, images)`: what `ask(model, images)` gives outside training.
+
+    BatchNorm is at its running averages and nothing is dropped.
     """
 
-    def feature_step(state: TrainState, images: Array) -> Array:
+    def inference_step(state: TrainState, images: Array) -> Array:
         model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
         model.eval()
-        return l2_normalize(model.features(images))
+        return ask(model, images)
 
-    return feature_step
+    return inference_step
 
 
 def _ranking_metrics(triplet_losses: Array, embeddings: Array) -> Metrics:

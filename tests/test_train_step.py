@@ -10,7 +10,7 @@ import pytest
 import shrunk
 
 from configs import folder
-from deeprank_jax import learner, losses, parallel, relevance
+from deeprank_jax import learner, losses, models, parallel, relevance
 from deeprank_jax import train_step as ts
 from deeprank_jax.models import layers
 
@@ -231,6 +231,31 @@ def test_embedding_does_not_depend_on_the_rest_of_the_batch(setup):
     whole, part = embed(state, images), embed(state, images[:5])
     assert part.shape == (5, 8)  # Padded to the devices inside.
     np.testing.assert_allclose(whole[:5], part, rtol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["embeddings", "logits", "features"])
+def test_what_is_asked_outside_training_is_that_part_of_the_network(what):
+    options = dict(trunk=dict(name="convnet", widths=(4,)), image_size=8)
+    model = models.create_model(**options, embedding_dim=5)
+    if what == "logits":
+        model = models.create_classifier(**options, num_classes=3)
+    graphdef, state = ts.create_train_state(model, optax.sgd(0.1))
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    pixels = (images - np.float32(127.5)) / 127.5
+    in_training = model.trunk(pixels)
+    model = nnx.merge(graphdef, state.params, state.model_state)
+    model.eval()
+    said = model.trunk(pixels)
+    assert np.abs(said - in_training).max() > 0.1
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    make, expected = {
+        "embeddings": (ts.make_embed_step, lambda: unit(model.embedding(unit(said)))),
+        "logits": (ts.make_logits_step, lambda: model.head(said)),
+        "features": (ts.make_feature_step, lambda: unit(said)),
+    }[what]
+    found = make(graphdef)(state, images)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected(), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

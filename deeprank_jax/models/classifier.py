@@ -38,11 +38,8 @@ class Classifier(nnx.Module):
 
     def features(self, images: Array, key: Array | None = None) -> Array:
         """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
-        trunk = self.trunk
-        pixels = layers.normalize_pixels(
-            images, trunk.pixel_mean, trunk.pixel_scale, self._dtype
-        )
-        return trunk(pixels, key)
+        pixels = layers.trunk_pixels(self.trunk, images, self._dtype)
+        return self.trunk(pixels, key)
 
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, num_features]`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -194,16 +195,21 @@ def end_block(x: Array) -> Array:
     return checkpoint_name(x, BLOCK_OUTPUT)
 
 
-def normalize_pixels(
-    images: Array,
-    mean: Sequence[float] | float,
-    scale: Sequence[float] | float,
-    dtype: jnp.dtype,
-) -> Array:
-    """Maps uint8 `[B, H, W, C]` to `(pixel - mean) / scale`, by channel or for all."""
+def trunk_pixels(trunk: Any, images: Array, dtype: jnp.dtype) -> Array:
+    """Maps uint8 `[B, H, W, C]` to what a trunk takes pixels as.
+
+    Args:
+      trunk: says what is taken from a pixel in `pixel_mean`, and what the rest is
+        divided by in `pixel_scale`: numbers by channel, or one for all.
+      images: 0 to 255.
+      dtype: of what is returned.
+    """
     by_channel = functools.partial(jnp.broadcast_to, shape=(1, 1, 1, images.shape[-1]))
-    centred = images.astype(jnp.float32) - by_channel(jnp.asarray(mean, jnp.float32))
-    return (centred / by_channel(jnp.asarray(scale, jnp.float32))).astype(dtype)
+    mean, scale = (
+        by_channel(jnp.asarray(x, jnp.float32))
+        for x in (trunk.pixel_mean, trunk.pixel_scale)
+    )
+    return ((images.astype(jnp.float32) - mean) / scale).astype(dtype)
 
 
 def l2_normalize(x: Array, *, epsilon: float = 1e-12) -> Array:

@@ -116,7 +116,7 @@ class MultiScale(nnx.Module):
         Returns:
           `[B, embedding_dim]` float32.
         """
-        pixels = self._pixels(images)
+        pixels = layers.trunk_pixels(self.trunk, images, self._dtype)
         joined = [layers.l2_normalize(self.trunk(pixels, key))]
         if self.paths:
             # All shallow paths share one normalisation, as in figure 3.
@@ -130,10 +130,4 @@ class MultiScale(nnx.Module):
 
     def features(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
-        return self.trunk(self._pixels(images))
-
-    def _pixels(self, images: Array) -> Array:
-        trunk = self.trunk
-        return layers.normalize_pixels(
-            images, trunk.pixel_mean, trunk.pixel_scale, self._dtype
-        )
+        return self.trunk(layers.trunk_pixels(self.trunk, images, self._dtype))
