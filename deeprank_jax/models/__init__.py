@@ -73,7 +73,7 @@ def create_model(
 
     Raises:
       ValueError: no such trunk, dtype or way to normalise, or an option or image size
-        that the trunk cannot take.
+        that the trunk or a path cannot take.
     """
     rngs = nnx.Rngs(seed)
     return MultiScale(
@@ -128,6 +128,11 @@ def _create_trunk(
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     options = dict(trunk)
+    if "name" not in options:
+        raise ValueError(
+            f"config.model.trunk={options} has no name: give it one of "
+            f"{sorted(TRUNKS)}."
+        )
     name = options.pop("name")
     if name not in TRUNKS:
         raise ValueError(f"No trunk is named {name!r}; there are {sorted(TRUNKS)}.")

@@ -77,6 +77,15 @@ class AlexNet(nnx.Module):
                 f"config.model.trunk.widths={tuple(widths)} must hold {len(_CONVS)} "
                 "numbers for alexnet, one for each convolution."
             )
+        layers.check_counts(
+            "config.model.trunk", widths=widths, groups=groups, fc_dim=fc_dim
+        )
+        if any(width % groups for width in widths):
+            raise ValueError(
+                f"config.model.trunk.groups={groups} must divide each of "
+                f"config.model.trunk.widths={tuple(widths)}: the channels are split "
+                "evenly."
+            )
         self.convs = nnx.List([])
         size = image_size
         for i, (before, after, (kernel, stride, pad, pooled)) in enumerate(

@@ -46,7 +46,21 @@ class ConvNet(nnx.Module):
           norm: creates a BatchNorm.
           dtype: what the convolutions compute in; parameters stay float32.
           rngs: keys of the initial parameters.
+
+        Raises:
+          ValueError: there is no stage, or an option is out of its range.
         """
+        if not widths:
+            raise ValueError(
+                f"config.model.trunk.widths={widths} must hold the channels of at "
+                "least one stage for convnet, as (32, 64, 128, 256)."
+            )
+        layers.check_counts(
+            "config.model.trunk",
+            widths=widths,
+            stem_kernel=stem_kernel,
+            stem_stride=stem_stride,
+        )
         self.convs, self.norms = nnx.List([]), nnx.List([])
         self._pools: tuple[int, ...] = (
             1 if stem_stride > 1 else 2,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import functools
+import numbers
 from typing import Any
 
 from flax import nnx
@@ -262,6 +263,27 @@ def subsample(images: Array, factor: int) -> Array:
         method="linear",
         antialias=True,
     )
+
+
+def check_counts(where: str, **options: Any) -> None:
+    """Checks sizes, strides and numbers of channels.
+
+    Args:
+      where: the part of the config that they are of, e.g. `"config.model.trunk"`.
+      **options: by name; one that is a sequence holds several.
+
+    Raises:
+      ValueError: one is no whole number of at least 1.
+    """
+    for name, value in options.items():
+        is_one = isinstance(value, numbers.Number)
+        for number in (value,) if is_one else tuple(value):
+            if not isinstance(number, numbers.Integral) or number < 1:
+                raise ValueError(
+                    f"{where}.{name}={value} must be "
+                    + ("a whole number" if is_one else "whole numbers")
+                    + " of at least 1."
+                )
 
 
 def check_dropout_keep(keep: float) -> None:

@@ -15,6 +15,8 @@ from deeprank_jax.models import cpu_ops, layers
 
 Array = jax.Array
 
+_PATH_OPTIONS = ("subsample", "kernel", "stride", "width", "pool", "pool_stride")
+
 
 class LowResolutionPath(nnx.Module):
     """Subsample, one strided convolution, max-pool, flatten."""
@@ -89,8 +91,12 @@ class MultiScale(nnx.Module):
           paths: options of each `LowResolutionPath`; none is the single-scale network.
           dtype: what the paths compute in; the linear map computes in float32.
           rngs: keys of the initial parameters.
+
+        Raises:
+          ValueError: an option of a path is missing, unknown or out of its range.
         """
         self.trunk = trunk
+        _check_paths(paths)
         self.paths = nnx.List(
             [
                 LowResolutionPath(image_size=image_size, dtype=dtype, rngs=rngs, **path)
@@ -131,3 +137,23 @@ class MultiScale(nnx.Module):
     def features(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
         return self.trunk(layers.trunk_pixels(self.trunk, images, self._dtype))
+
+
+def _check_paths(paths: Sequence[Mapping[str, int]]) -> None:
+    """Checks that each path has its options and no others.
+
+    Raises:
+      ValueError: one is missing, unknown or out of its range.
+    """
+    for i, path in enumerate(paths):
+        where = f"config.model.paths[{i}]"
+        for wrong, verb in (
+            ([name for name in path if name not in _PATH_OPTIONS], "has"),
+            ([name for name in _PATH_OPTIONS if name not in path], "lacks"),
+        ):
+            if wrong:
+                raise ValueError(
+                    f"{where} {verb} {', '.join(map(repr, wrong))}: give it "
+                    f"{', '.join(_PATH_OPTIONS)}, and nothing else."
+                )
+        layers.check_counts(where, **path)

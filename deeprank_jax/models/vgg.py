@@ -56,6 +56,7 @@ class VGG16(nnx.Module):
         del norm
         layers.check_image_size("vgg16", image_size, _LEAST_SIZE)
         layers.check_dropout_keep(dropout_keep)
+        layers.check_counts("config.model.trunk", fc_dim=fc_dim)
         before, self.convs = 3, nnx.List([])
         for after in (width for stage in _STAGES for width in stage):
             self.convs.append(
