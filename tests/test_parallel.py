@@ -32,6 +32,24 @@ def test_sums_on_this_machine_are_right_and_repeat():
         np.testing.assert_array_equal(fused(x), first)
 
 
+def test_a_step_gives_the_old_state_away():
+    """So that a state is in memory once."""
+    state = parallel.replicate(
+        {"params": np.arange(32.0).reshape(8, 4), "counters": [np.int32(0), np.ones(3)]}
+    )
+
+    def step(state, batch):
+        mean = jax.lax.pmean(jnp.mean(batch), parallel.DATA_AXIS)
+        return jax.tree.map(lambda x: x + mean.astype(x.dtype), state), mean
+
+    old = state
+    batch = parallel.split_over_devices(np.ones((8, 2), np.float32))
+    state, _ = parallel.pmap_step(step)(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((state, batch)))
+    np.testing.assert_array_equal(state["params"].ravel(), np.arange(1.0, 33.0))
+
+
 def test_replicated_state_is_whole_on_every_device():
     state = parallel.replicate({"w": np.arange(6.0)})
     shards = state["w"].addressable_shards

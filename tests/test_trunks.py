@@ -142,6 +142,33 @@ def test_local_response_norm_by_hand():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_alexnet_normalizes_before_its_first_two_poolings(monkeypatch):
+    found = []
+
+    def spy(x, *, alpha):
+        found.append((x.shape, pytest.approx(alpha)))
+        return x
+
+    def run(**options):
+        trunk = dict(name="alexnet", **options)
+        model = models.create_classifier(trunk=trunk, image_size=225, num_classes=7)
+        return model(jnp.zeros((2, 225, 225, 3), jnp.uint8))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(layers, "local_response_norm", spy)
+        jax.eval_shape(run)
+        alpha = 1e-4 * 57.63**2  # The mean deviation of a channel.
+        assert found == [((2, 55, 55, 96), alpha), ((2, 27, 27, 256), alpha)]
+        jax.eval_shape(lambda: run(local_response_norm=False))
+        assert len(found) == 2
+    small = dict(name="alexnet", widths=(4,) * 5, groups=1, fc_dim=16)
+    images = np.random.default_rng(0).integers(0, 256, (2, 63, 63, 3), np.uint8)
+    normalized, plain = (
+        create({**small, "local_response_norm": on}, 63)(images) for on in (True, False)
+    )
+    assert np.abs(normalized - plain).max() > 1e-3
+
+
 def test_dropout_keeps_the_papers_share():
     x = jnp.ones((100, 100))
     kept = layers.dropout(x, 0.6, jax.random.key(0))
