@@ -65,6 +65,18 @@ def check_config(config: ml_collections.ConfigDict) -> None:
                 f"config.data.augment.{name} must be at least 0, which turns it off; "
                 f"got {value}."
             )
+    jitter = config.data.augment.color_jitter
+    if jitter > 1:
+        raise ValueError(
+            f"config.data.augment.color_jitter={jitter} must be at most 1, where a "
+            "factor may be anything from 0 to 2."
+        )
+    smoothing = config.classification.label_smoothing
+    if not 0 <= smoothing < 1:
+        raise ValueError(
+            f"config.classification.label_smoothing={smoothing} must be at least 0 and "
+            "below 1: it is the share of the target that is spread over all classes."
+        )
     _check_relevance(config.relevance.to_dict())
     _check_sampler(config.sampler)
     ks, best = config.evaluation.retrieval.ks, config.evaluation.best_metric

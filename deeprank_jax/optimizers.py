@@ -69,7 +69,7 @@ def create_optimizer(
       schedule: the learning rate.
 
     Raises:
-      ValueError: no such optimizer, or a negative `trunk_scale`.
+      ValueError: no such optimizer, or a negative `trunk_scale` or `clip_norm`.
     """
     trunk_scale = options["trunk_scale"]
     if trunk_scale < 0:
@@ -81,6 +81,11 @@ def create_optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(
             f"config.optimizer.name is {name!r}; choose one of {OPTIMIZERS}."
+        )
+    if options["clip_norm"] < 0:
+        raise ValueError(
+            "config.optimizer.clip_norm must be at least 0, which is no limit, got "
+            f"{options['clip_norm']}."
         )
     parts = []
     if options["clip_norm"]:

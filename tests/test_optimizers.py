@@ -106,9 +106,10 @@ def test_the_trunk_learns_at_a_rate_of_its_own():
             np.testing.assert_allclose(trunk, scale * head, rtol=1e-6)
 
 
-def test_a_negative_rate_of_the_trunk_is_refused():
-    with pytest.raises(ValueError, match="trunk_scale must be at least 0, got -1"):
-        optimizers.create_optimizer({**OPTIONS, "trunk_scale": -1}, lambda _: 1.0)
+@pytest.mark.parametrize("name", ["trunk_scale", "clip_norm"])
+def test_what_cannot_be_negative_is_refused(name):
+    with pytest.raises(ValueError, match=rf"optimizer\.{name} must be at .* got -1"):
+        optimizers.create_optimizer({**OPTIONS, name: -1}, lambda _: 1.0)
 
 
 def test_a_frozen_trunk_keeps_no_moments():
