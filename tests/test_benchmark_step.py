@@ -1,10 +1,15 @@
 """`tools.benchmark step` measures what it says, with small sizes and no PyTorch."""
 
 import dataclasses
+import json
 import pathlib
+import re
 import sys
+import types
+from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from deeprank_jax import learner, train_step
@@ -31,6 +36,71 @@ def test_our_side_runs_a_case(name, monkeypatch):
     once = benchmark_jax.prepare(name)
     once()
     once()
+
+
+class FakeSide:
+    """Answers at once, ours with half the seconds of PyTorch's."""
+
+    started: ClassVar = []
+
+    def __init__(self, python, module):
+        self.started.append((python, module))
+        self._seconds = {"tools.benchmark_jax": 1.0, "tools.benchmark_torch": 2.0}
+        self._seconds = self._seconds[module]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def ask(self, name, repeats):
+        factor = 1 + list(benchmark_cases.CASES).index(name)
+        return {"seconds": [self._seconds * factor] * repeats}
+
+
+def test_every_number_is_measured(monkeypatch, capsys):
+    FakeSide.started.clear()
+    monkeypatch.setattr(benchmark_cases, "Side", FakeSide)
+    torch_python = types.SimpleNamespace(value="another")
+    monkeypatch.setattr(benchmark_step, "_TORCH_PYTHON", torch_python)
+    monkeypatch.setattr(benchmark_step, "_peak_flops", lambda: 1e12)
+    product, profiled = jax.jit(lambda x: jnp.sin(x @ x)), []
+
+    def prepare(name):
+        profiled.append(name)
+        return lambda: product(jnp.ones((64, 64))).block_until_ready()
+
+    monkeypatch.setattr(benchmark_jax, "prepare", prepare)
+    values = benchmark_step.measure()
+    assert FakeSide.started == [
+        (sys.executable, "tools.benchmark_jax"), ("another", "tools.benchmark_torch"),
+    ]  # fmt: skip
+    assert json.loads(json.dumps(values)) == values
+    names = "convnet", "resnet50", "lite0"
+    cases = [("step", name) for name in names[:2]]
+    cases += [("forward", name) for name in names]
+    for i, (kind, network) in enumerate(cases, 1):
+        assert values.pop(f"{kind}_ratio_{network}") == 0.5
+        assert values.pop(f"{kind}_seconds_{network}") == i
+        assert values.pop(f"{kind}_seconds_{network}_torch") == 2 * i
+    # In one second: forward and twice that back, of three images a triplet.
+    flops = benchmark_step._forward_flops(benchmark_cases.CASES["step_convnet"])
+    share = values.pop("step_peak_share_convnet")
+    assert share == pytest.approx(3 * flops * 3 * 64 / 1e12)
+    assert values == {"peak_gflops": 1e3}
+    assert profiled == ["step_convnet", "step_resnet50"]
+    printed = capsys.readouterr().out
+    for network in names[:2]:
+        said = printed.split(f"Where a step of {network} spends its time:\n")[1]
+        shares = re.findall(r"^ +(\d+)%  \w", said.split("\n\n")[0], re.MULTILINE)
+        assert 95 <= sum(map(int, shares)) <= 105
+
+
+def test_the_peak_is_that_of_the_fastest_product(monkeypatch):
+    seconds = iter([0.5, 0.25, 1.0])
+    monkeypatch.setattr(benchmark_step, "_timed", lambda fn: (fn(), next(seconds))[1])
+    assert benchmark_step._peak_flops(size=8, repeats=3) == 2 * 8**3 / 0.25
 
 
 _FAKE = """
