@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from deeprank_jax import hosts
+from deeprank_jax import hosts, parallel
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.losses.classification import TOP, is_in_top
@@ -82,6 +82,8 @@ def measure(
 ) -> dict[str, float]:
     """Returns how often the right class is the first, or among the first five.
 
+    Each process asks about its share of the images, and all get the whole.
+
     Args:
       classes: what to ask about.
       reader: of the training split.
@@ -92,26 +94,26 @@ def measure(
     Returns:
       `top1` and `top5`, shares of the images that could be read; NaN without any.
     """
-    right: dict[int, list[np.ndarray]] = {k: [] for k in TOP}
-    for indices in _batches(classes.held_out, batch_size):
+    held_out = classes.held_out
+    right = np.zeros((len(held_out), len(TOP)), bool)
+    readable = np.zeros(len(held_out), bool)
+    for rows in _batches(*parallel.own_share(len(held_out)), batch_size):
         check()
-        images, ok = reader.load(indices)
+        images, readable[rows] = reader.load(held_out[rows])
         # Padded, so that the last batch needs no program of its own.
         padding = ((0, batch_size - len(images)), *((0, 0),) * 3)
-        logits = logits_fn(np.pad(images, padding))[: len(images)]
-        logits = jnp.asarray(logits[ok])
-        labels = jnp.asarray(classes.labels[indices][ok])
-        for k, found in right.items():
-            found.append(np.asarray(is_in_top(logits, labels, k)))
-    joined = {k: np.concatenate(found) for k, found in right.items()}
-    return {
-        f"top{k}": float(np.mean(found)) if len(found) else float("nan")
-        for k, found in joined.items()
-    }
+        logits = jnp.asarray(logits_fn(np.pad(images, padding))[: len(images)])
+        labels = jnp.asarray(classes.labels[held_out[rows]])
+        for column, k in enumerate(TOP):
+            right[rows, column] = is_in_top(logits, labels, k)
+    right, readable = map(parallel.gather_shares, (right, readable))
+    shares = right[readable].mean(axis=0) if readable.any() else [np.nan] * len(TOP)
+    return {f"top{k}": float(share) for k, share in zip(TOP, shares, strict=True)}
 
 
-def _batches(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    starts = range(0, len(indices), batch_size)
+def _batches(start: int, stop: int, batch_size: int) -> Iterator[slice]:
+    """Yields the rows of each batch, and shows how far it is."""
     bar = {"desc": "held out", "unit": "batch", "leave": False}
-    for start in tqdm.tqdm(starts, **bar, disable=not hosts.is_first()):
-        yield indices[start : start + batch_size]
+    starts = range(start, stop, batch_size)
+    for first in tqdm.tqdm(starts, **bar, disable=not hosts.is_first()):
+        yield slice(first, min(first + batch_size, stop))

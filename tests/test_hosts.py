@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import shrunk
 
-from deeprank_jax import hosts, parallel, watch, writers
+from configs import folder
+from deeprank_jax import checkpoints, hosts, parallel, train, watch, writers
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENV = {
@@ -147,21 +148,36 @@ with hosts.job(address, int(num), int(process)):
     own = np.zeros((5, 3 if process == "0" else 0))
     own[:3] = np.arange(9).reshape(3, 3)[:, : own.shape[1]]
     out["gathered"] = parallel.gather_shares(own)
+    out.update(test_hosts.ask_about_held_out())
     out["agree"] = [parallel.all_agree(True), parallel.all_agree(process == "0")]
     np.savez(f"{sys.argv[1]}/{process}.npz", **out)
 """
 
 
-def train_three_steps(rows):
-    """Returns parameters and embeddings of a process that trains on `rows`."""
-    import optax
-    from test_train_step import HINGE, TinyNet, batches, nnx, ts
+def train_three_steps(rows, axis_name=parallel.DATA_AXIS):
+    """Returns parameters and embeddings of a process that trains on `rows`.
 
+    Each anchor's negative is the nearest of all images that the axis leads to.
+    """
+    import optax
+    from test_train_step import TinyNet, batches, losses, nnx, relevance, ts
+
+    loss_fn = losses.make_loss(
+        margin=1.0,
+        negatives="batch_hard",
+        symmetric=True,
+        relevance_fn=relevance.SameClass().pairwise,
+        min_relevance_gap=0.5,
+        axis_name=axis_name,
+    )
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    step = parallel.pmap_step(ts.make_train_step(graphdef, tx, ts.make_ranking(HINGE)))
-    state = parallel.replicate(state)
+    step = ts.make_train_step(graphdef, tx, ts.make_ranking(loss_fn))
+    step, state = parallel.pmap_step(step), parallel.replicate(state)
+    labels = np.random.default_rng(1).integers(0, 4, (16, 1, 1), np.int32)
+    labels = labels + np.array([[0], [0], [1]], np.int32)
     for batch in batches(3):
+        batch = {**batch, "attributes": labels}
         own = jax.tree.map(lambda x: x[rows].copy(), batch)
         state, metrics = step(state, parallel.split_over_devices(own))
         assert np.asarray(metrics["finite"]).shape == (4, 4)
@@ -171,20 +187,72 @@ def train_three_steps(rows):
     return {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
 
+def ask_about_held_out():
+    """Returns which records a process reads, and what all of them say together."""
+    from test_classification import CLASSES, Reader, classification, logits_fn
+
+    reader = Reader(bad=(3,))
+    told = classification.measure(CLASSES, reader, logits_fn, 2)
+    return {"read": np.array(reader.loaded), "told": np.array(list(told.values()))}
+
+
 def test_two_processes_train_as_one(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     with run_all([command] * 2, tmp_path) as job:
         assert job.wait() == [0, 0], job.everything()
     expected = train_three_steps(slice(None))
-    for process in range(2):
+    alone = train_three_steps(slice(None), axis_name=None)
+    # What each device finds among its own images is something else.
+    assert max(np.abs(alone[name] - expected[name]).max() for name in expected) > 1e-3
+    asked = ask_about_held_out()
+    for process, read in enumerate(([2, 3, 5], [7, 11])):
         found = dict(np.load(tmp_path / f"{process}.npz"))
         np.testing.assert_array_equal(
             found.pop("gathered"), [*np.arange(9).reshape(3, 3), *np.zeros((2, 3))]
         )
         assert found.pop("agree").tolist() == [True, False]
+        assert found.pop("read").tolist() == read
+        np.testing.assert_allclose(found.pop("told"), asked["told"])
         assert found.keys() == expected.keys()
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
+
+
+def test_two_processes_learn_classes_as_one(images, tmp_path):
+    """They are dealt one stream of images, so that all numbers are the same."""
+    values = {
+        "task": "classification",
+        "classification.held_out": 0.3,
+        "model.trunk.widths": (4,),
+        "num_steps": 4,
+        "log_every": 1,
+        "checkpoint_every": 4,
+        "data.augment.shift_pixels": 0,
+        "data.augment.flip": False,
+        "data.augment.color_jitter": 0.0,
+        # AdamW would turn the rounding of a gradient near 0 into a whole step.
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.03,
+        "schedule.warmup_steps": 0,
+        "evaluation.best_metric": "classification/top1",
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(images, two, **values)
+    config = shrunk.shrink(folder.get_config(), **values)
+    config.data.dir = str(images)
+    assert jax.local_device_count() == 4  # Those of both processes.
+    train.train(config, one)
+    told = [
+        [e["train/loss"] for e in writers.read_metrics(workdir) if "train/loss" in e]
+        for workdir in (one, two)
+    ]
+    assert len(set(told[0])) == 4
+    np.testing.assert_allclose(*told, atol=1e-5)
+    found, expected = (checkpoints.read_network(x).arrays for x in (two, one))
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
+    assert results(two)["held out"] == results(one)["held out"]
 
 
 def test_results_are_written_once(trained):
