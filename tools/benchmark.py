@@ -14,10 +14,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from absl import app, flags  # noqa: E402  NumPy reads the variables when it starts.
 
-from tools import benchmark_sampler, benchmark_step  # noqa: E402
+from tools import benchmark_sampler, benchmark_search, benchmark_step  # noqa: E402
 
 BENCHMARKS: Mapping[str, Callable[[], dict[str, float]]] = {
     "sampler": benchmark_sampler.measure,
+    "search": benchmark_search.measure,
     "step": benchmark_step.measure,
 }
 _JSON = flags.DEFINE_string("json", None, "Where to write the numbers.")
