@@ -148,6 +148,19 @@ def test_what_is_added_between_searches_is_found(tmp_path):
         assert index.search(np.ones((1, DIM)), 1).ids == [["0"]]
 
 
+def test_what_was_deleted_is_gone_and_can_be_added_again(tmp_path):
+    with create(tmp_path / "x") as index:
+        index.add(["0", "1", "2"], np.eye(DIM), ["a", "a", "b"])
+        index.delete(["0"])
+        with pytest.raises(DataError, match=r"1 of 2 ids are not in .* first is '0'"):
+            index.delete(["1", "0"])
+        assert index.search(np.eye(DIM)[:1], 2, labels="a").ids == [["1", None]]
+        index.add(["0"], np.eye(DIM)[1:2], ["b"])
+        assert index.ids() == ["1", "2", "0"]
+        assert index.search(np.eye(DIM)[1:2], 3).ids == [["1", "0", "2"]]
+        assert index.search(np.eye(DIM)[1:2], 3, labels="b").ids == [["0", "2", None]]
+
+
 def test_a_reader_sees_what_was_there_when_it_opened(tmp_path):
     with create(tmp_path / "x") as writer:
         writer.add(["0", "1"], rows(2))
