@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deeprank_jax.data.errors import DataError
-from deeprank_jax.gallery import hnsw
+from deeprank_jax.gallery import hnsw, store
 from deeprank_jax.gallery import index as index_lib
 from deeprank_jax.gallery.index import Index
 
@@ -124,6 +124,37 @@ def test_the_graph_is_kept_and_extended(filled, added):
     graph.close()
     assert_alike(Index.open(graph._store.folder), exact)
     assert added == [NUM, 50]
+
+
+def test_a_few_rows_are_not_worth_writing_the_graph(filled, added):
+    graph, exact = filled
+    graph.prepare()
+    path = graph._store.folder / hnsw.GRAPH
+    before = path.read_bytes()
+    for i in range(7):
+        for index in filled:
+            index.add([f"new {i}"], rows(1, i))
+        assert_alike(graph, exact)
+        # The seventh makes more than one in a hundred.
+        assert (path.read_bytes() == before) == (i < 6)
+    graph.close()
+    assert_alike(Index.open(path.parent), exact)
+    assert added == [NUM] + [1] * 7
+
+
+def test_a_graph_that_was_cut_off_is_not_used(filled, monkeypatch):
+    graph, exact = filled
+    read = store.Store.embeddings
+
+    def cut_off(self, first=0):
+        yield next(read(self, first))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Store, "embeddings", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            graph.search(rows(1), 1)
+    assert_alike(graph, exact)
 
 
 def test_a_reader_keeps_the_graph_unless_somebody_writes(

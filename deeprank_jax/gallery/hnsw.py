@@ -28,6 +28,8 @@ GRAPH = "graph.faiss"
 _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 16, 80, 64
 _AT_ONCE = 2**14
 _HEADER_BYTES = 256
+# Of all rows, the share that is rather added again than written with all the others.
+_FEW = 0.01
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 
@@ -81,6 +83,7 @@ class Graph:
             faiss_index.hnsw.efConstruction = _BUILD_WIDTH
         self.faiss_index = faiss_index
         self.num_batches = num_batches
+        self.num_kept = self.faiss_index.ntotal
 
     def search(
         self, queries: np.ndarray, k: int, is_allowed: np.ndarray
@@ -97,7 +100,9 @@ class Graph:
           where fewer were found, infinite and -1.
         """
         faiss = import_faiss()
-        options = {"efSearch": max(_SEARCH_WIDTH, 2 * k)}
+        # The walk keeps so many rows in view, whether they may be found or not.
+        width = max(_SEARCH_WIDTH, 2 * k) / is_allowed.mean()
+        options = {"efSearch": int(width)}
         if not is_allowed.all():
             bits = np.packbits(is_allowed, bitorder="little")
             options["sel"] = faiss.IDSelectorBitmap(bits)
@@ -106,7 +111,10 @@ class Graph:
         return np.where(rows >= 0, distances, np.inf), rows
 
     def extend(self, store: store_lib.Store, prepare: Prepare) -> None:
-        """Adds the batches that the graph does not cover, and keeps it on disk.
+        """Adds the batches that the graph does not cover.
+
+        It is kept on disk where more than a few rows were added since. If this fails,
+        the graph is of no use.
 
         Args:
           store: whose batches.
@@ -124,7 +132,10 @@ class Graph:
                     self.faiss_index.add(part)
                     bar.update(len(part))
         self.num_batches = len(batches)
-        save_graph(self, store)
+        total = store.manifest.num_rows
+        if total - self.num_kept > _FEW * total:
+            save_graph(self, store)
+            self.num_kept = total
 
 
 def open_graph(store: store_lib.Store) -> Graph:

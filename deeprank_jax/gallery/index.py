@@ -302,10 +302,11 @@ class Index:
         return not few and num_allowed >= _LEAST_SHARE * self._store.manifest.num_rows
 
     def _open_graph(self) -> hnsw.Graph:
-        if self._graph is None:
-            self._graph = hnsw.open_graph(self._store)
-        self._graph.extend(self._store, self._prepared)
-        return self._graph
+        # What is cut off half-way is not used.
+        graph, self._graph = self._graph or hnsw.open_graph(self._store), None
+        graph.extend(self._store, self._prepared)
+        self._graph = graph
+        return graph
 
     def _open_exact(self, labels: frozenset[str] | None, allowed: np.ndarray) -> Any:
         """Returns the gallery of these rows, as `exact.ExactSearch`."""
