@@ -6,9 +6,9 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration that the others start from."""
     config = ml_collections.ConfigDict()
-    config.seed = 0
+    config.seed = 0  # Of all that is drawn.
     config.task = "ranking"  # Or "classification", the first of the two stages.
-    config.num_steps = 1000
+    config.num_steps = 1000  # Batches to train on.
     # Triplets, or images where classes are told, over all devices.
     config.batch_size = 64
     # In how many parts, one after the other, each device sees its share of a batch.
@@ -24,10 +24,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name_feature = ""  # TFDS only: what a person calls the finest label.
     config.data.columns = ()  # TFDS only: further label features, for "attributes".
     config.data.split_by = "dataset"  # TFDS only: or "class_hash" or "first_half".
-    config.data.image_size = 64
+    config.data.image_size = 64  # Height and width that the network sees.
     config.data.fit = "crop"  # Or "pad" or "stretch".
     config.data.max_pixels = 50_000_000  # Larger images are refused by their header.
-    config.data.max_bad_share = 0.05
+    config.data.max_bad_share = 0.05  # The run stops if more cannot be read.
     config.data.cache_mib = 512  # Of decoded images, for each split.
     config.data.workers = 2  # Threads that decode.
     config.data.prefetch = 2  # Batches prepared ahead.
@@ -61,14 +61,16 @@ def get_config() -> ml_collections.ConfigDict:
     # records into one.
     config.sampler.category_level = ml_collections.config_dict.placeholder(int)
     config.sampler.capacity = 4096  # Records in the buffer of a category.
-    config.sampler.records_per_step = 256
+    config.sampler.records_per_step = 256  # That pass by the buffers.
     config.sampler.positive_cap = 1.0  # T_p of equation (7).
     config.sampler.min_relevance_gap = 0.01  # T_r of equation (8).
-    config.sampler.out_of_class = 0.2
+    config.sampler.out_of_class = 0.2  # Share of negatives of other categories.
 
     config.model = ml_collections.ConfigDict()
+    # By name, with its options; see docs/networks.md.
     config.model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
-    config.model.embedding_dim = 64
+    config.model.embedding_dim = 64  # Numbers that an image becomes.
+    # Low-resolution paths beside the trunk; () for none.
     config.model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
@@ -91,11 +93,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.classification = ml_collections.ConfigDict()
     config.classification.level = -1  # Of the labels; -1 is the finest.
     config.classification.held_out = 0.1  # Of the training images, to be asked about.
-    config.classification.label_smoothing = 0.1
+    config.classification.label_smoothing = 0.1  # Of the cross entropy.
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # Or "sgd".
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 1e-3  # The highest of the schedule.
     config.optimizer.momentum = 0.9  # SGD only, as nesterov.
     config.optimizer.nesterov = True
     config.optimizer.b1 = 0.9  # AdamW only, as b2.
@@ -107,18 +109,19 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.schedule = ml_collections.ConfigDict()
     config.schedule.name = "cosine"  # Or "linear" or "constant".
-    config.schedule.warmup_steps = 50
+    config.schedule.warmup_steps = 50  # In which the rate rises from 0.
 
-    config.log_every = 20
+    config.log_every = 20  # Steps, as of the next two.
     config.eval_every = 250
     config.checkpoint_every = 250
     config.max_skipped = 20  # Steps in a row that are not finite before giving up.
 
     config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.batch_size = 256
+    config.evaluation.batch_size = 256  # Images embedded at a time.
     config.evaluation.best_metric = "retrieval/recall@1"  # On validation.
-    config.evaluation.retrieval = dict(ks=(1, 5, 10))
+    config.evaluation.retrieval = dict(ks=(1, 5, 10))  # Of recall and nDCG.
     # What sharing each level gains in nDCG; () takes config.relevance itself.
     config.evaluation.gains = ()
+    # How many of each split, and the K of score-at-top-K.
     config.evaluation.triplets = dict(num=20_000, k=30, out_of_class=0.2)
     return config
