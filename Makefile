@@ -4,7 +4,7 @@ BIN := .venv/bin
 # pip's own progress bars drown the log; `make PIP_FLAGS= demo` brings them back.
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test check-full lint format lock clean .venv .venv-onnx
+.PHONY: demo test check-full lint format docs lock clean .venv .venv-onnx
 
 demo: .venv/installed
 	$(BIN)/python -m tools.prepare --config=configs/emoji.py
@@ -24,6 +24,10 @@ lint: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Opens from build/docs/index.html without a server.
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv: .venv/installed
 
