@@ -44,7 +44,9 @@ def test_make_knows_the_target(line):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("line", [x for x in LINES if "pip install" in x])
+@pytest.mark.parametrize(
+    "line", [x for x in LINES if "pip install" in x and "-e ." not in x]
+)
 def test_what_pip_installs_is_there(line):
     (name,) = re.findall(r"-r (\S+)", line)
     assert "--hash=sha256:" in (ROOT / name).read_text()
