@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
-from deeprank_jax import artifact, monitor
+import deeprank_jax
+from deeprank_jax import artifact, cli, monitor, parallel
+from deeprank_jax import commands as command_functions
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -231,12 +233,7 @@ def test_every_command_is_one_that_a_test_knows():
             assert words[4:] in ([], ["onnx"])
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("deeprank_jax.cli") is None, reason="no command line yet"
-)
 def test_the_command_line_takes_every_command():
-    from deeprank_jax import cli
-
     seen = set()
     parser = cli._create_parser()
     for name, words in commands():
@@ -245,10 +242,28 @@ def test_the_command_line_takes_every_command():
                 seen.add(parser.parse_args(words[1:]).command)
             except SystemExit:
                 pytest.fail(f"{name}: {shlex.join(words)}")
-    assert seen == {
-        "export", "embed", "compare", "index", "search", "rank", "duplicates",
-        "clusters",
-    }  # fmt: skip
+    assert seen == set(command_functions.COMMANDS)
+
+
+def test_the_commands_that_use_a_model_work(exported, photos, tmp_path, monkeypatch):
+    """All in use.md but the export, which test_cli runs."""
+    for name in ("photos", "more_photos"):
+        shutil.copytree(photos, tmp_path / name)
+        for old, new in (("class 00", "robin"), ("class 01", "wren")):
+            (tmp_path / name / old).rename(tmp_path / name / new)
+    for name in ("a.jpg", "b.jpg", "query.jpg"):
+        shutil.copy(next((tmp_path / "photos" / "robin").iterdir()), tmp_path / name)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "photos").symlink_to(exported)
+    monkeypatch.setattr(parallel, "keep_compiled", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    written = set()
+    for name, words in commands():
+        if name == "use.md" and words[0] == "deeprank" and words[1] != "export":
+            cli.main(words[1:])
+            written.update(x[6:] for x in words if x.startswith("--out="))
+    assert len(written) >= 8
+    assert [name for name in written if not (tmp_path / name).exists()] == []
 
 
 @pytest.mark.parametrize(("name", "block"), blocks("python"))
@@ -266,8 +281,6 @@ def test_python_compiles_and_imports_what_there_is(name, block):
 
 
 def test_what_the_python_of_a_model_is_called_exists(exported):
-    import deeprank_jax
-
     (block,) = (x for name, x in blocks("python") if name == "use.md")
     model = deeprank_jax.load(exported)
     image = np.zeros((8, 8, 3), np.uint8)
