@@ -29,7 +29,7 @@ _FLAT = {"flat": (None, 0), "flat_product": (20, 0), "flat_product_alone": (20, 
 
 
 def measure() -> dict[str, float]:
-    """Returns all numbers; 15 minutes on two cores, most of them to build the graph."""
+    """Returns all numbers; three minutes on two cores, most to build the graph."""
     return {**measure_exact(), **measure_graph()}
 
 

@@ -49,8 +49,11 @@ class ExactSearch:
         # Rounding grows with the norms, which are small around the middle of the rows.
         some = padded[: self.num_rows : -(-num_rows // _NUM_MIDDLE)]
         self._centre = jnp.asarray(np.median(some, axis=0))
-        self._gallery = jnp.asarray(padded)
-        self._norms = _square_norms(self._gallery, self._centre, num_rows)
+        # `jnp.asarray` would copy it twice.
+        self._gallery = jax.device_put(padded)
+        self._norms = _square_norms(
+            self._gallery, self._centre, num_rows, block=self._block
+        )
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds each query's `k` nearest rows, exactly.
@@ -119,10 +122,13 @@ def _pad(queries: np.ndarray) -> np.ndarray:
     return np.pad(queries, ((0, size - len(queries)), (0, 0)))
 
 
-@jax.jit
-def _square_norms(gallery, centre, num_rows):
+@functools.partial(jax.jit, static_argnames="block")
+def _square_norms(gallery, centre, num_rows, *, block):
     """Returns squared norms `[G]` about the centre, infinite for rows that only pad."""
-    norms = jnp.sum(jnp.square(gallery - centre[None]), axis=1)
+    blocks = gallery.reshape(-1, block, gallery.shape[1])
+    # All at once, the differences would take as much memory as the gallery.
+    measure = lambda rows: jnp.sum(jnp.square(rows - centre[None]), axis=1)
+    norms = jax.lax.map(measure, blocks).reshape(-1)
     return jnp.where(jnp.arange(len(gallery)) < num_rows, norms, jnp.inf)
 
 

@@ -17,7 +17,7 @@ from deeprank_jax.gallery.table import Table
 
 METRICS = ("squared_euclidean", "cosine")
 KINDS = ("auto", "exact", "hnsw")
-# Rows up to which "auto" searches exactly: 256 queries take a fifth of a second on two
+# Rows up to which "auto" searches exactly: 256 queries take a tenth of a second on two
 # cores.
 _AUTO_EXACT_ROWS = 200_000
 # A graph is walked where labels and deletions leave this share of its rows or more.
