@@ -157,6 +157,7 @@ def _read_checksums(path: pathlib.Path) -> dict[str, str]:
                 "again."
             )
         sums[match[2]] = match[1]
-    if INFO not in sums:
-        raise ArtifactError(f"{path} does not list {INFO}; copy the folder again.")
+    for name in (INFO, CONFIG, WEIGHTS, STABLEHLO):
+        if name not in sums:
+            raise ArtifactError(f"{path} does not list {name}; copy the folder again.")
     return sums

@@ -1,18 +1,21 @@
 """What each command of `deeprank` does, prints and draws."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import csv
+import io
 import os
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from deeprank_jax import artifact, export
+from deeprank_jax.data import errors, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.gallery import embed as embed_lib
-from deeprank_jax.gallery import grouping, origins, sheet
+from deeprank_jax.gallery import grouping, origins, sheet, store, votes
 from deeprank_jax.gallery.index import Index
 from deeprank_jax.gallery.model import AnyImage, Model, decode
 from deeprank_jax.gallery.source import PREFIX, open_source
@@ -37,9 +40,11 @@ def run_export(
             print(f"{form} differs by {info['agreement'][form]:.1e} at most.")
 
 
-def run_embed(*, source: str, model: str, data_dir: str, out: str) -> None:
+def run_embed(
+    *, source: str, model: str, data_dir: str, label_feature: str, out: str
+) -> None:
     """Writes embeddings."""
-    loaded, records = _open(model, source, data_dir)
+    loaded, records = _open(model, source, data_dir, label_feature)
     num, num_bad = embed_lib.embed_to_file(loaded, records, out)
     print(f"Wrote {num:,} embeddings of {loaded.embedding_dim} numbers to {out}.")
     if num_bad:
@@ -53,45 +58,87 @@ def run_compare(*, images: Sequence[str], model: str, out: str | None) -> None:
     print(found)
     if path is not None:
         verdict = {True: "similar", False: "not similar", None: ""}[found.is_similar]
-        tiles = [_tile(_show(image), image, frame=verdict) for image in images]
+        tiles = [
+            _tile(_show(lambda image=image: image), image, frame=verdict)
+            for image in images
+        ]
         group = sheet.Group(heading=str(found), tiles=tiles)
         _write(path, "Two images compared", [group])
 
 
 def run_index(
-    *, source: str, model: str, data_dir: str, out: str, kind: str, metric: str
+    *,
+    source: str,
+    model: str,
+    data_dir: str,
+    label_feature: str,
+    out: str,
+    kind: str | None,
+    metric: str | None,
 ) -> None:
     """Adds images to an index, which is created if it is not there."""
     if not source.startswith(PREFIX):
         # So that a search shows the images wherever it is run.
-        source = os.path.abspath(os.path.expanduser(source))
-    loaded, records = _open(model, source, data_dir)
-    path = pathlib.Path(out)
-    if path.exists():
-        fingerprint = loaded.fingerprint
-        index = Index.open(path, model_fingerprint=fingerprint, writable=True)
-    else:
-        index = Index.create(
-            path,
-            dim=loaded.embedding_dim,
-            model_fingerprint=loaded.fingerprint,
-            metric=metric,
-            kind=kind,
+        source = os.path.abspath(source)
+    loaded, records = _open(model, source, data_dir, label_feature)
+    with _open_index(pathlib.Path(out), loaded, kind, metric) as index:
+        origins.remember(
+            out,
+            model=model,
+            source=source,
+            data_dir=data_dir,
+            label_feature=label_feature,
         )
-    with index:
-        origins.remember(path, model=model, source=source, data_dir=data_dir)
-        known, before = set(index.ids()), len(index)
-        new = [i for i in range(len(records)) if records.describe(i) not in known]
-        parts = embed_lib.embed_parts(loaded, records, np.array(new), _ADDED_AT_ONCE)
+        before = len(index)
+        # A list may name an image twice.
+        known, wanted = set(index.ids()), []
+        for i in range(len(records)):
+            if records.describe(i) not in known:
+                known.add(records.describe(i))
+                wanted.append(i)
+        added = 0
+        parts = embed_lib.embed_parts(
+            loaded, records, np.array(wanted, int), _ADDED_AT_ONCE
+        )
         for rows, indices in parts:
+            added += len(indices)
             if len(indices):
                 labels, names = zip(*(_told(records, i) for i in indices), strict=True)
                 index.add(names, rows, labels)
-        index.prepare()
+        if len(wanted) and not added:
+            raise embed_lib.none_readable(records.name, len(wanted))
+        if index.kind == "hnsw":
+            index.prepare()
         print(
             f"{out}: {len(index) - before:,} images added, {len(index):,} in all "
             f"({index.kind}, {index.metric})."
         )
+
+
+def _open_index(
+    path: pathlib.Path, model: Model, kind: str | None, metric: str | None
+) -> Index:
+    """Opens an index to add to it, or creates it."""
+    if not (path / store.MANIFEST).exists():
+        return Index.create(
+            path,
+            dim=model.embedding_dim,
+            model_fingerprint=model.fingerprint,
+            metric=metric or "squared_euclidean",
+            kind=kind or "auto",
+        )
+    index = Index.open(path, model_fingerprint=model.fingerprint, writable=True)
+    for name, wanted, found in (
+        ("metric", metric, index.metric),
+        ("kind", kind if kind != "auto" else None, index.kind),
+    ):
+        if wanted not in (None, found):
+            index.close()
+            raise errors.DataError(
+                f"{path} is there already, with the {name} {found}: leave out "
+                f"--{name}, or give another --out."
+            )
+    return index
 
 
 def run_search(
@@ -108,8 +155,7 @@ def run_search(
     known = origins.recall(index)
     loaded = Model(model or known.model)
     opened = Index.open(index, model_fingerprint=loaded.fingerprint)
-    query = loaded.embed(image)
-    found = opened.search(query, k, labels=label)
+    found = opened.search(loaded.embed(image), k, labels=label)
     hits = [
         (float(distance), name, text)
         for distance, name, text in zip(
@@ -117,38 +163,46 @@ def run_search(
         )
         if name is not None
     ]
+    if not hits:
+        raise errors.DataError(
+            f"{index} holds no image with the label {' or '.join(label or ())}."
+        )
     _print_table(
         ("rank", "distance", "label", "path"),
         [(i + 1, f"{d:.4f}", text, name) for i, (d, name, text) in enumerate(hits)],
     )
-    shares = grouping.vote(
-        [text for _, _, text in hits],
-        np.array([d for d, _, _ in hits]),
-        loaded.cluster_distance or 1.0,
+    near = loaded.cluster_distance
+    if near is not None and opened.metric == "cosine":
+        near /= 2  # Of unit vectors, 1 - cosine is half of the squared distance.
+    shares = votes.vote(
+        [text for _, _, text in hits], np.array([d for d, _, _ in hits]), near or 1.0
     )
     told = ", ".join(f"{text or 'no label'} {share:.0%}" for text, share in shares[:5])
     print(f"Labels by vote: {told}.")
-    near = loaded.cluster_distance
     if path is not None:
-        asked = sheet.Group(
-            heading="query", tiles=[_tile(_show(image), image, frame="query")]
-        )
+        find = known.create_finder(loaded.data_config)
         answers = sheet.Group(
             heading=f"nearest{_framed(near)}; labels by vote: {told}",
             tiles=[
-                _tile(_show(known.image(name)), name, text, distance, near)
+                _tile(_show(lambda name=name: find(name)), name, text, distance, near)
                 for distance, name, text in hits
             ],
         )
-        _write(path, f"Nearest to {image}", [asked, answers])
+        _write(path, f"Nearest to {image}", [_asked(image), answers])
 
 
 def run_rank(
-    *, source: str, model: str, data_dir: str, image: str, out: str | None
+    *,
+    source: str,
+    model: str,
+    data_dir: str,
+    label_feature: str,
+    image: str,
+    out: str | None,
 ) -> None:
     """Sorts images by similarity to one."""
     path = _check_out(out)
-    loaded, records = _open(model, source, data_dir)
+    loaded, records = _open(model, source, data_dir, label_feature)
     query = loaded.embed(image)
     rows, ok = embed_lib.embed_records(loaded, records)
     distances = np.sum(np.square(rows - query), axis=1)
@@ -160,9 +214,6 @@ def run_rank(
     _finish(path, ("rank", "distance", "label", "path"), table)
     near = loaded.cluster_distance
     if path is not None and path.suffix != ".csv":
-        asked = sheet.Group(
-            heading="query", tiles=[_tile(_show(image), image, frame="query")]
-        )
         ranked = sheet.Group(
             heading=_of(_MAX_RANKED, len(order), "images, nearest first")
             + _framed(near),
@@ -171,7 +222,9 @@ def run_rank(
                 for row in order[:_MAX_RANKED]
             ],
         )
-        _write(path, f"{records.name} by similarity to {image}", [asked, ranked])
+        _write(
+            path, f"{records.name} by similarity to {image}", [_asked(image), ranked]
+        )
 
 
 def run_duplicates(
@@ -179,12 +232,13 @@ def run_duplicates(
     source: str,
     model: str,
     data_dir: str,
+    label_feature: str,
     max_distance: float | None,
     out: str | None,
 ) -> None:
     """Finds copies among images."""
     path = _check_out(out)
-    loaded, records = _open(model, source, data_dir)
+    loaded, records = _open(model, source, data_dir, label_feature)
     looks: list[np.ndarray] = []
     rows, ok = embed_lib.embed_records(
         loaded, records, watch=lambda images: looks.append(pixels(images))
@@ -211,13 +265,14 @@ def run_clusters(
     source: str,
     model: str,
     data_dir: str,
+    label_feature: str,
     max_distance: float | None,
     num: int | None,
     out: str | None,
 ) -> None:
     """Groups images."""
     path = _check_out(out)
-    loaded, records = _open(model, source, data_dir)
+    loaded, records = _open(model, source, data_dir, label_feature)
     if num is None and max_distance is None:
         max_distance = loaded.cluster_distance
         if max_distance is None:
@@ -257,18 +312,30 @@ def _print_groups(
         _write(path, f"{title}{more}", shown)
 
 
-def _open(model: str, source: str, data_dir: str) -> tuple[Model, Records]:
+def _open(
+    model: str, source: str, data_dir: str, label_feature: str
+) -> tuple[Model, Records]:
     loaded = Model(model)
-    records = open_source(source, data_dir=data_dir, like=loaded.data_config)
+    records = open_source(
+        source,
+        data_dir=data_dir,
+        like=loaded.data_config,
+        label_feature=label_feature,
+    )
     return loaded, records
 
 
-def _show(image: AnyImage) -> np.ndarray:
+def _show(load: Callable[[], AnyImage]) -> np.ndarray:
     """Returns an image's pixels; a grey square for one that is gone by now."""
     try:
-        return decode(image, "")
-    except ValueError:
+        return decode(load(), "")
+    except (ValueError, OSError):
         return np.full((8, 8, 3), 200, np.uint8)
+
+
+def _asked(image: str) -> sheet.Group:
+    tile = _tile(_show(lambda: image), image, frame="query")
+    return sheet.Group(heading="query", tiles=[tile])
 
 
 def _told(records: Records, index: int) -> tuple[str, str]:
@@ -282,11 +349,8 @@ def _record_tile(
     near: float | None = None,
 ) -> sheet.Tile:
     label, name = _told(records, index)
-    try:
-        data = records.read(int(index))
-    except OSError:
-        data = b""
-    return _tile(_show(data), name, label, distance, near)
+    image = _show(lambda: records.read(int(index)))
+    return _tile(image, name, label, distance, near)
 
 
 def _tile(
@@ -302,7 +366,7 @@ def _tile(
     if distance is not None:
         lines.append(f"{distance:.4f}")
         if near is not None:
-            frame = "similar" if distance <= near else "not similar"
+            frame = "near" if distance <= near else "far"
     return sheet.Tile(image=image, lines=lines, title=name, frame=frame)
 
 
@@ -322,7 +386,7 @@ def _check_out(out: str | None) -> pathlib.Path | None:
       ValueError: it is none of the kinds that are written.
     """
     if out is None or out.endswith(".csv"):
-        return None if out is None else pathlib.Path(out).expanduser()
+        return None if out is None else pathlib.Path(out)
     return sheet.check_suffix(out)
 
 
@@ -333,13 +397,10 @@ def _finish(
     if path is None or path.suffix != ".csv":
         _print_table(names, rows)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(rows)
-    scratch.replace(path)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([names, *rows])
+    with _writing(path) as file:
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))
     print(f"Wrote {path}.")
 
 
@@ -352,7 +413,23 @@ def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _write(path: pathlib.Path, title: str, groups: Sequence[sheet.Group]) -> None:
-    print(f"Wrote {sheet.write_sheet(path, title, groups)}.")
+    with _writing(path) as file:
+        sheet.write_sheet(file, path.suffix, title, groups)
+    print(f"Wrote {path}.")
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Opens a file that is there whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}); make room, or give "
+            "an --out that you may write to."
+        ) from error
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {

@@ -9,13 +9,18 @@ import pytest
 from deeprank_jax import artifact
 
 
+def write_model(path, info):
+    with artifact.writing(path) as folder:
+        (folder / artifact.INFO).write_text(info)
+        (folder / artifact.WEIGHTS).write_bytes(b"weights")
+        (folder / artifact.CONFIG).write_text("{}")
+        (folder / artifact.STABLEHLO).write_bytes(b"program")
+
+
 @pytest.fixture
 def model(tmp_path):
-    path = tmp_path / "model"
-    with artifact.writing(path) as folder:
-        (folder / artifact.INFO).write_text(json.dumps({"format": artifact.FORMAT}))
-        (folder / artifact.WEIGHTS).write_bytes(b"weights")
-    return path
+    write_model(tmp_path / "model", json.dumps({"format": artifact.FORMAT}))
+    return tmp_path / "model"
 
 
 def test_what_was_written_is_read(model):
@@ -56,17 +61,25 @@ def test_damaged_checksums_are_told(model, name, text, match):
         artifact.read_artifact(model)
 
 
+@pytest.mark.parametrize("name", [artifact.STABLEHLO, artifact.CONFIG])
+def test_what_a_model_needs_has_to_be_listed(model, name):
+    sums = model / artifact.CHECKSUMS
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if name not in line))
+    (model / name).unlink()
+    with pytest.raises(artifact.ArtifactError, match=f"does not list {name}"):
+        artifact.read_artifact(model)
+
+
 def test_a_newer_format_is_refused(tmp_path):
-    with artifact.writing(tmp_path / "model") as folder:
-        (folder / artifact.INFO).write_text('{"format": 99}')
+    write_model(tmp_path / "model", '{"format": 99}')
     with pytest.raises(artifact.ArtifactError, match="has the format 99"):
         artifact.read_artifact(tmp_path / "model")
 
 
 @pytest.mark.parametrize("info", ["", "[1]", "{}"])
 def test_a_file_that_says_nothing_is_refused(tmp_path, info):
-    with artifact.writing(tmp_path / "model") as folder:
-        (folder / artifact.INFO).write_text(info)
+    write_model(tmp_path / "model", info)
     with pytest.raises(artifact.ArtifactError, match=r"model\.json cannot be read"):
         artifact.read_artifact(tmp_path / "model")
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,11 @@ from PIL import Image
 import pytest
 
 import deeprank_jax
-from deeprank_jax import cli, parallel
+from deeprank_jax import artifact, cli, parallel
+from deeprank_jax.data.records import Records
 from deeprank_jax.gallery import embed as embed_lib
+from deeprank_jax.gallery import origins
+from deeprank_jax.gallery.votes import vote
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -107,6 +112,114 @@ def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path)
     assert str(paths[3]) in page
 
 
+def frames_of(page):
+    """Returns class and distance of each answer on a page."""
+    found = re.findall(r'<img class="(near|far)".*?<span>([\d.]+)</span>', page, re.S)
+    return [(name, float(distance)) for name, distance in found]
+
+
+@pytest.mark.parametrize("metric", ["squared_euclidean", "cosine"])
+def test_frames_and_votes_say_the_same_in_both_metrics(
+    deeprank, exported, photos, index, tmp_path, metric
+):
+    path = tmp_path / "other.index"
+    deeprank(
+        "index", photos, f"--model={exported}", f"--out={path}", f"--metric={metric}"
+    )
+    query = sorted(photos.rglob("*.png"))[0]
+    words = ("search", query, "--k=72")
+    said = [
+        deeprank(*words, f"--index={x}", f"--out={tmp_path / f'{i}.html'}")
+        for i, x in enumerate((index, path))
+    ]
+    assert (
+        said[0].split("Labels by vote")[1][:30]
+        == (said[1].split("Labels by vote")[1][:30])
+    )
+    pages = [frames_of((tmp_path / f"{i}.html").read_text()) for i in range(2)]
+    near = deeprank_jax.load(exported).cluster_distance
+    assert {name for name, _ in pages[0]} == {"near", "far"}
+    for name, distance in pages[0]:
+        # What is shown is rounded.
+        assert abs(distance - near) < 1e-4 or (name == "near") == (distance <= near)
+    num_near = [sum(name == "near" for name, _ in page) for page in pages]
+    assert num_near[0] == num_near[1]
+    model = deeprank_jax.load(exported)
+    paths = sorted(photos.rglob("*.png"))
+    distances = np.sum((model.embed(paths) - model.embed(query)) ** 2, axis=1)
+    (_, share), *_ = vote([path.parent.name for path in paths], distances, near)
+    assert f"Labels by vote: class 00 {share:.0%}," in said[0]
+
+
+def test_what_an_index_is_cannot_be_changed(exported, photos, index):
+    words = ["index", str(photos), f"--model={exported}", f"--out={index}"]
+    for option in ("--metric=cosine", "--kind=hnsw"):
+        with pytest.raises(
+            SystemExit, match=r"is there already, with the (metric|kind)"
+        ):
+            cli.main([*words, option])
+
+
+def test_a_list_may_name_an_image_twice(deeprank, exported, photos, tmp_path):
+    (tmp_path / "index").mkdir()  # An empty folder will do.
+    one = next(photos.rglob("*.png"))
+    shutil.copy(one, tmp_path / "one.png")
+    shutil.copy(one, tmp_path / "two.png")
+    (tmp_path / "list.txt").write_text("\ufefftwo.png\none.png\none.png\n", "utf-8")
+    words = ("index", tmp_path / "list.txt", f"--model={exported}")
+    assert "2 images added" in deeprank(*words, f"--out={tmp_path / 'index'}")
+    said = deeprank("search", one, f"--index={tmp_path / 'index'}")
+    assert str(tmp_path / "one.png") in said
+
+
+def test_images_that_look_unlike_are_no_copies(deeprank, exported, photos, tmp_path):
+    """However near the model puts them."""
+    other = altered(exported, tmp_path, copies={"distance": 9.0, "pixel_distance": 0.0})
+    out = tmp_path / "groups.csv"
+    words = ("duplicates", photos, f"--model={other}", f"--out={out}")
+    assert deeprank(*words).startswith("Wrote")
+    assert out.read_text().strip() == "group,label,path"
+
+
+def test_a_datasets_images_are_shown(monkeypatch, tmp_path):
+    record = Records(
+        name="some",
+        labels=np.zeros((2, 1), np.int32),
+        level_names=("label",),
+        label_names=(("one",),),
+        read=lambda index: b"image %d" % index,
+        describe=lambda index: f"some/test[{index}]",
+    )
+    monkeypatch.setattr(origins, "open_source", lambda *args, **options: record)
+    options = {"model": "m", "source": "tfds:some/test", "data_dir": "d"}
+    origins.remember(tmp_path, **options)
+    find = origins.recall(tmp_path).create_finder(None)
+    assert find("some/test[1]") == b"image 1"
+    assert find("gone.png") == "gone.png"
+    assert find(str(tmp_path)) == str(tmp_path)
+
+
+def test_folders_of_the_user_are_found(deeprank, exported, photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos.parent))
+    one = sorted(photos.rglob("*.png"))[0].relative_to(photos.parent)
+    said = deeprank("compare", f"~/{one}", f"~/{one}", f"--model={exported}")
+    assert said.startswith("similar: ")
+    deeprank("index", f"~/{one.parent}", f"--model={exported}", "--out=~/home.index")
+    assert (photos.parent / "home.index").is_dir()
+
+
+def test_a_reader_may_have_read_enough(exported, photos):
+    one = sorted(photos.rglob("*.png"))[0]
+    command = f"rank {shlex.quote(str(photos))} --model={exported} --image={one}"
+    quoted = command.replace(f"--image={one}", f"--image={shlex.quote(str(one))}")
+    done = subprocess.run(
+        f"{sys.executable} -m deeprank_jax.cli {quoted} | true",
+        shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Broken pipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_search_can_be_among_some_labels(deeprank, photos, index):
     query = sorted(photos.rglob("*.png"))[0]
     words = ("--label=class 03", "--label=class 05", "--k=50")
@@ -167,8 +280,6 @@ def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
 
 def altered(exported, tmp_path, **values):
     """Returns a copy of the model that says something else of itself."""
-    from deeprank_jax import artifact
-
     info = json.loads((exported / artifact.INFO).read_text())
     with artifact.writing(tmp_path / "other") as folder:
         for file in exported.iterdir():
@@ -182,6 +293,13 @@ def test_another_model_cannot_search_an_index(exported, photos, index, tmp_path)
     query = next(photos.rglob("*.png"))
     with pytest.raises(SystemExit, match=r"deeprank: .*not of another: use that model"):
         cli.main(["search", str(query), f"--index={index}", f"--model={other}"])
+
+
+def test_pairs_and_collections_have_distances_of_their_own(exported, tmp_path):
+    model = deeprank_jax.load(altered(exported, tmp_path, cluster_distance=0.25))
+    info = json.loads((exported / artifact.INFO).read_text())
+    assert model.cluster_distance == 0.25
+    assert model.threshold == info["threshold"]["distance"] != 0.25
 
 
 def test_a_model_without_a_threshold_gives_no_verdict(
@@ -206,6 +324,11 @@ def test_a_model_without_a_threshold_gives_no_verdict(
         (["search", "gone.png", "INDEX"], r"gone\.png: cannot be read"),
         (["search", "QUERY", "INDEX", "--k=0"], "k"),
         (["rank", "gone", "MODEL", "--image=QUERY"], "no such file or folder"),
+        (["search", "QUERY", "INDEX", "--label=nix"], "no image with the label nix"),
+        (["rank", "BAD", "MODEL", "--image=QUERY"], "none of 1 images can be read"),
+        (["index", "BAD", "MODEL", "--out=OUT"], "none of 1 images can be read"),
+        (["embed", "BAD", "MODEL", "--out=OUT"], "none of 1 images can be read"),
+        (["rank", "PHOTOS", "MODEL", "--image=QUERY", "--out=DIR.csv"], "cannot be w"),
         (["clusters", "PHOTOS", "MODEL", "--num=99"], "choose from 1 to 72"),
         (["export", "--workdir=gone", "--out=model"], "gone is no run"),
         (["embed", "PHOTOS", "MODEL", "--out=/proc/no.parquet"], "cannot be written"),
@@ -213,15 +336,22 @@ def test_a_model_without_a_threshold_gives_no_verdict(
     ids=lambda x: " ".join(x)[:40],
 )
 def test_what_goes_wrong_is_one_line(
-    words, match, exported, photos, index, monkeypatch
+    words, match, exported, photos, index, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(ROOT)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "dir.csv").mkdir()
     query = str(sorted(photos.rglob("*.png"))[0])
     names = {
         "QUERY": query,
         "PHOTOS": str(photos),
         "MODEL": f"--model={exported}",
         "INDEX": f"--index={index}",
+        "BAD": str(tmp_path / "bad"),
+        "--image=QUERY": f"--image={query}",
+        "--out=OUT": f"--out={tmp_path / 'out'}",
+        "--out=DIR.csv": f"--out={tmp_path / 'dir.csv'}",
     }
     with pytest.raises(SystemExit, match=f"deeprank: .*{match}") as stopped:
         cli.main([names.get(word, word) for word in words])

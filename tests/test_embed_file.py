@@ -3,6 +3,7 @@
 import csv
 import errno
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -136,6 +137,21 @@ def test_other_images_begin_anew(
     assert len(embed_lib.read_table(out)[0]) == 19
 
 
+def test_an_image_that_changed_begins_anew(model, some_photos, tmp_path, monkeypatch):
+    out = tmp_path / "table.parquet"
+    stop_half_way(model, open_source(str(some_photos)), out, monkeypatch)
+    one, other = some_photos / "class 00" / "0.png", some_photos / "class 03" / "0.png"
+    shutil.copy(other, one)
+    embed_lib.embed_to_file(model, open_source(str(some_photos)), out)
+    embeddings = embed_lib.read_table(out)[2]
+    np.testing.assert_allclose(embeddings[:1], model.embed(other), atol=1e-6)
+
+
+def test_a_folder_is_no_table(model, some_photos, tmp_path):
+    with pytest.raises(embed_lib.CannotWriteError, match="is a folder; give"):
+        embed_lib.embed_to_file(model, open_source(str(some_photos)), tmp_path)
+
+
 def test_other_tables_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"path": ["a"]}), tmp_path / "t.parquet")
     for name in ("t.parquet", "gone.parquet"):
@@ -157,7 +173,7 @@ def test_a_folder_is_a_source(some_photos):
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet"])
 def test_a_list_is_a_source(some_photos, tmp_path, suffix):
     paths = sorted(map(str, some_photos.rglob("0.png")))
-    labels = [f"label {i}" for i in range(len(paths))]
+    labels = [f"0{i}" for i in range(len(paths))]
     file = tmp_path / f"list{suffix}"
     if suffix == ".txt":
         file.write_text("\n".join(paths) + "\n\n")
@@ -178,7 +194,7 @@ def test_a_list_is_a_source(some_photos, tmp_path, suffix):
     ("name", "content", "match"),
     [
         ("gone", None, "there is no such file or folder; give a folder"),
-        ("list.json", "{}", "is no list of images"),
+        ("list.json", "{}", "neither .csv nor .parquet"),
         ("list.csv", "file\na.png\n", r"has no column 'path' \(its columns are file\)"),
         ("list.parquet", "no parquet", "cannot be read"),
         ("list.txt", "\n", "holds no image"),

@@ -1,11 +1,13 @@
 """A run leaves the project as one folder, whose forms agree with its checkpoint."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 
+import cv2
 import jax
 import jax.export
 import numpy as np
@@ -18,6 +20,9 @@ import configs.emoji
 import configs.emoji_lite0
 import configs.keras_vgg16
 from deeprank_jax import artifact, checkpoints, learner, train_step
+from deeprank_jax.data.records import Records
+from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.evaluators import threshold
 from deeprank_jax.export import copies, export_run, network, run
 from deeprank_jax.models import cpu_ops
 
@@ -88,6 +93,30 @@ def test_the_folder_says_what_it_is(trained, exported):
         assert word not in card
 
 
+def test_the_distances_are_calibrated_on_validation(monkeypatch):
+    def split(name):
+        rng = np.random.default_rng(["train", "validation", "test"].index(name))
+        labels = np.repeat(np.arange(9), 8)
+        rows = rng.normal(size=(9, 4))[labels] + 0.4 * rng.normal(size=(72, 4))
+        return rows, labels
+
+    measured = object.__new__(run._Measured)
+    measured._config = configs.emoji.get_config()
+    measured._records = {"validation": None}
+    monkeypatch.setattr(measured, "_embed_split", split)
+    monkeypatch.setattr(copies, "measure_copies", lambda *args: {})
+    found = measured.calibrate(0.8)
+    wanted = threshold.calibrate(*split("validation"), 0.8)
+    in_tens = threshold.calibrate(*split("validation"), 0.8, prior=0.1)
+    assert 0 < in_tens.distance < 0.9 * wanted.distance
+    assert found["threshold"]["distance"] == wanted.distance
+    assert found["cluster_distance"] == in_tens.distance
+    tested = threshold.verify(*split("test"), wanted.distance)
+    assert found["threshold"]["validation"] == dataclasses.asdict(wanted)
+    assert found["threshold"]["test"] == dataclasses.asdict(tested)
+    assert tested.precision != wanted.precision
+
+
 def test_one_program_holds_all_platforms(exported):
     code = bytearray((exported / artifact.STABLEHLO).read_bytes())
     assert jax.export.deserialize(code).platforms == network.PLATFORMS
@@ -98,6 +127,11 @@ def test_an_export_that_disagrees_is_not_written(trained, tmp_path, monkeypatch)
     with pytest.raises(run.ExportError, match="stablehlo differs from the checkpoint"):
         export_run(trained, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_cannot_be_is_told_at_once(tmp_path):
+    with pytest.raises(ValueError, match="precision must be in"):
+        export_run(tmp_path, tmp_path / "model", precision=2)
 
 
 def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
@@ -156,6 +190,30 @@ def test_worse_copies_are_smaller_and_near():
     worse = copies.worse_copy(image.astype(np.uint8))
     assert worse.shape == (48, 48, 3)
     assert abs(worse.mean() - image.mean()) < 3
+
+
+def test_copies_stay_within_the_distances_that_are_told():
+    rng = np.random.default_rng(0)
+    images = [
+        np.kron(rng.integers(0, 256, (8, 8, 1)), np.ones((8, 8, 3))).astype(np.uint8)
+        for _ in range(40)
+    ]
+    split = Records(
+        name="some",
+        labels=np.zeros((40, 1), np.int32),
+        level_names=("label",),
+        label_names=(("one",),),
+        read=lambda index: images[index],
+        describe=str,
+    )
+    prepare = lambda image: cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    embed = lambda x: x.reshape(len(x), -1)[:, ::7].astype(np.float32)
+    found = copies.measure_copies(split, prepare, embed)
+    pairs = [(prepare(x)[None], prepare(copies.worse_copy(x))[None]) for x in images]
+    for name, fn in (("distance", embed), ("pixel_distance", pixels)):
+        by_hand = [np.sum((fn(a) - fn(b)) ** 2) for a, b in pairs]
+        assert found[name] == pytest.approx(np.quantile(by_hand, 0.99), rel=1e-4)
+        assert found[name] > np.median(by_hand) > 0
 
 
 @pytest.mark.full

@@ -1,5 +1,6 @@
 """An exported model takes images in whatever form they come."""
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
@@ -29,6 +30,9 @@ def test_paths_bytes_pil_images_and_arrays_are_one(model, path):
         np.testing.assert_array_equal(model.embed(form), wanted)
     np.testing.assert_array_equal(model.embed(forms), np.repeat(wanted, 5, axis=0))
     np.testing.assert_array_equal(model.embed(pixels[None]), wanted)
+    on_device = jnp.asarray(pixels)
+    for form in (on_device, on_device[None], [on_device]):
+        np.testing.assert_array_equal(model.embed(form), wanted)
     assert model.embed([]).shape == (0, model.embedding_dim)
 
 
@@ -65,6 +69,8 @@ def test_what_is_no_image_is_named(model, path, tmp_path):
         model.embed([path, text])
     with pytest.raises(images_lib.BadImageError, match=r"gone\.jpg: cannot be read"):
         model.embed(tmp_path / "gone.jpg")
+    with pytest.raises(images_lib.BadImageError, match="image 0: is a NoneType"):
+        model.embed(None)
     with pytest.raises(images_lib.BadImageError, match="image 1: has the type float"):
         model.embed([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3))])
 
@@ -75,7 +81,8 @@ def test_two_images_are_compared(model, photos):
     a, b = model.embed([one, other])
     assert found.distance == pytest.approx(np.sum((a - b) ** 2), rel=1e-5)
     assert found.cosine == pytest.approx(a @ b, abs=1e-6)
-    assert found.threshold == model.threshold
+    assert found.threshold == model.artifact.info["threshold"]["distance"]
+    assert model.cluster_distance == model.artifact.info["cluster_distance"]
     same = model.compare(one, one)
     assert (same.distance, same.is_similar) == (0.0, True)
     assert same.cosine == pytest.approx(1.0)

@@ -20,7 +20,8 @@ def as_sets(groups):
 
 
 def test_duplicates_are_connected_components(monkeypatch):
-    monkeypatch.setattr(grouping, "_BLOCK", 7)  # So that pairs cross blocks.
+    monkeypatch.setattr(grouping, "_BLOCK_PAIRS", 7 * 40)  # So that pairs cross blocks.
+    monkeypatch.setattr(grouping, "_PAIRS_AT_ONCE", 3)
     rng = np.random.default_rng(0)
     rows = rng.uniform(size=(40, 2)).astype(np.float32)
     near = 0.01
@@ -89,15 +90,3 @@ def test_few_images_are_a_cluster_each(num):
 def test_what_cannot_be_is_refused(options, match):
     with pytest.raises(ValueError, match=match):
         grouping.find_clusters(np.eye(4), **options)
-
-
-def test_near_neighbours_have_more_of_the_vote():
-    found = grouping.vote(["a", "b", "b"], np.array([0.0, 1.0, 1.0]), 1.0)
-    whole = 1 + 2 * np.exp(-1)
-    assert [name for name, _ in found] == ["a", "b"]
-    np.testing.assert_allclose(
-        [share for _, share in found], [1 / whole, 2 * np.exp(-1) / whole]
-    )
-    # So far that no vote would be left, were they not counted from the nearest.
-    assert grouping.vote(["a"], np.array([1e6]), 1e-3) == [("a", 1.0)]
-    assert grouping.vote([], np.zeros(0), 1.0) == []

@@ -8,6 +8,13 @@ import pytest
 from deeprank_jax.gallery import sheet
 
 
+def write(path, title, groups):
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        sheet.write_sheet(file, path.suffix, title, groups)
+    return path
+
+
 def create_groups():
     rng = np.random.default_rng(0)
     tiles = [
@@ -15,7 +22,7 @@ def create_groups():
             image=rng.integers(0, 256, (20, 30, 3), np.uint8),
             lines=("a label that is far too long for one image", f"{i / 10:.4f}"),
             title=f"photos/<b>{i}</b>.png",
-            frame=("query", "similar", "not similar", "")[i % 4],
+            frame=("query", "similar", "far", "")[i % 4],
         )
         for i in range(11)
     ]
@@ -26,7 +33,7 @@ def create_groups():
 
 
 def test_the_page_opens_in_a_browser(tmp_path):
-    path = sheet.write_sheet(tmp_path / "s.html", "All <of> it", create_groups())
+    path = write(tmp_path / "s.html", "All <of> it", create_groups())
     found, console = open_in_browser(path.read_text(encoding="utf-8"), tmp_path)
     assert console == []
     assert found["images"] == 12
@@ -35,14 +42,14 @@ def test_the_page_opens_in_a_browser(tmp_path):
 
 
 def test_a_narrow_page_needs_no_scrolling(tmp_path):
-    path = sheet.write_sheet(tmp_path / "s.html", "All", create_groups())
+    path = write(tmp_path / "s.html", "All", create_groups())
     page = path.read_text(encoding="utf-8")
     found, _ = open_in_browser(page, tmp_path, width=500)
     assert found["overflow"] <= 0
 
 
 def test_names_are_text_on_the_page(tmp_path):
-    path = sheet.write_sheet(tmp_path / "s.html", "All <of> it", create_groups())
+    path = write(tmp_path / "s.html", "All <of> it", create_groups())
     page = path.read_text(encoding="utf-8")
     assert "photos/&lt;b&gt;3&lt;/b&gt;.png" in page
     assert "<b>" not in page
@@ -50,7 +57,7 @@ def test_names_are_text_on_the_page(tmp_path):
 
 
 def test_the_picture_shows_every_tile(tmp_path):
-    path = sheet.write_sheet(tmp_path / "deep" / "s.png", "All", create_groups())
+    path = write(tmp_path / "deep" / "s.png", "All", create_groups())
     picture = np.asarray(Image.open(path))
     # A title, one heading, and three rows: one of the first group, two of the second.
     rows = 3 * (112 + 6 + 2 * 16 + 10)
@@ -71,18 +78,11 @@ def test_a_thumbnail_is_the_whole_image_on_white():
     assert (thumb[72:] == 255).all()
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_refused():
     with pytest.raises(ValueError, match=r"written as \.html or \.png"):
-        sheet.write_sheet(tmp_path / "s.gif", "All", [])
-
-
-def test_a_sheet_that_fails_leaves_nothing(tmp_path):
-    bad = sheet.Group(heading="", tiles=[sheet.Tile(image=np.zeros((2, 2, 3)))])
-    with pytest.raises(TypeError):
-        sheet.write_sheet(tmp_path / "s.png", "All", [bad])
-    assert list(tmp_path.iterdir()) == []
+        sheet.check_suffix("s.gif")
 
 
 def test_an_empty_sheet_is_a_title(tmp_path):
     for name in ("s.html", "s.png"):
-        assert sheet.write_sheet(tmp_path / name, "Nothing", []).stat().st_size
+        assert write(tmp_path / name, "Nothing", []).stat().st_size

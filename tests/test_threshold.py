@@ -85,9 +85,15 @@ def test_a_large_split_is_cut_by_whole_classes():
     assert found.num_pairs == 30 * 29 // 2
     again = threshold.verify(rows, labels, 0.3, max_records=30)
     assert found == again
-    # Six of each class: as many pairs of one class as five whole classes have.
-    everything = threshold.verify(rows, labels, 9.0, max_records=30)
-    assert everything.recall == 1.0
+
+
+def test_of_large_classes_a_part_is_taken():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 300)
+    rows = np.eye(4)[labels] + 0.01 * rng.normal(size=(1200, 4))
+    found = threshold.calibrate(rows, labels, 0.95, max_records=100)
+    assert found.num_pairs == 100 * 99 // 2
+    assert found.recall > 0.99
 
 
 @pytest.mark.parametrize("precision", [0.0, 1.5, float("nan")])

@@ -185,3 +185,25 @@ def test_a_trunk_drops_only_with_a_key():
     one, two = (model(images, jax.random.key(seed)) for seed in (0, 1))
     assert np.abs(one - two).max() > 1e-3
     assert np.abs(one - model(images)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("trunk", "size"),
+    [
+        ({"name": "convnet", "widths": (4, 8)}, 16),
+        ({"name": "alexnet", "widths": (4, 8, 8, 8, 8), "fc_dim": 16}, 63),
+        ({"name": "vgg16", "fc_dim": 16}, 32),
+    ],
+    ids=lambda x: x["name"] if isinstance(x, dict) else "",
+)
+def test_a_compiled_draw_is_the_same_network_to_the_bit(trunk, size):
+    create = lambda: models.create_model(
+        trunk=trunk, image_size=size, embedding_dim=4, seed=3
+    )
+    one, other = (nnx.state(x) for x in (create(), models.compiled(create)))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    shapes = nnx.state(models.abstract(create))
+    assert [x.shape for x in jax.tree.leaves(shapes)] == [
+        x.shape for x in jax.tree.leaves(one)
+    ]

@@ -1,8 +1,13 @@
-"""How do image files with named levels become records? For folders and manifests."""
+"""How do image files with named levels become records? For folders and manifests.
 
-from collections.abc import Mapping, Sequence
+And how is a file written whole or not at all.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import os
 import pathlib
+from typing import IO
 
 from absl import logging
 import numpy as np
@@ -57,6 +62,31 @@ def printable(path: str | os.PathLike[str]) -> str:
       path: as the system names it, such bytes as surrogates.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Opens a file to be written that takes a path's place once all is on disk."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Waits until the disk has the folder's list of files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _number(values: np.ndarray) -> np.ndarray:

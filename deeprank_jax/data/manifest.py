@@ -45,7 +45,7 @@ def create_records(file: str) -> dict[str, records_lib.Records]:
             "there is no such manifest; set config.data.dir to a .csv or .parquet "
             "file.",
         )
-    table = _read_table(path)
+    table = read_table(path)
     level_names = _check_columns(path, list(table))
     if not table["path"]:
         raise _error(path, "lists no image; add a row per image.")
@@ -63,8 +63,12 @@ def create_records(file: str) -> dict[str, records_lib.Records]:
     )
 
 
-def _read_table(path: pathlib.Path) -> dict[str, list[str]]:
-    """Returns the columns by name, missing values as empty strings."""
+def read_table(path: pathlib.Path) -> dict[str, list[str]]:
+    """Returns a file's columns by name, as text, missing values as empty strings.
+
+    Raises:
+      DataError: it is neither .csv nor .parquet, or cannot be read.
+    """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise _error(

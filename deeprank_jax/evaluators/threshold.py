@@ -50,7 +50,8 @@ def calibrate(
       labels: `[N]` ints, the class of each record.
       precision: in (0, 1].
       prior: in (0, 1), the share of pairs of one class that the precision is for.
-      max_records: of more, whole classes are drawn until so many are there.
+      max_records: of more, classes are drawn at random until so many are there, of
+        each at most half as many.
       seed: of that draw.
 
     Returns:
@@ -61,10 +62,8 @@ def calibrate(
     Raises:
       ValueError: the precision or the prior cannot be.
     """
-    if not 0 < precision <= 1:
-        raise ValueError(f"The precision must be in (0, 1], got {precision}.")
-    if not 0 < prior < 1:
-        raise ValueError(f"The prior must be in (0, 1), got {prior}.")
+    check_share("precision", precision)
+    check_share("prior", prior, below_one=True)
     distances, is_same = _pairs(embeddings, labels, max_records, seed)
     if not 0 < np.count_nonzero(is_same) < len(is_same):
         return None
@@ -86,6 +85,17 @@ def calibrate(
         false_positive_rate=float(false[last]),
         num_pairs=len(distances),
     )
+
+
+def check_share(name: str, value: float, *, below_one: bool = False) -> None:
+    """Checks that a value is above 0 and at most 1, or below it.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if not 0 < value <= 1 or (below_one and value == 1):
+        end = ")" if below_one else "]"
+        raise ValueError(f"The {name} must be in (0, 1{end}, got {value}.")
 
 
 def verify(
@@ -146,11 +156,18 @@ def _pairs_by_row(
 
 
 def _choose(labels: np.ndarray, max_records: int, seed: int) -> np.ndarray:
-    """Returns the indices of all records, or of whole classes drawn at random."""
+    """Returns the indices of all records, or of classes drawn at random.
+
+    There are at least two classes, of which one has at most half of the records.
+    """
     if len(labels) <= max_records:
         return np.arange(len(labels))
-    found, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(found))
-    # At least one class, however large it is.
-    num = max(1, int(np.searchsorted(np.cumsum(counts[order]), max_records, "right")))
-    return np.flatnonzero(np.isin(inverse.reshape(-1), order[:num]))
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(labels))
+    ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    cuts = np.flatnonzero(np.diff(labels[ordered])) + 1
+    classes = [part[: max(1, max_records // 2)] for part in np.split(ordered, cuts)]
+    classes = [classes[i] for i in rng.permutation(len(classes))]
+    sizes = np.cumsum([len(part) for part in classes])
+    num = int(np.searchsorted(sizes, max_records, side="right"))
+    return np.sort(np.concatenate(classes[: max(2, num)]))

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
-import jinja2
 import ml_collections
 
 from deeprank_jax.export.network import PLATFORMS
+from deeprank_jax.report import templates
 
 _TASKS = {"ranking": "by ranking triplets", "classification": "by telling classes"}
 
@@ -26,16 +26,11 @@ def write_card(
       config: of the run.
       folder: what the model's folder will be called.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
     rows = [row for metrics in info["metrics"].values() for row in metrics.values()]
     systems = dict.fromkeys(s for row in rows for s in row if s != "model")
-    card = environment.get_template("card.md").render(
+    card = templates.render(
+        pathlib.Path(__file__).with_name("card.md"),
+        autoescape=False,
         info=info,
         folder=folder,
         task=_TASKS[config.task],

@@ -63,7 +63,8 @@ def export_run(
       ExportError: a form could not be written, or differs from the checkpoint.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    config = _read_config(workdir)
+    threshold.check_share("precision", precision)
+    config, metrics = _read_config(workdir), _read_metrics(workdir)
     saved = checkpoints.read_network(workdir)
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
     with artifact.writing(out) as folder:
@@ -89,7 +90,7 @@ def export_run(
             **_describe(config, folder),
             **measured.calibrate(precision),
             "agreement": _prove(folder, measured, onnx_python),
-            "metrics": _read_metrics(workdir),
+            "metrics": metrics,
             "dataset": {
                 "name": config.data.name,
                 **{f"{name}_images": len(split) for name, split in records.items()},

@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import tqdm
 
+from deeprank_jax.data import errors, files
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.gallery.model import BATCH_SIZE, Model
@@ -52,10 +53,13 @@ def embed_to_file(
 
     Raises:
       CannotWriteError: as when the disk is full; run again to go on.
+      DataError: none of the images can be read; the table is then empty.
     """
     out = pathlib.Path(out).expanduser()
     parts = out.with_name(f"{out.name}.parts")
     listed = out.with_name(f"{out.name}.bad.csv")
+    if out.is_dir():
+        raise CannotWriteError(f"{out} is a folder; give --out the name of a file.")
     try:
         _begin(parts, _describe(model, records), listed)
         bad = BadImages(listed, len(records), max_share=1.0)
@@ -70,6 +74,8 @@ def embed_to_file(
             "again to go on."
         ) from error
     shutil.rmtree(parts)
+    if not num:
+        raise none_readable(records.name, len(records))
     return num, len(records) - num
 
 
@@ -90,15 +96,17 @@ def embed_records(
       workers: threads that decode.
       watch: is shown the images of each batch, `[n, S, S, 3]` as the network sees
         them, zeros for one that cannot be read.
+
+    Raises:
+      DataError: none of the images can be read.
     """
     everything = np.arange(len(records))
     options = {"workers": workers, "watch": watch}
     parts = list(embed_parts(model, records, everything, len(records), **options))
-    embeddings, indices = zip(*parts, strict=True) if parts else ((), ())
-    empty = np.zeros((0, model.embedding_dim), np.float32)
-    return np.concatenate([empty, *embeddings]), np.concatenate(
-        [everything[:0], *indices]
-    )
+    embeddings, indices = (np.concatenate(x) for x in zip(*parts, strict=True))
+    if not len(indices):
+        raise none_readable(records.name, len(records))
+    return embeddings, indices
 
 
 def embed_parts(
@@ -148,6 +156,13 @@ def read_table(
         raise OSError(
             f"{path} is no table of `deeprank embed` ({error}); write one with it."
         ) from error
+
+
+def none_readable(name: str, num: int) -> errors.DataError:
+    """Returns the error of a source of which nothing can be used."""
+    return errors.DataError(
+        f"{name}: none of {num:,} images can be read; the log says why."
+    )
 
 
 def _reader(
@@ -224,8 +239,8 @@ def _table(
 
 
 def _join(parts: pathlib.Path, out: pathlib.Path, model: Model) -> int:
-    files = sorted(parts.glob("*.parquet"))
-    tables = [pyarrow.parquet.read_table(file) for file in files]
+    done = sorted(parts.glob("*.parquet"))
+    tables = [pyarrow.parquet.read_table(file) for file in done]
     table = pyarrow.concat_tables(tables)
     _write(table, out)
     return len(table)
@@ -233,14 +248,8 @@ def _join(parts: pathlib.Path, out: pathlib.Path, model: Model) -> int:
 
 def _write(table: pyarrow.Table, path: pathlib.Path) -> None:
     """Writes a table, whole or not at all."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        pyarrow.parquet.write_table(table, scratch)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with files.replacing(path) as file:
+        pyarrow.parquet.write_table(table, file)
 
 
 def _part(parts: pathlib.Path, start: int) -> pathlib.Path:
@@ -251,9 +260,19 @@ def _describe(model: Model, records: Records) -> dict[str, str]:
     """Returns what the parts have to agree on, to be those of one table."""
     digest = hashlib.sha256()
     for index in range(len(records)):
-        told = f"{records.describe(index)}\0{records.label_name(index)}\0"
+        name = records.describe(index)
+        told = f"{name}\0{records.label_name(index)}\0{_version(name)}\0"
         digest.update(told.encode("utf-8", "backslashreplace"))
     return {"model": model.fingerprint, "images": digest.hexdigest()}
+
+
+def _version(name: str) -> str:
+    """Returns what differs for another image of the same name; "" for no file."""
+    try:
+        found = os.stat(name)
+    except OSError:
+        return ""
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def _begin(parts: pathlib.Path, wanted: dict[str, str], bad: pathlib.Path) -> None:
@@ -273,6 +292,5 @@ def _begin(parts: pathlib.Path, wanted: dict[str, str], bad: pathlib.Path) -> No
     for file in parts.glob("*.parquet"):
         file.unlink()
     bad.unlink(missing_ok=True)
-    scratch = about.with_suffix(".tmp")
-    scratch.write_text(json.dumps(wanted))
-    scratch.replace(about)
+    with files.replacing(about) as file:
+        file.write(json.dumps(wanted).encode())

@@ -3,7 +3,7 @@
 Distances are squared Euclidean.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import sparse
@@ -14,7 +14,8 @@ from sklearn import cluster
 
 # Above, the table of all distances would not fit: 400 MiB.
 MAX_LINKED = 10_000
-_BLOCK = 1024
+# Pairs whose distances are computed at a time, and measured again at a time.
+_BLOCK_PAIRS, _PAIRS_AT_ONCE = 2**23, 2**14
 
 
 def find_duplicates(
@@ -35,20 +36,13 @@ def find_duplicates(
       The indices of each group of two or more, ascending; larger groups first, then
       by their first index.
     """
-    rows, columns = [], []
+    found = np.arange(len(embeddings))
     for i, j in _near_pairs(np.asarray(embeddings, np.float32), max_distance):
         if pixels is not None:
-            gaps = pixels[i] - pixels[j]
-            near = np.einsum("nd,nd->n", gaps, gaps) <= max_pixel_distance
+            near = _squares(pixels, i, j) <= max_pixel_distance
             i, j = i[near], j[near]
-        rows.append(i)
-        columns.append(j)
-    num = len(embeddings)
-    if not rows:
-        return []
-    i, j = np.concatenate(rows), np.concatenate(columns)
-    graph = sparse.coo_array((np.ones(len(i), bool), (i, j)), shape=(num, num))
-    _, found = csgraph.connected_components(graph, directed=False)
+        # At once, so that no more than a block's pairs are ever held.
+        found = _joined(found, i, j)
     return _groups(found, at_least=2)
 
 
@@ -102,43 +96,42 @@ def find_clusters(
     return _groups(found, at_least=1)
 
 
-def vote(
-    labels: Sequence[str], distances: np.ndarray, scale: float
-) -> list[tuple[str, float]]:
-    """Returns the labels of neighbours with their share of the vote, most first.
-
-    Each neighbour votes with `exp(-distance / scale)`.
-
-    Args:
-      labels: of the neighbours.
-      distances: `[k]` squared distances to them.
-      scale: the distance at which a vote counts a third, above 0.
-    """
-    weights = np.exp(-(distances - np.min(distances, initial=np.inf)) / scale)
-    total: dict[str, float] = {}
-    for label, weight in zip(labels, weights.tolist(), strict=True):
-        total[label] = total.get(label, 0.0) + weight
-    whole = sum(total.values())
-    shares = [(label, weight / whole) for label, weight in total.items()]
-    return sorted(shares, key=lambda entry: (-entry[1], entry[0]))
-
-
 def _near_pairs(
     embeddings: np.ndarray, max_distance: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields pairs `i < j` within the distance, a block of rows at a time."""
     norms = np.einsum("nd,nd->n", embeddings, embeddings)
+    size = max(1, _BLOCK_PAIRS // max(1, len(embeddings)))
     # What a matrix product rounds away must not lose a pair; it is measured again.
     spare = 1e-4 * (1.0 + 2.0 * norms.max(initial=0.0))
-    for start in range(0, len(embeddings), _BLOCK):
-        block = embeddings[start : start + _BLOCK]
-        squares = norms[start : start + _BLOCK, None] + norms[start:]
+    for start in range(0, len(embeddings), size):
+        block = embeddings[start : start + size]
+        squares = norms[start : start + size, None] + norms[start:]
         squares = squares - 2.0 * block @ embeddings[start:].T
         i, j = np.nonzero(squares <= max_distance + spare)
         i, j = i[i < j] + start, j[i < j] + start
-        gaps = embeddings[i] - embeddings[j]
-        near = np.einsum("nd,nd->n", gaps, gaps) <= max_distance
+        near = _squares(embeddings, i, j) <= max_distance
         yield i[near], j[near]
+
+
+def _squares(rows: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Returns the squared distance of each pair `[P]`, some pairs at a time."""
+    squares = np.empty(len(i), np.float32)
+    for start in range(0, len(i), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        gaps = rows[i[part]] - rows[j[part]]
+        squares[part] = np.einsum("nd,nd->n", gaps, gaps)
+    return squares
+
+
+def _joined(component: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Returns the components `[N]` once pairs are joined, too."""
+    if not len(i):
+        return component
+    num = len(component)
+    ends = component[i], component[j]
+    graph = sparse.coo_array((np.ones(len(i), bool), ends), shape=(num, num))
+    return csgraph.connected_components(graph, directed=False)[1][component]
 
 
 def _groups(found: np.ndarray, *, at_least: int) -> list[np.ndarray]:

@@ -105,11 +105,8 @@ class Model:
         Raises:
           BadImageError: an image cannot be used; the message names it.
         """
-        if isinstance(images, (str, os.PathLike, bytes, Image.Image)):
-            images = [images]
-        elif isinstance(images, np.ndarray) and images.ndim < 4:
-            images = [images]
-        rows = [self._prepare(image, i) for i, image in enumerate(images)]
+        several = _as_several(images)
+        rows = [self._prepare(image, i) for i, image in enumerate(several)]
         if not rows:
             return np.zeros((0, self.embedding_dim), np.float32)
         return self.embed_prepared(np.stack(rows))
@@ -176,6 +173,15 @@ class Model:
         return images_lib.resize_image(pixels, self.image_size, fit)
 
 
+def _as_several(images: Any) -> Iterable[Any]:
+    if isinstance(images, (str, os.PathLike, bytes, Image.Image)):
+        return [images]
+    if hasattr(images, "__array__"):
+        array = np.asarray(images)
+        return [array] if array.ndim < 4 else array
+    return images if isinstance(images, Iterable) else [images]
+
+
 def decode(
     image: AnyImage, name: str, *, max_pixels: int = images_lib.MAX_PIXELS
 ) -> np.ndarray:
@@ -194,8 +200,15 @@ def decode(
             data: bytes | np.ndarray = pathlib.Path(image).expanduser().read_bytes()
         elif isinstance(image, Image.Image):
             data = _pil_pixels(image)
-        else:
+        elif hasattr(image, "__array__"):
+            data = np.asarray(image)
+        elif isinstance(image, bytes):
             data = image
+        else:
+            raise images_lib.BadImageError(
+                f"is a {type(image).__name__}; expected a path, bytes, a PIL image or "
+                "an array"
+            )
         return images_lib.decode_image(data, max_pixels=max_pixels)
     except images_lib.BadImageError as error:
         raise images_lib.BadImageError(f"{name}: {error}.") from error

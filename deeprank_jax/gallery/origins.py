@@ -3,7 +3,7 @@
 `origins.json` in the index's folder says it, so that a search needs neither again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import json
@@ -13,8 +13,7 @@ from typing import Any
 
 import ml_collections
 
-from deeprank_jax import artifact
-from deeprank_jax.data import errors
+from deeprank_jax.data import errors, files
 from deeprank_jax.gallery.source import PREFIX, open_source
 
 _FILE = "origins.json"
@@ -32,31 +31,42 @@ class Origins:
     model: str
     sources: Mapping[str, Mapping[str, str]]
 
-    def image(self, name: str) -> str | bytes | Any:
-        """Returns a path, or what a dataset holds: what can be decoded.
+    def create_finder(self, data: ml_collections.ConfigDict) -> Callable[[str], Any]:
+        """Returns a function from an image's name to what can be decoded.
+
+        That is its path, or what a dataset holds; datasets are opened at the first
+        name that is of none of the files.
 
         Args:
-          name: by which the index knows the image.
+          data: the `config.data` of the model in use.
         """
-        if name in self._of_datasets:
-            records, index = self._of_datasets[name]
-            return records.read(index)
-        return name
 
-    @functools.cached_property
-    def _of_datasets(self) -> dict[str, tuple[Any, int]]:
-        found: dict[str, tuple[Any, int]] = {}
-        for source, options in self.sources.items():
-            if source.startswith(PREFIX):
-                like = _data_config(self.model)
-                records = open_source(source, **options, like=like)
-                for index in range(len(records)):
-                    found[records.describe(index)] = records, index
-        return found
+        @functools.cache
+        def of_datasets() -> dict[str, tuple[Any, int]]:
+            found: dict[str, tuple[Any, int]] = {}
+            for source, options in self.sources.items():
+                if source.startswith(PREFIX):
+                    records = open_source(source, **options, like=data)
+                    for index in range(len(records)):
+                        found[records.describe(index)] = records, index
+            return found
+
+        def find(name: str) -> Any:
+            if os.path.exists(name) or name not in of_datasets():
+                return name
+            records, index = of_datasets()[name]
+            return records.read(index)
+
+        return find
 
 
 def remember(
-    index: str | os.PathLike[str], *, model: str, source: str, data_dir: str
+    index: str | os.PathLike[str],
+    *,
+    model: str,
+    source: str,
+    data_dir: str,
+    label_feature: str = "",
 ) -> None:
     """Adds a source to what an index was made of.
 
@@ -65,16 +75,19 @@ def remember(
       model: the path of the exported model.
       source: what `open_source` was given.
       data_dir: where TFDS keeps its datasets.
+      label_feature: as of `open_source`.
     """
     path = pathlib.Path(index) / _FILE
     sources = dict(recall(index).sources) if path.exists() else {}
     if not source.startswith(PREFIX):
         source = os.path.abspath(source)
-    sources[source] = {"data_dir": os.path.abspath(data_dir)}
-    scratch = path.with_suffix(".tmp")
+    sources[source] = {
+        "data_dir": os.path.abspath(data_dir),
+        "label_feature": label_feature,
+    }
     told = {"model": os.path.abspath(model), "sources": sources}
-    scratch.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    with files.replacing(path) as file:
+        file.write((json.dumps(told, indent=2) + "\n").encode())
 
 
 def recall(index: str | os.PathLike[str]) -> Origins:
@@ -92,8 +105,3 @@ def recall(index: str | os.PathLike[str]) -> Origins:
             f"{error}); make one with "
             "`deeprank index IMAGES --model=MODEL --out=INDEX`."
         ) from error
-
-
-def _data_config(model: str) -> ml_collections.ConfigDict:
-    text = (pathlib.Path(model) / artifact.CONFIG).read_text(encoding="utf-8")
-    return ml_collections.ConfigDict(json.loads(text)["data"])

@@ -7,21 +7,27 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import os
 import pathlib
+from typing import IO
 
-import jinja2
 from matplotlib import font_manager
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeprank_jax.report import figures
+from deeprank_jax.report import figures, templates
 
 SUFFIXES = (".html", ".png")
 _SIZE = 112  # Of an image, in pixels; a page shows it at half that for sharp screens.
 _GAP, _LINE = 10, 16
 _COLUMNS = 8
 _INK, _QUIET = "#222222", "#666666"
-# Of a frame: what was asked for, and what is said to be similar and not similar.
-_FRAMES = {"query": "#222222", "similar": "#0b7a56", "not similar": "#c2412d"}
+# Of a frame: what was asked for; what a comparison says; what is within a distance.
+_FRAMES = {
+    "query": "#222222",
+    "similar": "#0b7a56",
+    "not similar": "#c2412d",
+    "near": "#0b7a56",
+    "far": "#c2412d",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,8 @@ class Tile:
       image: `[H, W, 3]` uint8, shown as a square.
       lines: what stands below it, short.
       title: what a page tells of it on pointing, as its path.
-      frame: `"query"`, `"similar"`, `"not similar"` or `""` for none.
+      frame: `"query"`, `"similar"`, `"not similar"`, `"near"`, `"far"`, or `""` for
+        none.
     """
 
     image: np.ndarray
@@ -55,29 +62,17 @@ class Group:
 
 
 def write_sheet(
-    path: str | os.PathLike[str], title: str, groups: Sequence[Group]
-) -> pathlib.Path:
-    """Writes a sheet, whole or not at all.
+    file: IO[bytes], suffix: str, title: str, groups: Sequence[Group]
+) -> None:
+    """Writes a sheet.
 
     Args:
-      path: a `.html` or `.png` file.
+      file: to write to.
+      suffix: one of `SUFFIXES`, what kind of sheet.
       title: above all groups.
       groups: in order.
-
-    Raises:
-      ValueError: it is neither kind of file.
-      OSError: it cannot be written.
     """
-    path = check_suffix(path)
-    write = {".html": _write_page, ".png": _write_png}[path.suffix]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        write(scratch, title, groups)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+    {".html": _write_page, ".png": _write_png}[suffix](file, title, groups)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -106,22 +101,18 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(square)
 
 
-def _write_page(path: pathlib.Path, title: str, groups: Sequence[Group]) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("sheet.html").render(
+def _write_page(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
+    page = templates.render(
+        pathlib.Path(__file__).with_name("sheet.html"),
         title=title,
         groups=groups,
         frames=_FRAMES,
         encode=lambda tile: figures.encode_image(thumbnail(tile.image)),
     )
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    file.write(page.encode("utf-8", "backslashreplace"))
 
 
-def _write_png(path: pathlib.Path, title: str, groups: Sequence[Group]) -> None:
+def _write_png(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
     """Draws the sheet twice: on nothing to learn its height, then for good."""
     columns = max(2, min(_COLUMNS, max((len(g.tiles) for g in groups), default=0)))
     width = _GAP + columns * (_SIZE + _GAP)
@@ -129,7 +120,7 @@ def _write_png(path: pathlib.Path, title: str, groups: Sequence[Group]) -> None:
     height = _draw(None, title, groups, columns)
     picture = Image.new("RGB", (width, height), "white")
     _draw(ImageDraw.Draw(picture), title, groups, columns, paste=picture.paste)
-    picture.save(path)
+    picture.save(file, "PNG")
 
 
 def _draw(

@@ -1,8 +1,8 @@
 """Which images does a command work on? A folder, a list of files, a TFDS split.
 
-Convention: an image is known by its path, relative ones to where the command is run;
-one of a dataset by its description there. Its label is the folder it lies in, below
-the folder that was given.
+Convention: an image is known by its path, one of a dataset by its description there.
+Relative paths of a list begin in the list's folder. A label is the folder an image lies
+in, below the folder that was given, or what the list or the dataset says.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from deeprank_jax.data import create_records, errors, files, folder
+from deeprank_jax.data import create_records, errors, files, folder, manifest
 from deeprank_jax.data.records import Records
 
 PREFIX = "tfds:"
@@ -27,6 +27,7 @@ def open_source(
     *,
     data_dir: str = "data",
     like: ml_collections.ConfigDict | None = None,
+    label_feature: str = "",
 ) -> Records:
     """Lists the images that a command was given.
 
@@ -34,6 +35,7 @@ def open_source(
       source: a folder; a `.txt`, `.csv` or `.parquet` file; or `tfds:NAME/SPLIT`.
       data_dir: where TFDS keeps its datasets.
       like: the `config.data` of a run, which says how its own dataset is read.
+      label_feature: the feature that labels another dataset.
 
     Returns:
       The images in order, with one level of labels; without labels it is `""` for all.
@@ -42,7 +44,7 @@ def open_source(
       DataError: there is no such source, or it holds no image.
     """
     if source.startswith(PREFIX):
-        return _open_dataset(source.removeprefix(PREFIX), data_dir, like)
+        return _open_dataset(source.removeprefix(PREFIX), data_dir, like, label_feature)
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         found = folder.list_images(path)
@@ -62,54 +64,48 @@ def open_source(
 
 def _read_list(path: pathlib.Path) -> tuple[list[str], list[str]]:
     if path.suffix == ".txt":
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         names = [line.strip() for line in text.splitlines() if line.strip()]
-        return names, [""] * len(names)
-    if path.suffix not in (".csv", ".parquet"):
-        raise errors.DataError(
-            f"{files.printable(path)}: is no list of images; give {_FORMS}."
-        )
-    # Slow to import.
-    import pyarrow
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    try:
-        if path.suffix == ".csv":
-            table = pyarrow.csv.read_csv(path)
-        else:
-            table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise errors.DataError(
-            f"{files.printable(path)}: cannot be read ({error}); give {_FORMS}."
-        ) from error
-    if "path" not in table.column_names:
-        raise errors.DataError(
-            f"{files.printable(path)}: has no column 'path' (its columns are "
-            f"{', '.join(table.column_names)}); name the one with the images so."
-        )
-    names = [str(name) for name in table["path"].to_pylist()]
-    if "label" not in table.column_names:
-        return names, [""] * len(names)
-    return names, ["" if x is None else str(x) for x in table["label"].to_pylist()]
+        labels = [""] * len(names)
+    else:
+        table = manifest.read_table(path)
+        if "path" not in table:
+            raise errors.DataError(
+                f"{files.printable(path)}: has no column 'path' (its columns are "
+                f"{', '.join(table)}); name the one with the images so."
+            )
+        names = table["path"]
+        labels = table.get("label", [""] * len(names))
+    # As in a manifest, a relative path begins where the list lies.
+    return [os.path.join(path.parent, name) for name in names], labels
 
 
 def _open_dataset(
-    name: str, data_dir: str, like: ml_collections.ConfigDict | None
+    name: str,
+    data_dir: str,
+    like: ml_collections.ConfigDict | None,
+    label_feature: str,
 ) -> Records:
     dataset, _, split = name.rpartition("/")
     if not dataset:
         raise errors.DataError(
             f"tfds:{name} names no split; give tfds:NAME/SPLIT, e.g. tfds:emoji/test."
         )
-    if like is None or like.name != dataset:
+    if like is None or like.name != dataset or label_feature:
         like = ml_collections.ConfigDict(
-            dict(levels=(), columns=(), image_feature="image", name_feature="")
+            dict(columns=(), image_feature="image", name_feature="")
         )
+        like.levels = (label_feature,) if label_feature else ()
         like.split_by = "dataset"
     config = like.copy_and_resolve_references()
     config.update(dict(name=dataset, dir=data_dir))
-    splits = create_records(config)
+    try:
+        splits = create_records(config)
+    except errors.DataError as error:
+        raise errors.DataError(
+            f"tfds:{name}: {error} Of a dataset that no model here was trained on, "
+            "name the feature that labels it by --label_feature."
+        ) from error
     if split not in splits:
         raise errors.DataError(
             f"tfds:{name}: {dataset} has no split {split!r}; choose one of "

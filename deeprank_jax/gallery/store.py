@@ -17,13 +17,13 @@ import fcntl
 import hashlib
 import io
 import json
-import os
 import pathlib
 import re
 from typing import IO, Any
 
 import numpy as np
 
+from deeprank_jax.data import files
 from deeprank_jax.data.errors import DataError
 
 MANIFEST = "index.json"
@@ -258,7 +258,7 @@ def create(folder: pathlib.Path, manifest: Manifest) -> None:
             raise DataError(f"{folder} is not empty; name a new folder for the index.")
         text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"))
         write_whole(folder / MANIFEST, [text.encode()])
-        _sync(folder.absolute().parent)
+        files.sync_folder(folder.absolute().parent)
 
 
 def write_whole(path: pathlib.Path, parts: Iterable[Any]) -> str:
@@ -272,27 +272,11 @@ def write_whole(path: pathlib.Path, parts: Iterable[Any]) -> str:
       The file's SHA-256.
     """
     digest = hashlib.sha256()
-    with replacing(path) as file:
+    with files.replacing(path) as file:
         for part in parts:
             file.write(part)
             digest.update(part)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """Opens a file to be written that takes a path's place once all is on disk."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
 
 
 def checksum(file: IO[bytes]) -> str:
@@ -365,12 +349,3 @@ def _damaged(path: pathlib.Path, why: str) -> DataError:
     return DataError(
         f"{path} is damaged, {why}; take it from a backup, or make the index anew."
     )
-
-
-def _sync(folder: pathlib.Path) -> None:
-    """Waits until the disk has the folder's list of files."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,13 +8,12 @@ import pathlib
 import re
 from typing import Any
 
-import jinja2
 import markupsafe
 import numpy as np
 
 from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.report import curves, embedding_map, figures, panels
+from deeprank_jax.report import curves, embedding_map, figures, panels, templates
 from deeprank_jax.report import drawn as drawn_lib
 from deeprank_jax.report.pictures import Pictures
 
@@ -89,14 +88,8 @@ def write_report(inputs: ReportInputs, path: str | os.PathLike[str]) -> pathlib.
     path = pathlib.Path(path)
     path = path if path.suffix == ".html" else path / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("page.html").render(_page_values(inputs))
+    template = pathlib.Path(__file__).with_name("page.html")
+    page = templates.render(template, **_page_values(inputs))
     # A name that is not UTF-8, as of a file on an old disk, is shown by its escapes.
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
