@@ -223,7 +223,7 @@ def test_a_graph_that_the_disk_cannot_take_is_not_kept(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hnsw.store_lib.os, "fsync", full)
+    monkeypatch.setattr(hnsw.files.os, "fsync", full)
     assert_alike(graph, exact)
     assert "No space left on device" in warnings_logged[0]
     assert {x.suffix for x in graph._store.folder.iterdir()} <= {".npy", ".json", ""}

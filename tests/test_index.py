@@ -1,6 +1,7 @@
 """An index against a dictionary and a loop; every error; disks that fill up."""
 
 import contextlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from deeprank_jax.data.errors import DataError
-from deeprank_jax.gallery import store
 from deeprank_jax.gallery.index import Index
 
 DIM = 3
@@ -386,7 +386,7 @@ def test_a_commit_is_whole_wherever_it_fails(tmp_path, monkeypatch, fails_at):
         return wrapped
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "fsync", failing(store.os.fsync))
+        patch.setattr(os, "fsync", failing(os.fsync))
         patch.setattr(pathlib.Path, "replace", failing(pathlib.Path.replace))
         try:
             index.add(["b", "c"], rows(2))
