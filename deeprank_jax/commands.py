@@ -15,7 +15,7 @@ from deeprank_jax.data import errors, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.gallery import embed as embed_lib
-from deeprank_jax.gallery import grouping, origins, sheet, store, votes
+from deeprank_jax.gallery import embed_file, grouping, origins, sheet, store, votes
 from deeprank_jax.gallery.index import Index
 from deeprank_jax.gallery.model import AnyImage, Model, decode
 from deeprank_jax.gallery.source import PREFIX, open_source
@@ -45,7 +45,7 @@ def run_embed(
 ) -> None:
     """Writes embeddings."""
     loaded, records = _open(model, source, data_dir, label_feature)
-    num, num_bad = embed_lib.embed_to_file(loaded, records, out)
+    num, num_bad = embed_file.embed_to_file(loaded, records, out)
     print(f"Wrote {num:,} embeddings of {loaded.embedding_dim} numbers to {out}.")
     if num_bad:
         print(f"{num_bad:,} images could not be read; {out}.bad.csv says why.")

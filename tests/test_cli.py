@@ -16,8 +16,7 @@ import pytest
 import deeprank_jax
 from deeprank_jax import artifact, cli, parallel
 from deeprank_jax.data.records import Records
-from deeprank_jax.gallery import embed as embed_lib
-from deeprank_jax.gallery import origins
+from deeprank_jax.gallery import embed_file, origins
 from deeprank_jax.gallery.votes import vote
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -92,7 +91,7 @@ def test_a_folder_becomes_a_table(deeprank, exported, photos, tmp_path):
     out = tmp_path / "photos.parquet"
     said = deeprank("embed", photos, f"--model={exported}", f"--out={out}")
     assert said == f"Wrote 72 embeddings of 8 numbers to {out}.\n"
-    assert len(embed_lib.read_table(out)[0]) == 72
+    assert len(embed_file.read_table(out)[0]) == 72
 
 
 def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path):

@@ -15,7 +15,7 @@ import shrunk
 
 import deeprank_jax
 from deeprank_jax.data import errors
-from deeprank_jax.gallery import embed as embed_lib
+from deeprank_jax.gallery import embed_file
 from deeprank_jax.gallery.source import open_source
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -23,16 +23,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 _EMBED = """
 import sys, time
 import deeprank_jax
-from deeprank_jax.gallery import embed, source
-embed._PART_SIZE = 4
-write = embed._write
-def slow(table, path):
-    write(table, path)
+from deeprank_jax.gallery import embed_file, source
+embed_file._PART_SIZE = 4
+write = embed_file._write
+def slow(embeddings, indices, path):
+    write(embeddings, indices, path)
     print(path, flush=True)
     time.sleep(0.02)
-embed._write = slow
+embed_file._write = slow
 records = source.open_source(sys.argv[2])
-embed.embed_to_file(deeprank_jax.load(sys.argv[1]), records, sys.argv[3])
+embed_file.embed_to_file(deeprank_jax.load(sys.argv[1]), records, sys.argv[3])
 """
 
 
@@ -51,8 +51,8 @@ def some_photos(tmp_path):
 def test_the_table_holds_what_the_model_says(model, some_photos, tmp_path):
     records = open_source(str(some_photos))
     out = tmp_path / "new" / "table.parquet"
-    assert embed_lib.embed_to_file(model, records, out) == (20, 1)
-    paths, labels, embeddings, fingerprint = embed_lib.read_table(out)
+    assert embed_file.embed_to_file(model, records, out) == (20, 1)
+    paths, labels, embeddings, fingerprint = embed_file.read_table(out)
     assert paths == sorted(map(str, some_photos.rglob("[0-9].png")))
     assert labels == [pathlib.Path(path).parent.name for path in paths]
     assert fingerprint == model.fingerprint
@@ -90,19 +90,19 @@ def test_killed_ten_times_it_is_the_same_table(model, exported, some_photos, tmp
 
 def stop_half_way(model, records, out, monkeypatch):
     """Leaves a table half done, as a full disk does."""
-    monkeypatch.setattr(embed_lib, "_PART_SIZE", 8)
-    write, written = embed_lib._write, []
+    monkeypatch.setattr(embed_file, "_PART_SIZE", 8)
+    write, written = embed_file._write, []
 
-    def full(table, path):
+    def full(embeddings, indices, path):
         if len(written) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(path)
-        write(table, path)
+        write(embeddings, indices, path)
 
-    monkeypatch.setattr(embed_lib, "_write", full)
-    with pytest.raises(embed_lib.CannotWriteError, match=r"No space left.*is kept"):
-        embed_lib.embed_to_file(model, records, out)
-    monkeypatch.setattr(embed_lib, "_write", write)
+    monkeypatch.setattr(embed_file, "_write", full)
+    with pytest.raises(embed_file.CannotWriteError, match=r"No space left.*is kept"):
+        embed_file.embed_to_file(model, records, out)
+    monkeypatch.setattr(embed_file, "_write", write)
     assert not out.exists()
 
 
@@ -118,9 +118,9 @@ def test_what_is_done_is_not_done_again(model, some_photos, tmp_path, monkeypatc
     records, out = open_source(str(some_photos)), tmp_path / "table.parquet"
     stop_half_way(model, records, out, monkeypatch)
     embedded = count_embedded(model, monkeypatch)
-    embed_lib.embed_to_file(model, records, out)
+    embed_file.embed_to_file(model, records, out)
     assert sum(embedded) == len(records) - 8
-    assert len(embed_lib.read_table(out)[0]) == 20
+    assert len(embed_file.read_table(out)[0]) == 20
 
 
 def test_other_images_begin_anew(
@@ -131,10 +131,10 @@ def test_other_images_begin_anew(
     (some_photos / "class 00" / "0.png").unlink()
     records = open_source(str(some_photos))
     embedded = count_embedded(model, monkeypatch)
-    embed_lib.embed_to_file(model, records, out)
+    embed_file.embed_to_file(model, records, out)
     assert sum(embedded) == len(records)
     assert any("starting anew" in text for text in warnings_logged)
-    assert len(embed_lib.read_table(out)[0]) == 19
+    assert len(embed_file.read_table(out)[0]) == 19
 
 
 def test_an_image_that_changed_begins_anew(model, some_photos, tmp_path, monkeypatch):
@@ -142,21 +142,21 @@ def test_an_image_that_changed_begins_anew(model, some_photos, tmp_path, monkeyp
     stop_half_way(model, open_source(str(some_photos)), out, monkeypatch)
     one, other = some_photos / "class 00" / "0.png", some_photos / "class 03" / "0.png"
     shutil.copy(other, one)
-    embed_lib.embed_to_file(model, open_source(str(some_photos)), out)
-    embeddings = embed_lib.read_table(out)[2]
+    embed_file.embed_to_file(model, open_source(str(some_photos)), out)
+    embeddings = embed_file.read_table(out)[2]
     np.testing.assert_allclose(embeddings[:1], model.embed(other), atol=1e-6)
 
 
 def test_a_folder_is_no_table(model, some_photos, tmp_path):
-    with pytest.raises(embed_lib.CannotWriteError, match="is a folder; give"):
-        embed_lib.embed_to_file(model, open_source(str(some_photos)), tmp_path)
+    with pytest.raises(embed_file.CannotWriteError, match="is a folder; give"):
+        embed_file.embed_to_file(model, open_source(str(some_photos)), tmp_path)
 
 
 def test_other_tables_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"path": ["a"]}), tmp_path / "t.parquet")
     for name in ("t.parquet", "gone.parquet"):
         with pytest.raises(OSError, match=name):
-            embed_lib.read_table(tmp_path / name)
+            embed_file.read_table(tmp_path / name)
 
 
 def test_a_folder_is_a_source(some_photos):
