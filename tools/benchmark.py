@@ -14,9 +14,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from absl import app, flags  # noqa: E402  NumPy reads the variables when it starts.
 
-from tools import benchmark_sampler, benchmark_search, benchmark_step  # noqa: E402
+from tools import (  # noqa: E402
+    benchmark_embed,
+    benchmark_sampler,
+    benchmark_search,
+    benchmark_step,
+)
 
 BENCHMARKS: Mapping[str, Callable[[], dict[str, float]]] = {
+    "embed": benchmark_embed.measure,
     "sampler": benchmark_sampler.measure,
     "search": benchmark_search.measure,
     "step": benchmark_step.measure,
