@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeprank_jax.gallery import exact
+from deeprank_jax.nearest import exact
 
 
 def search(queries, gallery, k, num_parts=3):
@@ -28,9 +28,9 @@ def counted(monkeypatch):
     counts = []
     direct = exact.ExactSearch._search_directly
 
-    def counting(self, queries, options):
+    def counting(self, queries, k):
         counts.append(len(queries))
-        return direct(self, queries, options)
+        return direct(self, queries, k)
 
     monkeypatch.setattr(exact.ExactSearch, "_search_directly", counting)
     return counts
@@ -105,7 +105,7 @@ def test_two_far_groups_are_told_apart(counted):
     assert counted == [200]
 
 
-@pytest.mark.parametrize("k", [600, 1500])
+@pytest.mark.parametrize("k", [60, 600, 1500])
 def test_many_neighbours(k):
     rng = np.random.default_rng(1)
     gallery = rng.integers(0, 9, (1500, 4)).astype(np.float32)
@@ -115,11 +115,28 @@ def test_many_neighbours(k):
     np.testing.assert_array_equal(distances, expected[0])
 
 
+def test_many_neighbours_without_ties_are_certain(counted):
+    """Rows are sifted by one product, and none but the chosen is measured."""
+    rng = np.random.default_rng(2)
+    gallery = rng.normal(size=(9000, 16)).astype(np.float32)
+    assert not exact.ExactSearch([gallery], *gallery.shape)._plan(200)[0]
+    expected = reference(gallery[:20], gallery, 200)
+    distances, rows = search(gallery[:20], gallery, 200)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-5, atol=1e-6)
+    assert not counted
+
+
 def test_memory_of_one_go_is_bounded():
     """Chunks to be measured are gathered for so many queries only."""
-    found = exact.ExactSearch([np.zeros((4096, 512), np.float32)], 4096, 512)
-    for k in (1, 10, 100, 1000):
-        num = found._queries_at_once(k)
-        values = num * (k + exact._SPARE) * exact._CHUNK * 512
-        assert num == 1 or values <= exact._MEASURED_VALUES
+    found = exact.ExactSearch([np.zeros((65536, 64), np.float32)], 65536, 64)
+    taken = set()
+    for k in (1, 10, 100, 1000, 10_000):
+        by_chunks, num = found._plan(k)
+        taken.add(by_chunks)
+        per_chunk = exact._CHUNK * 64
+        values = (k + exact._SPARE) * (per_chunk if by_chunks else 64)
+        values += 0 if by_chunks else 65536
+        assert num == 1 or num * values <= exact._BLOCK_VALUES
         assert num & (num - 1) == 0
+    assert taken == {True, False}

@@ -1,9 +1,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import jax
 import numpy as np
 import pytest
 
 from deeprank_jax import nearest
+from deeprank_jax.nearest import exact
 
 
 def reference(queries, gallery, k, exclude_self):
@@ -21,8 +23,8 @@ def reference(queries, gallery, k, exclude_self):
 
 
 @pytest.mark.parametrize("exclude_self", [False, True])
-@pytest.mark.parametrize(("k", "block_size"), [(1, 7), (5, 16), (39, 1024), (40, 1)])
-def test_matches_the_definition_with_many_ties(k, block_size, exclude_self):
+@pytest.mark.parametrize("k", [1, 5, 39, 40])
+def test_matches_the_definition_with_many_ties(k, exclude_self):
     rng = np.random.default_rng(0)
     gallery = rng.integers(0, 3, (41, 3)).astype(np.float32)
     queries = gallery if exclude_self else rng.integers(0, 3, (23, 3))
@@ -30,7 +32,7 @@ def test_matches_the_definition_with_many_ties(k, block_size, exclude_self):
     expected = reference(queries, gallery, k, exclude_self)
     assert k == 1 or np.any(np.diff(expected[0]) == 0)  # There are ties to break.
     distances, indices = nearest.nearest_neighbors(
-        queries, gallery, k, exclude_self=exclude_self, block_size=block_size
+        queries, gallery, k, exclude_self=exclude_self
     )
     np.testing.assert_array_equal(indices, expected[1])
     np.testing.assert_array_equal(distances, expected[0])
@@ -38,20 +40,46 @@ def test_matches_the_definition_with_many_ties(k, block_size, exclude_self):
     assert indices.dtype == np.int32
 
 
-def test_blocks_are_parts_of_the_whole():
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_blocks_are_parts_of_the_whole(exclude_self, monkeypatch):
     x = np.random.default_rng(3).normal(size=(23, 3)).astype(np.float32)
-    whole = nearest.nearest_neighbors(x, x, 5, exclude_self=True)
-    blocks = list(nearest.neighbor_blocks(x, x, 5, exclude_self=True, block_size=10))
-    assert [rows for rows, _, _ in blocks] == [
-        slice(0, 10),
-        slice(10, 20),
-        slice(20, 23),
+    whole = nearest.nearest_neighbors(x, x, 5, exclude_self=exclude_self)
+    monkeypatch.setattr(exact, "_MAX_QUERIES", 8)
+    blocks = list(nearest.neighbor_blocks(x, x, 5, exclude_self=exclude_self))
+    assert [part for part, _, _ in blocks] == [
+        slice(0, 8),
+        slice(8, 16),
+        slice(16, 23),
     ]
-    for rows, distances, indices in blocks:
-        np.testing.assert_array_equal(distances, whole[0][rows])
-        np.testing.assert_array_equal(indices, whole[1][rows])
+    for part, distances, indices in blocks:
+        np.testing.assert_array_equal(distances, whole[0][part])
+        np.testing.assert_array_equal(indices, whole[1][part])
     with pytest.raises(ValueError, match="from 1 to 22"):
         nearest.neighbor_blocks(x, x, 23, exclude_self=True)
+
+
+def test_a_query_with_many_copies_leaves_itself_out():
+    """Copies that come first crowd the query out of its own neighbours."""
+    gallery = np.ones((30, 2), np.float32)
+    _, indices = nearest.nearest_neighbors(gallery, gallery, 4, exclude_self=True)
+    np.testing.assert_array_equal(indices[0], [1, 2, 3, 4])
+    np.testing.assert_array_equal(indices[2], [0, 1, 3, 4])
+    np.testing.assert_array_equal(indices[29], [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("num_rows", [700, 9000])
+def test_devices_share_the_queries_and_change_nothing(num_rows, monkeypatch):
+    monkeypatch.setattr(exact, "_MAX_QUERIES", 32)
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(num_rows, 16)).astype(np.float32)
+    assert len(jax.devices()) == 4
+    options = [dict(devices=jax.devices()[:n]) for n in (1, 3, 4)]
+    found = [
+        exact.ExactSearch([gallery], *gallery.shape, **option).search(gallery[:300], 6)
+        for option in options
+    ]
+    for one, other in zip(found[:1] * 2, found[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_equal_rows_rank_in_gallery_order_and_lie_at_zero():

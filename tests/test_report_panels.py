@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_report import create_records
 
-from deeprank_jax import nearest
+from deeprank_jax.nearest import exact
 from deeprank_jax.relevance import Hierarchy
 from deeprank_jax.report import curves, embedding_map, figures, panels
 
@@ -54,7 +54,7 @@ def test_blocks_change_no_ranking(ranked, monkeypatch):
     records, embeddings, _ = ranked
     records.labels[:9, 2] = [0, 1, 1, 2, 2, 2, 2, 3, 3]  # Of many sizes.
     whole = panels.rank_records(records, embeddings)
-    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 7 * (60 + 16 * 5))
+    monkeypatch.setattr(exact, "_MAX_QUERIES", 4)
     parts = panels.rank_records(records, embeddings)
     for field in dataclasses.fields(whole):
         np.testing.assert_array_equal(
@@ -64,7 +64,7 @@ def test_blocks_change_no_ranking(ranked, monkeypatch):
 
 def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     """One class of 1,500: a value for each pair is 2.2 million."""
-    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 2**18)
+    monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**18)
     records = create_records(num_classes=1, per_class=1500)
     embeddings = np.random.default_rng(0).normal(size=(1500, 2))
     whole = panels.rank_records(records, embeddings)

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from deeprank_jax import nearest
 from deeprank_jax.evaluators import embed_split
 from deeprank_jax.evaluators import retrieval as module
 from deeprank_jax.evaluators.retrieval import Retrieval
+from deeprank_jax.nearest import exact
 from deeprank_jax.relevance import Hierarchy, SameClass
 
 GAINS = Hierarchy((0.1, 0.4, 1.0))
@@ -120,14 +120,14 @@ def test_blocks_change_no_number(monkeypatch):
     embeddings = np.random.default_rng(3).normal(size=(40, 4)).astype(np.float32)
     retrieval = Retrieval(attributes, GAINS, ks=(1, 5, 100))
     whole = dict(retrieval.run(embeddings))
-    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 7 * (40 + 39 * 4))
+    monkeypatch.setattr(exact, "_MAX_QUERIES", 4)
     monkeypatch.setattr(module, "_BLOCK", 5)
     assert dict(retrieval.run(embeddings)) == whole
 
 
 def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     """One class of 1,500: a value for each pair is 2.2 million."""
-    monkeypatch.setattr(nearest, "_BLOCK_VALUES", 2**18)
+    monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**18)
     classes = np.zeros((1500, 1), int)
     embeddings = np.random.default_rng(0).normal(size=(1500, 2))
     retrieval = Retrieval(classes, SameClass())

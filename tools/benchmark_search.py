@@ -63,9 +63,9 @@ def prepare(case: str) -> Callable[[], object]:
     gallery = rng.standard_normal((int(num_rows), _DIM), np.float32)
     queries = rng.standard_normal((_BATCH, _DIM), np.float32)
     if name == "ours":
-        from deeprank_jax.gallery import exact
+        from deeprank_jax import nearest
 
-        search = exact.ExactSearch([gallery], len(gallery), _DIM)
+        search = nearest.ExactSearch([gallery], len(gallery), _DIM)
         return lambda: search.search(queries, _K)
     from deeprank_jax.gallery import hnsw
 
@@ -81,8 +81,9 @@ def prepare(case: str) -> Callable[[], object]:
 
 def measure_graph() -> dict[str, float]:
     """Returns the graph's recall and speed, and how long it took to build."""
-    from deeprank_jax.gallery import exact, hnsw
+    from deeprank_jax.gallery import hnsw
     from deeprank_jax.gallery.index import Index
+    from deeprank_jax.nearest import exact
 
     faiss = hnsw.import_faiss()
     gallery, queries = create_clusters()

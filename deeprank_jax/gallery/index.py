@@ -309,14 +309,14 @@ class Index:
         return graph
 
     def _open_exact(self, labels: frozenset[str] | None, allowed: np.ndarray) -> Any:
-        """Returns the gallery of these rows, as `exact.ExactSearch`."""
-        from deeprank_jax.gallery import exact  # It imports JAX.
+        """Returns the gallery of these rows, as `nearest.ExactSearch`."""
+        from deeprank_jax import nearest  # It imports JAX.
 
         if labels not in self._exact:
             # Beside all rows, only those of the labels last asked for stay in memory.
             self._exact = {key: x for key, x in self._exact.items() if key is None}
             parts = self._rows(allowed)
-            self._exact[labels] = exact.ExactSearch(parts, len(allowed), self.dim)
+            self._exact[labels] = nearest.ExactSearch(parts, len(allowed), self.dim)
         return self._exact[labels]
 
     def _rows(self, numbers: np.ndarray) -> Iterator[np.ndarray]:

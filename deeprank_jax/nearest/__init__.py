@@ -4,20 +4,19 @@ Distances are squared Euclidean. Equal distances rank in gallery order.
 """
 
 from collections.abc import Iterator
-import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-# Candidates beyond k that are measured again, so that rounding in the matrix product
-# does not decide which of two nearly equal distances is among the k.
-_SPARE = 8
-# float32 values that one block may hold: 256 MiB.
-_BLOCK_VALUES = 2**26
+from deeprank_jax.nearest.exact import Block, ExactSearch
 
-# Which queries, their distances and their neighbours.
-Block = tuple[slice, np.ndarray, np.ndarray]
+__all__ = [
+    "Block",
+    "ExactSearch",
+    "average_precision",
+    "nearest_neighbors",
+    "neighbor_blocks",
+]
 
 
 def nearest_neighbors(
@@ -26,21 +25,19 @@ def nearest_neighbors(
     k: int,
     *,
     exclude_self: bool = False,
-    block_size: int = 1024,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds each query's `k` nearest gallery rows, exactly.
 
-    A matrix product finds the candidates, whose distances are then measured directly:
-    a row's distance to itself is 0, and equal rows are equally far.
+    Matrix products find the candidates, whose distances are then measured directly: a
+    row's distance to itself is 0, and equal rows are equally far. The queries are
+    shared among this process's devices; what is found is the same for any number. For
+    a large `k` take `neighbor_blocks`, which never holds the whole result.
 
     Args:
       queries: `[Q, D]` finite floats.
       gallery: `[G, D]` finite floats.
       k: how many neighbours, from 1 to `G`, or to `G - 1` with `exclude_self`.
       exclude_self: query `i` is gallery row `i`, which is not its own neighbour.
-      block_size: queries compared at a time, fewer if the gallery is large. Memory
-        beyond the result is that of one block; for a large `k` take
-        `neighbor_blocks`, which never holds the whole result.
 
     Returns:
       Squared distances `[Q, k]` float32, ascending, and the gallery's row numbers
@@ -49,9 +46,7 @@ def nearest_neighbors(
     Raises:
       ValueError: `k` is out of range, an embedding is not finite, or shapes differ.
     """
-    blocks = neighbor_blocks(
-        queries, gallery, k, exclude_self=exclude_self, block_size=block_size
-    )
+    blocks = neighbor_blocks(queries, gallery, k, exclude_self=exclude_self)
     distances = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int32)
     for rows, block_distances, block_indices in blocks:
@@ -65,7 +60,6 @@ def neighbor_blocks(
     k: int,
     *,
     exclude_self: bool = False,
-    block_size: int = 1024,
 ) -> Iterator[Block]:
     """Finds neighbours as `nearest_neighbors` does, some queries at a time.
 
@@ -74,12 +68,10 @@ def neighbor_blocks(
       gallery: as of `nearest_neighbors`.
       k: as of `nearest_neighbors`.
       exclude_self: as of `nearest_neighbors`.
-      block_size: as of `nearest_neighbors`; memory is that of one block, whatever `Q`
-        and `k` are.
 
     Returns:
       An iterator of which queries, in order, their squared distances `[B, k]` and the
-      gallery's row numbers `[B, k]`, both read-only.
+      gallery's row numbers `[B, k]`; memory is that of a few blocks.
 
     Raises:
       ValueError: as `nearest_neighbors`, before the first block is asked for.
@@ -101,7 +93,11 @@ def neighbor_blocks(
             f"k={k} nearest of {num_candidates} candidates: k must be from 1 to "
             f"{num_candidates}."
         )
-    return _search(queries, gallery, k, exclude_self, block_size)
+    devices = jax.local_devices()
+    search = ExactSearch([gallery], *gallery.shape, devices=devices)
+    if exclude_self:
+        return _without_self(search.blocks(queries, k + 1))
+    return search.blocks(queries, k)
 
 
 def average_precision(hits: np.ndarray, num_relevant: np.ndarray) -> np.ndarray:
@@ -144,31 +140,11 @@ def _checked(name: str, embeddings: np.ndarray) -> np.ndarray:
     return embeddings
 
 
-def _search(
-    queries: np.ndarray, gallery: np.ndarray, k: int, exclude_self: bool, size: int
-) -> Iterator[Block]:
-    num_measured = min(k + _SPARE, len(gallery) - exclude_self)
-    values_per_query = len(gallery) + num_measured * queries.shape[1]
-    size = max(1, min(size, len(queries), _BLOCK_VALUES // values_per_query))
-    on_device = jnp.asarray(gallery)
-    for start in range(0, len(queries), size):
-        block = queries[start : start + size]
-        # Every block has the same shape, so that it is compiled once.
-        padded = np.pad(block, ((0, size - len(block)), (0, 0)))
-        own = np.arange(start, start + size) if exclude_self else np.full(size, -1)
-        found = _search_block(padded, on_device, own.astype(np.int32), num_measured)
-        distances, indices = (np.asarray(x)[: len(block), :k] for x in found)
-        yield slice(start, start + len(block)), distances, indices
-
-
-@functools.partial(jax.jit, static_argnames="num_measured")
-def _search_block(queries, gallery, own, num_measured):
-    """Returns ascending distances and rows `[B, num_measured]`, row `own` left out."""
-    products = jnp.matmul(queries, gallery.T, precision=jax.lax.Precision.HIGHEST)
-    # The query's own norm is the same for its whole row and ranks nothing.
-    nearness = 2.0 * products - jnp.sum(jnp.square(gallery), axis=1)[None]
-    is_own = jnp.arange(len(gallery))[None] == own[:, None]
-    _, candidates = jax.lax.top_k(jnp.where(is_own, -jnp.inf, nearness), num_measured)
-    gaps = queries[:, None] - gallery[candidates]
-    distances = jnp.sum(jnp.square(gaps), axis=-1)
-    return jax.lax.sort((distances, candidates.astype(jnp.int32)), num_keys=2)
+def _without_self(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Leaves each query itself out of its neighbours, else the last of them."""
+    for part, distances, rows in blocks:
+        num, k = rows.shape
+        own = rows == np.arange(part.start, part.stop)[:, None]
+        left_out = np.where(own.any(axis=1), own.argmax(axis=1), k - 1)
+        kept = np.arange(k) != left_out[:, None]
+        yield part, distances[kept].reshape(num, -1), rows[kept].reshape(num, -1)

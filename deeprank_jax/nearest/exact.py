@@ -5,11 +5,14 @@ Distances are squared Euclidean. Equal distances rank in gallery order.
 One matrix product after another leaves only the greatest nearness of every chunk of
 rows. The chunks with the greatest are then measured row by row, and a bound on the
 rounding tells whether another chunk could hold a row as near; if so, that query is
-measured against everything.
+measured against everything. Where many neighbours are asked for, rows take the place
+of chunks.
 """
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Iterator, Sequence
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,41 +22,53 @@ import numpy as np
 # the cache: 4 MiB with 256 queries.
 _CHUNK, _GROUP, _BLOCK = 16, 512, 4096
 _MAX_QUERIES = 256
-# Chunks beyond k, so that rounding in the matrix product seldom leaves a doubt.
+# Chunks or rows beyond k, so that rounding in the matrix product seldom leaves a doubt.
 _SPARE = 8
 # Rows whose median is taken for the middle.
 _NUM_MIDDLE = 1024
-# float32 values that the chunks measured row by row may hold: 128 MiB.
-_MEASURED_VALUES = 2**25
+# float32 values that products and what is measured again may hold: 128 MiB.
+_BLOCK_VALUES = 2**25
+# Which queries, their distances and their rows.
+Block = tuple[slice, np.ndarray, np.ndarray]
 
 
 class ExactSearch:
-    """A gallery on the device, to be searched again and again."""
+    """A gallery on the devices, to be searched again and again."""
 
-    def __init__(self, parts: Iterable[np.ndarray], num_rows: int, dim: int):
-        """Puts the gallery on the device.
+    def __init__(
+        self,
+        parts: Iterable[np.ndarray],
+        num_rows: int,
+        dim: int,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        """Puts the gallery on the devices.
 
         Args:
           parts: arrays `[n, D]` of finite float32, which one after another are the
             gallery.
           num_rows: how many rows they have together, at least 1.
           dim: D.
+          devices: which share the queries, each with a copy of the gallery; None for
+            the first alone. What is found does not depend on how many there are.
         """
         padded = np.zeros((_padded_size(num_rows), dim), np.float32)
         start = 0
         for part in parts:
             padded[start : start + len(part)] = part
             start += len(part)
-        self.num_rows = num_rows
+        self.num_rows, self._num_padded, self._dim = num_rows, *padded.shape
         self._block = min(_BLOCK, len(padded))
         # Rounding grows with the norms, which are small around the middle of the rows.
-        some = padded[: self.num_rows : -(-num_rows // _NUM_MIDDLE)]
-        self._centre = jnp.asarray(np.median(some, axis=0))
-        # `jnp.asarray` would copy it twice.
-        self._gallery = jax.device_put(padded)
-        self._norms = _square_norms(
-            self._gallery, self._centre, num_rows, block=self._block
-        )
+        some = padded[: num_rows : -(-num_rows // _NUM_MIDDLE)]
+        middle = np.median(some, axis=0)
+        self._copies = []
+        for device in devices or jax.local_devices()[:1]:
+            # `jnp.asarray` would copy it twice.
+            gallery, centre = jax.device_put((padded, middle), device)
+            norms = _square_norms(gallery, centre, num_rows, block=self._block)
+            self._copies.append((gallery, norms, centre))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds each query's `k` nearest rows, exactly.
@@ -68,43 +83,58 @@ class ExactSearch:
         """
         distances = np.empty((len(queries), k), np.float32)
         rows = np.empty((len(queries), k), np.int32)
-        size = self._queries_at_once(k)
-        for start in range(0, len(queries), size):
-            part = slice(start, min(start + size, len(queries)))
-            distances[part], rows[part] = self._search_some(queries[part], k)
+        for part, some_distances, some_rows in self.blocks(queries, k):
+            distances[part], rows[part] = some_distances, some_rows
         return distances, rows
 
-    def _queries_at_once(self, k: int) -> int:
-        measured = (k + _SPARE) * _CHUNK * self._gallery.shape[1]
-        most = max(1, min(_MAX_QUERIES, _MEASURED_VALUES // measured))
-        return 1 << (most.bit_length() - 1)
+    def blocks(self, queries: np.ndarray, k: int) -> Iterator[Block]:
+        """Yields what `search` returns, some queries at a time, in order."""
+        k = int(k)  # The compiler wants no NumPy number.
+        by_chunks, size = self._plan(k)
+        started: collections.deque[tuple[slice, Any]] = collections.deque()
+        for number, start in enumerate(range(0, len(queries), size)):
+            part = slice(start, min(start + size, len(queries)))
+            copy = self._copies[number % len(self._copies)]
+            started.append((part, self._start(queries[part], k, copy, by_chunks)))
+            # While the host looks at one block, each device is at another.
+            if len(started) > len(self._copies):
+                yield self._finish(queries, k, *started.popleft())
+        while started:
+            yield self._finish(queries, k, *started.popleft())
 
-    def _search_some(
-        self, queries: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        num_chunks = k + _SPARE
+    def _plan(self, k: int) -> tuple[bool, int]:
+        """Returns whether chunks are measured or rows, and for how many queries."""
+        measured = (k + _SPARE) * _CHUNK * self._dim
+        # To gather a number and to sift a row cost about the same.
+        by_chunks = measured <= self._num_padded
+        rows = self._num_padded + (k + _SPARE) * self._dim
+        values = measured if by_chunks else rows
+        most = max(1, min(_MAX_QUERIES, _BLOCK_VALUES // values))
+        return by_chunks, 1 << (most.bit_length() - 1)
+
+    def _start(
+        self, queries: np.ndarray, k: int, copy: tuple[Any, ...], by_chunks: bool
+    ) -> Any:
+        search = _search_chunks if by_chunks else _search_rows
         options = dict(num_rows=self.num_rows, k=k, block=self._block)
-        if 2 * num_chunks * _CHUNK > len(self._gallery):
-            return self._search_directly(queries, options)
-        found = _search_chunks(
-            _pad(queries),
-            self._gallery,
-            self._norms,
-            self._centre,
-            num_chunks=num_chunks,
-            **options,
-        )
-        distances, rows, is_certain = (np.array(x)[: len(queries)] for x in found)
+        num = k + _SPARE if by_chunks else min(k + _SPARE, self.num_rows)
+        return search(_pad(queries), *copy, num_measured=num, **options)
+
+    def _finish(self, queries: np.ndarray, k: int, part: slice, found: Any) -> Block:
+        num = part.stop - part.start
+        distances, rows, is_certain = (np.array(x)[:num] for x in found)
         doubtful = np.flatnonzero(~is_certain)
         if len(doubtful):
-            again = self._search_directly(queries[doubtful], options)
+            again = self._search_directly(queries[part][doubtful], k)
             distances[doubtful], rows[doubtful] = again
-        return distances, rows
+        return part, distances, rows
 
     def _search_directly(
-        self, queries: np.ndarray, options: dict[str, int]
+        self, queries: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        found = _search_all(_pad(queries), self._gallery, **options)
+        gallery, _, _ = self._copies[0]
+        options = dict(num_rows=self.num_rows, k=k, block=self._block)
+        found = _search_all(_pad(queries), gallery, **options)
         distances, rows = (np.asarray(x)[: len(queries)] for x in found)
         return distances, rows
 
@@ -132,12 +162,14 @@ def _square_norms(gallery, centre, num_rows, *, block):
     return jnp.where(jnp.arange(len(gallery)) < num_rows, norms, jnp.inf)
 
 
-@functools.partial(jax.jit, static_argnames=("num_chunks", "k", "block"))
-def _search_chunks(queries, gallery, norms, centre, *, num_rows, num_chunks, k, block):
+@functools.partial(jax.jit, static_argnames=("num_measured", "k", "block"))
+def _search_chunks(
+    queries, gallery, norms, centre, *, num_rows, num_measured, k, block
+):
     """Returns distances and rows `[Q, k]`, and whether each query's are certain."""
     centred = queries - centre[None]
     chunks, cutoff = _nearest_chunks(
-        centred, gallery, norms, centre, num_chunks=num_chunks, block=block
+        centred, gallery, norms, centre, num_chunks=num_measured, block=block
     )
     # In gallery order, for the first of equals is taken.
     chunks = jnp.sort(chunks, axis=1)
@@ -148,10 +180,53 @@ def _search_chunks(queries, gallery, norms, centre, *, num_rows, num_chunks, k, 
     distances = jnp.where(rows < num_rows, distances, jnp.inf)
     distances, rows = distances.reshape(len(rows), -1), rows.reshape(len(rows), -1)
     negated, order = jax.lax.top_k(-distances, k)
-    own_norms = jnp.sum(jnp.square(centred), axis=1)
-    rounding = _rounding(own_norms, norms, -negated[:, -1], gallery.shape[1])
-    is_certain = own_norms - cutoff - rounding > -negated[:, -1]
+    is_certain = _is_certain(centred, norms, cutoff, -_last(negated))
     return -negated, jnp.take_along_axis(rows, order, axis=1), is_certain
+
+
+@functools.partial(jax.jit, static_argnames=("num_measured", "k", "block"))
+def _search_rows(queries, gallery, norms, centre, *, num_rows, num_measured, k, block):
+    """Returns as `_search_chunks` does, where many are asked for."""
+    centred = queries - centre[None]
+
+    def block_nearness(rows_and_norms):
+        rows, block_norms = rows_and_norms
+        products = jnp.matmul(
+            2.0 * centred, (rows - centre[None]).T, precision=jax.lax.Precision.HIGHEST
+        )
+        return products - block_norms[None]
+
+    # All at once, the differences would take as much memory as the gallery.
+    blocks = gallery.reshape(-1, block, gallery.shape[1]), norms.reshape(-1, block)
+    nearness = jax.lax.map(block_nearness, blocks)
+    nearness = jnp.moveaxis(nearness, 0, 1).reshape(len(queries), -1)
+    values, rows = jax.lax.top_k(nearness, num_measured)
+    distances = jnp.sum(jnp.square(queries[:, None] - gallery[rows]), axis=-1)
+    distances, rows = jax.lax.sort((distances, rows.astype(jnp.int32)), num_keys=2)
+    is_certain = _is_certain(centred, norms, _last(values), distances[:, k - 1])
+    # Where every row was measured, there is none to be in doubt of.
+    is_certain |= num_measured >= num_rows
+    return distances[:, :k], rows[:, :k], is_certain
+
+
+def _last(values):
+    """Returns `[Q]`, the last column of what `top_k` found `[Q, K]`."""
+    # A slice, XLA:CPU takes for leave to sort everything, fifty times as long.
+    return jnp.min(values, axis=1)
+
+
+def _is_certain(centred, norms, cutoff, farthest):
+    """Returns `[Q]`, whether no row that was not measured is as near as `farthest`.
+
+    Args:
+      centred: `[Q, D]` queries.
+      norms: `[G]` of the rows about the same centre.
+      cutoff: `[Q]`, the most nearness that a row which was not measured can have.
+      farthest: `[Q]` squared distances.
+    """
+    own_norms = jnp.sum(jnp.square(centred), axis=1)
+    rounding = _rounding(own_norms, norms, farthest, centred.shape[1])
+    return own_norms - cutoff - rounding > farthest
 
 
 def _rounding(own_norms, norms, farthest, dim):
@@ -188,7 +263,7 @@ def _nearest_chunks(queries, gallery, norms, centre, *, num_chunks, block):
     values, places = jax.lax.top_k(inside, num_chunks)
     group, chunk = places // grouped.shape[1], places % grouped.shape[1]
     chosen = jnp.take_along_axis(groups, group, axis=1) * grouped.shape[1] + chunk
-    return chosen, values[:, -1]
+    return chosen, _last(values)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
