@@ -21,34 +21,44 @@ def random_attributes(seed, num_records=40):
     return np.stack([classes // 8, classes // 3, classes], axis=1)
 
 
-def reference(attributes, embeddings, ks, relevance):
-    """Every metric from its definition, one query at a time."""
+def reference_rows(attributes, embeddings, ks, relevance, queries=None):
+    """Every metric from its definition; None for a query that does not count."""
     num = len(attributes)
-    recall, ndcg, ap = {k: [] for k in ks}, {k: [] for k in ks}, []
+    queries = embeddings if queries is None else queries
+    rows = {f"{name}@{k}": [] for name in ("recall", "ndcg") for k in ks}
+    rows |= {"map@r": []}
     for q in range(num):
         others = [j for j in range(num) if j != q]
-        far = {j: float(np.sum((embeddings[q] - embeddings[j]) ** 2)) for j in others}
+        far = {j: float(np.sum((queries[q] - embeddings[j]) ** 2)) for j in others}
         ranked = sorted(others, key=lambda j: (far[j], j))
         hits = [attributes[j, -1] == attributes[q, -1] for j in ranked]
         gain = [float(relevance.pairwise(attributes[q], attributes[j])) for j in ranked]
         num_relevant = sum(hits)
+        counted = lambda value, num_relevant=num_relevant: (
+            float(value) if num_relevant else None
+        )
         for k in ks:
             dcg = sum(g / math.log2(i + 2) for i, g in enumerate(gain[:k]))
             best = sorted(gain, reverse=True)[:k]
             ideal = sum(g / math.log2(i + 2) for i, g in enumerate(best))
-            ndcg[k] += [dcg / ideal] if ideal else []
-            recall[k] += [any(hits[:k])] if num_relevant else []
+            rows[f"ndcg@{k}"].append(dcg / ideal if ideal else None)
+            rows[f"recall@{k}"].append(counted(any(hits[:k])))
         precisions = [
             sum(hits[: i + 1]) / (i + 1) for i in range(num_relevant) if hits[i]
         ]
-        ap += [sum(precisions) / num_relevant] if num_relevant else []
-    mean = lambda values: float(np.mean(values)) if values else 0.0
-    return (
-        {f"recall@{k}": mean(recall[k]) for k in ks}
-        | {"map@r": mean(ap)}
-        | {f"ndcg@{k}": mean(ndcg[k]) for k in ks}
-        | {"num_queries": float(len(ap))}
-    )
+        rows["map@r"].append(counted(sum(precisions) / max(num_relevant, 1)))
+    return rows
+
+
+def reference(*args, **kwargs):
+    """The metrics of `reference_rows`."""
+    rows = reference_rows(*args, **kwargs)
+    values = {
+        name: float(np.mean([x for x in row if x is not None] or [0.0]))
+        for name, row in rows.items()
+    }
+    num_queries = sum(x is not None for x in rows["map@r"])
+    return values | {"num_queries": float(num_queries)}
 
 
 @pytest.mark.parametrize("relevance", [GAINS, SameClass()], ids=["graded", "same"])
@@ -62,8 +72,44 @@ def test_every_number_is_its_definition(seed, ties, relevance):
     assert 0 < expected["num_queries"] < 40  # Some class has a single record.
     assert 0 < expected["map@r"] < 1
     found = dict(Retrieval(attributes, relevance).run(embeddings))
-    assert list(found) == list(expected)
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_every_query_has_a_row_of_its_own(asymmetric):
+    rng = np.random.default_rng(4)
+    attributes, where = random_attributes(4), rng.random(40) < 0.8
+    embeddings = rng.normal(size=(40, 3)).astype(np.float32)
+    queries = rng.normal(size=(40, 3)).astype(np.float32) if asymmetric else None
+    kept = None if queries is None else queries[where]
+    args = attributes[where], embeddings[where], (1, 5), GAINS
+    rows = reference_rows(*args, queries=kept)
+    embeddings[~where] = np.nan
+    found = Retrieval(attributes, GAINS, ks=(1, 5)).measure(
+        embeddings, where, queries=queries
+    )
+    assert found.keys() == {*rows, "num_queries"}
+    for name, row in rows.items():
+        expected = np.array([np.nan if x is None else x for x in row])
+        assert np.isnan(expected).any() or name.startswith("ndcg")
+        weights = np.zeros(40)
+        weights[where] = ~np.isnan(expected)
+        np.testing.assert_array_equal(found[name].weights, weights)
+        np.testing.assert_allclose(
+            found[name].values[where], np.nan_to_num(expected), atol=1e-12
+        )
+    symmetric = reference_rows(*args)
+    assert (rows["map@r"] != symmetric["map@r"]) == asymmetric
+
+
+def test_queries_of_their_own_search_what_others_search():
+    """A shift of both sides changes no distance; a shift of one does."""
+    attributes = random_attributes(5)
+    embeddings = np.random.default_rng(5).integers(0, 50, (40, 3)).astype(np.float32)
+    retrieval = Retrieval(attributes, GAINS)
+    plain = dict(retrieval.run(embeddings))
+    assert dict(retrieval.run(embeddings, queries=embeddings.copy())) == plain
+    assert dict(retrieval.run(embeddings, queries=embeddings + 30.0)) != plain
 
 
 @pytest.mark.parametrize(
@@ -113,6 +159,17 @@ def test_bad_arguments_are_refused():
         Retrieval(np.zeros((3, 1), int), SameClass(), ks=(0, 5))
     with pytest.raises(ValueError, match="2 embeddings for 3 records"):
         dict(Retrieval(np.zeros((3, 1), int), SameClass()).run(np.ones((2, 2))))
+
+
+@pytest.mark.parametrize("side", ["embeddings", "queries"])
+@pytest.mark.parametrize("num_records", [1, 3])
+def test_rows_that_are_not_finite_are_refused(num_records, side):
+    rows = {name: np.ones((num_records, 2)) for name in ("embeddings", "queries")}
+    rows[side][-1, 1] = np.inf
+    retrieval = Retrieval(np.zeros((num_records, 1), int), SameClass())
+    message = f"1 of {num_records} embeddings are not finite.* row {num_records - 1}"
+    with pytest.raises(ValueError, match=message):
+        dict(retrieval.run(**rows))
 
 
 def test_blocks_change_no_number(monkeypatch):

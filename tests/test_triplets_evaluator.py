@@ -16,10 +16,11 @@ def random_case(seed, *, num_records=40, num_triplets=200, largest=4):
     return attributes, np.array(drawn), embeddings
 
 
-def reference(attributes, triplets, embeddings, k, level):
+def reference(attributes, triplets, embeddings, k, level, queries=None):
     """Every metric from its definition, one triplet at a time."""
+    queries = embeddings if queries is None else queries
     category = lambda i: 0 if level is None else attributes[i, level]
-    far = lambda i, j: float(np.sum((embeddings[i] - embeddings[j]) ** 2))
+    far = lambda i, j: float(np.sum((queries[i] - embeddings[j]) ** 2))
     groups, score, counted = {"": [], "_in_class": [], "_out_of_class": []}, 0, 0
     for a, p, n in triplets:
         right = far(a, p) < far(a, n)
@@ -52,6 +53,36 @@ def test_every_number_is_its_definition(largest, k, level, monkeypatch):
     assert expected[f"score_at_{k}"] != 0
     evaluator = Triplets(attributes, triplets, category_level=level, k=k)
     assert dict(evaluator.run(embeddings)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_every_anchor_has_a_row_of_its_own(asymmetric):
+    attributes, triplets, embeddings = random_case(2, num_triplets=60, largest=100)
+    queries = random_case(3, largest=100)[2] if asymmetric else None
+    found = Triplets(attributes, triplets, k=4).measure(embeddings, queries=queries)
+    anchors = np.unique(triplets[:, 0])
+    assert 0 < len(anchors) < 40
+    for anchor in range(40):
+        own = triplets[triplets[:, 0] == anchor]
+        expected, counted = reference(attributes, own, embeddings, 4, 0, queries)
+        row = {name: scores.values[anchor] for name, scores in found.items()}
+        weight = {name: scores.weights[anchor] for name, scores in found.items()}
+        assert weight["precision"] == len(own) == row["num_triplets"]
+        assert row["precision"] == pytest.approx(
+            expected.get("precision", 0.0) * len(own)
+        )
+        assert row["score_at_4"] == expected["score_at_4"] == row["score_at_4_share"]
+        assert weight["score_at_4_share"] == counted
+        inside = attributes[own[:, 2], 0] == attributes[anchor, 0]
+        assert weight["precision_in_class"] == inside.sum()
+        assert weight["precision_out_of_class"] == np.sum(~inside)
+        in_class = expected.get("precision_in_class", 0.0) * inside.sum()
+        assert row["precision_in_class"] == pytest.approx(in_class)
+    whole = reference(attributes, triplets, embeddings, 4, 0, queries)[0]
+    values = {name: scores.value for name, scores in found.items()}
+    assert values == pytest.approx(whole)
+    symmetric = reference(attributes, triplets, embeddings, 4, 0)[0]
+    assert (whole != symmetric) == asymmetric
 
 
 def test_a_tie_is_wrong():
@@ -161,3 +192,5 @@ def test_bad_embeddings_are_refused():
         dict(evaluator.run(np.ones((2, 2))))
     with pytest.raises(ValueError, match="not finite"):
         dict(evaluator.run(np.full((3, 2), np.nan)))
+    with pytest.raises(ValueError, match="not finite"):
+        dict(evaluator.run(np.ones((3, 2)), queries=np.full((3, 2), np.nan)))

@@ -5,10 +5,17 @@ Euclidean and equal distances rank in record order. Memory grows with the number
 records, but not with that times the size of a class.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from deeprank_jax.evaluators.scores import (
+    Evaluator,
+    QueryScores,
+    check_rows,
+    mean_over,
+    sum_over,
+)
 from deeprank_jax.nearest import average_precision, neighbor_blocks
 from deeprank_jax.relevance import Relevance
 
@@ -16,7 +23,7 @@ from deeprank_jax.relevance import Relevance
 _BLOCK = 256
 
 
-class Retrieval:
+class Retrieval(Evaluator):
     """Recall@k, MAP@R and graded nDCG@k on one split."""
 
     def __init__(
@@ -48,10 +55,14 @@ class Retrieval:
         self._relevance = relevance
         self._ks = tuple(sorted(ks))
 
-    def run(
-        self, embeddings: np.ndarray, where: np.ndarray | None = None
-    ) -> Iterator[tuple[str, float]]:
-        """Yields `recall@k`, `map@r`, `ndcg@k` and `num_queries`.
+    def measure(
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None = None,
+        *,
+        queries: np.ndarray | None = None,
+    ) -> dict[str, QueryScores]:
+        """Measures `recall@k`, `map@r`, `ndcg@k` and `num_queries`, query by query.
 
         Recall@k is the share of queries with one of their class among the k nearest,
         MAP@R the mean of `average_precision`; both over the queries whose class has
@@ -62,37 +73,43 @@ class Retrieval:
         Args:
           embeddings: `[N, D]` float, a row for each record.
           where: optional `[N]` bool; the others are neither query nor gallery.
+          queries: optional `[N, D]` float, what a query is; None for `embeddings`.
 
-        Yields:
-          Names and values; a mean over no queries is 0.
+        Returns:
+          For each metric the scores of the `N` records as queries.
 
         Raises:
           ValueError: there is not one row for each record, or one is not finite.
         """
-        if len(embeddings) != len(self._labels):
-            raise ValueError(
-                f"{len(embeddings)} embeddings for {len(self._labels)} records: "
-                "give one row for each record, and leave bad ones out by `where`."
-            )
-        chosen = slice(None) if where is None else np.asarray(where, bool)
-        embeddings, attributes = embeddings[chosen], self._attributes[chosen]
-        classes = self._labels[chosen, -1]
+        embeddings, where, queries = check_rows(
+            len(self._labels), embeddings, where, queries
+        )
+        attributes, classes = self._attributes[where], self._labels[where, -1]
         num_relevant = _class_sizes(classes) - 1
         recalled, precision, dcg = self._measure(
-            embeddings, classes, attributes, num_relevant
+            queries[where], embeddings[where], classes, attributes, num_relevant
         )
-        counted = num_relevant > 0
-        for k, values in zip(self._ks, recalled, strict=True):
-            yield f"recall@{k}", _mean(values, counted)
-        yield "map@r", _mean(precision, counted)
+        has_relevant = num_relevant > 0
         ideal = self._ideal_dcg(attributes)
+
+        def spread(over, values: np.ndarray, counted: np.ndarray) -> QueryScores:
+            whole = np.zeros((2, len(where)))
+            whole[:, where] = values, counted
+            return over(whole[0], whole[1] > 0)
+
+        found = {}
+        for k, values in zip(self._ks, recalled, strict=True):
+            found[f"recall@{k}"] = spread(mean_over, values, has_relevant)
+        found["map@r"] = spread(mean_over, precision, has_relevant)
         for k, values, best in zip(self._ks, dcg, ideal, strict=True):
             share = values / np.where(best > 0, best, 1.0)
-            yield f"ndcg@{k}", _mean(share, best > 0)
-        yield "num_queries", float(counted.sum())
+            found[f"ndcg@{k}"] = spread(mean_over, share, best > 0)
+        found["num_queries"] = spread(sum_over, has_relevant, has_relevant)
+        return found
 
     def _measure(
         self,
+        queries: np.ndarray,
         embeddings: np.ndarray,
         classes: np.ndarray,
         attributes: np.ndarray,
@@ -112,7 +129,7 @@ class Retrieval:
         depth = max(max_k, num_relevant.max(initial=0))
         if not depth:  # A single record has nobody to be compared with.
             return recalled, precision, dcg
-        blocks = neighbor_blocks(embeddings, embeddings, depth, exclude_self=True)
+        blocks = neighbor_blocks(queries, embeddings, depth, exclude_self=True)
         for rows, _, neighbors in blocks:
             hits = classes[neighbors] == classes[rows, None]
             precision[rows] = average_precision(hits, num_relevant[rows])
@@ -155,8 +172,3 @@ def _class_sizes(labels: np.ndarray) -> np.ndarray:
 def _dcg(gains: np.ndarray) -> np.ndarray:
     """Returns `[Q]`, the discounted sum of the gains `[Q, K]` of a ranking."""
     return (gains / np.log2(2.0 + np.arange(gains.shape[1]))).sum(axis=1)
-
-
-def _mean(values: np.ndarray, where: np.ndarray) -> float:
-    """Returns the mean of the values that count, 0 if none does."""
-    return float(np.mean(values, where=where)) if where.any() else 0.0

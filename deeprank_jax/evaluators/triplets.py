@@ -4,18 +4,19 @@ Triplets are `[T, 3]` record indices: anchor (the paper's "query"), positive, ne
 They are drawn once, written to a file and used by every later evaluation.
 """
 
-from collections.abc import Iterator
 import os
 import pathlib
 
 import numpy as np
+
+from deeprank_jax.evaluators.scores import Evaluator, QueryScores, check_rows
 
 _RECORDS, _DRAWN, _HEADER = "# records ", "# drawn ", "anchor,positive,negative"
 # Distances held at a time: 64 MiB as float64.
 _BLOCK_VALUES = 2**23
 
 
-class Triplets:
+class Triplets(Evaluator):
     """Similarity precision and score-at-top-K.
 
     References:
@@ -64,10 +65,14 @@ class Triplets:
         self._triplets = triplets[np.argsort(triplets[:, 0], kind="stable")]
         self._k = k
 
-    def run(
-        self, embeddings: np.ndarray, where: np.ndarray | None = None
-    ) -> Iterator[tuple[str, float]]:
-        """Yields similarity precision and score-at-top-K.
+    def measure(
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None = None,
+        *,
+        queries: np.ndarray | None = None,
+    ) -> dict[str, QueryScores]:
+        """Measures similarity precision and score-at-top-K, anchor by anchor.
 
         A triplet is right if its positive is strictly nearer than its negative: a tie
         counts as wrong. `precision` is the share that is right, of all triplets and,
@@ -84,41 +89,50 @@ class Triplets:
           embeddings: `[N, D]` float, a row for each record.
           where: optional `[N]` bool; the others are no candidates, and triplets that
             hold one of them are left out.
+          queries: optional `[N, D]` float, what an anchor is; None for `embeddings`.
 
-        Yields:
-          Names and values; a share of nothing is 0.
+        Returns:
+          For each metric the scores of the `N` records as anchors, weighted by the
+          triplets that are looked at; a share of nothing is 0.
 
         Raises:
           ValueError: there is not one row for each record, or one is not finite.
         """
-        embeddings = np.asarray(embeddings, np.float64)
-        where = np.ones(len(embeddings), bool) if where is None else np.asarray(where)
-        if len(embeddings) != len(self._categories):
-            raise ValueError(
-                f"{len(embeddings)} embeddings for {len(self._categories)} records: "
-                "give one row for each record, and leave bad ones out by `where`."
-            )
-        if not np.isfinite(embeddings[where]).all():
-            raise ValueError(
-                "Some embeddings are not finite: leave them out by `where`, or look "
-                "for the step at which training diverged."
-            )
-        embeddings = np.where(where[:, None], embeddings, 0.0)
+        embeddings, where, queries = check_rows(
+            len(self._categories), embeddings, where, queries
+        )
+        # A row that takes part in nothing may hold anything, NaN too.
+        embeddings, queries = (
+            np.where(where[:, None], rows.astype(np.float64), 0.0)
+            for rows in (embeddings, queries)
+        )
         triplets = self._triplets[where[self._triplets].all(axis=1)]
-        right, nearer = self._measure(embeddings, where, triplets)
+        right, nearer = self._measure(queries, embeddings, where, triplets)
         in_class = np.equal(*self._categories[triplets[:, [0, 2]]].T)
-        yield "precision", _share(int(right.sum()), len(right))
+        counted = (nearer < self._k).any(axis=1)
+        per_anchor = lambda x: np.bincount(
+            triplets[:, 0], weights=x, minlength=len(where)
+        )
+        num = per_anchor(np.ones(len(triplets)))
+        score = per_anchor(np.where(right, 1.0, -1.0) * counted)
+        found = {"precision": QueryScores(per_anchor(right), num)}
         for name, group in ("in", in_class), ("out_of", ~in_class):
             if group.any():
-                yield f"precision_{name}_class", float(right[group].mean())
-        counted = (nearer < self._k).any(axis=1)
-        score = 2 * np.sum(right & counted) - np.sum(counted)
-        yield f"score_at_{self._k}", float(score)
-        yield f"score_at_{self._k}_share", _share(float(score), int(counted.sum()))
-        yield "num_triplets", float(len(triplets))
+                found[f"precision_{name}_class"] = QueryScores(
+                    per_anchor(right & group), per_anchor(group)
+                )
+        return found | {
+            f"score_at_{self._k}": QueryScores(score, num, is_sum=True),
+            f"score_at_{self._k}_share": QueryScores(score, per_anchor(counted)),
+            "num_triplets": QueryScores(num, num, is_sum=True),
+        }
 
     def _measure(
-        self, embeddings: np.ndarray, where: np.ndarray, triplets: np.ndarray
+        self,
+        queries: np.ndarray,
+        embeddings: np.ndarray,
+        where: np.ndarray,
+        triplets: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Measures every triplet, a block of them at a time.
 
@@ -134,7 +148,7 @@ class Triplets:
             block = slice(start, start + step)
             anchors, row = np.unique(triplets[block, 0], return_inverse=True)
             # Without the anchor's norm, which ranks nothing; may be below 0.
-            distances = norms - 2.0 * embeddings[anchors] @ embeddings.T
+            distances = norms - 2.0 * queries[anchors] @ embeddings.T
             candidates = where & (
                 self._categories[anchors, None] == self._categories[None]
             )
@@ -147,7 +161,7 @@ class Triplets:
                     for r, value in zip(row, own, strict=True)
                 ]
             # Directly, so that equal images are equally far to the last bit.
-            gaps = embeddings[triplets[block, :1]] - embeddings[triplets[block, 1:]]
+            gaps = queries[triplets[block, :1]] - embeddings[triplets[block, 1:]]
             near = np.square(gaps).sum(axis=2)
             right[block] = near[:, 0] < near[:, 1]
         return right, nearer
@@ -224,8 +238,3 @@ def load_triplets(
             f"{path}: not three record numbers on every line ({error}); delete the "
             "file to have it drawn again."
         ) from error
-
-
-def _share(part: float, whole: float) -> float:
-    """Returns `part / whole`, 0 if the whole is nothing."""
-    return float(part / whole) if whole else 0.0
