@@ -81,8 +81,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     _check_sampler(config.sampler)
     ks, best = config.evaluation.retrieval.ks, config.evaluation.best_metric
     known = [
-        "retrieval/map@r",
+        *(f"retrieval/{name}" for name in ("map@r", "r_precision", "mrr")),
         *(f"retrieval/{name}@{k}" for name in ("recall", "ndcg") for k in ks),
+        *(f"retrieval/precision@{k}" for k in ks if k > 1),
         "triplets/precision",
         "triplets/precision_in_class",
         f"triplets/score_at_{config.evaluation.triplets.k}_share",

@@ -7,6 +7,7 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.relevance import SameClass
+from deeprank_jax.report import page
 
 
 def create_records(classes):
@@ -51,7 +52,8 @@ def test_both_evaluators_measure_every_system(tmp_path):
     results = measure(create_evaluation([0, 0, 1, 1, 2, 3], tmp_path))
     assert results.keys() == {"retrieval", "triplets"}
     for metrics in results.values():
-        for systems in metrics.values():
+        for name, systems in metrics.items():
+            assert page._explain(name), name
             assert systems.keys() == {"model", "untrained", "pixels"}
             assert np.isfinite(list(systems.values())).all()
     assert results["triplets"]["num_triplets"]["model"] == 50

@@ -25,8 +25,10 @@ def reference_rows(attributes, embeddings, ks, relevance, queries=None):
     """Every metric from its definition; None for a query that does not count."""
     num = len(attributes)
     queries = embeddings if queries is None else queries
-    rows = {f"{name}@{k}": [] for name in ("recall", "ndcg") for k in ks}
-    rows |= {"map@r": []}
+    rows = {f"recall@{k}": [] for k in ks}
+    rows |= {f"precision@{k}": [] for k in ks if k > 1}
+    rows |= {"map@r": [], "r_precision": [], "mrr": []}
+    rows |= {f"ndcg@{k}": [] for k in ks}
     for q in range(num):
         others = [j for j in range(num) if j != q]
         far = {j: float(np.sum((queries[q] - embeddings[j]) ** 2)) for j in others}
@@ -43,10 +45,17 @@ def reference_rows(attributes, embeddings, ks, relevance, queries=None):
             ideal = sum(g / math.log2(i + 2) for i, g in enumerate(best))
             rows[f"ndcg@{k}"].append(dcg / ideal if ideal else None)
             rows[f"recall@{k}"].append(counted(any(hits[:k])))
+            if k > 1:
+                share = sum(hits[:k]) / max(min(k, num - 1), 1)
+                rows[f"precision@{k}"].append(counted(share))
         precisions = [
             sum(hits[: i + 1]) / (i + 1) for i in range(num_relevant) if hits[i]
         ]
         rows["map@r"].append(counted(sum(precisions) / max(num_relevant, 1)))
+        rows["r_precision"].append(
+            counted(sum(hits[:num_relevant]) / max(num_relevant, 1))
+        )
+        rows["mrr"].append(counted(1 / (1 + hits.index(True)) if num_relevant else 0))
     return rows
 
 
@@ -70,8 +79,9 @@ def test_every_number_is_its_definition(seed, ties, relevance):
     embeddings = rng.integers(0, 2 if ties else 1000, (40, 3)).astype(np.float32)
     expected = reference(attributes, embeddings, (1, 5, 10), relevance)
     assert 0 < expected["num_queries"] < 40  # Some class has a single record.
-    assert 0 < expected["map@r"] < 1
+    assert 0 < expected["map@r"] < expected["r_precision"] < expected["mrr"] < 1
     found = dict(Retrieval(attributes, relevance).run(embeddings))
+    assert list(found) == list(expected)
     assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -128,7 +138,8 @@ def test_degenerate_splits_have_defined_numbers(classes):
 def test_no_record_at_all_gives_zeros():
     retrieval = Retrieval(np.zeros((3, 1), int), SameClass(), ks=(1,))
     found = dict(retrieval.run(np.ones((3, 2)), where=np.zeros(3, bool)))
-    assert found == {"recall@1": 0.0, "map@r": 0.0, "ndcg@1": 0.0, "num_queries": 0.0}
+    names = ["recall@1", "map@r", "r_precision", "mrr", "ndcg@1", "num_queries"]
+    assert found == dict.fromkeys(names, 0.0)
 
 
 def test_a_masked_record_is_neither_query_nor_gallery():

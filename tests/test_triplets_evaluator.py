@@ -94,6 +94,22 @@ def test_a_tie_is_wrong():
     assert "precision_out_of_class" not in found
 
 
+def test_equal_images_rank_alike():
+    """Wherever they lie: of 1,001 images 7 are different.
+
+    142 are as the anchor, and the next 143 are all in the 143rd place.
+    """
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(7, 128))[np.arange(1001) % 7]
+    attributes = np.zeros((1001, 1), int)
+    triplets = np.array([(i, 994 + j, 40 + j) for i in range(40) for j in (4, 5, 6)])
+    found = Triplets(attributes, triplets, k=143).measure(embeddings)
+    expected, counted = reference(attributes, triplets, embeddings, 143, 0)
+    assert 0 < counted < 120
+    assert found["score_at_143_share"].weights.sum() == counted
+    assert found["score_at_143"].value == expected["score_at_143"]
+
+
 def test_no_triplets_give_zeros():
     found = dict(Triplets(np.zeros((3, 1), int), np.zeros((0, 3), int)).run(np.eye(3)))
     assert found == {

@@ -7,12 +7,14 @@ code. Records whose image was bad are left out by `where`, the `ok` of `embed_sp
 """
 
 from deeprank_jax.evaluators.embedding import embed_split
+from deeprank_jax.evaluators.hierarchical import HierarchicalAP
 from deeprank_jax.evaluators.retrieval import Retrieval
 from deeprank_jax.evaluators.scores import Evaluator, QueryScores
 from deeprank_jax.evaluators.triplets import Triplets, load_triplets, save_triplets
 
 __all__ = [
     "Evaluator",
+    "HierarchicalAP",
     "QueryScores",
     "Retrieval",
     "Triplets",

@@ -1,14 +1,15 @@
 """Does searching a split with its own records bring up the right ones first?
 
 Leave-one-out: each record is searched for among all others. Distances are squared
-Euclidean and equal distances rank in record order. Memory grows with the number of
-records, but not with that times the size of a class.
+Euclidean and equal distances rank in record order, for every metric. Memory grows with
+the number of records, but not with that times the size of a class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from deeprank_jax.evaluators.rankings import first_ranks
 from deeprank_jax.evaluators.scores import (
     Evaluator,
     QueryScores,
@@ -24,7 +25,12 @@ _BLOCK = 256
 
 
 class Retrieval(Evaluator):
-    """Recall@k, MAP@R and graded nDCG@k on one split."""
+    """Recall@k, precision@k, MAP@R, R-precision, MRR and graded nDCG@k on one split.
+
+    References:
+      Musgrave et al., A Metric Learning Reality Check, 2020,
+      https://arxiv.org/abs/2003.08505 (MAP@R and R-precision).
+    """
 
     def __init__(
         self,
@@ -62,13 +68,22 @@ class Retrieval(Evaluator):
         *,
         queries: np.ndarray | None = None,
     ) -> dict[str, QueryScores]:
-        """Measures `recall@k`, `map@r`, `ndcg@k` and `num_queries`, query by query.
+        """Measures every metric, query by query.
 
-        Recall@k is the share of queries with one of their class among the k nearest,
-        MAP@R the mean of `average_precision`; both over the queries whose class has
-        another record, which `num_queries` counts. nDCG@k compares the gains of the k
-        nearest, discounted by `1 / log2(1 + rank)`, with those of the best ranking of
-        the whole gallery, and is a mean over the queries for which any record gains.
+        These are means over the queries whose class has another record, which
+        `num_queries` counts:
+
+        * `recall@k`: is one of the class among the k nearest? Also known as CMC@k, and
+          as the hit rate; precision@1 is the same as recall@1.
+        * `precision@k`, for k above 1: which share of the k nearest is of the class.
+          Of fewer other records than k, of all.
+        * `map@r`: `average_precision` at R, R being the other records of the class.
+        * `r_precision`: precision@R.
+        * `mrr`: 1 by the rank of the first one of the class, in the whole gallery.
+
+        `ndcg@k` compares the gains of the k nearest, discounted by `1 / log2(1 +
+        rank)`, with those of the best ranking of the whole gallery, and is a mean over
+        the queries for which any record gains.
 
         Args:
           embeddings: `[N, D]` float, a row for each record.
@@ -86,26 +101,25 @@ class Retrieval(Evaluator):
         )
         attributes, classes = self._attributes[where], self._labels[where, -1]
         num_relevant = _class_sizes(classes) - 1
-        recalled, precision, dcg = self._measure(
+        found = self._measure(
             queries[where], embeddings[where], classes, attributes, num_relevant
         )
-        has_relevant = num_relevant > 0
-        ideal = self._ideal_dcg(attributes)
+        counted = dict.fromkeys(found, num_relevant > 0)
+        for k, best in zip(self._ks, self._ideal_dcg(attributes), strict=True):
+            found[f"ndcg@{k}"] /= np.where(best > 0, best, 1.0)
+            counted[f"ndcg@{k}"] = best > 0
 
-        def spread(over, values: np.ndarray, counted: np.ndarray) -> QueryScores:
-            whole = np.zeros((2, len(where)))
-            whole[:, where] = values, counted
-            return over(whole[0], whole[1] > 0)
+        def spread(column: np.ndarray) -> np.ndarray:
+            whole = np.zeros(len(where), column.dtype)
+            whole[where] = column
+            return whole
 
-        found = {}
-        for k, values in zip(self._ks, recalled, strict=True):
-            found[f"recall@{k}"] = spread(mean_over, values, has_relevant)
-        found["map@r"] = spread(mean_over, precision, has_relevant)
-        for k, values, best in zip(self._ks, dcg, ideal, strict=True):
-            share = values / np.where(best > 0, best, 1.0)
-            found[f"ndcg@{k}"] = spread(mean_over, share, best > 0)
-        found["num_queries"] = spread(sum_over, has_relevant, has_relevant)
-        return found
+        scores = {
+            name: mean_over(spread(values), spread(counted[name]))
+            for name, values in found.items()
+        }
+        has_relevant = spread(num_relevant > 0)
+        return scores | {"num_queries": sum_over(has_relevant, has_relevant)}
 
     def _measure(
         self,
@@ -114,32 +128,53 @@ class Retrieval(Evaluator):
         classes: np.ndarray,
         attributes: np.ndarray,
         num_relevant: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         """Measures every query, a block of them at a time.
 
         Returns:
-          For each cut-off `[K, N]` bool, whether one of the class is among the
-          nearest; `[N]` average precision at R; for each cut-off `[K, N]` the
-          discounted gain.
+          For each metric `[N]`, of nDCG the discounted gain that is not yet compared
+          with the best.
         """
         size = len(classes)
-        recalled = np.zeros((len(self._ks), size), bool)
-        precision, dcg = np.zeros(size), np.zeros((len(self._ks), size))
+        found = {name: np.zeros(size) for name in self._means()}
         max_k = min(self._ks[-1], max(size - 1, 0))
         depth = max(max_k, num_relevant.max(initial=0))
         if not depth:  # A single record has nobody to be compared with.
-            return recalled, precision, dcg
+            return found
         blocks = neighbor_blocks(queries, embeddings, depth, exclude_self=True)
         for rows, _, neighbors in blocks:
             hits = classes[neighbors] == classes[rows, None]
-            precision[rows] = average_precision(hits, num_relevant[rows])
             gains = self._relevance.pairwise(
                 attributes[rows, None], attributes[neighbors[:, :max_k]]
             )
-            for i, k in enumerate(self._ks):
-                recalled[i, rows] = hits[:, :k].any(axis=1)
-                dcg[i, rows] = _dcg(gains[:, :k])
-        return recalled, precision, dcg
+            columns = self._of_block(hits, num_relevant[rows], gains)
+            for name, column in zip(found, columns, strict=True):
+                found[name][rows] = column
+        # The few whose first comes later than the nearest that were looked at.
+        late = np.flatnonzero((num_relevant > 0) & (found["mrr"] == 0))
+        found["mrr"][late] = 1.0 / first_ranks(queries, embeddings, classes, late)
+        return found
+
+    def _means(self) -> list[str]:
+        """Returns the names of all means, in the order of `_of_block`."""
+        return [
+            *(f"recall@{k}" for k in self._ks),
+            *(f"precision@{k}" for k in self._ks if k > 1),
+            *("map@r", "r_precision", "mrr"),
+            *(f"ndcg@{k}" for k in self._ks),
+        ]
+
+    def _of_block(
+        self, hits: np.ndarray, num_relevant: np.ndarray, gains: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Yields `[B]` for each of `_means`; 0 for an MRR that is not known yet."""
+        yield from (np.any(hits[:, :k], axis=1) for k in self._ks)
+        yield from (np.mean(hits[:, :k], axis=1) for k in self._ks if k > 1)
+        yield average_precision(hits, num_relevant)
+        within = np.arange(hits.shape[1]) < num_relevant[:, None]
+        yield (hits & within).sum(axis=1) / np.maximum(num_relevant, 1)
+        yield hits.any(axis=1) / (1.0 + hits.argmax(axis=1))
+        yield from (_dcg(gains[:, :k]) for k in self._ks)
 
     def _ideal_dcg(self, attributes: np.ndarray) -> np.ndarray:
         """Returns `[K, N]`, for each cut-off what the best ranking would gain."""

@@ -140,7 +140,9 @@ class Triplets(Evaluator):
           `[T]` bool, which are right, and `[T, 2]` ints, how many candidates are
           nearer than the positive and than the negative.
         """
-        norms = np.square(embeddings).sum(axis=1)
+        # Of equal rows one is measured, so that they are equally far to the last bit.
+        unique, inverse = np.unique(embeddings, axis=0, return_inverse=True)
+        norms = np.square(unique).sum(axis=1)
         right = np.zeros(len(triplets), bool)
         nearer = np.zeros((len(triplets), 2), int)
         step = max(1, _BLOCK_VALUES // max(*embeddings.shape, 1))
@@ -148,7 +150,8 @@ class Triplets(Evaluator):
             block = slice(start, start + step)
             anchors, row = np.unique(triplets[block, 0], return_inverse=True)
             # Without the anchor's norm, which ranks nothing; may be below 0.
-            distances = norms - 2.0 * queries[anchors] @ embeddings.T
+            distances = norms - 2.0 * queries[anchors] @ unique.T
+            distances = distances[:, inverse.reshape(-1)]
             candidates = where & (
                 self._categories[anchors, None] == self._categories[None]
             )
@@ -160,7 +163,7 @@ class Triplets(Evaluator):
                     np.searchsorted(ranked[r], value)
                     for r, value in zip(row, own, strict=True)
                 ]
-            # Directly, so that equal images are equally far to the last bit.
+            # Directly: the nearer of two is told by more digits.
             gaps = queries[triplets[block, :1]] - embeddings[triplets[block, 1:]]
             near = np.square(gaps).sum(axis=2)
             right[block] = near[:, 0] < near[:, 1]

@@ -23,6 +23,9 @@ _EXPLANATIONS = (
     (r"recall@1", "share of queries whose nearest image is of their own class"),
     (r"recall@(\d+)", r"share with an image of their own class among the \1 nearest"),
     (r"map@r", "mean average precision at R, R being the images of the query's class"),
+    (r"precision@(\d+)", r"which share of the \1 nearest is of the query's own class"),
+    (r"r_precision", "the same, of as many as the query's class has"),
+    (r"mrr", "1 by the rank of the first image of the query's class, on average"),
     (r"ndcg@1", "graded relevance of the nearest image; 1 is the best there is"),
     (
         r"ndcg@(\d+)",
