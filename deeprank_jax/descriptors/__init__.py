@@ -2,6 +2,7 @@
 
 Each is a function of images `[N, H, W, 3]` uint8 that returns `[N, D]` float32, made
 so that the squared Euclidean distance of two rows is how different the images are.
+Those in `LEARNED` are fitted to images for training first, which returns the function.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,16 +10,27 @@ from concurrent import futures
 
 import numpy as np
 
+from deeprank_jax.descriptors import blas
+from deeprank_jax.descriptors.fisher import fit_fisher
 from deeprank_jax.descriptors.hog import hog
 from deeprank_jax.descriptors.lab_histogram import lab_histogram
 from deeprank_jax.descriptors.lbp import lbp
 from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.descriptors.sift_words import fit_sift_words
+from deeprank_jax.descriptors.texton_pyramid import fit_texton_pyramid
 from deeprank_jax.descriptors.wavelet import wavelet
 
 __all__ = [
     "DESCRIPTORS",
+    "LEARNED",
+    "VERSIONS",
+    "Describe",
     "check_names",
     "compute",
+    "describe_shared",
+    "fit_fisher",
+    "fit_sift_words",
+    "fit_texton_pyramid",
     "hog",
     "lab_histogram",
     "lbp",
@@ -26,12 +38,34 @@ __all__ = [
     "wavelet",
 ]
 
-DESCRIPTORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+Describe = Callable[[np.ndarray], np.ndarray]
+
+DESCRIPTORS: dict[str, Describe] = {
     "hog": hog,
     "lab_histogram": lab_histogram,
     "lbp": lbp,
     "pixels": pixels,
     "wavelet": wavelet,
+}
+
+# Each is `fit(images, *, seed=0, workers=1, progress=iter)`, and pickles what it
+# returns.
+LEARNED: dict[str, Callable[..., Describe]] = {
+    "fisher": fit_fisher,
+    "sift_words": fit_sift_words,
+    "texton_pyramid": fit_texton_pyramid,
+}
+
+# To be raised when a descriptor gives other numbers, so that kept ones are not used.
+VERSIONS: dict[str, int] = {
+    "fisher": 1,
+    "hog": 1,
+    "lab_histogram": 1,
+    "lbp": 1,
+    "pixels": 1,
+    "sift_words": 1,
+    "texton_pyramid": 1,
+    "wavelet": 1,
 }
 
 
@@ -63,9 +97,25 @@ def compute(
       ValueError: there is no such descriptor, or the images are not what it takes.
     """
     check_names(names)
+    return {
+        name: describe_shared(DESCRIPTORS[name], images, workers=workers)
+        for name in names
+    }
+
+
+def describe_shared(
+    describe: Describe, images: np.ndarray, *, workers: int = 1
+) -> np.ndarray:
+    """Returns what one descriptor says of images, `[N, D]` float32.
+
+    Args:
+      describe: of `DESCRIPTORS`, or what a function of `LEARNED` returned.
+      images: `[N, H, W, 3]` uint8, `N` may be 0.
+      workers: threads that share the images; the rows do not depend on how many.
+
+    Raises:
+      ValueError: the images are not what the descriptor takes.
+    """
     pieces = np.array_split(images, max(1, min(workers, len(images))))
-    with futures.ThreadPoolExecutor(len(pieces)) as pool:
-        return {
-            name: np.concatenate(list(pool.map(DESCRIPTORS[name], pieces)))
-            for name in names
-        }
+    with blas.one_thread(), futures.ThreadPoolExecutor(len(pieces)) as pool:
+        return np.concatenate(list(pool.map(describe, pieces)))
