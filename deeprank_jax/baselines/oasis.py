@@ -1,0 +1,342 @@
+r"""How far does a matrix learned on top of fixed features get? OASIS, one row of it.
+
+Convention: a similarity is bilinear, large where images are alike, and not symmetric:
+
+.. math::
+  S_W(a, b) = a^T W b
+
+References:
+  Chechik et al., Large Scale Online Learning of Image Similarity Through Ranking, 2010,
+  https://www.jmlr.org/papers/v11/chechik10a.html.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import os
+import pathlib
+from typing import Any
+import zipfile
+
+import numpy as np
+
+from deeprank_jax.data import files
+from deeprank_jax.relevance import Relevance
+from deeprank_jax.sampling import Candidates, TripletSampler
+
+# Triplets whose losses are computed by one matrix product.
+_BLOCK = 256
+_ARRAYS = ("weights", "loss_share", "counts", "aggressiveness")
+
+Batches = Iterable[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Oasis:
+    """A learned similarity.
+
+    Attributes:
+      weights: `[D, D]` float64, W.
+      loss_share: `[K]` float64, of each batch of triplets the share that had a loss
+        when its turn came: what falls while the similarity learns.
+      num_triplets: how many it was shown.
+      num_updates: how many of them changed W.
+      aggressiveness: C, the longest step.
+    """
+
+    weights: np.ndarray
+    loss_share: np.ndarray
+    num_triplets: int
+    num_updates: int
+    aggressiveness: float
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Returns `S_W(a, b)`, `[...]` float64.
+
+        Args:
+          a: `[..., D]` floats, the features of queries.
+          b: `[..., D]` floats, those of what they are compared with.
+        """
+        return np.sum((np.asarray(a, np.float64) @ self.weights) * b, axis=-1)
+
+    def order_share(self, features: np.ndarray, triplets: np.ndarray) -> float:
+        """Returns the share of triplets whose positive is strictly more similar.
+
+        Args:
+          features: `[N, D]` floats.
+          triplets: `[T, 3]` ints, rows of them: anchor, positive, negative.
+        """
+        anchors, positives, negatives = (features[rows] for rows in triplets.T)
+        gaps = self.similarity(anchors, positives - negatives)
+        return float(np.mean(gaps > 0)) if len(gaps) else 0.0
+
+    def as_embeddings(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what ranks by squared Euclidean distance as by the similarity.
+
+        The largest inner product becomes the smallest distance once the gallery's
+        vectors are made equally long by one more dimension, in which the queries are
+        0. All are then scaled to length 1, which changes the order of no query's
+        gallery.
+
+        Args:
+          features: `[N, D]` finite floats.
+
+        Returns:
+          Queries and gallery, `[N, D + 1]` float32 each. A query to which all is
+          equally similar, of features 0, is 0, too, and as far from all.
+
+        References:
+          Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
+          Transformation for Inner-Product Spaces, 2014,
+          https://doi.org/10.1145/2645710.2645741.
+        """
+        features = _checked_features(features)
+        squares = np.square(features).sum(axis=1)
+        longest = squares.max()
+        last = np.sqrt(longest - squares)
+        gallery = np.column_stack([features, last]) / (np.sqrt(longest) or 1.0)
+        queries = np.column_stack([features @ self.weights, np.zeros(len(features))])
+        lengths = np.linalg.norm(queries, axis=1, keepdims=True)
+        queries /= np.where(lengths > 0, lengths, 1.0)
+        return queries.astype(np.float32), gallery.astype(np.float32)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes what `load_oasis` reads, whole or not at all.
+
+        Args:
+          path: an .npz file.
+        """
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as file:
+            np.savez(
+                file,
+                weights=self.weights,
+                loss_share=self.loss_share,
+                counts=np.array([self.num_triplets, self.num_updates]),
+                aggressiveness=self.aggressiveness,
+            )
+
+
+def load_oasis(path: str | os.PathLike[str]) -> Oasis:
+    """Reads what `Oasis.save` wrote.
+
+    Raises:
+      ValueError: the file is of another kind, or damaged.
+      OSError: it cannot be read.
+    """
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            found = dict(np.load(file, allow_pickle=False))
+        weights, share, counts, aggressiveness = (found[name] for name in _ARRAYS)
+        num_triplets, num_updates = counts.tolist()
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: not a file of OASIS, or damaged ({error}); train it again."
+        ) from error
+    return Oasis(
+        weights=weights,
+        loss_share=share,
+        num_triplets=num_triplets,
+        num_updates=num_updates,
+        aggressiveness=float(aggressiveness),
+    )
+
+
+def draw_batches(
+    candidates: Candidates,
+    relevance: Relevance,
+    num: int,
+    *,
+    seed: int,
+    batch_size: int = 1024,
+    **law: Any,
+) -> Batches:
+    """Draws the triplets to learn from as a network's are, but from whole categories.
+
+    Args:
+      candidates: the records of the training split.
+      relevance: of two of them.
+      num: how many batches.
+      seed: at least 0; the same seed draws the same triplets.
+      batch_size: triplets in each.
+      **law: `mode`, `positive_cap`, `min_relevance_gap` and `out_of_class`, as of
+        `TripletSampler`.
+
+    Yields:
+      `[batch_size, 3]` int64 records: anchor, positive, negative.
+
+    Raises:
+      NoTripletError: no triplet was found.
+      ValueError: as `TripletSampler`.
+    """
+    size = len(candidates)
+    sampler = TripletSampler(
+        candidates,
+        relevance,
+        seed=seed,
+        capacity=max(2, size),
+        warmup_records=size,
+        **law,
+    )
+    for step in range(num):
+        yield sampler.sample(step, batch_size).indices
+
+
+def train_oasis(
+    features: np.ndarray,
+    triplets: Batches,
+    *,
+    aggressiveness: float,
+    symmetric: bool = False,
+    progress: Callable[[Batches], Batches] = iter,
+) -> Oasis:
+    r"""Learns W from triplets, one after the other, beginning with the identity.
+
+    .. math::
+      W \leftarrow W + \tau V, \quad V = q (p^+ - p^-)^T, \quad
+      \tau = \min\left(C, \frac{\max(0, 1 - S_W(q, p^+) + S_W(q, p^-))}
+      {\lVert V \rVert^2}\right)
+
+    It is the sequential algorithm, though W is written once for some hundred triplets:
+    what each of them adds to the similarities of those after it is the product of two
+    inner products.
+
+    Args:
+      features: `[N, D]` finite floats. They should be about as long as a unit vector,
+        the margin being 1; what all have in common is best subtracted.
+      triplets: batches `[B, 3]` of ints, rows of the features: anchor, positive,
+        negative. One whose positive and negative are equal has a loss, but teaches
+        nothing.
+      aggressiveness: C, above 0.
+      symmetric: keeps W symmetric by taking the symmetric part of V, which is the
+        passive-aggressive step among symmetric matrices (this form is ours; the paper
+        projects W).
+      progress: wraps the batches, e.g. in a progress bar.
+
+    Raises:
+      ValueError: a feature is not finite, `aggressiveness` is not above 0, triplets
+        are of another shape or name rows that there are not, or there is none.
+    """
+    features = _checked_features(features)
+    if not (aggressiveness > 0 and np.isfinite(aggressiveness)):
+        raise ValueError(
+            f"aggressiveness must be a number above 0, got {aggressiveness}: try 0.1."
+        )
+    weights = np.eye(features.shape[1])
+    loss_share, num_triplets, num_updates = [], 0, 0
+    for batch in progress(triplets):
+        batch = _checked_triplets(batch, len(features))
+        lossy = 0
+        for start in range(0, len(batch), _BLOCK):
+            anchors, positives, negatives = features[batch[start : start + _BLOCK].T]
+            gaps = positives - negatives
+            steps, losses = _steps(weights, anchors, gaps, aggressiveness, symmetric)
+            taken = steps > 0
+            update = (anchors[taken] * steps[taken, None]).T @ gaps[taken]
+            weights += (update + update.T) / 2 if symmetric else update
+            lossy += np.count_nonzero(losses)
+            num_updates += int(taken.sum())
+        num_triplets += len(batch)
+        if len(batch):
+            loss_share.append(lossy / len(batch))
+    if not num_triplets:
+        raise ValueError("There are no triplets to learn from: draw at least one.")
+    return Oasis(
+        weights=weights,
+        loss_share=np.array(loss_share),
+        num_triplets=num_triplets,
+        num_updates=num_updates,
+        aggressiveness=float(aggressiveness),
+    )
+
+
+def choose_oasis(
+    features: np.ndarray,
+    triplets: Sequence[np.ndarray],
+    judged: np.ndarray,
+    *,
+    aggressivenesses: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0),
+    symmetric: bool = False,
+) -> tuple[Oasis, dict[float, float]]:
+    """Learns with each C, and returns what orders the most validation triplets right.
+
+    Args:
+      features: `[N, D]` finite floats, of training and of validation.
+      triplets: the batches to learn from, as of `train_oasis`.
+      judged: `[T, 3]` ints, the triplets of validation, at least one.
+      aggressivenesses: C, to choose from; of equals the smallest is taken.
+      symmetric: as of `train_oasis`.
+
+    Returns:
+      The best, and by C the share of validation triplets in order.
+
+    Raises:
+      ValueError: as `train_oasis`, or there is nothing to choose from or by.
+    """
+    if not aggressivenesses:
+        raise ValueError("aggressivenesses is empty: give at least one to choose from.")
+    judged = _checked_triplets(judged, len(features))
+    if not len(judged):
+        raise ValueError("There are no validation triplets to choose by: give some.")
+    learned = [
+        train_oasis(features, triplets, aggressiveness=value, symmetric=symmetric)
+        for value in sorted(aggressivenesses)
+    ]
+    shares = {x.aggressiveness: x.order_share(features, judged) for x in learned}
+    return max(learned, key=lambda x: shares[x.aggressiveness]), shares
+
+
+def _steps(
+    weights: np.ndarray,
+    anchors: np.ndarray,
+    gaps: np.ndarray,
+    aggressiveness: float,
+    symmetric: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the step `[B]` of each triplet, and its loss `[B]` before that.
+
+    `products[i, j]` is the inner product of V_i and V_j, by which a step along V_j
+    changes what the next triplet i sees.
+    """
+    losses = 1.0 - np.einsum("bd,bd->b", anchors @ weights, gaps)
+    products = (anchors @ anchors.T) * (gaps @ gaps.T)
+    if symmetric:
+        across = anchors @ gaps.T
+        products = (products + across * across.T) / 2
+    steps = np.zeros(len(losses))
+    squares = products.diagonal()
+    for i in range(len(losses)):
+        if losses[i] > 0 and squares[i] > 0:
+            steps[i] = min(aggressiveness, losses[i] / squares[i])
+            losses[i + 1 :] -= steps[i] * products[i, i + 1 :]
+    return steps, np.maximum(losses, 0.0)
+
+
+def _checked_features(features: np.ndarray) -> np.ndarray:
+    """Returns `[N, D]` float64."""
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or not features.size:
+        raise ValueError(
+            f"features must be [N, D] with at least one row, got {features.shape}."
+        )
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad):,} of {len(features):,} features are not finite, the first is "
+            f"row {bad[0]:,}: leave out the images that could not be read."
+        )
+    return features
+
+
+def _checked_triplets(triplets: np.ndarray, size: int) -> np.ndarray:
+    triplets = np.asarray(triplets)
+    if triplets.ndim != 2 or triplets.shape[1] != 3 or triplets.dtype.kind not in "iu":
+        raise ValueError(
+            f"triplets must be ints [B, 3], got {triplets.dtype} {triplets.shape}."
+        )
+    if np.any((triplets < 0) | (triplets >= size)):
+        raise ValueError(
+            f"triplets name rows {triplets.min()} to {triplets.max()}, there are "
+            f"{size:,} features: they were drawn from another split."
+        )
+    return triplets
