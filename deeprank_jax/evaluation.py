@@ -129,6 +129,27 @@ class SplitEvaluation:
             for name, evaluator in self.evaluators.items()
         }
 
+    def scores(
+        self,
+        embeddings: np.ndarray,
+        ok: np.ndarray,
+        queries: np.ndarray | None = None,
+    ) -> dict[str, evaluators.QueryScores]:
+        """Returns every metric query by query, as `"evaluator/metric"`.
+
+        Args:
+          embeddings: `[N, D]` of the split's records.
+          ok: `[N]` bool, which could be read.
+          queries: as of `Evaluator.measure`.
+        """
+        return {
+            f"{name}/{metric}": found
+            for name, evaluator in self.evaluators.items()
+            for metric, found in evaluator.measure(
+                embeddings, ok, queries=queries
+            ).items()
+        }
+
 
 def compare_with_baselines(
     evaluation: SplitEvaluation,

@@ -5,8 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-from absl import flags
-from absl.testing import flagsaver
 import numpy as np
 import pytest
 from scipy import stats
@@ -17,7 +15,7 @@ from deeprank_jax.evaluators.intervals import (
     format_comparison,
     paired_interval,
 )
-from tools import ablation
+from tools import ablation, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -93,16 +91,16 @@ def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="is no config file"):
-        ablation.load_plan(tmp_path / "absent.py")
+        runs.load_plan(tmp_path / "absent.py", ablation.PLAN)
     with pytest.raises(SystemExit, match="has no ARMS"):
-        ablation.load_plan(ROOT / "configs" / "emoji.py")
+        runs.load_plan(ROOT / "configs" / "emoji.py", ablation.PLAN)
 
 
 def test_runs_of_other_settings_are_not_taken_up(tmp_path):
-    (tmp_path / "results.json").write_text("{}")
-    (tmp_path / "settings.json").write_text('["seed=0", "data.dir=data"]')
-    with flagsaver.flagsaver():
-        flags.FLAGS(["", "--config=x.py"])
-        assert ablation._run(tmp_path, {"seed": 0}) == {}
-        with pytest.raises(SystemExit, match=r"now they are seed=1 data\.dir=data"):
-            ablation._run(tmp_path, {"seed": 1})
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "results.json").write_text("{}")
+    (tmp_path / "one" / "settings.json").write_text('["seed=0", "data.dir=data"]')
+    made = runs.Runs(pathlib.Path("x.py"), tmp_path, ["data.dir=data"])
+    assert made.make("one", {"seed": 0}) == {}
+    with pytest.raises(SystemExit, match=r"now they are seed=1 data\.dir=data"):
+        made.make("one", {"seed": 1})

@@ -43,7 +43,11 @@ def compute_descriptors(
 
 
 def embed_by_run(
-    workdir: pathlib.Path, splits: Mapping[str, Records], data_dir: str
+    workdir: pathlib.Path,
+    splits: Mapping[str, Records],
+    data_dir: str,
+    *,
+    logits: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns embeddings `[N, D]` of a run's best checkpoint, and which are ok, `[N]`.
 
@@ -51,6 +55,7 @@ def embed_by_run(
       workdir: of the run.
       splits: the records; theirs are the rows, all splits in turn.
       data_dir: where the run's own data are now.
+      logits: what a classifier says in place of what its trunk does.
 
     Raises:
       ValueError: there is no such run, or it has no checkpoint that was evaluated.
@@ -66,7 +71,8 @@ def embed_by_run(
         if best is None:
             raise ValueError(f"{workdir} has no checkpoint that was evaluated.")
         run.restore(best)
-        embed = lambda images: run.embed(run.state, images)
+        network = run.logits if logits else run.embed
+        embed = lambda images: network(run.state, images)
         return _embed(config, splits, embed, workdir.name)
 
 

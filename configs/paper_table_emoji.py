@@ -1,0 +1,41 @@
+r"""The paper's table on emoji: hand-made descriptors, OASIS and networks, side by side.
+
+All networks have the demo's trunk and see 1,000 batches: the first learns to tell the
+539 emoji of the training split, the others start from what it has learned.
+
+  python -m tools.prepare --config=configs/emoji.py
+  python -m tools.paper_table --config=configs/paper_table_emoji.py
+"""
+
+import itertools
+
+import ml_collections
+
+from configs import emoji
+
+_RANKING = {"init_from": "{softmax}", "optimizer.learning_rate": 1e-3}
+
+# What tools.paper_table trains; {softmax} stands for the folder of that run.
+NETWORKS = {
+    "softmax": {
+        "task": "classification",
+        "batch_size": 192,
+        "evaluation.best_metric": "classification/top1",
+    },
+    "single_scale": {**_RANKING, "model.paths": "()"},
+    "deep_ranking": _RANKING,
+}
+
+# Figure 6: how many negatives are of other categories, and how all are drawn. The runs
+# are those of the small network of the ablations.
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SWEEP_CONFIG = "configs/ablation_sampling.py"
+SWEEP = {
+    f"{mode}_{share:.1f}": {"sampler.mode": mode, "sampler.out_of_class": share}
+    for mode, share in itertools.product(("importance", "uniform"), SHARES)
+}
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration of the demo, whose data and metrics are the table's."""
+    return emoji.get_config()

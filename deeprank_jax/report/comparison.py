@@ -1,0 +1,186 @@
+"""How do many systems compare? A page, a Markdown table and a CSV of the same numbers.
+
+Convention: a number is `(value, low, high)`, the ends being those of its interval.
+"""
+
+from collections.abc import Mapping, Sequence
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+
+import markupsafe
+from matplotlib.axes import Axes
+
+from deeprank_jax.report import svg, templates
+from deeprank_jax.report.notation import format_number
+
+Number = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A system of the table.
+
+    Attributes:
+      name: what it is called.
+      about: how it was made, in a few words.
+      group: rows of one group stand together.
+      numbers: by metric, on the split that all are measured on.
+      difference: by metric, the first system's number less this one's; empty for the
+        first itself.
+      published: by metric what somebody else measured on other data; may be empty.
+    """
+
+    name: str
+    about: str
+    group: str
+    numbers: Mapping[str, Number]
+    difference: Mapping[str, Number]
+    published: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that the page shows.
+
+    Attributes:
+      title: of the page.
+      first: the name of the row that the others are compared with.
+      rows: in order.
+      metrics: by metric what a person calls it; the first two are drawn as bars.
+      published_by: whose the published numbers are, and on which data.
+      sweeps: by metric and line, `(x, y)` points.
+      sweep_label: what the x of the sweeps is.
+      facts: how all was measured, in words.
+      command: the command line that was run.
+    """
+
+    title: str
+    first: str
+    rows: Sequence[Row]
+    metrics: Mapping[str, str]
+    published_by: str
+    sweeps: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+    sweep_label: str
+    facts: Mapping[str, str]
+    command: str
+
+
+def write_comparison(
+    compared: Comparison, path: str | os.PathLike[str]
+) -> pathlib.Path:
+    """Writes the page, one HTML file that needs nothing else.
+
+    Returns:
+      The file written.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = templates.render(
+        pathlib.Path(__file__).with_name("comparison.html"),
+        compared=compared,
+        format=format_number,
+        format_difference=_format_difference,
+        bars={name: _bars(compared, name) for name in [*compared.metrics][:2]},
+        best={
+            name: max(row.numbers[name][0] for row in compared.rows)
+            for name in compared.metrics
+        },
+        charts=[
+            {"title": compared.metrics[name], "svg": markupsafe.Markup(drawn)}
+            for name, drawn in _draw_sweeps(compared).items()
+        ],
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def format_markdown(compared: Comparison) -> str:
+    """Returns the numbers and the difference in the first metric as Markdown."""
+    main = next(iter(compared.metrics))
+    published = [
+        m for m in compared.metrics if any(m in r.published for r in compared.rows)
+    ]
+    heads = ["", *compared.metrics.values(), f"{compared.first} better by"]
+    heads += [
+        f"{compared.metrics[name]}, {compared.published_by}" for name in published
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in compared.rows:
+        cells = [row.name]
+        cells += [_format_interval(row.numbers[name]) for name in compared.metrics]
+        found = row.difference.get(main)
+        cells.append("" if found is None else _format_difference(found))
+        cells += [
+            format_number(row.published[name]) if name in row.published else ""
+            for name in published
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def format_csv(compared: Comparison) -> str:
+    """Returns a CSV with a line for each system and metric."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    ends = ("value", "low", "high")
+    differences = [f"difference_{end}" for end in ends]
+    writer.writerow(("group", "system", "metric", *ends, *differences, "published"))
+    for row in compared.rows:
+        for name in compared.metrics:
+            found = row.difference.get(name, ("", "", ""))
+            published = row.published.get(name, "")
+            numbers = row.numbers[name]
+            writer.writerow((row.group, row.name, name, *numbers, *found, published))
+    return file.getvalue()
+
+
+def _bars(compared: Comparison, name: str) -> list[dict[str, float]]:
+    """Returns for each row where its bar and its interval end, in percent."""
+    numbers = [row.numbers[name] for row in compared.rows]
+    lowest = min(0.0, *(low for _, low, _ in numbers))
+    highest = max(high for _, _, high in numbers)
+    # A share of triplets that is right by chance is a half.
+    if 0.5 < min(low for _, low, _ in numbers) and highest <= 1:
+        lowest = 0.5
+    place = lambda x: 100 * (x - lowest) / ((highest - lowest) or 1.0)
+    return [
+        {"end": place(value), "low": place(low), "width": place(high) - place(low)}
+        for value, low, high in numbers
+    ]
+
+
+def _draw_sweeps(compared: Comparison) -> dict[str, str]:
+    drawn = {}
+    for number, (name, lines) in enumerate(compared.sweeps.items()):
+
+        def fill(axes: Axes, lines: Mapping = lines) -> None:
+            for i, (label, points) in enumerate(lines.items()):
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=svg.COLORS[i % len(svg.COLORS)],
+                    linestyle=("-", "--", ":", "-.")[i % 4],
+                    marker="os^D"[i % 4],
+                    markersize=4,
+                    label=label,
+                )
+            axes.set_xlabel(compared.sweep_label)
+            axes.legend(frameon=False, fontsize=8)
+
+        label = f"{compared.metrics[name]} by {compared.sweep_label}"
+        drawn[name] = svg.draw(fill, label=label, prefix=f"sweep{number}-")
+    return drawn
+
+
+def _format_interval(number: Number) -> str:
+    value, low, high = map(format_number, number)
+    return f"{value} [{low}, {high}]"
+
+
+def _format_difference(number: Number) -> str:
+    value, low, high = (
+        ("+" if x > 0 else "") + format_number(float(f"{x:.3g}")) for x in number
+    )
+    return f"{value} [{low}, {high}]"

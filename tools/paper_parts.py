@@ -1,0 +1,154 @@
+"""What the paper's table is made of: records, measures, and systems to be measured."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+import tqdm
+
+from deeprank_jax import config as config_lib
+from deeprank_jax import data, evaluation, evaluators, experiment, relevance, sampling
+from deeprank_jax.baselines import combined, handmade, oasis
+from deeprank_jax.baselines.systems import System, rows_of
+from deeprank_jax.data import simulated_ratings
+from deeprank_jax.data.records import Records
+from tools import paper_rows, record_features, runs
+
+# Pixels of the images that are described.
+IMAGE_SIZE = 72
+_NUM_RATED = 10_000
+# Of 1,024 triplets for OASIS.
+_NUM_BATCHES = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A dataset and what is measured on it.
+
+    Attributes:
+      config: of the dataset, its relevance and its metrics.
+      splits: the records.
+      kind: their relevance.
+      rows: which rows of a system are the records of each split.
+      test: what is measured.
+      judged: `[T, 3]` rows of validation, by which settings are chosen.
+      rated: `[T, 3]` rows, rated by names.
+    """
+
+    config: ml_collections.ConfigDict
+    splits: dict[str, Records]
+    kind: relevance.Relevance
+    rows: dict[str, slice]
+    test: evaluation.SplitEvaluation
+    judged: np.ndarray
+    rated: np.ndarray
+
+    def measure(self, system: System) -> dict[str, evaluators.QueryScores]:
+        """Returns every metric of a system on the test split, query by query."""
+        rows = self.rows["test"]
+        queries = None if system.queries is None else system.queries[rows]
+        return self.test.scores(system.embeddings[rows], system.ok[rows], queries)
+
+    def training_triplets(self) -> list[np.ndarray]:
+        """Returns batches `[1024, 3]` of rows, drawn as the networks' triplets are."""
+        options, train = self.config.sampler, self.splits["train"]
+        drawn = oasis.draw_batches(
+            sampling.create_candidates(train, self.kind, options.category_level),
+            self.kind,
+            _NUM_BATCHES,
+            seed=self.config.seed,
+            mode=options.mode,
+            positive_cap=options.positive_cap,
+            min_relevance_gap=options.min_relevance_gap,
+            out_of_class=options.out_of_class,
+        )
+        return [self.rows["train"].start + batch for batch in drawn]
+
+
+def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Table:
+    """Opens the dataset, and draws the triplets to measure by."""
+    kind = experiment.create_run_relevance(config)
+    splits = relevance.attach(kind, data.create_records(config.data))
+    rows = rows_of(splits)
+    reader = experiment.create_reader(config, splits["test"], image_size=IMAGE_SIZE)
+    path = workdir / "triplets" / "validation.csv"
+    judged = evaluation.evaluation_triplets(config, splits["validation"], kind, path)
+    if judged is None:
+        raise ValueError("The validation split has no triplet to choose settings by.")
+    return Table(
+        config=config,
+        splits=splits,
+        kind=kind,
+        rows=rows,
+        test=evaluation.SplitEvaluation(
+            config, "test", splits["test"], reader, kind, workdir
+        ),
+        judged=rows["validation"].start + judged,
+        rated=simulated_ratings.simulate_ratings(
+            splits, num=_NUM_RATED, seed=config.seed
+        ),
+    )
+
+
+def hand_made_systems(table: Table) -> dict[str, System]:
+    """Returns the rows of descriptors and of what is learned from them."""
+    config, train = table.config, table.rows["train"]
+
+    def load(split: str) -> tuple[np.ndarray, np.ndarray]:
+        records = table.splits[split]
+        with experiment.create_reader(config, records, image_size=IMAGE_SIZE) as reader:
+            return reader.load(np.arange(len(records)))
+
+    described = handmade.describe_all(
+        table.splits,
+        load,
+        paper_rows.DESCRIPTORS,
+        image_size=IMAGE_SIZE,
+        fit=config.data.fit,
+        folder=config_lib.cache_dir(config),
+        workers=config.data.workers,
+        seed=config.seed,
+        progress=lambda batches, text: tqdm.tqdm(batches, desc=text, unit="batch"),
+    )
+    golden, _ = combined.golden_feature(described, table.rated, train, seed=config.seed)
+    hashed = combined.l1_hash_kpca(
+        golden, train, seed=config.seed, workers=config.data.workers
+    )
+    triplets = table.training_triplets()
+    learned, _ = combined.oasis(hashed, triplets, table.judged, train)
+    rows = paper_rows.hand_made_rows(described)
+    return {**rows, "golden": golden, "l1_hash_kpca": hashed, "oasis": learned}
+
+
+def network_systems(
+    table: Table, made: runs.Runs, networks: Mapping[str, Any], visual: System
+) -> dict[str, System]:
+    """Trains the networks and returns their rows.
+
+    Args:
+      table: the dataset.
+      made: where runs are made.
+      networks: by name the settings of each; `{other}` stands for the folder of a
+        network before it.
+      visual: stands beside the single-scale network.
+    """
+    folders = {name: made.workdir / name for name in networks}
+    for name, settings in tqdm.tqdm(networks.items(), desc="networks", unit="run"):
+        fill = lambda x: x.format(**folders) if isinstance(x, str) else x
+        made.make(name, {key: fill(value) for key, value in settings.items()})
+    embed = functools.partial(
+        record_features.embed_by_run,
+        splits=table.splits,
+        data_dir=table.config.data.dir,
+    )
+    return paper_rows.network_rows(
+        lambda name, **options: embed(folders[name], **options),
+        visual,
+        table.training_triplets(),
+        table.judged,
+        table.rows["train"],
+    )

@@ -1,0 +1,131 @@
+r"""Computes the paper's table on a dataset: every baseline, every network, one command.
+
+  python -m tools.paper_table --config=configs/paper_table_emoji.py
+
+The config file names the NETWORKS to train and the SWEEP. What is done is not done
+again. Writes `results/<config>.json`, `.csv` and `.md`, and a page in the workdir.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+import shlex
+import sys
+import time
+from typing import Any
+
+from absl import app, flags, logging
+
+from deeprank_jax import parallel, provenance, writers
+from deeprank_jax.evaluators import bootstrap
+from deeprank_jax.report import comparison
+from tools import paper_parts, paper_rows, runs
+
+_CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
+_OUT = flags.DEFINE_string("out", "results", "The folder for the tables.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
+_SET = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
+_DO_SWEEP = flags.DEFINE_bool("sweep", True, "Whether to make the runs of the sweep.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Describes, trains, measures, writes."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    parallel.configure_backend()
+    path = pathlib.Path(_CONFIG.value)
+    plan = runs.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{path.stem}")
+    config = runs.changed(
+        plan.get_config(), [f"data.dir={_DATA_DIR.value}", *_SET.value]
+    )
+    start = time.perf_counter()
+    table = paper_parts.create_table(config, workdir)
+    systems = paper_parts.hand_made_systems(table)
+    seconds = time.perf_counter() - start
+    made = runs.Runs(path, workdir, [f"data.dir={_DATA_DIR.value}", *_SET.value])
+    systems |= paper_parts.network_systems(
+        table, made, plan.NETWORKS, systems["l1_hash_kpca"]
+    )
+    scores = {name: table.measure(systems[name]) for name in paper_rows.ROWS}
+    sweeps = _sweep(plan, workdir / "sweep") if _DO_SWEEP.value else {}
+    compared = comparison.Comparison(
+        title=f"The paper's table, on {config.data.name}",
+        first=paper_rows.FIRST,
+        rows=[_row(name, scores) for name in paper_rows.ROWS],
+        metrics=paper_rows.METRICS,
+        published_by="paper",
+        sweeps=sweeps,
+        sweep_label="share of negatives of other categories",
+        facts=_facts(table, seconds),
+        command=shlex.join(["python", "-m", "tools.paper_table", *sys.argv[1:]]),
+    )
+    _write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
+
+
+def _row(name: str, scores: dict[str, Any]) -> comparison.Row:
+    about, first = paper_rows.ROWS[name], scores["deep_ranking"]
+    ends = lambda found: (found.value, found.low, found.high)
+    own = scores[name]
+    return comparison.Row(
+        name=about.name,
+        about=about.text,
+        group=about.group,
+        numbers={m: ends(bootstrap.interval(own[m])) for m in paper_rows.METRICS},
+        difference={
+            m: ends(bootstrap.difference(first[m], own[m]))
+            for m in paper_rows.METRICS
+            if own is not first
+        },
+        published=dict(zip(paper_rows.METRICS, about.paper or (), strict=False)),
+    )
+
+
+def _facts(table: paper_parts.Table, seconds: float) -> dict[str, str]:
+    config, test = table.config, table.splits["test"]
+    sizes = [f"{name} {len(x):,} images" for name, x in table.splits.items()]
+    options = config.evaluation.triplets
+    return {
+        "Dataset": f"{config.data.name}: {', '.join(sizes)}",
+        "Triplets": f"{options.num:,} of test, drawn by the relevance "
+        f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
+        "categories",
+        "Queries": f"{len(test):,} images of test, each searched for among the others",
+        "Settings": "weights of the golden feature from simulated ratings of training "
+        "images; OASIS, joins and checkpoints chosen on validation",
+        "Hand-made part": f"{seconds / 60:.1f} minutes",
+        "Commit": provenance.commit(),
+    }
+
+
+def _sweep(plan: Any, workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns by metric and mode the values `(share, value)` of the sweep's runs."""
+    common = [f"data.dir={_DATA_DIR.value}", *_SET.value]
+    made = runs.Runs(pathlib.Path(plan.SWEEP_CONFIG), workdir, common, _JOBS.value)
+    results = made.make_all(plan.SWEEP, description="sweep")
+    lines: dict[str, Any] = {}
+    for name, settings in plan.SWEEP.items():
+        for metric in [*paper_rows.METRICS][:2]:
+            point = settings["sampler.out_of_class"], runs.value(results[name], metric)
+            line = lines.setdefault(metric, {}).setdefault(settings["sampler.mode"], [])
+            line.append(point)
+    return lines
+
+
+def _write(
+    compared: comparison.Comparison, stem: pathlib.Path, workdir: pathlib.Path
+) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    writers.write_json(stem.with_suffix(".json"), dataclasses.asdict(compared))
+    table = comparison.format_markdown(compared)
+    stem.with_suffix(".md").write_text(table)
+    stem.with_suffix(".csv").write_text(comparison.format_csv(compared))
+    page = comparison.write_comparison(compared, workdir / "table.html")
+    print(table, f"Wrote {stem}.json, .csv and .md. Look at {page}.", sep="\n")
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)
