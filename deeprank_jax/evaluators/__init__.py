@@ -6,6 +6,7 @@ An evaluator never sees a model: whatever can embed a split is measured by the s
 code. Records whose image was bad are left out by `where`, the `ok` of `embed_split`.
 """
 
+from deeprank_jax.evaluators.clustering import Clustering
 from deeprank_jax.evaluators.embedding import embed_split
 from deeprank_jax.evaluators.hierarchical import HierarchicalAP
 from deeprank_jax.evaluators.retrieval import Retrieval
@@ -13,6 +14,7 @@ from deeprank_jax.evaluators.scores import Evaluator, QueryScores
 from deeprank_jax.evaluators.triplets import Triplets, load_triplets, save_triplets
 
 __all__ = [
+    "Clustering",
     "Evaluator",
     "HierarchicalAP",
     "QueryScores",
