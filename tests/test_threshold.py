@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from deeprank_jax.evaluators import threshold
 
@@ -105,3 +106,51 @@ def test_a_precision_that_cannot_be_is_refused(precision):
 def test_a_prior_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"prior must be in \(0, 1\)"):
         threshold.calibrate(np.eye(2), np.array([0, 0]), 0.9, prior=1.0)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.001, 0.01, 0.29])
+def test_fnmr_at_fmr_is_its_definition(rate, ties):
+    rows, labels = create_split(seed=2, noise=0.6)
+    rows = np.round(2 * rows) if ties else rows
+    squares, same = list_pairs(rows, labels)
+    assert len(np.unique(squares)) < 30 if ties else len(squares)
+    allowed = [-1.0] + [d for d in squares if np.mean(squares[~same] <= d) <= rate]
+    expected = np.mean(squares[same] > max(allowed))
+    assert 0 < expected < 1 or (ties and rate < 0.01)
+    found = threshold.false_non_match_rate(rows, labels, rate)
+    assert found == pytest.approx(expected)
+    false, recall, _ = metrics.roc_curve(same, -squares, drop_intermediate=False)
+    assert found == pytest.approx(1 - recall[false <= rate].max())
+
+
+def test_a_rate_counts_whole_pairs():
+    """.29 of 100 pairs of two classes are 29, though the product is below it."""
+    assert 0.29 * 100 < 29
+    rows = np.random.default_rng(2).normal(size=(20, 1))
+    labels = np.repeat([0, 1], 10)
+    squares, same = list_pairs(rows, labels)
+    others = np.sort(squares[~same])
+    assert len(others) == 100
+    missed = [np.mean(squares[same] >= others[i]) for i in (28, 29)]
+    assert missed[0] > missed[1]
+    assert threshold.false_non_match_rate(rows, labels, 0.29) == missed[1]
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0]])
+def test_no_fnmr_without_both_kinds_of_pairs(labels):
+    assert threshold.false_non_match_rate(np.eye(3), np.array(labels), 0.1) is None
+
+
+def test_equal_rows_of_two_classes_let_no_pair_through():
+    rows, labels = np.zeros((4, 2)), np.array([0, 0, 1, 1])
+    assert threshold.false_non_match_rate(rows, labels, 0.5) == 1.0
+
+
+def test_what_has_no_fnmr_is_refused():
+    labels = np.array([0, 0, 1])
+    for rate in -0.1, 1.0, float("nan"):
+        with pytest.raises(ValueError, match=r"false match rate must be in \[0, 1\)"):
+            threshold.false_non_match_rate(np.eye(3), labels, rate)
+    with pytest.raises(ValueError, match="not finite"):
+        threshold.false_non_match_rate(np.full((3, 2), np.nan), labels, 0.1)

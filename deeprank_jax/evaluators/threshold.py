@@ -131,6 +131,54 @@ def verify(
     )
 
 
+def false_non_match_rate(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    false_match_rate: float,
+    *,
+    max_records: int = _MAX_RECORDS,
+    seed: int = 0,
+) -> float | None:
+    """Returns which share of the pairs of one class a strict threshold misses.
+
+    FNMR at an FMR: the distance is the largest at which at most that share of the
+    pairs of two classes is called similar. Pairs that are equally far are on one side
+    of it.
+
+    Args:
+      embeddings: `[N, D]` finite floats.
+      labels: `[N]` ints, the class of each record.
+      false_match_rate: in [0, 1); 0 lets no pair of two classes through.
+      max_records: as of `calibrate`.
+      seed: as of `calibrate`.
+
+    Returns:
+      A share in `[0, 1]`, 1 less the recall at that distance; 1 if no pair may be
+      called similar. None if not both kinds of pairs are there.
+
+    Raises:
+      ValueError: the rate cannot be, or an embedding is not finite.
+
+    References:
+      Maio et al., FVC2000: Fingerprint Verification Competition, 2002,
+      https://doi.org/10.1109/34.990140.
+    """
+    if not 0 <= false_match_rate < 1:
+        raise ValueError(
+            f"The false match rate must be in [0, 1), got {false_match_rate}."
+        )
+    if not np.isfinite(embeddings).all():
+        raise ValueError("Some embeddings are not finite: leave them out.")
+    distances, is_same = _pairs(embeddings, labels, max_records, seed)
+    if not 0 < np.count_nonzero(is_same) < len(is_same):
+        return None
+    others = distances[~is_same]
+    # A rate such as .29 of 100 pairs is 28.999...
+    num_allowed = int(false_match_rate * len(others) + 1e-9)
+    first_refused = np.partition(others, num_allowed)[num_allowed]
+    return float(np.mean(distances[is_same] >= first_refused))
+
+
 def _pairs(
     embeddings: np.ndarray, labels: np.ndarray, max_records: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
