@@ -55,7 +55,7 @@ def dense_sift(image: np.ndarray) -> np.ndarray:
     points = [
         cv2.KeyPoint(x, y, size, 0.0) for x, y, size in _points(*gray.shape).tolist()
     ]
-    _, found = cv2.SIFT_create().compute(gray, points)
+    _, found = cv2.SIFT.create().compute(gray, points)
     totals = found.sum(axis=1, keepdims=True)
     return np.sqrt(found / np.maximum(totals, 1.0))
 

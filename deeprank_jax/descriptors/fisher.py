@@ -159,7 +159,7 @@ def fit_fisher(
 
 
 def _placed_patches(image: np.ndarray) -> np.ndarray:
-    """Returns `[P, 128 + 2]`, the descriptors of patches with edges and their places."""
+    """Returns `[P, 128 + 2]`: descriptors of patches with edges, and places."""
     patches = dense_sift.dense_sift(image)
     places = _POSITION * dense_sift.positions(*image.shape[:2])
     return np.concatenate([patches, places], axis=1)[patches.any(axis=1)]
@@ -177,7 +177,7 @@ def _principal_axes(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn import decomposition
 
     with blas.one_thread():
-        pca = decomposition.PCA(dim, svd_solver="covariance_eigh").fit(x)
+        pca = decomposition.PCA(dim, svd_solver="full").fit(x)
     return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
 
 

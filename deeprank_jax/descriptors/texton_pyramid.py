@@ -21,6 +21,7 @@ _NUM_ORIENTATIONS = 6
 # Ours: how fast a texton's share falls with its squared distance, in mean squared
 # distances to the nearest texton.
 _SHARPNESS = 5.0
+_ROUNDING = 2e-5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +173,7 @@ def filter_bank() -> tuple[np.ndarray, ...]:
         squared = x**2 + y**2
         filters.append((squared - 2.0 * sigma**2) * np.exp(-0.5 * squared / sigma**2))
     centered = [kernel - kernel.mean() for kernel in filters]
-    return tuple(np.float32(kernel / np.abs(kernel).sum()) for kernel in centered)
+    return tuple((x / np.abs(x).sum()).astype(np.float32) for x in centered)
 
 
 def _grid(sigma: float) -> np.ndarray:
@@ -191,13 +192,16 @@ def _filter(image: np.ndarray) -> np.ndarray:
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     gray = gray.astype(np.float32) / 255.0
     half = slice(_STEP // 2, None, _STEP)
-    return np.stack(
+    responses = np.stack(
         [
             cv2.filter2D(gray, -1, kernel, borderType=cv2.BORDER_REFLECT)[half, half]
             for kernel in filter_bank()
         ],
         axis=-1,
     )
+    # Some hundredth of a grey level is rounding, and no pattern.
+    responses[np.abs(responses) < _ROUNDING] = 0.0
+    return responses
 
 
 def _compress(responses: np.ndarray) -> np.ndarray:
