@@ -2,7 +2,6 @@
 
 import functools
 import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -12,11 +11,9 @@ import threadpoolctl
 
 from deeprank_jax import descriptors
 from deeprank_jax.descriptors import (
-    blas,
     dense_sift,
     fisher,
     local_features,
-    sift_words,
     texton_pyramid,
 )
 
@@ -132,8 +129,8 @@ def test_brightness_hardly_counts(name):
     images = random_images(4, seed=2) // 2
     describe = fitted(name)
     found, brighter = describe(images), describe(images + 100)
-    assert np.square(found - brighter).sum(axis=1).max() < 0.02
-    assert np.square(found - found[::-1]).sum(axis=1).min() > 0.1
+    assert np.square(found - brighter).sum(axis=1).max() < 0.01
+    assert np.square(found - found[::-1]).sum(axis=1).min() > 0.04
 
 
 @pytest.mark.parametrize("name", sorted(FITS))
@@ -145,10 +142,11 @@ def test_near_images_are_nearer(name):
     fit = functools.partial(descriptors.LEARNED[name], **{COUNTED[name]: option})
     rows = fit(images[:100])(images[100:300])
     labels = digits.target[100:300]
-    distances = np.square(rows[:, None] - rows[None]).sum(axis=2)
-    np.fill_diagonal(distances, np.inf)
+    # Rows have unit length.
+    similarities = rows @ rows.T
+    np.fill_diagonal(similarities, -1.0)
     # At random one in ten would be right.
-    assert np.mean(labels[distances.argmin(axis=1)] == labels) > 0.85
+    assert np.mean(labels[similarities.argmax(axis=1)] == labels) > 0.85
 
 
 def test_sift_lies_where_its_positions_say():
@@ -163,9 +161,9 @@ def test_sift_lies_where_its_positions_say():
     # Of the smallest patches, 12 pixels wide: blind beyond their corner's distance.
     gaps = np.maximum(np.abs(places - (41.5, 23.5)) - (2, 4), 0)
     far = np.linalg.norm(gaps, axis=1)[: 18**2]
-    assert (norms[: 18**2][far > 16] == 0).all()
+    assert (norms[: 18**2][far > 20] == 0).all()
     assert (norms[: 18**2][far < 3] > 0).all()
-    assert np.sum(far > 16) > 100
+    assert np.sum(far > 20) > 90
     assert np.sum(far < 3) > 3
 
 
@@ -214,7 +212,7 @@ def test_fisher_vector_is_that_of_scikit_image():
     rng = np.random.default_rng(0)
     gmm = mixture.GaussianMixture(3, covariance_type="diag", random_state=0)
     centers = rng.normal(size=(3, 5))[rng.integers(3, size=400)]
-    gmm.fit(2 * centers + rng.normal(size=(400, 5)) * rng.uniform(0.5, 1.5, 5))
+    gmm.fit(centers + rng.normal(size=(400, 5)) * rng.uniform(0.5, 1.5, 5))
     ours = fisher.Mixture(gmm.weights_, gmm.means_, np.sqrt(gmm.covariances_))
     x = rng.normal(size=(60, 5))
     shares = ours.posteriors(x)
@@ -236,6 +234,7 @@ def test_fisher_vectors_of_images():
     weights, means = describe.mixture.weights, describe.mixture.means
     assert means.shape == (4, 8 + 2)
     assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+    assert not dense_sift.dense_sift(images[0]).any(axis=1).all()
     for image, row in zip(images, found, strict=True):
         patches = dense_sift.dense_sift(image)
         seen = patches.any(axis=1)
@@ -244,7 +243,6 @@ def test_fisher_vectors_of_images():
         raw = describe.mixture.fisher_vector(x)
         rooted = np.sign(raw) * np.sqrt(np.abs(raw))
         np.testing.assert_allclose(row, rooted / np.linalg.norm(rooted), atol=1e-5)
-    assert not seen.all() or not dense_sift.dense_sift(images[0]).any(axis=1).all()
 
 
 def test_fisher_keeps_the_axes_of_most_variance():
@@ -375,31 +373,18 @@ def blas_threads():
     }
 
 
-def test_the_last_to_leave_restores_the_threads():
-    inside, leave = threading.Event(), threading.Event()
+def test_threads_are_limited_and_restored():
+    seen = []
 
-    def hold():
-        with blas.one_thread():
-            inside.set()
-            leave.wait(60)
+    def describe(images):
+        seen.append(blas_threads())
+        return fitted("sift_words")(images)
 
     with threadpoolctl.threadpool_limits(2, "blas"):
         assert blas_threads() == {2}
-        thread = threading.Thread(target=hold)
-        with blas.one_thread():
-            thread.start()
-            assert inside.wait(60)
-        assert blas_threads() == {1}
-        leave.set()
-        thread.join()
-        assert blas_threads() == {2}
-
-
-def test_threads_are_restored_after_an_error():
-    with threadpoolctl.threadpool_limits(2, "blas"):
+        descriptors.describe_shared(describe, random_images(), workers=3)
+        assert seen == [{1}] * 3
         with pytest.raises(ValueError, match="uint8"):
             fitted("sift_words")(np.zeros((1, 32, 32), np.uint8))
-        with pytest.raises(KeyError), blas.one_thread():
-            raise KeyError
+        FITS["sift_words"](random_images(), workers=2)
         assert blas_threads() == {2}
-    assert sift_words.fit_sift_words is descriptors.fit_sift_words

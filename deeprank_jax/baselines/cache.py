@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import zipfile
 
 from absl import logging
 import numpy as np
@@ -119,13 +118,14 @@ def _load(path: pathlib.Path, key: Key) -> Features | None:
     """Returns the file's features, None with a warning if they are not the key's."""
     try:
         # The archive holds a checksum of each array, which reading it compares.
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
             text, features, ok = (archive[name] for name in ("key", "features", "ok"))
         if str(text) != key.text:
             raise ValueError("it is of other features")
         if features.ndim != 2 or ok.dtype != bool or ok.shape != features.shape[:1]:
             raise ValueError(f"shapes {features.shape} and {ok.shape}")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    # Archives fail in many ways, with MemoryError where a shape is damaged.
+    except Exception as error:
         logging.warning(
             "%s: not what was written there (%s); computed anew.", path, error
         )

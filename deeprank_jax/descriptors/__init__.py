@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import numpy as np
+import threadpoolctl
 
-from deeprank_jax.descriptors import blas
 from deeprank_jax.descriptors.fisher import fit_fisher
 from deeprank_jax.descriptors.hog import hog
 from deeprank_jax.descriptors.lab_histogram import lab_histogram
@@ -117,5 +117,8 @@ def describe_shared(
       ValueError: the images are not what the descriptor takes.
     """
     pieces = np.array_split(images, max(1, min(workers, len(images))))
-    with blas.one_thread(), futures.ThreadPoolExecutor(len(pieces)) as pool:
+    pool = futures.ThreadPoolExecutor(len(pieces))
+    # Else BLAS's threads and these would fight for the cores. Descriptors ask for it
+    # themselves, but only the first thread to do so is heard.
+    with threadpoolctl.threadpool_limits(1), pool:
         return np.concatenate(list(pool.map(describe, pieces)))

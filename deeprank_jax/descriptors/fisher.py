@@ -9,8 +9,9 @@ import dataclasses
 import warnings
 
 import numpy as np
+import threadpoolctl
 
-from deeprank_jax.descriptors import blas, dense_sift, local_features
+from deeprank_jax.descriptors import dense_sift, local_features
 from deeprank_jax.descriptors.images import check_images
 
 _NAME = "fisher"
@@ -98,7 +99,7 @@ class Fisher:
         check_images(images)
         dense_sift.check_size(images, _NAME)
         vectors = np.zeros((len(images), 2 * self.mixture.means.size), np.float32)
-        with blas.one_thread():
+        with threadpoolctl.threadpool_limits(1):
             for image, out in zip(images, vectors, strict=True):
                 patches = _placed_patches(image)
                 if len(patches):
@@ -176,7 +177,7 @@ def _principal_axes(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     # Slow to import, and most runs learn no descriptor.
     from sklearn import decomposition
 
-    with blas.one_thread():
+    with threadpoolctl.threadpool_limits(1):
         pca = decomposition.PCA(dim, svd_solver="full").fit(x)
     return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
 
@@ -185,7 +186,7 @@ def _fit_mixture(x: np.ndarray, num: int, seed: int) -> Mixture:
     """Fits `num` Gaussians to rows by expectation maximisation, for 20 passes."""
     from sklearn import exceptions, mixture
 
-    with blas.one_thread(), warnings.catch_warnings():
+    with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
         # Twenty passes come close; hundreds describe images no better.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
         gmm = mixture.GaussianMixture(

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent import futures
 
 import numpy as np
-
-from deeprank_jax.descriptors import blas
+import threadpoolctl
 
 Extract = Callable[[np.ndarray], np.ndarray]
 # Images show much the same from some hundreds on.
@@ -45,7 +44,8 @@ def draw_features(
         own = np.random.default_rng((seed, index))
         return found[own.permutation(len(found))[:share]]
 
-    with blas.one_thread(), futures.ThreadPoolExecutor(max(1, workers)) as pool:
+    pool = futures.ThreadPoolExecutor(max(1, workers))
+    with threadpoolctl.threadpool_limits(1), pool:
         drawn = list(progress(pool.map(draw, chosen.tolist())))
     return np.concatenate(drawn) if drawn else np.zeros((0, 0), np.float32)
 
@@ -100,7 +100,7 @@ def learn_words(features: np.ndarray, num: int, *, seed: int) -> np.ndarray:
         tol=0.0,
         random_state=seed,
     )
-    with blas.one_thread():
+    with threadpoolctl.threadpool_limits(1):
         return kmeans.fit(features).cluster_centers_.astype(np.float32)
 
 

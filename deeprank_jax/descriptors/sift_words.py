@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 import dataclasses
 
 import numpy as np
+import threadpoolctl
 
-from deeprank_jax.descriptors import blas, dense_sift, local_features
+from deeprank_jax.descriptors import dense_sift, local_features
 from deeprank_jax.descriptors.images import check_images
 
 _NAME = "sift_words"
@@ -41,7 +42,7 @@ class SiftWords:
         check_images(images)
         dense_sift.check_size(images, _NAME)
         shares = np.empty((len(images), len(self.words) + 1), np.float32)
-        with blas.one_thread():
+        with threadpoolctl.threadpool_limits(1):
             for image, out in zip(images, shares, strict=True):
                 patches = dense_sift.dense_sift(image)
                 found = local_features.nearest_words(patches, self.words)

@@ -6,8 +6,9 @@ import functools
 
 import cv2
 import numpy as np
+import threadpoolctl
 
-from deeprank_jax.descriptors import blas, local_features
+from deeprank_jax.descriptors import local_features
 from deeprank_jax.descriptors.images import check_images
 
 _NAME = "texton_pyramid"
@@ -56,7 +57,7 @@ class TextonPyramid:
         _check(images)
         num = len(self.textons)
         pyramids = np.empty((len(images), 21 * num), np.float32)
-        with blas.one_thread():
+        with threadpoolctl.threadpool_limits(1):
             for image, out in zip(images, pyramids, strict=True):
                 shares = self.assign(_responses(image, self.deviations))
                 cells = np.stack(
