@@ -14,6 +14,8 @@ from deeprank_jax.baselines.systems import System, unit_rows
 from deeprank_jax.relevance.feature_bank import create_bank
 from deeprank_jax.relevance.golden_feature import GoldenFeature, learn_golden_feature
 
+# Of the hashes; of few training records half as many as these.
+_HASH_DIM = 256
 # How much of the squared distance is the first system's.
 _SHARES = tuple(np.linspace(0.1, 0.9, 9))
 
@@ -64,7 +66,8 @@ def l1_hash_kpca(
       ValueError: as `fit_l1_hash_kpca`.
     """
     learned_from = features.embeddings[train][features.ok[train]]
-    embed = fit_l1_hash_kpca(learned_from, seed=seed, workers=workers)
+    dim = min(_HASH_DIM, len(learned_from) // 2)
+    embed = fit_l1_hash_kpca(learned_from, dim=dim, seed=seed, workers=workers)
     return System(
         embeddings=embed(features.embeddings, workers=workers), ok=features.ok
     )

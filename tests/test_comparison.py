@@ -1,0 +1,116 @@
+"""The page, the Markdown and the CSV of a comparison hold the same numbers."""
+
+import csv
+import dataclasses
+import re
+
+from browser import open_in_browser
+import pytest
+
+from deeprank_jax.report import comparison
+
+METRICS = {"precision": "Precision", "score": "Score"}
+
+
+def create_row(name, group, precision, score, published=None, is_first=False):
+    numbers = {
+        "precision": (precision, precision - 0.02, precision + 0.01),
+        "score": (score, score - 100, score + 200),
+    }
+    difference = {
+        "precision": (0.9 - precision, 0.88 - precision, 0.91 - precision),
+        "score": (7000 - score, 6900 - score, 7200 - score),
+    }
+    return comparison.Row(
+        name=name,
+        about=f"how <{name}> was made",
+        group=group,
+        numbers=numbers,
+        difference={} if is_first else difference,
+        published=published or {},
+    )
+
+
+@pytest.fixture
+def compared():
+    return comparison.Comparison(
+        title="A table <of> systems",
+        first="Ours",
+        rows=[
+            create_row("Pixels", "Hand-made", 0.6, 2000.0, {"precision": 0.62}),
+            create_row("HOG & more", "Hand-made", 0.7, 3000.0),
+            create_row("Ours", "Networks", 0.9, 7000.0, is_first=True),
+        ],
+        metrics=METRICS,
+        published_by="paper",
+        sweeps={
+            "precision": {
+                "importance": [(0.0, 0.8), (1.0, 0.9)],
+                "uniform": [(0.0, 0.7), (1.0, 0.85)],
+            }
+        },
+        sweep_label="share of negatives",
+        facts={"Dataset": "600 images"},
+        command="python -m tools.paper_table",
+    )
+
+
+def test_markdown_has_a_line_for_each_system(compared):
+    lines = comparison.format_markdown(compared).splitlines()
+    assert lines[0] == "|  | Precision | Score | Ours better by | Precision, paper |"
+    assert lines[1] == "|---|---|---|---|---|"
+    assert lines[2] == (
+        "| Pixels | 0.6 [0.58, 0.61] | 2,000 [1,900, 2,200] | +0.3 [+0.28, +0.31] "
+        "| 0.62 |"
+    )
+    assert lines[4] == "| Ours | 0.9 [0.88, 0.91] | 7,000 [6,900, 7,200] |  |  |"
+    assert len(lines) == 5
+
+
+def test_the_csv_has_a_line_for_each_number(compared):
+    rows = list(csv.DictReader(comparison.format_csv(compared).splitlines()))
+    assert len(rows) == 6
+    pixels = rows[0]
+    assert (pixels["system"], pixels["metric"]) == ("Pixels", "precision")
+    assert [float(pixels[k]) for k in ("value", "low", "high")] == [0.6, 0.58, 0.61]
+    assert float(pixels["difference_low"]) == 0.88 - 0.6
+    assert pixels["published"] == "0.62"
+    ours = rows[4]
+    assert (ours["difference_value"], ours["published"]) == ("", "")
+
+
+def test_bars_are_as_long_as_their_numbers(compared):
+    scores = comparison._bars(compared, "score")
+    assert [round(bar["end"], 2) for bar in scores] == [27.78, 41.67, 97.22]
+    assert scores[0]["low"] == pytest.approx(100 * 1900 / 7200)
+    assert scores[0]["width"] == pytest.approx(100 * 300 / 7200)
+    # A precision of all above chance begins there.
+    assert comparison._bars(compared, "precision")[0]["end"] == pytest.approx(
+        100 * (0.6 - 0.5) / (0.91 - 0.5)
+    )
+    low = create_row("Bad", "Hand-made", 0.4, -500.0)
+    compared = dataclasses.replace(compared, rows=[low, *compared.rows])
+    assert comparison._bars(compared, "precision")[0]["end"] == pytest.approx(
+        100 * 0.4 / 0.91
+    )
+    assert comparison._bars(compared, "score")[0]["low"] == 0.0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_shows_all_and_fits(compared, tmp_path, width):
+    path = comparison.write_comparison(compared, tmp_path / "new" / "table.html")
+    page = path.read_text(encoding="utf-8")
+    assert "A table &lt;of&gt; systems" in page
+    assert "HOG &amp; more" in page
+    assert len(re.findall(r'class="best"', page)) == 2
+    found, console = open_in_browser(page, tmp_path, width=width)
+    assert not found["violations"] + found["errors"] + found["requests"]
+    assert not found["repeated"]
+    assert found["overflow"] <= 0
+    assert not console
+
+
+def test_a_page_without_a_sweep_has_no_place_for_it(compared, tmp_path):
+    compared = dataclasses.replace(compared, sweeps={})
+    page = comparison.write_comparison(compared, tmp_path / "table.html").read_text()
+    assert 'id="sweep"' not in page
