@@ -16,6 +16,7 @@ from absl import app, flags  # noqa: E402  NumPy reads the variables when it sta
 
 from tools import (  # noqa: E402
     benchmark_embed,
+    benchmark_metrics,
     benchmark_sampler,
     benchmark_search,
     benchmark_step,
@@ -23,6 +24,7 @@ from tools import (  # noqa: E402
 
 BENCHMARKS: Mapping[str, Callable[[], dict[str, float]]] = {
     "embed": benchmark_embed.measure,
+    "metrics": benchmark_metrics.measure,
     "sampler": benchmark_sampler.measure,
     "search": benchmark_search.measure,
     "step": benchmark_step.measure,

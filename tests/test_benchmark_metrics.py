@@ -1,0 +1,48 @@
+"""`tools.benchmark metrics` measures what it says, with small sizes."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from tools import benchmark_accuracy, benchmark_metrics
+
+
+def test_every_number_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark_metrics, "_ROWS", 350)
+    ask = benchmark_metrics.ask
+    asked = []
+
+    def fake(python, side):
+        """Theirs is not installed here: takes half of our time, and a MiB."""
+        asked.append(side)
+        if side == "ours":
+            return ask(python, side)
+        values = dict.fromkeys(benchmark_accuracy.NAMES, 0.5)
+        return {"seconds": 0.5, "extra_mib": 1.0, "values": values}
+
+    monkeypatch.setattr(benchmark_metrics, "ask", fake)
+    values = benchmark_metrics.measure()
+    assert asked == ["ours", "theirs"]
+    assert values["metrics_time_ratio"] == values["metrics_seconds"] / 0.5
+    assert values["metrics_seconds_torch"] == 0.5
+    assert values["metrics_extra_mib_torch"] == 1.0
+    assert 0 < values["metrics_seconds"] < 60
+    assert 1 < values["metrics_extra_mib"] < 1000  # What XLA compiles.
+    assert "recall@1" in capsys.readouterr().out
+
+
+def test_a_side_that_fails_says_what_to_install():
+    with pytest.raises(RuntimeError, match="--torch_python=PATH"):
+        benchmark_metrics.ask(sys.executable, "neither")
+
+
+def test_rows_are_as_far_apart_as_told():
+    rows, classes = benchmark_accuracy.create_split(700)
+    assert rows.shape == (700, 128)
+    np.testing.assert_array_equal(np.bincount(classes), [7] * 100)
+    squares = np.square(rows[:, None] - rows[None]).sum(axis=2)
+    same = classes[:, None] == classes[None]
+    np.fill_diagonal(squares, np.nan)
+    assert np.nanmean(squares[same]) == pytest.approx(256, rel=0.05)
+    assert np.nanmean(squares[~same]) == pytest.approx(512, rel=0.05)

@@ -1,0 +1,64 @@
+"""How long do the metrics of 50,000 embeddings take, and how much memory?
+
+  python -m tools.benchmark metrics --torch_python=PATH --json=FILE
+
+Beside pytorch-metric-learning's AccuracyCalculator with FAISS, on the same cores, all
+of them, each side in a process of its own, once: two to five minutes. MRR is ours in
+the whole gallery, theirs in the R nearest.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from absl import flags
+
+from tools import benchmark_step  # noqa: F401  It defines --torch_python.
+from tools.benchmark_accuracy import NAMES
+
+_ROWS = 50_000
+
+
+def measure() -> dict[str, float]:
+    """Returns the ratio, ours by theirs, and what is behind it."""
+    ours = ask(sys.executable, "ours")
+    theirs = ask(str(flags.FLAGS["torch_python"].value), "theirs")
+    print(f"{'':<12}{'ours':>10}{'theirs':>10}")
+    for name, own in NAMES.items():
+        print(f"{own:<12}{ours['values'][own]:>10.4f}{theirs['values'][name]:>10.4f}")
+    return {
+        "metrics_time_ratio": ours["seconds"] / theirs["seconds"],
+        "metrics_seconds": ours["seconds"],
+        "metrics_seconds_torch": theirs["seconds"],
+        "metrics_extra_mib": ours["extra_mib"],
+        "metrics_extra_mib_torch": theirs["extra_mib"],
+    }
+
+
+def ask(python: str, side: str) -> dict[str, Any]:
+    """Returns what one side measures.
+
+    Args:
+      python: of the side's environment.
+      side: "ours" or "theirs".
+
+    Raises:
+      RuntimeError: the side has failed; its message is above.
+    """
+    # One core for what is counted elsewhere; here all of them.
+    hidden = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    done = subprocess.run(
+        [python, "-m", "tools.benchmark_accuracy", side, str(_ROWS)],
+        env={k: v for k, v in os.environ.items() if k not in hidden},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f"The process that measures {side} has ended; its message is above. "
+            "pytorch-metric-learning is installed by requirements-bench.txt, and may "
+            "be in another environment: --torch_python=PATH."
+        )
+    return json.loads(done.stdout.splitlines()[-1])
