@@ -1,3 +1,6 @@
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -107,3 +110,20 @@ def test_triplets_are_drawn_once_and_not_used_with_other_options(change, tmp_pat
     name = next(iter(change)).rsplit(".", 1)[1] if "." in next(iter(change)) else "seed"
     with pytest.raises(ValueError, match=rf"drawn with .*{name}.* delete the file"):
         create_evaluation(classes, tmp_path, **change)
+
+
+def test_the_python_of_the_page_runs():
+    """Every metric that is measured when asked for, and every interval."""
+    page = pathlib.Path(__file__).parents[1] / "docs" / "evaluation.md"
+    code = "".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 12, 60)
+    values = {
+        "labels": np.stack([classes // 6, classes // 3, classes], axis=1),
+        "embeddings": rng.normal(size=(12, 4))[classes] + rng.normal(size=(60, 4)),
+        "others": rng.normal(size=(60, 4)),
+    }
+    exec(code, values)
+    bootstrap = values["bootstrap"]
+    found = bootstrap.difference(values["ours"], values["theirs"])
+    assert 0 < found.low < found.value < found.high

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from deeprank_jax.evaluators import embed_split
 from deeprank_jax.evaluators import retrieval as module
@@ -110,6 +111,20 @@ def test_every_query_has_a_row_of_its_own(asymmetric):
         )
     symmetric = reference_rows(*args)
     assert (rows["map@r"] != symmetric["map@r"]) == asymmetric
+
+
+def test_graded_gains_rank_as_scikit_learns():
+    attributes = random_attributes(6)
+    embeddings = np.random.default_rng(6).normal(size=(40, 3)).astype(np.float32)
+    found = Retrieval(attributes, GAINS).measure(embeddings)
+    for q in np.flatnonzero(found["ndcg@10"].counts):
+        others = np.arange(40) != q
+        nearness = -np.sum((embeddings[q] - embeddings[others]) ** 2, axis=1)
+        gains = GAINS.pairwise(attributes[q], attributes[others])
+        for k in 1, 5, 10:
+            expected = metrics.ndcg_score(gains[None], nearness[None], k=k)
+            assert found[f"ndcg@{k}"].values[q] == pytest.approx(expected)
+    assert 0 < found["ndcg@10"].value < 1
 
 
 def test_queries_of_their_own_search_what_others_search():
