@@ -69,7 +69,8 @@ def flip_a_value(path):
 
 
 def swap(path):
-    np.savez(path, key=np.array("another"), features=np.ones((4, 3)), ok=np.ones(4))
+    text = np.array("another")
+    np.savez(path, key=text, features=np.ones((4, 3)), ok=np.ones(4, bool))
 
 
 def save_plain(path):

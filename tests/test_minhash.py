@@ -163,6 +163,8 @@ def test_the_seed_draws_the_landmarks(monkeypatch):
     )
     first = fit(0)
     assert first.hashes.shape == (20, 64)
+    leading = minhash.hash_features(features[:20], 64, seed=0)
+    assert not np.array_equal(first.hashes, leading)
     np.testing.assert_array_equal(first(features), fit(0, workers=2)(features))
     assert np.abs(first(features) - fit(1)(features)).max() > 0.01
     expected = first(features)
