@@ -12,7 +12,8 @@ import ml_collections
 _FREE = (
     "model.remat", "log_every", "eval_every", "checkpoint_every", "max_skipped",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
-    "data.max_bad_share", "evaluation.batch_size",
+    "data.max_bad_share", "evaluation.batch_size", "evaluation.rated_triplets",
+    "evaluation.max_compared",
 )  # fmt: skip
 # What may change while a run goes on, e.g. after it diverged.
 _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
@@ -88,6 +89,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         "triplets/precision_in_class",
         f"triplets/score_at_{config.evaluation.triplets.k}_share",
     ]
+    if config.evaluation.rated_triplets:
+        known += [
+            "rated/precision",
+            f"rated/score_at_{config.evaluation.triplets.k}_share",
+        ]
     if config.task == "classification":
         known += ["classification/top1", "classification/top5"]
     if best not in known:

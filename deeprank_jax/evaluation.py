@@ -16,6 +16,7 @@ import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import evaluators, hosts, parallel
+from deeprank_jax.data.rated_triplets import RatedTriplets
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
@@ -41,6 +42,8 @@ class SplitEvaluation:
         reader: ImageReader,
         relevance: Relevance,
         workdir: pathlib.Path,
+        *,
+        rated: RatedTriplets | None = None,
     ):
         """Creates the evaluators, and the triplets if they are not there yet.
 
@@ -53,8 +56,11 @@ class SplitEvaluation:
           reader: their images.
           relevance: how similar two records should be.
           workdir: keeps the evaluation triplets, so that they are drawn once.
+          rated: what people said of the split; candidates are those of the drawn
+            triplets, the other images of the anchor's category.
         """
         self.name = name
+        self.rated = rated
         self.records = records
         self._reader = reader
         self._batch_size = config.evaluation.batch_size
@@ -71,13 +77,15 @@ class SplitEvaluation:
         triplets = evaluation_triplets(
             config, records, relevance, workdir / "triplets" / f"{name}.csv"
         )
-        if triplets is not None:
-            self.evaluators["triplets"] = evaluators.Triplets(
-                records.labels,
-                triplets,
-                category_level=config.sampler.category_level,
-                k=config.evaluation.triplets.k,
-            )
+        people = rated.indices if rated is not None else None
+        for evaluator, indices in (("triplets", triplets), ("rated", people)):
+            if indices is not None and len(indices):
+                self.evaluators[evaluator] = evaluators.Triplets(
+                    records.labels,
+                    indices,
+                    category_level=config.sampler.category_level,
+                    k=config.evaluation.triplets.k,
+                )
 
     def embed(
         self,

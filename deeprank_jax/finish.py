@@ -1,5 +1,6 @@
 """What a run ends with: final numbers, embeddings to look at, the report."""
 
+import functools
 import pathlib
 import shlex
 import sys
@@ -9,8 +10,10 @@ from absl import logging
 import jax
 import ml_collections
 import numpy as np
+import tqdm
 
 from deeprank_jax import hosts, provenance, report, writers
+from deeprank_jax.data import overlap, rated_triplets
 from deeprank_jax.evaluation import SplitEvaluation, compare_with_baselines
 from deeprank_jax.experiment import Experiment, create_reader
 
@@ -20,7 +23,15 @@ _DRAWN_STEPS, _DRAWN_MORE = 6, 500
 
 
 def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluation]:
-    """Returns what is measured on validation and test."""
+    """Returns what is measured on validation and test.
+
+    Raises:
+      DataError: the rated triplets that the config names cannot be used.
+    """
+    path, names = experiment.config.evaluation.rated_triplets, ("validation", "test")
+    rated = {}
+    if path:
+        rated = rated_triplets.read_rated_splits(path, experiment.records, names)
     return {
         split: SplitEvaluation(
             experiment.config,
@@ -29,19 +40,48 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
             experiment.readers[split],
             experiment.relevance,
             experiment.workdir,
+            rated=rated.get(split),
         )
-        for split in ("validation", "test")
+        for split in names
     }
 
 
+def find_overlaps(experiment: Experiment) -> dict[str, overlap.Overlap]:
+    """Returns what validation and test share with training, which is warned of.
+
+    It is found once, kept as `overlap.json` in the workdir, and decides nothing.
+    """
+    path, records = experiment.workdir / "overlap.json", experiment.records
+    max_images = experiment.config.evaluation.max_compared
+    found_in: dict[str, Any] = {name: x.fingerprint for name, x in records.items()}
+    found_in["max_images"] = max_images
+    found = overlap.read_overlaps(path, found_in)
+    if found is None:
+        progress = functools.partial(tqdm.tqdm, unit="batch", leave=False)
+        found = overlap.find_overlap(
+            records,
+            experiment.readers,
+            max_images=max_images,
+            progress=lambda batches, description: progress(batches, desc=description),
+        )
+        overlap.write_overlaps(path, found, found_in)
+    overlap.warn_of_overlap(found)
+    return found
+
+
 def finish(
-    experiment: Experiment, splits: dict[str, SplitEvaluation], *, seconds: float
+    experiment: Experiment,
+    splits: dict[str, SplitEvaluation],
+    overlaps: dict[str, overlap.Overlap],
+    *,
+    seconds: float,
 ) -> pathlib.Path:
     """Evaluates the best checkpoint on validation and test and writes the report.
 
     Args:
       experiment: after training.
       splits: from `create_split_evaluations`.
+      overlaps: from `find_overlaps`, for the report.
       seconds: how long this process has run, for the report.
 
     Returns:
@@ -82,6 +122,11 @@ def finish(
     np.savez(scratch, embeddings=embeddings, ok=ok)
     scratch.replace(experiment.workdir / "test_embeddings.npz")
     facts = _facts(experiment, best, seconds)
+    rated = {split: x.rated for split, x in splits.items() if x.rated is not None}
+    for fact, told in (("Seen in training", overlaps), ("Rated triplets", rated)):
+        if told:
+            lines = (f"{split}: {x.describe()}" for split, x in told.items())
+            facts[fact] = "\n".join(lines)
     return _write_report(experiment, results, embeddings, ok, facts)
 
 

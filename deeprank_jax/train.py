@@ -74,6 +74,7 @@ def train(
         # Made before training, so that data that cannot be measured says so now.
         with hosts.first_alone():
             splits = finish.create_split_evaluations(experiment)
+            overlaps = finish.find_overlaps(experiment) if hosts.is_first() else {}
         best_metric = config.evaluation.best_metric
         evaluator = best_metric.split("/")[0]
         measured = {*splits["validation"].evaluators, "classification"}
@@ -83,7 +84,8 @@ def train(
                 "the validation split, which holds no triplet; choose one of retrieval."
             )
         run_loop(experiment, step, splits["validation"])
-        return finish.finish(experiment, splits, seconds=time.time() - started)
+        seconds = time.time() - started
+        return finish.finish(experiment, splits, overlaps, seconds=seconds)
 
 
 @contextlib.contextmanager

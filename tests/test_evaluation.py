@@ -6,6 +6,7 @@ import pytest
 
 from configs import base
 from deeprank_jax import evaluation
+from deeprank_jax.data.rated_triplets import RatedTriplets
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
@@ -127,3 +128,37 @@ def test_the_python_of_the_page_runs():
     bootstrap = values["bootstrap"]
     found = bootstrap.difference(values["ours"], values["theirs"])
     assert 0 < found.low < found.value < found.high
+
+
+def test_what_people_rated_is_measured_beside_what_was_drawn(tmp_path):
+    records = create_records([0, 0, 1, 1, 2, 3])
+    rated = RatedTriplets(indices=np.array([[0, 1, 2], [4, 0, 5]]), num_in_file=2)
+    measured = evaluation.SplitEvaluation(
+        create_config(),
+        "test",
+        records,
+        ImageReader(records, image_size=8),
+        SameClass(),
+        tmp_path,
+        rated=rated,
+    )
+    results = measure(measured)
+    assert results.keys() == {"retrieval", "triplets", "rated"}
+    assert results["rated"]["num_triplets"]["model"] == 2
+    assert results["triplets"]["num_triplets"]["model"] == 50
+    embeddings = np.array([[0.0], [1.0], [3.0], [4.0], [0.1], [9.0]])
+    found = measured.measure(embeddings, np.ones(6, bool))["rated"]
+    assert found["precision"] == 1.0
+    assert found["score_at_30"] == 2
+    embeddings[2] = 0.5
+    assert measured.measure(embeddings, np.ones(6, bool))["rated"]["precision"] == 0.5
+
+
+def test_a_split_of_which_nothing_was_rated_is_measured_without(tmp_path):
+    records = create_records([0, 0, 1, 1])
+    rated = RatedTriplets(indices=np.zeros((0, 3), np.int64), num_in_file=2)
+    measured = evaluation.SplitEvaluation(
+        create_config(), "test", records, ImageReader(records, image_size=8),
+        SameClass(), tmp_path, rated=rated,
+    )  # fmt: skip
+    assert measured.evaluators.keys() == {"retrieval", "triplets"}

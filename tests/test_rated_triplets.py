@@ -39,7 +39,7 @@ SPLITS = {
 def read(tmp_path, text, name="rated.txt"):
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return rated_triplets.read_rated_triplets(path, SPLITS)
+    return rated_triplets.read_rated_triplets(path, SPLITS).indices
 
 
 def test_the_papers_format_is_read(tmp_path):
@@ -69,7 +69,7 @@ def test_what_was_written_is_read(tmp_path):
         "query,positive,negative",
         "d/4.jpg,a/x y.jpg,b/2.jpg",
     ]
-    found = rated_triplets.read_rated_triplets(path, SPLITS)
+    found = rated_triplets.read_rated_triplets(path, SPLITS).indices
     np.testing.assert_array_equal(found, triplets)
 
 
@@ -169,3 +169,74 @@ def test_records_that_no_name_tells_apart_are_refused():
         simulated_ratings.simulate_ratings(
             {"train": create_records(list("abcd"))}, num=10
         )
+
+
+EVALUATED = {
+    "train": create_records(["a/0.jpg", "a/1.jpg"]),
+    "validation": create_records(["v/2.jpg", "v/3.jpg", "v/4.jpg"]),
+    "test": create_records(["t/5.jpg", "t/6.jpg", "t/7.jpg", "t/8.jpg"]),
+}
+HEADER = "query,positive,negative"
+
+
+def read_splits(path, *rows, names=("validation", "test")):
+    if rows:
+        path.write_text("\n".join([HEADER, *rows]))
+    return rated_triplets.read_rated_splits(str(path), EVALUATED, names)
+
+
+def test_each_split_gets_its_own_triplets_of_a_file_for_all(tmp_path, warnings_logged):
+    found = read_splits(
+        tmp_path / "rated.csv",
+        "7.jpg,5.jpg,8.jpg",
+        "2.jpg,3.jpg,4.jpg",
+        "5.jpg,6.jpg,4.jpg",
+        "0.jpg,1.jpg,9.jpg",
+        "8.jpg,6.jpg,7.jpg",
+    )
+    np.testing.assert_array_equal(found["validation"].indices, [[0, 1, 2]])
+    np.testing.assert_array_equal(found["test"].indices, [[2, 0, 3], [3, 1, 2]])
+    assert (found["test"].num_in_file, found["test"].num_missing) == (5, 1)
+    assert found["test"].missing == {"9.jpg": "row 4"}
+    assert [found[s].num_elsewhere for s in ("validation", "test")] == [3, 2]
+    assert found["test"].describe() == (
+        "2 of 5 triplets, 2 hold images of other splits, 1 hold images that are no "
+        "records (1 images, e.g. '9.jpg' (row 4))"
+    )
+    # What is missing is missing for all, and said once.
+    assert len(warnings_logged) == 1
+
+
+def test_each_split_may_have_a_file_of_its_own(tmp_path):
+    (tmp_path / "validation.csv").write_text(f"{HEADER}\n4.jpg,3.jpg,2.jpg")
+    (tmp_path / "test.csv").write_text(
+        f"{HEADER}\n6.jpg,5.jpg,7.jpg\n2.jpg,3.jpg,4.jpg"
+    )
+    found = read_splits(tmp_path / "{split}.csv")
+    np.testing.assert_array_equal(found["validation"].indices, [[2, 1, 0]])
+    np.testing.assert_array_equal(found["test"].indices, [[1, 0, 2]])
+    assert found["validation"].describe() == "1 of 1 triplets"
+    (tmp_path / "test.csv").write_text(f"{HEADER}\n2.jpg,3.jpg,4.jpg")
+    with pytest.raises(
+        errors.DataError,
+        match=r"test\.csv: no triplet has all three images in test \(0 of 1 triplets, "
+        "1 hold images of other splits",
+    ):
+        read_splits(tmp_path / "{split}.csv")
+    (tmp_path / "test.csv").unlink()
+    with pytest.raises(errors.DataError, match=r"test\.csv: cannot be read"):
+        read_splits(tmp_path / "{split}.csv")
+
+
+def test_a_split_may_have_none_of_a_file_for_all_but_not_all(tmp_path, warnings_logged):
+    path = tmp_path / "rated.csv"
+    found = read_splits(path, "7.jpg,5.jpg,8.jpg")
+    assert found["validation"].indices.shape == (0, 3)
+    assert len(found["test"].indices) == 1
+    (warning,) = warnings_logged
+    assert "no triplet has all three images in validation, which is" in warning
+    with pytest.raises(
+        errors.DataError,
+        match=r"in validation or test \(0 of 2 triplets, 2 hold images of other",
+    ):
+        read_splits(path, "7.jpg,5.jpg,2.jpg", "0.jpg,1.jpg,2.jpg")

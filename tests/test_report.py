@@ -157,6 +157,19 @@ def test_numbers_and_the_best_of_each_row(report):
     assert page.index("test · retrieval") < page.index("validation · retrieval")
 
 
+def test_what_people_rated_has_a_headline_of_its_own(tmp_path):
+    results = {
+        "test": {
+            "triplets": {"precision": dict(model=0.875)},
+            "rated": {"precision": dict(model=0.625), "recall@1": dict(model=0.1)},
+        }
+    }
+    page = write_report(create_inputs(results=results), tmp_path).read_text("utf-8")
+    tiles = re.findall(r'class="name">(.*?)<.*?class="value">(.*?)<', page, re.S)
+    assert tiles == [("precision", "0.875"), ("rated precision", "0.625")]
+    assert "of the triplets that people rated" in page
+
+
 @pytest.mark.parametrize("num_records", [0, 1, 2, 4, 9])
 def test_a_small_or_unreadable_split_still_gives_a_report(num_records, tmp_path):
     ok = np.arange(60) < num_records

@@ -57,7 +57,7 @@ def _simulate(splits: dict[str, Records], path: str) -> None:
 
 
 def _learn(splits: dict[str, Records], path: str) -> None:
-    triplets = rated_triplets.read_rated_triplets(path, splits)
+    triplets = rated_triplets.read_rated_triplets(path, splits).indices
     features, ok = _compute(splits)
     is_train = np.arange(len(ok)) < len(splits["train"])
     bank = feature_bank.create_bank(

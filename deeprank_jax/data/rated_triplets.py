@@ -1,12 +1,13 @@
 """Which of two images did a person find more similar? Files of rated triplets.
 
-Convention: triplets are `[T, 3]` rows of all splits' records in turn: anchor (the
-"query" of the files), positive, negative.
+Convention: triplets are `[T, 3]` rows: anchor (the "query" of the files), positive,
+negative; of all splits' records in turn, or of one split where that is said.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 import csv
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -30,9 +31,101 @@ _NUM_NAMED = 3
 _Row = tuple[str, tuple[str, ...]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RatedTriplets:
+    """Triplets of a file, and what had to be left out.
+
+    Attributes:
+      indices: `[T, 3]` int64, those that can be used.
+      num_in_file: how many the file holds.
+      num_missing: how many of them hold an image that is no record.
+      missing: where each such image stands first, by its name in the file.
+      num_elsewhere: how many more hold an image of another split.
+    """
+
+    indices: np.ndarray
+    num_in_file: int
+    num_missing: int = 0
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    num_elsewhere: int = 0
+
+    def describe(self) -> str:
+        """Returns in a phrase what can be used of the file, naming what is missing."""
+        parts = [f"{len(self.indices):,} of {self.num_in_file:,} triplets"]
+        if self.num_elsewhere:
+            parts.append(f"{self.num_elsewhere:,} hold images of other splits")
+        if self.num_missing:
+            parts.append(f"{self.num_missing:,} hold {self.describe_missing()}")
+        return ", ".join(parts)
+
+    def describe_missing(self) -> str:
+        """Returns how many images are no records, and the first of them."""
+        shown = ", ".join(
+            f"{image!r} ({where})"
+            for image, where in itertools.islice(self.missing.items(), _NUM_NAMED)
+        )
+        return (
+            f"images that are no records ({len(self.missing):,} images, e.g. {shown})"
+        )
+
+    def of_rows(self, start: int, stop: int) -> "RatedTriplets":
+        """Returns the triplets of some rows alone, which count from 0 then."""
+        inside = ((self.indices >= start) & (self.indices < stop)).all(axis=1)
+        return dataclasses.replace(
+            self,
+            indices=self.indices[inside] - start,
+            num_elsewhere=self.num_elsewhere + int(np.sum(~inside)),
+        )
+
+
+def read_rated_splits(
+    path: str, splits: Mapping[str, Records], names: Sequence[str]
+) -> dict[str, RatedTriplets]:
+    """Reads the rated triplets of some splits, to be judged by.
+
+    Args:
+      path: as of `read_rated_triplets`; `{split}` in it stands for the split, each
+        then having a file of its own.
+      splits: the records of all splits, so that an image of another split is told
+        from one that nobody knows.
+      names: the splits to read for.
+
+    Returns:
+      By name the triplets whose images are all of the split, as rows of its records.
+      Of a file for all, a split may have none.
+
+    Raises:
+      DataError: as `read_rated_triplets`; or a split has no triplet in the file of its
+        own, or none has in that of all.
+    """
+    has_own = "{split}" in path
+    paths = {name: path.replace("{split}", name) for name in names}
+    # A file for all is read, and warned of, once.
+    read = {file: read_rated_triplets(file, splits) for file in {*paths.values()}}
+    ends = np.cumsum([len(records) for records in splits.values()]).tolist()
+    rows = dict(zip(splits, itertools.pairwise([0, *ends]), strict=True))
+    found = {name: read[paths[name]].of_rows(*rows[name]) for name in names}
+    empty = [name for name in names if not len(found[name].indices)]
+    if empty and (has_own or len(empty) == len(names)):
+        file = pathlib.Path(paths[empty[0]]).expanduser()
+        wanted = empty[0] if has_own else " or ".join(empty)
+        raise _error(
+            file,
+            f"no triplet has all three images in {wanted} "
+            f"({found[empty[0]].describe()}); rate images of one split together.",
+        )
+    for name in empty:
+        logging.warning(
+            "%s: no triplet has all three images in %s, which is evaluated without.",
+            files.printable(path),
+            name,
+        )
+    return found
+
+
 def read_rated_triplets(
     path: str | os.PathLike[str], splits: Mapping[str, Records]
-) -> np.ndarray:
+) -> RatedTriplets:
     """Reads rated triplets, and finds their images among the records.
 
     The file is a CSV with the columns `query`, `positive` and `negative` (others are
@@ -47,7 +140,7 @@ def read_rated_triplets(
       splits: the records of each split.
 
     Returns:
-      `[T, 3]` int64, at least one.
+      At least one triplet, and which images are missing.
 
     Raises:
       DataError: the file is missing or of another format, a triplet holds an image
@@ -68,20 +161,25 @@ def read_rated_triplets(
     triplets, missing, num_missing = [], {}, 0
     for where, images in rows:
         try:
-            found = [names.find(image) for image in images]
+            known = [names.find(image) for image in images]
         except ValueError as error:
             raise _error(file, f"{where}: {error}") from error
-        _check_distinct(file, where, images, found)
-        if None not in found:
-            triplets.append(found)
+        _check_distinct(file, where, images, known)
+        if None not in known:
+            triplets.append(known)
             continue
         num_missing += 1
-        for image, index in zip(images, found, strict=True):
+        for image, index in zip(images, known, strict=True):
             if index is None:
                 missing.setdefault(image, where)
-    if missing:
-        _report_missing(file, missing, num_missing, len(rows))
-    return np.array(triplets, np.int64)
+    found = RatedTriplets(
+        indices=np.array(triplets, np.int64).reshape(-1, 3),
+        num_in_file=len(rows),
+        num_missing=num_missing,
+        missing=missing,
+    )
+    _report_missing(file, found)
+    return found
 
 
 def write_rated_triplets(
@@ -214,18 +312,14 @@ def _check_distinct(
             )
 
 
-def _report_missing(
-    file: pathlib.Path, missing: Mapping[str, str], num_missing: int, num_rows: int
-) -> None:
-    shown = ", ".join(
-        f"{image!r} ({where})"
-        for image, where in itertools.islice(missing.items(), _NUM_NAMED)
-    )
+def _report_missing(file: pathlib.Path, found: RatedTriplets) -> None:
+    if not found.num_missing:
+        return
     text = (
-        f"{num_missing:,} of {num_rows:,} triplets hold images that are no records "
-        f"({len(missing):,} images, e.g. {shown})"
+        f"{found.num_missing:,} of {found.num_in_file:,} triplets hold "
+        f"{found.describe_missing()}"
     )
-    if num_missing == num_rows:
+    if not len(found.indices):
         raise _error(
             file,
             f"{text}, so that none is left; name images as the records are named, or "

@@ -32,6 +32,7 @@ _EXPLANATIONS = (
         r"graded relevance of the \1 nearest, by rank; 1 is the best ranking",
     ),
     (r"precision", "share of triplets whose positive is nearer than their negative"),
+    (r"rated precision", "the same, of the triplets that people rated"),
     (r"precision_in_class", "precision where the negative is of the anchor's category"),
     (r"precision_out_of_class", "precision where it is of another category"),
     (
@@ -41,7 +42,7 @@ _EXPLANATIONS = (
     (r"score_at_(\d+)_share", "the score divided by how many triplets it counts"),
     (r"num_(\w+)", r"how many \1 were measured"),
 )
-_HEADLINES = ("recall@1", "map@r", "precision", "precision_in_class")
+_HEADLINES = ("recall@1", "map@r", "precision", "precision_in_class", "rated precision")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,7 +225,12 @@ def _headlines(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not results:
         return []
     split = "test" if "test" in results else list(results)[-1]
-    metrics = {k: v for e in results[split].values() for k, v in e.items()}
+    metrics = {
+        # Its metrics are called as those of the drawn triplets are.
+        f"rated {name}" if evaluator == "rated" else name: values
+        for evaluator, found in results[split].items()
+        for name, values in found.items()
+    }
     return [
         {
             "name": name,
