@@ -190,7 +190,7 @@ def test_each_split_gets_its_own_triplets_of_a_file_for_all(tmp_path, warnings_l
         tmp_path / "rated.csv",
         "7.jpg,5.jpg,8.jpg",
         "2.jpg,3.jpg,4.jpg",
-        "5.jpg,6.jpg,4.jpg",
+        "2.jpg,3.jpg,5.jpg",
         "0.jpg,1.jpg,9.jpg",
         "8.jpg,6.jpg,7.jpg",
     )

@@ -101,7 +101,10 @@ def read_rated_splits(
     has_own = "{split}" in path
     paths = {name: path.replace("{split}", name) for name in names}
     # A file for all is read, and warned of, once.
-    read = {file: read_rated_triplets(file, splits) for file in {*paths.values()}}
+    read = {
+        file: read_rated_triplets(file, splits)
+        for file in dict.fromkeys(paths.values())
+    }
     ends = np.cumsum([len(records) for records in splits.values()]).tolist()
     rows = dict(zip(splits, itertools.pairwise([0, *ends]), strict=True))
     found = {name: read[paths[name]].of_rows(*rows[name]) for name in names}
