@@ -208,6 +208,15 @@ def test_sift_words_count_nearest_words():
     assert found[0, 16] > 0.3
 
 
+def test_no_word_is_wasted_on_blank_patches():
+    images = random_images()
+    images[:, :, :32] = 255
+    patches = np.concatenate([dense_sift.dense_sift(image) for image in images])
+    assert np.mean(~patches.any(axis=1)) > 0.1
+    words = FITS["sift_words"](images).words
+    assert np.linalg.norm(words, axis=1).min() > 0.5
+
+
 def test_fisher_vector_is_that_of_scikit_image():
     rng = np.random.default_rng(0)
     gmm = mixture.GaussianMixture(3, covariance_type="diag", random_state=0)

@@ -59,7 +59,7 @@ class Mixture:
           x: `[P, D]` float32, at least one row.
         """
         shares = self.posteriors(x)
-        # Standardised moments, for sums of squares would cancel one another.
+        # Moments about the means, summed over rows.
         mass = shares.sum(axis=0)[:, None]
         first = shares.T @ x - mass * self.means
         second = shares.T @ x**2 - 2.0 * self.means * first - mass * self.means**2

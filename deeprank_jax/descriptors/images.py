@@ -1,6 +1,10 @@
 """What every descriptor takes: a batch of RGB images of one size."""
 
+import cv2
 import numpy as np
+
+# Threads share the images; OpenCV's own would fight with them for the cores.
+cv2.setNumThreads(1)
 
 
 def check_images(images: np.ndarray) -> None:
