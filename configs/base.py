@@ -122,7 +122,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.retrieval = dict(ks=(1, 5, 10))  # Of recall and nDCG.
     # What sharing each level gains in nDCG; () takes config.relevance itself.
     config.evaluation.gains = ()
-    # Images of all splits, up to which copies of training images are looked for.
+    # Images of all splits, up to which copies of training images are looked for in the
+    # others; 0 for never.
     config.evaluation.max_compared = 50_000
     # How many of each split, and the K of score-at-top-K.
     config.evaluation.triplets = dict(num=20_000, k=30, out_of_class=0.2)

@@ -35,3 +35,14 @@ def test_the_ends_of_a_range_are_taken(key, value):
     config = base.get_config()
     config.update_from_flattened_dict({key: value})
     config_lib.check_config(config)
+
+
+def test_selecting_by_what_people_rated_needs_a_file_of_it():
+    config = base.get_config()
+    for metric in ("rated/precision", "rated/score_at_30_share"):
+        config.evaluation.best_metric = metric
+        config.evaluation.rated_triplets = ""
+        with pytest.raises(ValueError, match=f"'{metric}' is not measured"):
+            config_lib.check_config(config)
+        config.evaluation.rated_triplets = "rated.csv"
+        config_lib.check_config(config)
