@@ -10,31 +10,36 @@ from tools import benchmark_accuracy, benchmark_metrics
 
 def test_every_number_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(benchmark_metrics, "_ROWS", 350)
+    monkeypatch.setattr(benchmark_metrics, "_GALLERY", 3000)
     ask = benchmark_metrics.ask
     asked = []
 
-    def fake(python, side):
+    def fake(python, side, num_rows):
         """Theirs is not installed here: takes half of our time, and a MiB."""
         asked.append(side)
-        if side == "ours":
-            return ask(python, side)
+        if side != "theirs":
+            return ask(python, side, num_rows)
         values = dict.fromkeys(benchmark_accuracy.NAMES, 0.5)
         return {"seconds": 0.5, "extra_mib": 1.0, "values": values}
 
     monkeypatch.setattr(benchmark_metrics, "ask", fake)
     values = benchmark_metrics.measure()
-    assert asked == ["ours", "theirs"]
+    assert asked == ["ours", "theirs", "exact"]
     assert values["metrics_time_ratio"] == values["metrics_seconds"] / 0.5
     assert values["metrics_seconds_torch"] == 0.5
     assert values["metrics_extra_mib_torch"] == 1.0
     assert 0 < values["metrics_seconds"] < 60
     assert 1 < values["metrics_extra_mib"] < 1000  # What XLA compiles.
+    rates = values["exact_search_gflops"], values["exact_search_peak_gflops"]
+    assert 0 < values["exact_search_peak_share"] == rates[0] / rates[1] < 2
+    assert 0 < values["exact_search_extra_mib"] < 1000
+    assert 0 < values["exact_search_seconds"] < 60
     assert "recall@1" in capsys.readouterr().out
 
 
 def test_a_side_that_fails_says_what_to_install():
     with pytest.raises(RuntimeError, match="--torch_python=PATH"):
-        benchmark_metrics.ask(sys.executable, "neither")
+        benchmark_metrics.ask(sys.executable, "theirs", 7)
 
 
 def test_rows_are_as_far_apart_as_told():

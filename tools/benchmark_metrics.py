@@ -4,7 +4,8 @@
 
 Beside pytorch-metric-learning's AccuracyCalculator with FAISS, on the same cores, all
 of them, each side in a process of its own, once: two to five minutes. MRR is ours in
-the whole gallery, theirs in the R nearest.
+the whole gallery, theirs in the R nearest. And how near to the machine's own peak the
+exact search of a million rows comes, in how much memory.
 """
 
 import json
@@ -18,13 +19,18 @@ from absl import flags
 from tools import benchmark_step  # noqa: F401  It defines --torch_python.
 from tools.benchmark_accuracy import NAMES
 
-_ROWS = 50_000
+_ROWS, _GALLERY = 50_000, 10**6
+_MODULES = {
+    "ours": ["tools.benchmark_accuracy", "ours"],
+    "theirs": ["tools.benchmark_accuracy", "theirs"],
+    "exact": ["tools.benchmark_exact"],
+}
 
 
 def measure() -> dict[str, float]:
     """Returns the ratio, ours by theirs, and what is behind it."""
-    ours = ask(sys.executable, "ours")
-    theirs = ask(str(flags.FLAGS["torch_python"].value), "theirs")
+    ours = ask(sys.executable, "ours", _ROWS)
+    theirs = ask(str(flags.FLAGS["torch_python"].value), "theirs", _ROWS)
     print(f"{'':<12}{'ours':>10}{'theirs':>10}")
     for name, own in NAMES.items():
         print(f"{own:<12}{ours['values'][own]:>10.4f}{theirs['values'][name]:>10.4f}")
@@ -34,15 +40,17 @@ def measure() -> dict[str, float]:
         "metrics_seconds_torch": theirs["seconds"],
         "metrics_extra_mib": ours["extra_mib"],
         "metrics_extra_mib_torch": theirs["extra_mib"],
+        **ask(sys.executable, "exact", _GALLERY),
     }
 
 
-def ask(python: str, side: str) -> dict[str, Any]:
+def ask(python: str, side: str, num_rows: int) -> dict[str, Any]:
     """Returns what one side measures.
 
     Args:
       python: of the side's environment.
-      side: "ours" or "theirs".
+      side: of `_MODULES`.
+      num_rows: what it measures on.
 
     Raises:
       RuntimeError: the side has failed; its message is above.
@@ -50,7 +58,7 @@ def ask(python: str, side: str) -> dict[str, Any]:
     # One core for what is counted elsewhere; here all of them.
     hidden = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     done = subprocess.run(
-        [python, "-m", "tools.benchmark_accuracy", side, str(_ROWS)],
+        [python, "-m", *_MODULES[side], str(num_rows)],
         env={k: v for k, v in os.environ.items() if k not in hidden},
         stdout=subprocess.PIPE,
         text=True,
