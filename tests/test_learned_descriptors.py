@@ -371,6 +371,7 @@ def test_words_lie_amid_their_clusters():
     nearest = local_features.nearest_words(x, words)
     means = np.stack([x[nearest == k].mean(axis=0) for k in range(4)])
     np.testing.assert_allclose(words, means, atol=0.3)
+    assert not np.array_equal(words, local_features.learn_words(x, 4, seed=1))
     assert len(set(zip(which.tolist(), nearest.tolist(), strict=True))) == 4
 
 
