@@ -291,6 +291,15 @@ def test_filters_see_their_direction(orientation):
         assert np.abs(responses).max() > 0.1
 
 
+def test_bars_change_sign_across_and_not_along():
+    kernel = texton_pyramid.filter_bank()[1]
+    r = len(kernel) // 2
+    assert kernel[r, r] < 0
+    assert kernel[r, r - 5] < 0
+    assert kernel[r + 2, r] > 0
+    assert kernel[r - 2, r] > 0
+
+
 def test_pixels_are_shared_among_textons():
     rng = np.random.default_rng(0)
     textons = rng.normal(size=(5, 44)).astype(np.float32)
