@@ -134,9 +134,29 @@ def test_memory_of_one_go_is_bounded():
     for k in (1, 10, 100, 1000, 10_000):
         by_chunks, num = found._plan(k)
         taken.add(by_chunks)
-        per_chunk = exact._CHUNK * 64
-        values = (k + exact._SPARE) * (per_chunk if by_chunks else 64)
-        values += 0 if by_chunks else 65536
+        values = (k + exact._SPARE) * exact._CHUNK * 64 if by_chunks else 65536
         assert num == 1 or num * values <= exact._BLOCK_VALUES
         assert num & (num - 1) == 0
     assert taken == {True, False}
+
+
+def test_long_vectors_are_seldom_measured_against_everything(counted):
+    """The bound on rounding grows with their length, beyond the gaps between rows."""
+    rng = np.random.default_rng(0)
+    gallery = rng.random((600, 20_000)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    found = exact.ExactSearch([gallery], *gallery.shape)
+    doubtful = []
+    again = found._search_again
+
+    def counting(queries, k):
+        doubtful.append(len(queries))
+        return again(queries, k)
+
+    found._search_again = counting
+    expected = reference(gallery[:30], gallery, 5)
+    distances, rows = found.search(gallery[:30], 5)
+    np.testing.assert_array_equal(rows, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-3, atol=1e-6)
+    assert sum(counted) < sum(doubtful) / 4
+    assert sum(doubtful) > 20

@@ -24,6 +24,8 @@ _CHUNK, _GROUP, _BLOCK = 16, 512, 4096
 _MAX_QUERIES = 256
 # Chunks or rows beyond k, so that rounding in the matrix product seldom leaves a doubt.
 _SPARE = 8
+# Times as many rows, if there is a doubt.
+_MANY = 8
 # Rows whose median is taken for the middle.
 _NUM_MIDDLE = 1024
 # float32 values that products and what is measured again may hold: 128 MiB.
@@ -107,10 +109,13 @@ class ExactSearch:
         measured = (k + _SPARE) * _CHUNK * self._dim
         # To gather a number and to sift a row cost about the same.
         by_chunks = measured <= self._num_padded
-        rows = self._num_padded + (k + _SPARE) * self._dim
-        values = measured if by_chunks else rows
+        values = measured if by_chunks else self._num_padded
+        return by_chunks, self._queries_at_once(values)
+
+    def _queries_at_once(self, values: int) -> int:
+        """Returns how many queries, of so many values each, are looked at together."""
         most = max(1, min(_MAX_QUERIES, _BLOCK_VALUES // values))
-        return by_chunks, 1 << (most.bit_length() - 1)
+        return 1 << (most.bit_length() - 1)
 
     def _start(
         self, queries: np.ndarray, k: int, copy: tuple[Any, ...], by_chunks: bool
@@ -123,20 +128,38 @@ class ExactSearch:
     def _finish(self, queries: np.ndarray, k: int, part: slice, found: Any) -> Block:
         num = part.stop - part.start
         distances, rows, is_certain = (np.array(x)[:num] for x in found)
-        doubtful = np.flatnonzero(~is_certain)
-        if len(doubtful):
-            again = self._search_directly(queries[part][doubtful], k)
-            distances[doubtful], rows[doubtful] = again
+        for measure in self._search_again, self._search_directly:
+            doubtful = np.flatnonzero(~is_certain)
+            if len(doubtful):
+                again = measure(queries[part][doubtful], k)
+                distances[doubtful], rows[doubtful], is_certain[doubtful] = again
         return part, distances, rows
+
+    def _search_again(
+        self, queries: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Measures many more rows, where long vectors leave much room for rounding."""
+        num = min(_MANY * (k + _SPARE), self.num_rows)
+        options = dict(num_rows=self.num_rows, k=k, block=self._block)
+        size = self._queries_at_once(self._num_padded)
+        found = []
+        for start in range(0, len(queries), size):
+            some = queries[start : start + size]
+            answer = _search_rows(
+                _pad(some), *self._copies[0], num_measured=num, **options
+            )
+            found.append([np.asarray(x)[: len(some)] for x in answer])
+        distances, rows, is_certain = map(np.concatenate, zip(*found, strict=True))
+        return distances, rows, is_certain
 
     def _search_directly(
         self, queries: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         gallery, _, _ = self._copies[0]
         options = dict(num_rows=self.num_rows, k=k, block=self._block)
         found = _search_all(_pad(queries), gallery, **options)
         distances, rows = (np.asarray(x)[: len(queries)] for x in found)
-        return distances, rows
+        return distances, rows, np.ones(len(queries), bool)
 
 
 def _padded_size(num_rows: int) -> int:
@@ -201,12 +224,24 @@ def _search_rows(queries, gallery, norms, centre, *, num_rows, num_measured, k, 
     nearness = jax.lax.map(block_nearness, blocks)
     nearness = jnp.moveaxis(nearness, 0, 1).reshape(len(queries), -1)
     values, rows = jax.lax.top_k(nearness, num_measured)
-    distances = jnp.sum(jnp.square(queries[:, None] - gallery[rows]), axis=-1)
+    distances = _measure(queries, gallery, rows)
     distances, rows = jax.lax.sort((distances, rows.astype(jnp.int32)), num_keys=2)
     is_certain = _is_certain(centred, norms, _last(values), distances[:, k - 1])
     # Where every row was measured, there is none to be in doubt of.
     is_certain |= num_measured >= num_rows
     return distances[:, :k], rows[:, :k], is_certain
+
+
+def _measure(queries, gallery, rows):
+    """Returns squared distances `[Q, M]` from each query to its rows `[Q, M]`."""
+
+    def measure_one(query_and_rows):
+        query, its_rows = query_and_rows
+        return jnp.sum(jnp.square(query[None] - gallery[its_rows]), axis=-1)
+
+    at_once = max(1, _BLOCK_VALUES // (rows.shape[1] * gallery.shape[1]))
+    together = min(at_once, len(queries))
+    return jax.lax.map(measure_one, (queries, rows), batch_size=together)
 
 
 def _last(values):
