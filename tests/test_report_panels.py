@@ -64,7 +64,7 @@ def test_blocks_change_no_ranking(ranked, monkeypatch):
 
 def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     """One class of 1,500: a value for each pair is 2.2 million."""
-    monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**18)
+    monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**16)
     records = create_records(num_classes=1, per_class=1500)
     embeddings = np.random.default_rng(0).normal(size=(1500, 2))
     whole = panels.rank_records(records, embeddings)

@@ -210,7 +210,7 @@ def test_blocks_change_no_number(monkeypatch):
 
 def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     """One class of 1,500: a value for each pair is 2.2 million."""
-    monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**18)
+    monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**16)
     classes = np.zeros((1500, 1), int)
     embeddings = np.random.default_rng(0).normal(size=(1500, 2))
     retrieval = Retrieval(classes, SameClass())

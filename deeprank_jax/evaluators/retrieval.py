@@ -178,24 +178,44 @@ class Retrieval(Evaluator):
 
     def _ideal_dcg(self, attributes: np.ndarray) -> np.ndarray:
         """Returns `[K, N]`, for each cut-off what the best ranking would gain."""
-        # Records with equal attributes gain equally from the others.
-        _, first, inverse = np.unique(
-            attributes, axis=0, return_index=True, return_inverse=True
+        # Records with equal attributes gain equally, and are gained equally.
+        kinds, inverse, counts = np.unique(
+            attributes, axis=0, return_inverse=True, return_counts=True
         )
         max_k = min(self._ks[-1], max(len(attributes) - 1, 0))
-        ideal = np.zeros((len(self._ks), len(first)))
-        for start in range(0, len(first) if max_k else 0, _BLOCK):
-            rows = first[start : start + _BLOCK]
-            gains = np.array(
-                self._relevance.pairwise(attributes[rows, None], attributes[None]),
-                np.float64,
+        ideal = np.zeros((len(self._ks), len(kinds)))
+        for start in range(0, len(kinds) if max_k else 0, _BLOCK):
+            own = np.arange(start, min(start + _BLOCK, len(kinds)))
+            gains = np.asarray(
+                self._relevance.pairwise(kinds[own, None], kinds[None]), np.float64
             )
-            gains[np.arange(len(rows)), rows] = -np.inf
-            largest = np.partition(gains, -max_k, axis=1)[:, -max_k:]
-            largest = np.sort(largest, axis=1)[:, ::-1]
+            largest = _largest(
+                gains, counts[None] - (own[:, None] == np.arange(len(kinds))), max_k
+            )
             for i, k in enumerate(self._ks):
-                ideal[i, start : start + _BLOCK] = _dcg(largest[:, :k])
+                ideal[i, own] = _dcg(largest[:, :k])
         return ideal[:, inverse]
+
+
+def _largest(gains: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+    """Returns the `k` largest gains of each row, `[B, k]`, in descending order.
+
+    Args:
+      gains: `[B, U]`.
+      counts: `[B, U]`, how often each is there: but for one of a row, which may be
+        there no more, at least once; `k` or more in all.
+      k: at least 1.
+    """
+    # One more, in place of the one that may be there no more.
+    num = min(k + 1, gains.shape[1])
+    chosen = np.argpartition(-gains, num - 1, axis=1)[:, :num]
+    chosen_gains = np.take_along_axis(gains, chosen, axis=1)
+    order = np.argsort(-chosen_gains, axis=1)
+    chosen_gains = np.take_along_axis(chosen_gains, order, axis=1)
+    chosen = np.take_along_axis(chosen, order, axis=1)
+    ends = np.cumsum(np.take_along_axis(counts, chosen, axis=1), axis=1)
+    places = np.sum(ends[:, None] <= np.arange(k)[:, None], axis=2)
+    return np.take_along_axis(chosen_gains, places, axis=1)
 
 
 def _class_sizes(labels: np.ndarray) -> np.ndarray:

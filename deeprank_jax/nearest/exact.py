@@ -55,7 +55,7 @@ class ExactSearch:
           devices: which share the queries, each with a copy of the gallery; None for
             the first alone. What is found does not depend on how many there are.
         """
-        padded = np.zeros((_padded_size(num_rows), dim), np.float32)
+        padded = _aligned_zeros(_padded_size(num_rows), dim)
         start = 0
         for part in parts:
             padded[start : start + len(part)] = part
@@ -67,7 +67,6 @@ class ExactSearch:
         middle = np.median(some, axis=0)
         self._copies = []
         for device in devices or jax.local_devices()[:1]:
-            # `jnp.asarray` would copy it twice.
             gallery, centre = jax.device_put((padded, middle), device)
             norms = _square_norms(gallery, centre, num_rows, block=self._block)
             self._copies.append((gallery, norms, centre))
@@ -160,6 +159,15 @@ class ExactSearch:
         found = _search_all(_pad(queries), gallery, **options)
         distances, rows = (np.asarray(x)[: len(queries)] for x in found)
         return distances, rows, np.ones(len(queries), bool)
+
+
+def _aligned_zeros(num_rows: int, dim: int) -> np.ndarray:
+    """Returns zeros `[num_rows, dim]` float32 that JAX on the CPU takes as they are."""
+    # What does not begin at a multiple of 64 bytes is copied, all of it.
+    num_bytes = 4 * num_rows * dim
+    memory = np.zeros(num_bytes + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + num_bytes].view(np.float32).reshape(num_rows, dim)
 
 
 def _padded_size(num_rows: int) -> int:
