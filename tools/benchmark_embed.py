@@ -11,6 +11,7 @@ import time
 from absl import flags
 import numpy as np
 
+from deeprank_jax import parallel
 from deeprank_jax.gallery import embed_file
 from deeprank_jax.gallery.model import Model
 from deeprank_jax.gallery.source import open_source
@@ -28,6 +29,7 @@ def measure() -> dict[str, float]:
     The two take turns, and the fastest round of each counts: what else runs on the
     machine only ever adds.
     """
+    parallel.configure_backend()  # As the commands do.
     model = Model(_MODEL.value)
     records = open_source(_SOURCE.value, data_dir="data", like=model.data_config)
     images = np.random.default_rng(0).integers(

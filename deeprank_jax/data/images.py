@@ -7,6 +7,7 @@ Files are JPEG, PNG, WebP, BMP, TIFF or GIF, whatever they are called.
 from collections.abc import Callable
 import io
 import re
+import struct
 import zlib
 
 import cv2
@@ -50,7 +51,11 @@ _OPENERS: tuple[tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]], ..
 )
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_END = 0xD9
-_PNG_SIGNATURE_BYTES = 8
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Length, kind, 13 bytes and checksum.
+_IHDR_BYTES = 25
+# Grey, RGB, a palette, RGBA.
+_PNG_COLORS, _PNG_PALETTE = (0, 2, 3, 6), 3
 # Pillow's name for a JPEG that is followed by others, as many phones write it.
 _JPEG_FORMATS = ("JPEG", "MPO")
 _CV2_JPEG_MODES = ("L", "RGB")
@@ -88,6 +93,9 @@ def decode_image(
         return _to_rgb(data)
     if not data:
         raise BadImageError("empty file (0 bytes)")
+    plain = _decode_plain_png(data, max_pixels)
+    if plain is not None:
+        return plain
     _raise_limit(max_pixels)
     header = _open(data, max_pixels)
     _check_size(header.size, max_pixels)
@@ -135,7 +143,9 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Averages where an axis shrinks, interpolates where it grows."""
     smaller = (min(image.shape[1], width), min(image.shape[0], height))
     # OpenCV's area mode averages only where it shrinks both axes or neither grows.
-    shrunk = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    shrunk = image
+    if smaller != image.shape[1::-1]:
+        shrunk = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
     if shrunk.shape[:2] == (height, width):
         return np.array(shrunk)
     return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -174,20 +184,39 @@ def _too_large(size: str, max_pixels: int) -> str:
     )
 
 
-def _suits_opencv(header: Image.Image, modes: tuple[str, ...]) -> bool:
-    side, pixels = max(header.size), header.width * header.height
-    return header.mode in modes and side <= _CV2_MAX_SIDE and pixels <= _CV2_MAX_PIXELS
+def _suits_opencv(size: tuple[int, int]) -> bool:
+    return max(size) <= _CV2_MAX_SIDE and size[0] * size[1] <= _CV2_MAX_PIXELS
 
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
     """Returns the image, or None where it is Pillow's to read."""
     if not _jpeg_is_complete(data):
         raise BadImageError("truncated (a JPEG without its end)")
-    if not _suits_opencv(header, _CV2_JPEG_MODES):
+    if header.mode not in _CV2_JPEG_MODES or not _suits_opencv(header.size):
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return None if image is None else _upright(image, _orientation(header))
+
+
+def _decode_plain_png(data: bytes, max_pixels: int) -> np.ndarray | None:
+    """Returns the image of a PNG such as most are, else None.
+
+    Pillow would take longer to read its header than OpenCV takes for its pixels.
+    """
+    if not data.startswith(_PNG_SIGNATURE):
+        return None
+    chunks = _png_chunks(data)
+    if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != _IHDR_BYTES:
+        return None
+    width, height, depth, color = struct.unpack(">IIBB", chunks[0][1][8:18])
+    kinds = {kind for kind, _ in chunks}
+    # Of a palette, OpenCV sees which colours are transparent.
+    special = {b"acTL", b"eXIf", *(() if color == _PNG_PALETTE else (b"tRNS",))} & kinds
+    if special or depth != 8 or color not in _PNG_COLORS or not width * height:
+        return None
+    _check_size((width, height), max_pixels)
+    return _read_png(chunks) if _suits_opencv((width, height)) else None
 
 
 def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
@@ -196,13 +225,15 @@ def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
     if chunks is None:
         raise BadImageError("truncated or damaged (a PNG without its end)")
     transparent_color = "transparency" in header.info and header.mode != "P"
-    kinds = {kind for kind, _ in chunks}
-    special = {b"acTL", b"eXIf"} & kinds or transparent_color
-    if special or not _suits_opencv(header, _CV2_PNG_MODES):
-        return None
-    if not kinds <= _CV2_PNG_CHUNKS:
-        kept = (chunk for kind, chunk in chunks if kind in _CV2_PNG_CHUNKS)
-        data = b"".join((data[:_PNG_SIGNATURE_BYTES], *kept))
+    special = {b"acTL", b"eXIf"} & {kind for kind, _ in chunks} or transparent_color
+    fits = header.mode in _CV2_PNG_MODES and _suits_opencv(header.size)
+    return None if special or not fits else _read_png(chunks)
+
+
+def _read_png(chunks: list[tuple[bytes, memoryview]]) -> np.ndarray | None:
+    """Returns the image as OpenCV reads it, None if it does not."""
+    kept = (chunk for kind, chunk in chunks if kind in _CV2_PNG_CHUNKS)
+    data = b"".join((_PNG_SIGNATURE, *kept))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
@@ -286,7 +317,7 @@ def _jpeg_is_complete(data: bytes) -> bool:
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]] | None:
     """Returns kind and bytes of chunks, None if the file ends early or is damaged."""
-    view, position, chunks = memoryview(data), _PNG_SIGNATURE_BYTES, []
+    view, position, chunks = memoryview(data), len(_PNG_SIGNATURE), []
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
