@@ -58,7 +58,11 @@ def data_dir(tmp_path_factory):
 
 
 # Minutes long; these tests run them shrunk.
-ELSEWHERE = {"tools.benchmark": "test_benchmark", "tools.ablation": "test_ablation"}
+ELSEWHERE = {
+    "tools.ablation": "test_ablation",
+    "tools.benchmark": "test_benchmark",
+    "tools.paper_table": "test_paper_table",
+}
 # What makes the others short.
 SHORT = {
     "tools.golden_feature": ["--image_size=16", "--features=pixels,lab_histogram"],

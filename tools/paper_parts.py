@@ -1,6 +1,7 @@
 """What the paper's table is made of: records, measures, and systems to be measured."""
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -14,7 +15,7 @@ from deeprank_jax import config as config_lib
 from deeprank_jax import data, evaluation, evaluators, experiment, relevance, sampling
 from deeprank_jax.baselines import combined, handmade, oasis
 from deeprank_jax.baselines.systems import System, rows_of
-from deeprank_jax.data import simulated_ratings
+from deeprank_jax.data import overlap, simulated_ratings
 from deeprank_jax.data.records import Records
 from tools import paper_rows, record_features, runs
 
@@ -52,6 +53,22 @@ class Table:
         rows = self.rows["test"]
         queries = None if system.queries is None else system.queries[rows]
         return self.test.scores(system.embeddings[rows], system.ok[rows], queries)
+
+    def overlap(self) -> overlap.Overlap:
+        """Returns what the test split shares with training."""
+        names = ("train", "test")
+        with contextlib.ExitStack() as stack:
+            readers = {
+                name: stack.enter_context(
+                    experiment.create_reader(
+                        self.config, self.splits[name], image_size=IMAGE_SIZE
+                    )
+                )
+                for name in names
+            }
+            records = {name: self.splits[name] for name in names}
+            limit = self.config.evaluation.max_compared
+            return overlap.find_overlap(records, readers, max_images=limit)["test"]
 
     def training_triplets(self) -> list[np.ndarray]:
         """Returns batches `[1024, 3]` of rows, drawn as the networks' triplets are."""

@@ -93,6 +93,7 @@ def _facts(table: paper_parts.Table, seconds: float) -> dict[str, str]:
         f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
         "categories",
         "Queries": f"{len(test):,} images of test, each searched for among the others",
+        "Seen in training": table.overlap().describe(),
         "Settings": "weights of the golden feature from simulated ratings of training "
         "images; OASIS, joins and checkpoints chosen on validation",
         "Hand-made part": f"{seconds / 60:.1f} minutes",

@@ -1,0 +1,104 @@
+"""The whole table on a small folder: every row, the files, the page; and again."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+from browser import open_in_browser
+import pytest
+import shrunk
+
+from configs import paper_table_emoji
+from tools import paper_rows
+
+ROOT = pathlib.Path(__file__).parents[1]
+PLAN = """
+from configs import folder, paper_table_emoji
+NETWORKS = paper_table_emoji.NETWORKS
+SWEEP = {
+    f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
+    for mode in ("importance", "uniform") for share in (0.0, 1.0)
+}
+SWEEP_CONFIG = "configs/folder.py"
+get_config = folder.get_config
+"""
+
+
+def run(tmp_path, *flags):
+    command = [sys.executable, "-m", "tools.paper_table", f"--out={tmp_path / 'out'}"]
+    command += [f"--config={tmp_path / 'plan.py'}", f"--workdir={tmp_path / 'runs'}"]
+    command += [f"--data_dir={tmp_path / 'photos'}", *flags]
+    command += [f"--set={name}={value}" for name, value in shrunk.VALUES.items()]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "plan.py").write_text(PLAN)
+    shrunk.write_images(tmp_path / "photos", num_classes=14, num_images=8)
+    return tmp_path
+
+
+def test_every_row_is_measured_and_written(folder):
+    done = run(folder, "--nosweep")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "out" / "plan.json").read_text())
+    names = [row.name for row in paper_rows.ROWS.values()]
+    assert [row["name"] for row in told["rows"]] == names
+    for row in told["rows"]:
+        assert row["numbers"].keys() == paper_rows.METRICS.keys()
+        for metric, (value, low, high) in row["numbers"].items():
+            assert low <= value <= high, (row["name"], metric)
+        assert bool(row["difference"]) == (row["name"] != paper_rows.FIRST)
+    found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}
+    assert len(found) > len(names) / 2
+    assert told["command"].startswith("python -m tools.paper_table --out=")
+    assert "Seen in training" in told["facts"]
+    markdown = (folder / "out" / "plan.md").read_text()
+    assert markdown in done.stdout
+    rows = list(csv.DictReader((folder / "out" / "plan.csv").open()))
+    assert len(rows) == len(names) * len(paper_rows.METRICS)
+    page = (folder / "runs" / "table.html").read_text(encoding="utf-8")
+    found, console = open_in_browser(page, folder)
+    assert not found["violations"] + found["errors"] + found["requests"] + console
+    assert found["overflow"] <= 0
+
+    times = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("*/results.json")}
+    assert len(times) == 3
+    again = run(folder, "--nosweep")
+    assert again.returncode == 0, again.stderr
+    assert times == {p: p.stat().st_mtime_ns for p in times}
+    found = json.loads((folder / "out" / "plan.json").read_text())
+    assert found["rows"] == told["rows"]
+
+
+@pytest.mark.full  # Four more runs.
+def test_the_sweep_is_drawn(folder):
+    done = run(folder, "--jobs=2")
+    assert done.returncode == 0, done.stderr
+    sweeps = json.loads((folder / "out" / "plan.json").read_text())["sweeps"]
+    assert sweeps.keys() == set([*paper_rows.METRICS][:2])
+    for lines in sweeps.values():
+        assert lines.keys() == {"importance", "uniform"}
+        assert [x for x, _ in lines["uniform"]] == [0.0, 1.0]
+    assert "<svg" in (folder / "runs" / "table.html").read_text()
+
+
+def test_a_plan_without_networks_is_refused(folder):
+    (folder / "plan.py").write_text("NETWORKS = {}")
+    done = run(folder)
+    assert done.returncode == 1
+    assert "has no SWEEP" in done.stderr
+
+
+def test_the_plan_on_emoji_is_the_papers():
+    assert paper_table_emoji.NETWORKS.keys() == {
+        "softmax",
+        "single_scale",
+        "deep_ranking",
+    }
+    # Figure 6 has six shares, each with weighted and uniform sampling.
+    assert len(paper_table_emoji.SWEEP) == 12
+    assert paper_table_emoji.get_config().data.name == "emoji"
