@@ -102,10 +102,11 @@ class Triplets(Evaluator):
             len(self._categories), embeddings, where, queries
         )
         # A row that takes part in nothing may hold anything, NaN too.
-        embeddings, queries = (
-            np.where(where[:, None], rows.astype(np.float64), 0.0)
-            for rows in (embeddings, queries)
-        )
+        usable = lambda rows: np.where(where[:, None], rows.astype(np.float64), 0.0)
+        is_symmetric = queries is embeddings
+        embeddings = usable(embeddings)
+        # Descriptors may be long: not twice in memory.
+        queries = embeddings if is_symmetric else usable(queries)
         triplets = self._triplets[where[self._triplets].all(axis=1)]
         right, nearer = self._measure(queries, embeddings, where, triplets)
         in_class = np.equal(*self._categories[triplets[:, [0, 2]]].T)
