@@ -103,6 +103,8 @@ def test_the_page_shows_all_and_fits(compared, tmp_path, width):
     assert "A table &lt;of&gt; systems" in page
     assert "HOG &amp; more" in page
     assert len(re.findall(r'class="best"', page)) == 2
+    # Those of the score begin at 0, as one expects.
+    assert re.findall(r"Bars begin at (\S+)\.<", page) == ["0.5"]
     found, console = open_in_browser(page, tmp_path, width=width)
     assert not found["violations"] + found["errors"] + found["requests"]
     assert not found["repeated"]

@@ -52,13 +52,19 @@ def test_every_row_is_measured_and_written(folder):
         for metric, (value, low, high) in row["numbers"].items():
             assert low <= value <= high, (row["name"], metric)
         assert bool(row["difference"]) == (row["name"] != paper_rows.FIRST)
+        for metric, (value, low, high) in row["difference"].items():
+            assert low <= value <= high, (row["name"], metric)
+            ours, own = (x["numbers"][metric][0] for x in (told["rows"][-1], row))
+            assert value == pytest.approx(ours - own)
     found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}
     assert len(found) > len(names) / 2
     assert told["command"].startswith("python -m tools.paper_table --out=")
     assert "Seen in training" in told["facts"]
     markdown = (folder / "out" / "plan.md").read_text()
     assert markdown in done.stdout
-    rows = list(csv.DictReader((folder / "out" / "plan.csv").open()))
+    assert "Similarity precision, paper (other data) |" in markdown
+    lines = (folder / "out" / "plan.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))
     assert len(rows) == len(names) * len(paper_rows.METRICS)
     page = (folder / "runs" / "table.html").read_text(encoding="utf-8")
     found, console = open_in_browser(page, folder)

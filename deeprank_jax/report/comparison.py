@@ -84,6 +84,7 @@ def write_comparison(
         format=format_number,
         format_difference=_format_difference,
         bars={name: _bars(compared, name) for name in [*compared.metrics][:2]},
+        starts={name: _ends(compared, name)[0] for name in compared.metrics},
         best={
             name: max(row.numbers[name][0] for row in compared.rows)
             for name in compared.metrics
@@ -139,17 +140,21 @@ def format_csv(compared: Comparison) -> str:
 
 def _bars(compared: Comparison, name: str) -> list[dict[str, float]]:
     """Returns for each row where its bar and its interval end, in percent."""
-    numbers = [row.numbers[name] for row in compared.rows]
-    lowest = min(0.0, *(low for _, low, _ in numbers))
-    highest = max(high for _, _, high in numbers)
-    # A share of triplets that is right by chance is a half.
-    if 0.5 < min(low for _, low, _ in numbers) and highest <= 1:
-        lowest = 0.5
+    lowest, highest = _ends(compared, name)
     place = lambda x: 100 * (x - lowest) / ((highest - lowest) or 1.0)
     return [
         {"end": place(value), "low": place(low), "width": place(high) - place(low)}
-        for value, low, high in numbers
+        for value, low, high in (row.numbers[name] for row in compared.rows)
     ]
+
+
+def _ends(compared: Comparison, name: str) -> tuple[float, float]:
+    """Returns at which numbers the bars of a metric begin and end at most."""
+    numbers = [row.numbers[name] for row in compared.rows]
+    least = min(low for _, low, _ in numbers)
+    highest = max(high for _, _, high in numbers)
+    # A share of triplets that is right by chance is a half.
+    return 0.5 if 0.5 < least and highest <= 1 else min(0.0, least), highest
 
 
 def _draw_sweeps(compared: Comparison) -> dict[str, str]:
