@@ -222,6 +222,20 @@ def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     assert peak < 2**22
 
 
+def test_memory_does_not_grow_with_the_number_of_kinds(monkeypatch):
+    """3,000 records, each of its own attributes: a block of 256 is 0.8 million."""
+    monkeypatch.setattr(module, "_BLOCK_VALUES", 2**15)
+    attributes = np.arange(3000)[:, None]
+    retrieval = Retrieval(attributes // 2, SameClass(), attributes=attributes)
+    embeddings = attributes // 2
+    assert dict(retrieval.run(embeddings))["mrr"] == 1.0
+    tracemalloc.start()
+    dict(retrieval.run(embeddings))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
 def test_embedding_a_split_leaves_out_padding_and_bad_images():
     """Record 1 is bad, record 4 is never shown, record 3 embeds to NaN."""
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones(

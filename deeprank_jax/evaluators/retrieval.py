@@ -20,8 +20,9 @@ from deeprank_jax.evaluators.scores import (
 from deeprank_jax.nearest import average_precision, neighbor_blocks
 from deeprank_jax.relevance import Relevance
 
-# Records whose relevance to the whole gallery is held at a time.
-_BLOCK = 256
+# Records whose relevance to the whole gallery is held at a time, and how many values
+# that may be: 32 MiB as float64.
+_BLOCK, _BLOCK_VALUES = 256, 2**22
 
 
 class Retrieval(Evaluator):
@@ -184,8 +185,9 @@ class Retrieval(Evaluator):
         )
         max_k = min(self._ks[-1], max(len(attributes) - 1, 0))
         ideal = np.zeros((len(self._ks), len(kinds)))
-        for start in range(0, len(kinds) if max_k else 0, _BLOCK):
-            own = np.arange(start, min(start + _BLOCK, len(kinds)))
+        step = max(1, min(_BLOCK, _BLOCK_VALUES // max(len(kinds), 1)))
+        for start in range(0, len(kinds) if max_k else 0, step):
+            own = np.arange(start, min(start + step, len(kinds)))
             gains = np.asarray(
                 self._relevance.pairwise(kinds[own, None], kinds[None]), np.float64
             )
