@@ -79,13 +79,6 @@ def test_rows_are_the_records_of_all_splits_in_turn(fitted):
     np.testing.assert_array_equal(found["learned"].embeddings, expected)
 
 
-def test_no_more_images_are_fitted_than_told(fitted, monkeypatch):
-    monkeypatch.setattr(handmade, "_NUM_FITTED", 3)
-    describe(Images(), seed=1)
-    ((seen, seed),) = fitted
-    assert (len(seen), seed) == (3, 1)
-
-
 def test_what_is_kept_is_not_computed_again(fitted, tmp_path):
     first, again = Images(), Images()
     one, two = describe(first, tmp_path), describe(again, tmp_path)

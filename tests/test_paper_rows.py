@@ -42,7 +42,7 @@ def test_every_network_row_is_made(drawn):
         assert not row.ok[4]
 
 
-def test_pixels_are_centred_and_others_left_alone():
+def test_pixels_are_centred_on_their_split_and_others_left_alone():
     rng = np.random.default_rng(0)
     ok = np.arange(9) != 2
     described = {
@@ -50,13 +50,15 @@ def test_pixels_are_centred_and_others_left_alone():
         for name in ("pixels", "hog")
     }
     before = described["pixels"].embeddings.copy()
-    rows = paper_rows.hand_made_rows(described)
+    splits = {"train": slice(0, 4), "validation": slice(4, 4), "test": slice(4, 9)}
+    rows = paper_rows.hand_made_rows(described, splits)
     assert rows["hog"] is described["hog"]
-    pixels = rows["pixels"].embeddings[ok]
-    np.testing.assert_allclose(np.linalg.norm(pixels, axis=1), 1.0, rtol=1e-5)
-    expected = before[ok] - before[ok].mean(axis=0)
-    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(pixels, expected, atol=1e-5)
+    for part in splits["train"], splits["test"]:
+        own = before[part][ok[part]]
+        expected = own - own.mean(axis=0)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        found = rows["pixels"].embeddings[part][ok[part]]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(described["pixels"].embeddings, before)
 
 

@@ -270,3 +270,14 @@ def test_embedding_a_split_leaves_out_padding_and_bad_images():
     assert embeddings.dtype == np.float32
     assert seen == [3, 3]
     assert embed_split(embed, [], 2)[0].shape == (2, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e19, 1e39])
+def test_embeddings_that_cannot_be_squared_are_refused(value):
+    """Of 3e19 the square is beyond float32, and all distances would be infinite."""
+    embeddings = np.ones((4, 2))
+    embeddings[2, 1] = value
+    retrieval = Retrieval(np.zeros((4, 1), int), SameClass())
+    with pytest.raises(ValueError, match=r"1 of 4 embeddings .* first is row 2"):
+        dict(retrieval.run(embeddings))
+    assert dict(retrieval.run(embeddings, np.arange(4) != 2))["num_queries"] == 3

@@ -154,3 +154,11 @@ def test_what_has_no_fnmr_is_refused():
             threshold.false_non_match_rate(np.eye(3), labels, rate)
     with pytest.raises(ValueError, match="not finite"):
         threshold.false_non_match_rate(np.full((3, 2), np.nan), labels, 0.1)
+
+
+def test_nearly_every_pair_may_be_let_through():
+    embeddings = np.array([[0.0], [1.0], [5.0], [9.0]])
+    found = threshold.false_non_match_rate(
+        embeddings, np.array([0, 0, 1, 1]), 1 - 1e-12
+    )
+    assert found == 0.0

@@ -137,7 +137,7 @@ def hand_made_systems(table: Table) -> dict[str, System]:
     )
     triplets = table.training_triplets()
     learned, _ = combined.oasis(hashed, triplets, table.judged, train)
-    rows = paper_rows.hand_made_rows(described)
+    rows = paper_rows.hand_made_rows(described, table.rows)
     return {**rows, "golden": golden, "l1_hash_kpca": hashed, "oasis": learned}
 
 

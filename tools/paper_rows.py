@@ -85,12 +85,19 @@ DESCRIPTORS = tuple(name for name, row in ROWS.items() if row.group == HAND_MADE
 Embed = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-def hand_made_rows(described: Mapping[str, System]) -> dict[str, System]:
-    """Returns the rows of descriptors; pixels are centred, as elsewhere."""
-    rows = dict(described)
-    pixels, ok = rows["pixels"].embeddings.copy(), rows["pixels"].ok
-    pixels[ok] = center_and_normalize(pixels[ok])
-    return {**rows, "pixels": System(embeddings=pixels, ok=ok)}
+def hand_made_rows(
+    described: Mapping[str, System], rows: Mapping[str, slice]
+) -> dict[str, System]:
+    """Returns the rows of descriptors; pixels are centred on each split, as in a run.
+
+    Args:
+      described: the descriptors, by name.
+      rows: which rows are the records of each split.
+    """
+    pixels, ok = described["pixels"].embeddings.copy(), described["pixels"].ok
+    for part in rows.values():
+        pixels[part][ok[part]] = center_and_normalize(pixels[part][ok[part]])
+    return {**described, "pixels": System(embeddings=pixels, ok=ok)}
 
 
 def network_rows(

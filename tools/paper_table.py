@@ -6,7 +6,7 @@ The config file names the NETWORKS to train and the SWEEP. What is done is not d
 again. Writes `results/<config>.json`, `.csv` and `.md`, and a page in the workdir.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 import shlex
@@ -44,12 +44,14 @@ def main(argv: Sequence[str]) -> None:
     start = time.perf_counter()
     table = paper_parts.create_table(config, workdir)
     systems = paper_parts.hand_made_systems(table)
+    scores = {name: table.measure(system) for name, system in systems.items()}
+    _check_metrics(scores["pixels"])  # Before hours of training.
     seconds = time.perf_counter() - start
     made = runs.Runs(path, workdir, [f"data.dir={_DATA_DIR.value}", *_SET.value])
-    systems |= paper_parts.network_systems(
+    networks = paper_parts.network_systems(
         table, made, plan.NETWORKS, systems["l1_hash_kpca"]
     )
-    scores = {name: table.measure(systems[name]) for name in paper_rows.ROWS}
+    scores |= {name: table.measure(system) for name, system in networks.items()}
     sweeps = _sweep(plan, workdir / "sweep") if _DO_SWEEP.value else {}
     compared = comparison.Comparison(
         title=f"The paper's table, on {config.data.name}",
@@ -63,6 +65,16 @@ def main(argv: Sequence[str]) -> None:
         command=shlex.join(["python", "-m", "tools.paper_table", *sys.argv[1:]]),
     )
     _write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
+
+
+def _check_metrics(scores: Mapping[str, Any]) -> None:
+    missing = [name for name in paper_rows.METRICS if name not in scores]
+    if missing:
+        raise SystemExit(
+            f"error: {', '.join(missing)} cannot be measured: the test split has no "
+            "triplet, or config.evaluation has other cut-offs than k=30 for triplets "
+            "and 1 and 10 among those of retrieval."
+        )
 
 
 def _row(name: str, scores: dict[str, Any]) -> comparison.Row:

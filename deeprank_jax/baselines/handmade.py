@@ -16,8 +16,6 @@ from deeprank_jax.baselines import cache
 from deeprank_jax.baselines.systems import System
 from deeprank_jax.data.records import Records
 
-# Training images that a descriptor is fitted to.
-_NUM_FITTED = 2000
 # Images described at a time; the progress bar moves as often.
 _BATCH = 256
 
@@ -123,10 +121,8 @@ class _Describe:
         if not self.learns:
             return descriptors.DESCRIPTORS[self._name]
         images, ok = self._images.of("train")
-        rng = np.random.default_rng(self._seed)
-        chosen = np.sort(rng.permutation(np.flatnonzero(ok))[:_NUM_FITTED])
         fit = descriptors.LEARNED[self._name]
-        return fit(images[chosen], seed=self._seed, workers=self._workers)
+        return fit(images[ok], seed=self._seed, workers=self._workers)
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -58,13 +58,13 @@ LEARNED: dict[str, Callable[..., Describe]] = {
 
 # To be raised when a descriptor gives other numbers, so that kept ones are not used.
 VERSIONS: dict[str, int] = {
-    "fisher": 1,
+    "fisher": 2,
     "hog": 1,
     "lab_histogram": 1,
     "lbp": 1,
     "pixels": 1,
-    "sift_words": 1,
-    "texton_pyramid": 1,
+    "sift_words": 2,
+    "texton_pyramid": 2,
     "wavelet": 1,
 }
 

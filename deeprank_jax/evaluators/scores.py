@@ -173,11 +173,19 @@ def check_rows(
             f"got {where.shape}."
         )
     for rows in (embeddings,) if queries is embeddings else (embeddings, queries):
-        bad = np.flatnonzero(where & ~np.isfinite(rows).all(axis=1))
+        bad = np.flatnonzero(where & ~_can_be_squared(rows))
         if len(bad):
             raise ValueError(
-                f"{len(bad)} of {np.count_nonzero(where)} embeddings are not finite, "
-                f"the first is row {bad[0]}: leave them out by `where`, or look for "
-                "the step at which training diverged."
+                f"{len(bad)} of {np.count_nonzero(where)} embeddings are not finite or "
+                f"too long for float32, the first is row {bad[0]}: leave them out by "
+                "`where`, or look for the step at which training diverged."
             )
     return embeddings, where, queries
+
+
+def _can_be_squared(rows: np.ndarray) -> np.ndarray:
+    """Returns `[N]` bool, whose distances to one another are finite as float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = rows.astype(np.float32, copy=False)
+        # The farthest of two equally long are four times as far as they are long.
+        return 4 * np.einsum("nd,nd->n", short, short) < np.inf

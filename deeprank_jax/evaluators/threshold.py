@@ -174,7 +174,7 @@ def false_non_match_rate(
         return None
     others = distances[~is_same]
     # A rate such as .29 of 100 pairs is 28.999...
-    num_allowed = int(false_match_rate * len(others) + 1e-9)
+    num_allowed = min(int(false_match_rate * len(others) + 1e-9), len(others) - 1)
     first_refused = np.partition(others, num_allowed)[num_allowed]
     return float(np.mean(distances[is_same] >= first_refused))
 
