@@ -34,6 +34,35 @@ _NEEDED = {
 }
 
 
+# Keys that came later, and what runs that were made before them had.
+_LATER = {"evaluation.rated_triplets": "", "evaluation.max_compared": 50_000}
+
+
+def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """Returns the config of a run; keys that came after it are as they were then.
+
+    Args:
+      workdir: of the run.
+
+    Raises:
+      ValueError: it is no run, or its config cannot be read.
+    """
+    path = workdir / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{workdir} is no run, it has no config.json; give the --workdir of "
+            "`python -m deeprank_jax.main`."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}).") from error
+    for key, value in _LATER.items():
+        group, name = key.split(".")
+        values[group].setdefault(name, value)
+    return ml_collections.ConfigDict(values)
+
+
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Checks what would otherwise fail late or in other words.
 

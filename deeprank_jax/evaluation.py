@@ -66,11 +66,13 @@ class SplitEvaluation:
         self._batch_size = config.evaluation.batch_size
         gains = tuple(config.evaluation.gains)
         graded = create_relevance("hierarchy", levels=gains) if gains else relevance
+        self._graded = graded
+        self._attributes = records.labels if gains else records.attributes
         self.evaluators: dict[str, evaluators.Evaluator] = {
             "retrieval": evaluators.Retrieval(
                 records.labels,
                 graded,
-                attributes=records.labels if gains else records.attributes,
+                attributes=self._attributes,
                 **config.evaluation.retrieval,
             )
         }
@@ -86,6 +88,12 @@ class SplitEvaluation:
                     category_level=config.sampler.category_level,
                     k=config.evaluation.triplets.k,
                 )
+
+    def add_hierarchical_ap(self) -> None:
+        """Measures hierarchical AP as well, which takes longer than all the others."""
+        self.evaluators["hierarchical"] = evaluators.HierarchicalAP(
+            self.records.labels, self._graded, attributes=self._attributes
+        )
 
     def embed(
         self,

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 import shrunk
 
+from configs import emoji
 from deeprank_jax.evaluators.intervals import (
     compare_arms,
     format_comparison,
@@ -97,10 +98,20 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
 
 
 def test_runs_of_other_settings_are_not_taken_up(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "results.json").write_text("{}")
-    (tmp_path / "one" / "settings.json").write_text('["seed=0", "data.dir=data"]')
-    made = runs.Runs(pathlib.Path("x.py"), tmp_path, ["data.dir=data"])
+    plan, run = tmp_path / "plan.py", tmp_path / "one"
+    run.mkdir()
+    (run / "results.json").write_text("{}")
+    (run / "settings.json").write_text('["seed=0", "data.dir=data"]')
+    plan.write_text("from configs import emoji\nget_config = emoji.get_config\n")
+    config = emoji.get_config()
+    config.data.dir = "data"
+    del config.max_skipped  # As of before there was such a key.
+    (run / "config.json").write_text(config.to_json_best_effort())
+    made = runs.Runs(plan, tmp_path, ["data.dir=data"])
     assert made.make("one", {"seed": 0}) == {}
     with pytest.raises(SystemExit, match=r"now they are seed=1 data\.dir=data"):
         made.make("one", {"seed": 1})
+    config.num_steps = 999
+    (run / "config.json").write_text(config.to_json_best_effort())
+    with pytest.raises(SystemExit, match=r"num_steps=999, .* now has 1000; give"):
+        made.make("one", {"seed": 0})

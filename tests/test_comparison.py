@@ -26,6 +26,7 @@ def create_row(name, group, precision, score, published=None, is_first=False):
         about=f"how <{name}> was made",
         group=group,
         numbers=numbers,
+        whole={"nmi": 0.5},
         difference={} if is_first else difference,
         published=published or {},
     )
@@ -64,18 +65,24 @@ def test_markdown_has_a_line_for_each_system(compared):
         "| 0.62 |"
     )
     assert lines[4] == "| Ours | 0.9 [0.88, 0.91] | 7,000 [6,900, 7,200] |  |  |"
-    assert len(lines) == 5
+    assert lines[5:] == [
+        "",
+        "`python -m tools.paper_table`",
+        "",
+        "- Dataset: 600 images",
+    ]
 
 
 def test_the_csv_has_a_line_for_each_number(compared):
     rows = list(csv.DictReader(comparison.format_csv(compared).splitlines()))
-    assert len(rows) == 6
+    assert len(rows) == 9
     pixels = rows[0]
     assert (pixels["system"], pixels["metric"]) == ("Pixels", "precision")
     assert [float(pixels[k]) for k in ("value", "low", "high")] == [0.6, 0.58, 0.61]
     assert float(pixels["difference_low"]) == 0.88 - 0.6
     assert pixels["published"] == "0.62"
-    ours = rows[4]
+    assert (rows[2]["metric"], rows[2]["value"], rows[2]["low"]) == ("nmi", "0.5", "")
+    ours = rows[6]
     assert (ours["difference_value"], ours["published"]) == ("", "")
 
 

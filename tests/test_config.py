@@ -46,3 +46,27 @@ def test_selecting_by_what_people_rated_needs_a_file_of_it():
             config_lib.check_config(config)
         config.evaluation.rated_triplets = "rated.csv"
         config_lib.check_config(config)
+
+
+def test_a_run_from_before_a_key_came_is_read(tmp_path):
+    config = base.get_config()
+    del config.evaluation.rated_triplets
+    del config.evaluation.max_compared
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    found = config_lib.read_run_config(tmp_path)
+    assert found.evaluation.rated_triplets == ""
+    assert found.num_steps == base.get_config().num_steps
+    config_lib.check_config(found)
+    # As a run of today has them, unless it says so.
+    assert config_lib._LATER == {
+        f"evaluation.{name}": base.get_config().evaluation[name]
+        for name in ("rated_triplets", "max_compared")
+    }
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"is no run, it has no config\.json"):
+        config_lib.read_run_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        config_lib.read_run_config(tmp_path)

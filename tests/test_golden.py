@@ -163,7 +163,7 @@ def test_a_trained_run_is_a_feature(images, ratings):
         (("--triplets={ratings}", "--features="), "error: --features and --model are"),
         (
             ("--triplets={ratings}", "--features=", "--model={images}"),
-            "config.json is missing; give --model the workdir of a run",
+            "it has no config.json; give the --workdir of",
         ),
     ],
 )

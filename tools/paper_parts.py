@@ -17,11 +17,13 @@ from deeprank_jax.baselines import combined, handmade, oasis
 from deeprank_jax.baselines.systems import System, rows_of
 from deeprank_jax.data import overlap, simulated_ratings
 from deeprank_jax.data.records import Records
+from deeprank_jax.evaluators import threshold
 from tools import paper_rows, record_features, runs
 
 # Pixels of the images that are described.
 IMAGE_SIZE = 72
 _NUM_RATED = 10_000
+_FALSE_MATCH_RATES = (0.1, 0.01, 0.001)
 # Of 1,024 triplets for OASIS.
 _NUM_BATCHES = 100
 
@@ -53,6 +55,26 @@ class Table:
         rows = self.rows["test"]
         queries = None if system.queries is None else system.queries[rows]
         return self.test.scores(system.embeddings[rows], system.ok[rows], queries)
+
+    def measure_whole(self, system: System) -> dict[str, float]:
+        """Returns what is no mean over queries: of clusters, and of pairs.
+
+        Nothing for a similarity that is not symmetric, of which neither is told.
+        """
+        if system.queries is not None:
+            return {}
+        rows = self.rows["test"]
+        embeddings, ok = system.embeddings[rows], system.ok[rows]
+        labels = self.splits["test"].labels
+        clusters = evaluators.Clustering(labels, seed=self.config.seed)
+        found = {f"clustering/{k}": x for k, x in clusters.run(embeddings, ok)}
+        for rate in _FALSE_MATCH_RATES:
+            missed = threshold.false_non_match_rate(
+                embeddings[ok], labels[ok, -1], rate, seed=self.config.seed
+            )
+            if missed is not None:
+                found[f"pairs/fnmr@{rate:g}"] = missed
+        return found
 
     def overlap(self) -> overlap.Overlap:
         """Returns what the test split shares with training."""
@@ -96,14 +118,16 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
     judged = evaluation.evaluation_triplets(config, splits["validation"], kind, path)
     if judged is None:
         raise ValueError("The validation split has no triplet to choose settings by.")
+    test = evaluation.SplitEvaluation(
+        config, "test", splits["test"], reader, kind, workdir
+    )
+    test.add_hierarchical_ap()
     return Table(
         config=config,
         splits=splits,
         kind=kind,
         rows=rows,
-        test=evaluation.SplitEvaluation(
-            config, "test", splits["test"], reader, kind, workdir
-        ),
+        test=test,
         judged=rows["validation"].start + judged,
         rated=simulated_ratings.simulate_ratings(
             splits, num=_NUM_RATED, seed=config.seed

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from absl import app, flags, logging
+import tqdm
 
 from deeprank_jax import parallel, provenance, writers
 from deeprank_jax.evaluators import bootstrap
@@ -56,7 +57,10 @@ def main(argv: Sequence[str]) -> None:
     compared = comparison.Comparison(
         title=f"The paper's table, on {config.data.name}",
         first=paper_rows.FIRST,
-        rows=[_row(name, scores) for name in paper_rows.ROWS],
+        rows=[
+            _row(name, scores, table.measure_whole((systems | networks)[name]))
+            for name in tqdm.tqdm(paper_rows.ROWS, desc="intervals", unit="row")
+        ],
         metrics=paper_rows.METRICS,
         published_by="paper (other data)",
         sweeps=sweeps,
@@ -77,7 +81,9 @@ def _check_metrics(scores: Mapping[str, Any]) -> None:
         )
 
 
-def _row(name: str, scores: dict[str, Any]) -> comparison.Row:
+def _row(
+    name: str, scores: Mapping[str, Any], whole: Mapping[str, float]
+) -> comparison.Row:
     about, first = paper_rows.ROWS[name], scores["deep_ranking"]
     ends = lambda found: (found.value, found.low, found.high)
     own = scores[name]
@@ -85,7 +91,8 @@ def _row(name: str, scores: dict[str, Any]) -> comparison.Row:
         name=about.name,
         about=about.text,
         group=about.group,
-        numbers={m: ends(bootstrap.interval(own[m])) for m in paper_rows.METRICS},
+        numbers={m: ends(bootstrap.interval(found)) for m, found in own.items()},
+        whole=whole,
         difference={
             m: ends(bootstrap.difference(first[m], own[m]))
             for m in paper_rows.METRICS

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-import json
 import pathlib
 
 import ml_collections
 import numpy as np
 import tqdm
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import descriptors, evaluators, experiment
 from deeprank_jax.data.records import Records
 
@@ -61,10 +61,7 @@ def embed_by_run(
       ValueError: there is no such run, or it has no checkpoint that was evaluated.
       CheckpointError: the checkpoint is damaged.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; give --model the workdir of a run.")
-    config = ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    config = config_lib.read_run_config(workdir)
     config.data.dir = data_dir
     with experiment.create_experiment(config, workdir) as run:
         best = run.checkpoints.best_step()

@@ -18,6 +18,7 @@ from typing import Any
 import ml_collections
 import tqdm
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import writers
 
 
@@ -76,7 +77,29 @@ class Runs:
                 done = subprocess.run(command, stdout=log, stderr=log, check=False)
             if done.returncode:
                 raise SystemExit(f"error: a run failed; see {workdir / 'log.txt'}.")
+        else:
+            self._check_same(workdir, values)
         return json.loads(results.read_text())
+
+    def _check_same(self, workdir: pathlib.Path, values: Sequence[str]) -> None:
+        """Checks that a run had the config that the file gives now.
+
+        Raises:
+          SystemExit: it had another.
+        """
+        wanted = changed(load_plan(self.config, ()).get_config(), values)
+        told = json.loads((workdir / "config.json").read_text())
+        wanted, found = map(
+            config_lib.flatten_config, (wanted, ml_collections.ConfigDict(told))
+        )
+        # What came to be told since then was as it is by default.
+        for key in found.keys() & wanted.keys():
+            if found[key] != wanted[key]:
+                raise SystemExit(
+                    f"error: {workdir} was made with {key}={found[key]}, "
+                    f"{self.config} now has {wanted[key]}; give another --workdir, or "
+                    "remove it."
+                )
 
 
 def value(results: Any, metric: str, *, split: str = "test") -> float:

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 import tqdm
 
 from deeprank_jax import artifact, checkpoints, evaluators, provenance
+from deeprank_jax import config as config_lib
 from deeprank_jax.data import create_records
 from deeprank_jax.data import images as images_lib
 from deeprank_jax.data.records import Records
@@ -64,7 +65,7 @@ def export_run(
     """
     workdir = pathlib.Path(workdir).expanduser()
     threshold.check_share("precision", precision)
-    config, metrics = _read_config(workdir), _read_metrics(workdir)
+    config, metrics = config_lib.read_run_config(workdir), _read_metrics(workdir)
     saved = checkpoints.read_network(workdir)
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
     with artifact.writing(out) as folder:
@@ -174,19 +175,6 @@ class _Measured:
             )
             embeddings, ok = evaluators.embed_split(self.embed, batches, len(split))
         return embeddings[ok], split.labels[ok, -1]
-
-
-def _read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    path = workdir / "config.json"
-    try:
-        return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{workdir} is no run, it has no config.json; give the --workdir of "
-            "`python -m deeprank_jax.main`."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}).") from error
 
 
 def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:

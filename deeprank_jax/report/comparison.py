@@ -27,7 +27,9 @@ class Row:
       name: what it is called.
       about: how it was made, in a few words.
       group: rows of one group stand together.
-      numbers: by metric, on the split that all are measured on.
+      numbers: by metric, on the split that all are measured on: those of the page,
+        and any others for the files.
+      whole: by metric what has no interval, being no mean over queries; for the files.
       difference: by metric, the first system's number less this one's; empty for the
         first itself.
       published: by metric what somebody else measured on other data; may be empty.
@@ -37,6 +39,7 @@ class Row:
     about: str
     group: str
     numbers: Mapping[str, Number]
+    whole: Mapping[str, float]
     difference: Mapping[str, Number]
     published: Mapping[str, float]
 
@@ -99,7 +102,7 @@ def write_comparison(
 
 
 def format_markdown(compared: Comparison) -> str:
-    """Returns the numbers and the difference in the first metric as Markdown."""
+    """Returns numbers, the difference in the first metric, and how all was measured."""
     main = next(iter(compared.metrics))
     published = [
         m for m in compared.metrics if any(m in r.published for r in compared.rows)
@@ -119,6 +122,8 @@ def format_markdown(compared: Comparison) -> str:
             for name in published
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"`{compared.command}`", ""]
+    lines += [f"- {name}: {text}" for name, text in compared.facts.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -130,11 +135,12 @@ def format_csv(compared: Comparison) -> str:
     differences = [f"difference_{end}" for end in ends]
     writer.writerow(("group", "system", "metric", *ends, *differences, "published"))
     for row in compared.rows:
-        for name in compared.metrics:
+        for name, numbers in row.numbers.items():
             found = row.difference.get(name, ("", "", ""))
             published = row.published.get(name, "")
-            numbers = row.numbers[name]
             writer.writerow((row.group, row.name, name, *numbers, *found, published))
+        for name, value in row.whole.items():
+            writer.writerow((row.group, row.name, name, value, *[""] * 6))
     return file.getvalue()
 
 
