@@ -45,14 +45,14 @@ def main(argv: Sequence[str]) -> None:
     start = time.perf_counter()
     table = paper_parts.create_table(config, workdir)
     systems = paper_parts.hand_made_systems(table)
-    scores = {name: table.measure(system) for name, system in systems.items()}
+    scores = _measure(table, systems)
     _check_metrics(scores["pixels"])  # Before hours of training.
     seconds = time.perf_counter() - start
     made = runs.Runs(path, workdir, [f"data.dir={_DATA_DIR.value}", *_SET.value])
     networks = paper_parts.network_systems(
         table, made, plan.NETWORKS, systems["l1_hash_kpca"]
     )
-    scores |= {name: table.measure(system) for name, system in networks.items()}
+    scores |= _measure(table, networks)
     sweeps = _sweep(plan, workdir / "sweep") if _DO_SWEEP.value else {}
     compared = comparison.Comparison(
         title=f"The paper's table, on {config.data.name}",
@@ -69,6 +69,11 @@ def main(argv: Sequence[str]) -> None:
         command=shlex.join(["python", "-m", "tools.paper_table", *sys.argv[1:]]),
     )
     _write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
+
+
+def _measure(table: paper_parts.Table, systems: Mapping[str, Any]) -> dict[str, Any]:
+    bar = tqdm.tqdm(systems.items(), desc="measuring", unit="row")
+    return {name: table.measure(system) for name, system in bar}
 
 
 def _check_metrics(scores: Mapping[str, Any]) -> None:
