@@ -20,6 +20,7 @@ import configs.emoji
 import configs.emoji_lite0
 import configs.keras_vgg16
 from deeprank_jax import artifact, checkpoints, learner, train_step
+from deeprank_jax import config as config_lib
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.evaluators import threshold
@@ -52,7 +53,7 @@ def embed_alone(model, images, tmp_path):
 
 def embed_by_checkpoint(workdir, images):
     """Embeds as the training code does."""
-    config = run._read_config(workdir)
+    config = config_lib.read_run_config(workdir)
     saved = checkpoints.read_network(workdir)
     model = learner.create_model(config, None)
     graphdef, state = train_step.create_train_state(model, optax.identity())
