@@ -3,6 +3,8 @@ r"""The paper's table on emoji: hand-made descriptors, OASIS and networks, side 
 All networks have the demo's trunk and see 1,000 batches: the first learns to tell the
 539 emoji of the training split, the others start from what it has learned.
 
+Not run as a whole yet.
+
   python -m tools.prepare --config=configs/emoji.py
   python -m tools.paper_table --config=configs/paper_table_emoji.py
 """

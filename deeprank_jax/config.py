@@ -57,10 +57,15 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}).") from error
-    for key, value in _LATER.items():
-        group, name = key.split(".")
-        values[group].setdefault(name, value)
-    return ml_collections.ConfigDict(values)
+    try:
+        for key, value in _LATER.items():
+            group, name = key.split(".")
+            values[group].setdefault(name, value)
+        return ml_collections.ConfigDict(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not the config of a run; give the --workdir of one."
+        ) from error
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:

@@ -99,3 +99,11 @@ def test_a_join_gives_more_to_what_orders_more(swap):
     first = np.square(joined.embeddings[0, :width]).sum()
     assert first < 0.5 if swap else first > 0.5
     assert ordered(joined, judged) >= ordered(parts[swap], judged) - 0.02
+
+
+def test_a_join_needs_something_to_choose_by():
+    _, told, noise = create_classes()
+    bad = np.arange(120) >= 80
+    parts = [System(embeddings=x.astype(np.float32), ok=bad) for x in (told, noise)]
+    with pytest.raises(ValueError, match="no validation triplets to choose by"):
+        combined.join(*parts, np.array([[60, 61, 62]]))

@@ -67,6 +67,10 @@ def test_a_run_from_before_a_key_came_is_read(tmp_path):
 def test_a_folder_that_is_no_run_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"is no run, it has no config\.json"):
         config_lib.read_run_config(tmp_path)
+    for foreign in ("{}", "[1]", '{"evaluation": 3}'):
+        (tmp_path / "config.json").write_text(foreign)
+        with pytest.raises(ValueError, match=r"config\.json is not the config of"):
+            config_lib.read_run_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         config_lib.read_run_config(tmp_path)

@@ -102,6 +102,14 @@ def test_a_plan_without_networks_is_refused(folder):
     assert "has no SWEEP" in done.stderr
 
 
+def test_a_folder_that_is_missing_is_told_in_a_line(folder):
+    (folder / "photos").rename(folder / "elsewhere")
+    done = run(folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "photos: there is no such folder; set config.data.dir" in done.stderr
+
+
 def test_the_plan_on_emoji_is_the_papers():
     assert paper_table_emoji.NETWORKS.keys() == {
         "softmax",

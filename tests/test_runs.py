@@ -27,6 +27,18 @@ def test_settings_that_cannot_be_are_told(config, value):
         runs.changed(config, [value])
 
 
+def test_a_misspelt_name_is_told_in_a_line(config):
+    with pytest.raises(SystemExit) as found:
+        runs.changed(config, ["stesp=7"])
+    told = str(found.value)
+    assert told == (
+        'error: --set=stesp=7: there is no stesp. Did you mean "steps" instead of '
+        '"stesp"?'
+    )
+    with pytest.raises(SystemExit, match=r"there is no zzzzz\. see configs"):
+        runs.changed(config, ["zzzzz=7"])
+
+
 def test_a_value_is_the_models_on_a_split():
     results = {"test": {"triplets": {"precision": {"model": 0.9, "pixels": 0.7}}}}
     assert runs.value(results, "triplets/precision") == 0.9

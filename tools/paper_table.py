@@ -36,6 +36,13 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     parallel.configure_backend()
+    try:
+        _compare()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _compare() -> None:
     path = pathlib.Path(_CONFIG.value)
     plan = runs.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{path.stem}")

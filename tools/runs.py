@@ -125,7 +125,14 @@ def changed(
             parsed = literal
         try:
             config.update_from_flattened_dict({name: parsed})
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            # The message lists the whole config; its last line is the suggestion.
+            *_, hint = str(error.args[0]).splitlines()
+            hint = hint if hint.startswith("Did you mean") else "see configs/base.py."
+            raise SystemExit(
+                f"error: --set={text}: there is no {name}. {hint}"
+            ) from error
+        except (TypeError, ValueError) as error:
             raise SystemExit(f"error: --set={text}: {error}") from error
     return config
 

@@ -106,9 +106,14 @@ def join(one: System, other: System, judged: np.ndarray) -> System:
       one: of the first columns.
       other: of the others.
       judged: `[T, 3]` rows of validation: of equal shares, the first that orders most.
+
+    Raises:
+      ValueError: there is no triplet whose records could all be read.
     """
     ok = one.ok & other.ok
     judged = judged[ok[judged].all(axis=1)]
+    if not len(judged):
+        raise ValueError("There are no validation triplets to choose by: give some.")
     a, b = unit_rows(one.embeddings), unit_rows(other.embeddings)
 
     def gaps(x: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from deeprank_jax.data import files
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.sampling import Candidates, TripletSampler
+from deeprank_jax.sampling import Candidates, create_whole_sampler
 
 # Triplets whose losses are computed by one matrix product.
 _BLOCK = 256
@@ -169,15 +169,7 @@ def draw_batches(
       NoTripletError: no triplet was found.
       ValueError: as `TripletSampler`.
     """
-    size = len(candidates)
-    sampler = TripletSampler(
-        candidates,
-        relevance,
-        seed=seed,
-        capacity=max(2, size),
-        warmup_records=size,
-        **law,
-    )
+    sampler = create_whole_sampler(candidates, relevance, seed=seed, **law)
     for step in range(num):
         yield sampler.sample(step, batch_size).indices
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Distances held at a time: 32 MiB as float64.
+# Distances held at a time: 32 MiB as float64, and a few times as much beside them.
 _BLOCK_VALUES = 2**22
 
 

@@ -77,7 +77,7 @@ def embed_parts(
     loaded: collections.deque[tuple[np.ndarray, np.ndarray]] = collections.deque()
 
     def batches() -> Iterator[np.ndarray]:
-        ahead = _run_ahead(lambda some: reader.load(some), slices)
+        ahead = _run_ahead(reader.load, slices)
         for indices, (images, ok) in zip(slices, ahead, strict=True):
             loaded.append((indices, ok))
             watch(images)

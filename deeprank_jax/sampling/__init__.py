@@ -17,6 +17,7 @@ from deeprank_jax.sampling.sampler import (
     STATE_VERSION,
     Triplets,
     TripletSampler,
+    create_whole_sampler,
     sample_evaluation_triplets,
 )
 from deeprank_jax.sampling.stream import Batch, BatchStream
@@ -33,6 +34,7 @@ __all__ = [
     "categories",
     "count_candidates",
     "create_candidates",
+    "create_whole_sampler",
     "level_shares",
     "sample_evaluation_triplets",
 ]

@@ -367,18 +367,43 @@ class TripletSampler:
             self._filled = end
 
 
+def create_whole_sampler(
+    candidates: Candidates, relevance: Relevance, *, seed: int, **law: Any
+) -> TripletSampler:
+    """Creates a sampler whose buffers hold whole categories, from the first draw on.
+
+    Args:
+      candidates: the records.
+      relevance: of two records by their attributes.
+      seed: at least 0; the same seed draws the same triplets.
+      **law: `mode`, `positive_cap`, `min_relevance_gap` and `out_of_class`, as of
+        `TripletSampler`.
+
+    Raises:
+      ValueError: as `TripletSampler`.
+    """
+    size = len(candidates)
+    return TripletSampler(
+        candidates,
+        relevance,
+        seed=seed,
+        capacity=max(2, size),
+        warmup_records=size,
+        **law,
+    )
+
+
 def sample_evaluation_triplets(
     candidates: Candidates, relevance: Relevance, num: int, *, seed: int, **law: Any
 ) -> np.ndarray:
     """Draws the triplets that a model is judged by, from whole categories.
 
     Args:
-      candidates: the records.
-      relevance: of two records by their attributes.
+      candidates: as of `create_whole_sampler`.
+      relevance: as of `create_whole_sampler`.
       num: how many triplets, at least 1; one may occur twice.
-      seed: at least 0; the same seed draws the same triplets.
-      **law: `mode`, `positive_cap`, `min_relevance_gap` and `out_of_class`, as of
-        `TripletSampler`.
+      seed: as of `create_whole_sampler`.
+      **law: as of `create_whole_sampler`.
 
     Returns:
       `[num, 3]` int64 records: anchor, positive, negative.
@@ -387,15 +412,7 @@ def sample_evaluation_triplets(
       NoTripletError: no triplet was found.
       ValueError: as `TripletSampler`.
     """
-    size = len(candidates)
-    sampler = TripletSampler(
-        candidates,
-        relevance,
-        seed=seed,
-        capacity=max(2, size),
-        warmup_records=size,
-        **law,
-    )
+    sampler = create_whole_sampler(candidates, relevance, seed=seed, **law)
     return sampler.sample(0, num).indices
 
 
