@@ -75,7 +75,7 @@ def test_every_row_is_measured_and_written(folder):
     assert found["overflow"] <= 0
 
     times = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("*/results.json")}
-    assert len(times) == 3
+    assert len(times) == 4
     again = run(folder, "--nosweep")
     assert again.returncode == 0, again.stderr
     assert times == {p: p.stat().st_mtime_ns for p in times}
@@ -113,6 +113,7 @@ def test_a_folder_that_is_missing_is_told_in_a_line(folder):
 def test_the_plan_on_emoji_is_the_papers():
     assert paper_table_emoji.NETWORKS.keys() == {
         "softmax",
+        "softmax_further",
         "single_scale",
         "deep_ranking",
     }

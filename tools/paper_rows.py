@@ -62,6 +62,9 @@ ROWS: Mapping[str, About] = {
     "softmax": About(
         "Softmax", NETWORKS, "its last layer but one, unit length", (0.828, 5772)
     ),
+    "softmax_further": About(
+        "Softmax, further", NETWORKS, "trained as long as those that rank"
+    ),
     "softmax_logits": About("Softmax, logits", NETWORKS, "centred, unit length"),
     "softmax_classes": About(
         "Softmax, classes", NETWORKS, "probabilities of the training classes"
@@ -118,7 +121,7 @@ def network_rows(
       train: the rows of the training split.
     """
     rows = {}
-    for name in ("softmax", "single_scale", "deep_ranking"):
+    for name in ("softmax", "softmax_further", "single_scale", "deep_ranking"):
         embeddings, ok = embed(name)
         rows[name] = System(embeddings=embeddings, ok=ok)
     logits, ok = embed("softmax", logits=True)
