@@ -34,16 +34,18 @@ SPLITS = {
     "train": create_records(["a/x y.jpg", "b/1.jpg"]),
     "test": create_records(["b/2.jpg", "b/3.jpg", "c/4.jpg", "d/4.jpg"]),
 }
+# No two of one file name.
+UNIQUE = SPLITS | {"test": create_records(["b/2.jpg", "b/3.jpg"])}
 
 
-def read(tmp_path, text, name="rated.txt"):
+def read(tmp_path, text, name="rated.txt", splits=SPLITS):
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return rated_triplets.read_rated_triplets(path, SPLITS).indices
+    return rated_triplets.read_rated_triplets(path, splits).indices
 
 
 def test_the_papers_format_is_read(tmp_path):
-    found = read(tmp_path, PAPER + "\n\n")
+    found = read(tmp_path, PAPER + "\n\n", splits=UNIQUE)
     np.testing.assert_array_equal(found, [[0, 1, 2], [3, 0, 1]])
     assert found.dtype == np.int64
 
@@ -57,8 +59,27 @@ def test_a_csv_is_read(tmp_path, name):
 def test_a_path_tells_files_of_one_name_apart(tmp_path):
     text = "query,positive,negative\n/x/d/4.jpg,c/4.jpg,2.jpg\n"
     np.testing.assert_array_equal(read(tmp_path, text), [[5, 4, 2]])
-    with pytest.raises(errors.DataError, match=r"row 1: '/e/4.jpg' could be 2 records"):
-        read(tmp_path, text.replace("/x/d", "/e"))
+    with pytest.raises(errors.DataError, match=r"row 1: '4.jpg' could be 2 records"):
+        read(tmp_path, text.replace("/x/d/", ""))
+
+
+def test_a_file_name_alone_tells_nothing_where_folders_number_their_images(tmp_path):
+    """There is a b/1.jpg, but what was rated is another folder's."""
+    text = "query,positive,negative\n{},c/4.jpg,2.jpg\nd/4.jpg,c/4.jpg,b/2.jpg\n"
+    same = [[5, 4, 2]]
+    for known in "b/1.jpg", "/photos/b/1.jpg", "http://x.y/b/1.jpg", "1.jpg":
+        found = read(tmp_path, text.format(known))
+        np.testing.assert_array_equal(found, [[1, 4, 2], *same])
+    for other in "cats/1.jpg", "/e/4.jpg", "http://x.y/cats/1.jpg", "xb/1.jpg":
+        np.testing.assert_array_equal(read(tmp_path, text.format(other)), same)
+    text = "query,positive,negative\ncats/1.jpg,dogs/3.jpg,2.jpg\n"
+    np.testing.assert_array_equal(read(tmp_path, text, splits=UNIQUE), [[1, 3, 2]])
+
+
+def test_a_record_may_lie_deeper_than_it_was_rated(tmp_path):
+    splits = {"test": create_records(["x/a/1.jpg", "x/b/1.jpg", "x/b/2.jpg"])}
+    text = "query,positive,negative\na/1.jpg,b/1.jpg,2.jpg\n"
+    np.testing.assert_array_equal(read(tmp_path, text, splits=splits), [[0, 1, 2]])
 
 
 def test_what_was_written_is_read(tmp_path):

@@ -134,8 +134,9 @@ def read_rated_triplets(
     The file is a CSV with the columns `query`, `positive` and `negative` (others are
     ignored), or has 4 lines a triplet as the paper's: text query, query, positive and
     negative image, each a URL or a path. An image is the record whose description is
-    the same, else the only one with the same file name; of several, the only one whose
-    description is the end of the path. Triplets with an image that is no record are
+    the same, else the only one where one of the two is the end of the other, as
+    `cats/1.jpg` is of `photos/cats/1.jpg`. Where no two records share a name, the name
+    alone is enough, whatever the folders. Triplets with an image that is no record are
     left out, with a warning.
 
     Args:
@@ -218,6 +219,8 @@ class _Names:
         for index, name in enumerate(self._names):
             self._whole[name].append(index)
             self._by_file[posixpath.basename(name)].append(index)
+        # As 1.jpg in the folder of each class does not.
+        self._file_tells = all(len(found) == 1 for found in self._by_file.values())
 
     def find(self, image: str) -> int | None:
         """Returns the record, None if there is no such.
@@ -225,15 +228,15 @@ class _Names:
         Raises:
           ValueError: it could be several.
         """
-        path = image
         found = self._whole.get(image)
         if not found:
+            path = image
             if "://" in image:
                 path = parse.unquote(parse.urlsplit(image).path)
-            found = self._by_file.get(posixpath.basename(path), [])
-        if len(found) > 1:
-            ends = [i for i in found if f"/{path}".endswith(f"/{self._names[i]}")]
-            found = ends or found
+            candidates = self._by_file.get(posixpath.basename(path), [])
+            found = [i for i in candidates if _is_end(path, self._names[i])]
+            if self._file_tells:
+                found = candidates
         if len(found) > 1:
             first, second = (self._names[i] for i in found[:2])
             raise ValueError(
@@ -241,6 +244,12 @@ class _Names:
                 f"{second!r}; give the whole path."
             )
         return found[0] if found else None
+
+
+def _is_end(one: str, other: str) -> bool:
+    """Whether one of two paths is the end of the other."""
+    one, other = f"/{one.lstrip('/')}", f"/{other.lstrip('/')}"
+    return one.endswith(other) or other.endswith(one)
 
 
 def _read_rows(file: pathlib.Path) -> Iterator[_Row]:
