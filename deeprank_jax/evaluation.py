@@ -8,6 +8,7 @@ evaluators.
 from collections.abc import Callable
 import functools
 import pathlib
+from typing import Any
 
 from absl import logging
 import ml_collections
@@ -20,6 +21,7 @@ from deeprank_jax.data.rated_triplets import RatedTriplets
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
+from deeprank_jax.evaluators import bootstrap
 from deeprank_jax.relevance import Relevance, create_relevance
 from deeprank_jax.sampling import (
     NoTripletError,
@@ -29,6 +31,10 @@ from deeprank_jax.sampling import (
 
 # {evaluator: {metric: value}}
 Values = dict[str, dict[str, float]]
+# {evaluator: {metric: {system: value}}}
+Results = dict[str, dict[str, dict[str, float]]]
+# {evaluator: {metric: {system: {"low", "high" and maybe "model_better_by"}}}}
+Intervals = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 
 class SplitEvaluation:
@@ -88,6 +94,12 @@ class SplitEvaluation:
                     category_level=config.sampler.category_level,
                     k=config.evaluation.triplets.k,
                 )
+
+    @property
+    def groups(self) -> np.ndarray:
+        """`[N]` int, the class of each record: what intervals draw anew."""
+        _, classes = np.unique(self.records.labels, axis=0, return_inverse=True)
+        return classes.reshape(-1)
 
     def add_hierarchical_ap(self) -> None:
         """Measures hierarchical AP as well, which takes longer than all the others."""
@@ -172,8 +184,8 @@ def compare_with_baselines(
     model: tuple[np.ndarray, np.ndarray],
     untrained_fn: Callable[[np.ndarray], np.ndarray],
     frozen_fn: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns `{evaluator: {metric: {system: value}}}`.
+) -> tuple[Results, Intervals]:
+    """Measures the model and its baselines.
 
     The systems are `"model"`, `"untrained"`, `"pixels"` and, if it is given,
     `"frozen"`.
@@ -184,27 +196,41 @@ def compare_with_baselines(
       untrained_fn: the network as it was before training.
       frozen_fn: the trunk alone, as it was before training; centred and normalised
         here, as the pixels are.
+
+    Returns:
+      The values of all metrics; and of all but counts the 95 % intervals over classes
+      of queries, with `model_better_by` of the other systems, `[value, low, high]` of
+      the paired difference.
     """
     name = evaluation.name
     untrained = evaluation.embed(untrained_fn, f"{name}, untrained")
     systems = {
-        "model": evaluation.measure(*model),
-        "untrained": evaluation.measure(*untrained),
+        "model": evaluation.scores(*model),
+        "untrained": evaluation.scores(*untrained),
     }
     for system, raw_fn in (("frozen", frozen_fn), ("pixels", pixels)):
         if raw_fn is not None:
             raw, ok = evaluation.embed(raw_fn, f"{name}, {system}")
             raw[ok] = center_and_normalize(raw[ok])
-            systems[system] = evaluation.measure(raw, ok)
-    return {
-        evaluator: {
-            metric: {
-                system: values[evaluator][metric] for system, values in systems.items()
-            }
-            for metric in metrics
-        }
-        for evaluator, metrics in systems["model"].items()
-    }
+            systems[system] = evaluation.scores(raw, ok)
+    compared = bootstrap.compare(systems, groups=evaluation.groups)
+    results: Results = {name: {} for name in evaluation.evaluators}
+    intervals: Intervals = {name: {} for name in evaluation.evaluators}
+    for key in systems["model"]:
+        evaluator, metric = key.split("/", 1)
+        of_all = {system: found[key] for system, found in compared.items()}
+        results[evaluator][metric] = {s: x.own.value for s, x in of_all.items()}
+        if not metric.startswith("num_"):
+            intervals[evaluator][metric] = {s: _ends(x) for s, x in of_all.items()}
+    return results, intervals
+
+
+def _ends(compared: bootstrap.Compared) -> dict[str, Any]:
+    own, less = compared.own, compared.difference
+    ends: dict[str, Any] = {"low": own.low, "high": own.high}
+    if less is not None:
+        ends["model_better_by"] = [less.value, less.low, less.high]
+    return ends
 
 
 def flatten(values: Values) -> dict[str, float]:

@@ -85,23 +85,47 @@ def finish(
       seconds: how long this process has run, for the report.
 
     Returns:
-      The report's path. Beside it `results.json` and `test_embeddings.npz` are
-      written to the workdir, by process 0 alone.
+      The report's path. Beside it `results.json`, `intervals.json` and
+      `test_embeddings.npz` are written to the workdir, by process 0 alone.
     """
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
+    results, intervals, embeddings, ok = _measure(experiment, splits)
+    if not hosts.is_first():
+        return experiment.workdir / "report" / "index.html"
+    writers.write_json(experiment.workdir / "intervals.json", intervals)
+    # The last of the two: with it, the numbers are complete.
+    writers.write_json(experiment.workdir / "results.json", results)
+    scratch = experiment.workdir / "test_embeddings.tmp.npz"
+    np.savez(scratch, embeddings=embeddings, ok=ok)
+    scratch.replace(experiment.workdir / "test_embeddings.npz")
+    facts = _facts(experiment, best, seconds)
+    rated = {split: x.rated for split, x in splits.items() if x.rated is not None}
+    for fact, told in (("Seen in training", overlaps), ("Rated triplets", rated)):
+        if told:
+            lines = (f"{split}: {x.describe()}" for split, x in told.items())
+            facts[fact] = "\n".join(lines)
+    return _write_report(experiment, results, intervals, embeddings, ok, facts)
+
+
+def _measure(
+    experiment: Experiment, splits: dict[str, SplitEvaluation]
+) -> tuple[dict[str, Any], dict[str, Any], np.ndarray, np.ndarray]:
+    """Returns results and intervals of all splits, and how the last one is embedded."""
     untrained = experiment.create_initial_state()
     config = experiment.config
     frozen_fn = None
     if config.init_from or config.model.weights:
         frozen_fn = lambda images: experiment.features(untrained, images)
-    results, embeddings, ok = {}, np.zeros((0, 0)), np.zeros(0, bool)
+    results: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    embeddings, ok = np.zeros((0, 0)), np.zeros(0, bool)
     for split, measured in splits.items():
         embeddings, ok = measured.embed(
             lambda images: experiment.embed(experiment.state, images), split
         )
-        results[split] = compare_with_baselines(
+        results[split], intervals[split] = compare_with_baselines(
             measured,
             (embeddings, ok),
             lambda images: experiment.embed(untrained, images),
@@ -115,24 +139,13 @@ def finish(
                 name: {"model": told[name], "untrained": before[name]} for name in told
             }
         }
-    if not hosts.is_first():
-        return experiment.workdir / "report" / "index.html"
-    writers.write_json(experiment.workdir / "results.json", results)
-    scratch = experiment.workdir / "test_embeddings.tmp.npz"
-    np.savez(scratch, embeddings=embeddings, ok=ok)
-    scratch.replace(experiment.workdir / "test_embeddings.npz")
-    facts = _facts(experiment, best, seconds)
-    rated = {split: x.rated for split, x in splits.items() if x.rated is not None}
-    for fact, told in (("Seen in training", overlaps), ("Rated triplets", rated)):
-        if told:
-            lines = (f"{split}: {x.describe()}" for split, x in told.items())
-            facts[fact] = "\n".join(lines)
-    return _write_report(experiment, results, embeddings, ok, facts)
+    return results, intervals, embeddings, ok
 
 
 def _write_report(
     experiment: Experiment,
     results: dict[str, Any],
+    intervals: dict[str, Any],
     embeddings: np.ndarray,
     ok: np.ndarray,
     facts: dict[str, str],
@@ -155,6 +168,7 @@ def _write_report(
                 ),
                 facts=facts,
                 results=results,
+                intervals=intervals,
                 metrics=writers.read_metrics(experiment.workdir),
                 embeddings=embeddings,
                 records=test,

@@ -61,6 +61,64 @@ def test_a_difference_is_its_definition(is_sum):
     assert low < high
 
 
+@pytest.mark.parametrize("is_sum", [False, True])
+def test_whole_groups_are_drawn(is_sum):
+    a, b = random_scores(0, is_sum=is_sum), random_scores(1, is_sum=is_sum)
+    counts = a.counts | b.counts
+    groups = np.arange(30) % 7 + 10
+    groups[0] = -5  # Of this one, no query counts.
+    assert not counts[0]
+    members = [np.flatnonzero(counts & (groups == g)) for g in np.unique(groups)]
+    members = [rows for rows in members if len(rows)]
+    drawn = np.random.default_rng(0).integers(0, len(members), (70, len(members)))
+    samples = []
+    for draw in drawn:
+        rows = np.concatenate([members[i] for i in draw])
+        one, two = (
+            x.values[rows].sum() / (1 if is_sum else x.weights[rows].sum())
+            for x in (a, b)
+        )
+        samples.append(one - two)
+    found = bootstrap.difference(a, b, num_samples=70, groups=groups)
+    low, high = np.quantile(samples, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+    assert found.num_queries == counts.sum()
+    alone = bootstrap.difference(a, b, num_samples=70, groups=np.arange(30))
+    assert alone == bootstrap.difference(a, b, num_samples=70)
+
+
+def test_all_systems_and_metrics_are_compared_on_the_same_draws():
+    systems = {
+        name: {
+            "mean": random_scores(seed),
+            "sum": random_scores(seed + 1, is_sum=True),
+            "all": QueryScores(np.full(30, 3.0 + seed), np.ones(30)),
+        }
+        for seed, name in enumerate(("a", "b", "c"))
+    }
+    del systems["b"]["sum"]
+    found = bootstrap.compare(systems, num_samples=70)
+    assert {n: list(x) for n, x in found.items()} == {
+        n: list(systems[n]) for n in "abc"
+    }
+    # All queries count for one of the metrics, so all are drawn for each.
+    for name in "bc":
+        a, own = systems["a"]["mean"], systems[name]["mean"]
+        pairs = list(resampled([a, own], np.ones(30, bool), 70, 0))
+        samples = np.array([[x, y, x - y] for x, y in pairs])
+        ends = np.quantile(samples, [0.025, 0.975], axis=0)
+        told = found[name]["mean"]
+        assert (told.own.low, told.own.high) == pytest.approx(tuple(ends[:, 1]))
+        assert told.difference.value == a.value - own.value
+        less = told.difference.low, told.difference.high
+        assert less == pytest.approx(tuple(ends[:, 2]))
+    assert all(x.difference is None for x in found["a"].values())
+    none = found["c"]["all"].difference
+    assert (none.value, none.low, none.high) == pytest.approx((-2, -2, -2))
+    assert bootstrap.compare({}) == {}
+    assert bootstrap.compare({"a": {}}) == {"a": {}}
+
+
 def test_a_system_may_lack_the_queries_of_a_draw():
     """Its mean over none of them is 0; the only one is in two draws of three."""
     a, rows = random_scores(0), np.eye(30)[5]
@@ -141,6 +199,24 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     assert 0.35 < widths[1] / widths[0] < 0.47
 
 
+def test_groups_cover_the_truth_where_queries_that_are_alike_do_not():
+    """Of 40 classes of 7 queries each, most of what varies is shared in a class."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 7)
+    covered = np.zeros(2)
+    for seed in range(600):
+        values = rng.normal(size=40)[groups] + 0.5 * rng.normal(size=280)
+        scores = QueryScores(values, np.ones(280))
+        for i, ids in enumerate((None, groups)):
+            found = bootstrap.interval(
+                scores, confidence=0.9, num_samples=200, seed=seed, groups=ids
+            )
+            covered[i] += found.low <= 0 <= found.high
+    alone, grouped = covered / 600
+    assert alone < 0.6
+    assert 0.84 < grouped < 0.94
+
+
 def test_memory_does_not_grow_with_the_number_of_draws():
     """As a whole, the draws of 20,000 queries take 160 MB."""
     rng = np.random.default_rng(0)
@@ -167,6 +243,11 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_what_cannot_be_compared_is_refused():
+    for groups in ({"groups": np.zeros(29, int)}, {"groups": np.zeros(0, int)}):
+        with pytest.raises(ValueError, match="a group for each of its records"):
+            bootstrap.interval(random_scores(0), **groups)
+    with pytest.raises(ValueError, match="must be of the same queries"):
+        bootstrap.compare({"a": {"x": random_scores(0), "y": random_scores(0, num=9)}})
     with pytest.raises(ValueError, match="mean over 30 queries and a mean over 20"):
         bootstrap.difference(random_scores(0), random_scores(0, num=20))
     with pytest.raises(ValueError, match="A mean over 30 queries and a sum over 30"):

@@ -49,7 +49,37 @@ def create_evaluation(classes, workdir, **values):
 def measure(split_evaluation):
     with split_evaluation._reader:
         embedded = split_evaluation.embed(pixels, "test")
-        return evaluation.compare_with_baselines(split_evaluation, embedded, pixels)
+        return evaluation.compare_with_baselines(split_evaluation, embedded, pixels)[0]
+
+
+def test_every_number_has_its_interval_over_classes(tmp_path):
+    """Classes, not queries, are drawn: of two classes a draw has one, or both."""
+    measured = create_evaluation([0, 0, 0, 0, 1, 1], tmp_path)
+    model = np.array([[0.0], [0.1], [0.2], [6.0], [9.0], [8.0]]), np.ones(6, bool)
+    with measured._reader:
+        untrained = measured.scores(*measured.embed(pixels, "untrained"))
+        results, intervals = evaluation.compare_with_baselines(measured, model, pixels)
+    for evaluator, metrics in results.items():
+        counts = {name for name in metrics if name.startswith("num_")}
+        assert counts
+        assert intervals[evaluator].keys() == metrics.keys() - counts
+        for name, systems in intervals[evaluator].items():
+            assert systems.keys() == metrics[name].keys()
+            assert "model_better_by" not in systems["model"]
+            for system, told in systems.items():
+                value = metrics[name][system]
+                assert told["low"] <= value <= told["high"]
+                if system != "model":
+                    better, low, high = told["model_better_by"]
+                    assert better == metrics[name]["model"] - value
+                    assert low <= better <= high
+    # 3 of 4 queries of the first class are right, and 2 of 2 of the second.
+    assert results["retrieval"]["recall@1"]["model"] == pytest.approx(5 / 6)
+    ends = intervals["retrieval"]["recall@1"]["model"]
+    assert ends == {"low": 0.75, "high": 1.0}
+    better = intervals["retrieval"]["recall@1"]["untrained"]["model_better_by"]
+    own = untrained["retrieval/recall@1"].values
+    assert better[1:] == sorted([0.75 - own[:4].mean(), 1.0 - own[4:].mean()])
 
 
 def test_both_evaluators_measure_every_system(tmp_path):

@@ -75,8 +75,8 @@ def assert_same_run(one, other):
     for name, array in params.items():
         np.testing.assert_array_equal(array, other_params[name], err_msg=name)
     assert losses(one) == losses(other)
-    results = [json.loads((w / "results.json").read_text()) for w in (one, other)]
-    assert results[0] == results[1]
+    for name in ("results.json", "intervals.json"):
+        assert (one / name).read_text() == (other / name).read_text()
 
 
 def test_own_images_end_in_a_report(uninterrupted):
@@ -86,6 +86,11 @@ def test_own_images_end_in_a_report(uninterrupted):
     assert results["test"]["retrieval"]["recall@1"].keys() == {
         "model", "untrained", "pixels",
     }  # fmt: skip
+    intervals = json.loads((workdir / "intervals.json").read_text())
+    assert intervals.keys() == results.keys()
+    ends = intervals["test"]["retrieval"]["recall@1"]["model"]
+    value = results["test"]["retrieval"]["recall@1"]["model"]
+    assert 0 <= ends["low"] <= value <= ends["high"] <= 1
     logged = writers.read_metrics(workdir)
     train = [entry for entry in logged if "train/loss" in entry]
     for name in ("active_share", "stall_share", "images_per_second", "effective_rank"):

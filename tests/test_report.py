@@ -157,6 +157,34 @@ def test_numbers_and_the_best_of_each_row(report):
     assert page.index("test · retrieval") < page.index("validation · retrieval")
 
 
+def test_how_sure_a_number_is_stands_below_it(tmp_path):
+    ends = {
+        "model": {"low": 0.7, "high": 0.8},
+        "untrained": {"low": 0.2, "high": 0.3, "model_better_by": [0.5, 0.4, 0.6]},
+    }
+    score = {
+        "model": {"low": -1300.0, "high": -1100.0},
+        "pixels": {"low": 0.0, "high": 0.0, "model_better_by": [-12.0, -1234.4, 5.0]},
+    }
+    intervals = {
+        "test": {"retrieval": {"recall@1": ends}, "triplets": {"score_at_30": score}}
+    }
+    inputs = create_inputs(intervals=intervals)
+    page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
+    assert '<td class="best">0.750<small>[0.700, 0.800]</small></td>' in page
+    assert "<td>0.250<small>+0.500 [0.400, 0.600]</small></td>" in page
+    minus = "\N{MINUS SIGN}"
+    assert f"<td>{minus}1,234<small>[{minus}1,300, {minus}1,100]</small></td>" in page
+    assert f"<small>{minus}12 [{minus}1,234, 5]</small>" in page
+    assert page.count("</small></td>") == 4
+    assert "its 95 % interval" in page
+    assert "its 95 % interval" not in _page_of(create_inputs(), tmp_path)
+
+
+def _page_of(inputs, tmp_path):
+    return write_report(inputs, tmp_path).read_text(encoding="utf-8")
+
+
 def test_what_people_rated_has_a_headline_of_its_own(tmp_path):
     results = {
         "test": {

@@ -55,6 +55,8 @@ class ReportInputs:
       facts: what was run, in words: config, dataset, commit, wall time and the like.
       results: `{split: {evaluator: {metric: {system: value}}}}`, the systems being
         "model", "untrained" and "pixels"; larger is better.
+      intervals: the same, with in place of a value "low" and "high", and of what is not
+        the model "model_better_by" `[value, low, high]`; what is left out has none.
       metrics: the entries of metrics.jsonl: "step" and any other names.
       embeddings: `[N, D]` float32 of the split to look at.
       records: that split.
@@ -75,6 +77,7 @@ class ReportInputs:
     relevance: Relevance
     thumbnails: figures.Thumbnails
     ok: np.ndarray | None = None
+    intervals: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     drawn: drawn_lib.DrawnTriplets | None = None
     seed: int = 0
 
@@ -117,7 +120,8 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
         "facts": inputs.facts,
         "split": records.name,
         "headlines": _headlines(inputs.results),
-        "results": _result_tables(inputs.results),
+        "results": _result_tables(inputs.results, inputs.intervals),
+        "has_intervals": bool(inputs.intervals),
         "charts": [
             {"title": c.title, "svg": markupsafe.Markup(c.svg)}
             for c in charts
@@ -171,12 +175,15 @@ def _map_values(inputs: ReportInputs, indices: np.ndarray) -> dict[str, Any] | N
     }
 
 
-def _result_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _result_tables(
+    results: Mapping[str, Any], intervals: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Returns a table for each split and evaluator, the test split first."""
     tables = []
     for split in sorted(results, key=lambda split: split != "test"):
         for evaluator, metrics in results[split].items():
             systems = list(dict.fromkeys(s for row in metrics.values() for s in row))
+            sure = intervals.get(split, {}).get(evaluator, {})
             tables.append(
                 {
                     "split": split,
@@ -186,7 +193,7 @@ def _result_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                         {
                             "name": name,
                             "explanation": _explain(name),
-                            "cells": _cells(name, [row.get(s) for s in systems]),
+                            "cells": _cells(name, systems, row, sure.get(name, {})),
                         }
                         for name, row in metrics.items()
                     ],
@@ -195,13 +202,34 @@ def _result_tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tables
 
 
-def _cells(name: str, values: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Returns the text of each value, and which are the best of several."""
-    known = [v for v in values if v is not None and math.isfinite(v)]
+def _cells(
+    name: str,
+    systems: Sequence[str],
+    values: Mapping[str, float],
+    intervals: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Returns each value as text, how sure it is, and which are the best of several."""
+    known = [v for v in values.values() if math.isfinite(v)]
     compares = len(set(known)) > 1 and not name.startswith("num_")
     return [
-        {"text": _format(name, v), "best": compares and v == max(known)} for v in values
+        {
+            "text": _format(name, values.get(system)),
+            "sure": _format_sure(name, intervals.get(system)),
+            "best": compares and values.get(system) == max(known),
+        }
+        for system in systems
     ]
+
+
+def _format_sure(name: str, ends: Mapping[str, Any] | None) -> str:
+    """Returns the model's interval, or by how much the model is better than another."""
+    if ends is None:
+        return ""
+    if "model_better_by" not in ends:
+        return f"[{_format(name, ends['low'])}, {_format(name, ends['high'])}]"
+    value, low, high = ends["model_better_by"]
+    sign = "+" if value > 0 else ""
+    return f"{sign}{_format(name, value)} [{_format(name, low)}, {_format(name, high)}]"
 
 
 def _format(name: str, value: float | None) -> str:
