@@ -16,7 +16,7 @@ from absl import app, flags
 
 from deeprank_jax import writers
 from deeprank_jax.evaluators.intervals import compare_arms, format_comparison
-from tools import runs
+from tools import plans, runs
 
 _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     path = pathlib.Path(_CONFIG.value)
-    plan = runs.load_plan(path, PLAN)
+    plan = plans.load_plan(path, PLAN)
     made = runs.Runs(
         config=path,
         workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),

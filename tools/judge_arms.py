@@ -15,7 +15,7 @@ import numpy as np
 
 from deeprank_jax import data, evaluators, experiment, relevance, sampling, writers
 from deeprank_jax.evaluators.intervals import compare_arms, format_comparison
-from tools import ablation, runs
+from tools import ablation, plans
 
 # --config, --workdir, --out and --data_dir are flags of tools.ablation.
 _MODE = flags.DEFINE_enum("mode", "uniform", sampling.MODES, "Of the triplets.")
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     path = pathlib.Path(flags.FLAGS.config)
     workdir = pathlib.Path(flags.FLAGS.workdir or f"runs/{path.stem}")
-    plan = runs.load_plan(path, ablation.PLAN)
+    plan = plans.load_plan(path, ablation.PLAN)
     config = plan.get_config()
     config.data.dir = flags.FLAGS.data_dir
     kind = experiment.create_run_relevance(config)

@@ -21,7 +21,7 @@ import tqdm
 from deeprank_jax import parallel, provenance, writers
 from deeprank_jax.evaluators import bootstrap
 from deeprank_jax.report import comparison
-from tools import paper_parts, paper_rows, runs
+from tools import paper_parts, paper_rows, plans, runs
 
 _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _compare() -> None:
     path = pathlib.Path(_CONFIG.value)
-    plan = runs.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
+    plan = plans.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{path.stem}")
-    config = runs.changed(
+    config = plans.changed(
         plan.get_config(), [f"data.dir={_DATA_DIR.value}", *_SET.value]
     )
     start = time.perf_counter()

@@ -4,11 +4,10 @@ Convention: what is done is not done again, and runs that were made with other s
 are refused, not taken for these.
 """
 
-import ast
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
-import importlib.util
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -20,6 +19,7 @@ import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import writers
+from tools import plans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +62,12 @@ class Runs:
         results, made = workdir / "results.json", workdir / "settings.json"
         values = [f"{key}={value}" for key, value in settings.items()]
         values += self.common
-        if made.exists() and json.loads(made.read_text()) != values:
-            raise SystemExit(
-                f"error: {workdir} was made with the settings in {made}, now they are "
-                f"{' '.join(values)}; give another --workdir, or remove it."
-            )
+        wanted = {"values": values, "start": _digest(settings.get("init_from"))}
+        if made.exists():
+            _check_settings(made, wanted)
         if not results.exists():
             workdir.mkdir(parents=True, exist_ok=True)
-            writers.write_json(made, values)
+            writers.write_json(made, wanted)
             command = [sys.executable, "-m", "deeprank_jax.main"]
             command += [f"--workdir={workdir}", f"--config={self.config}"]
             command += [f"--config.{value}" for value in values]
@@ -87,7 +85,7 @@ class Runs:
         Raises:
           SystemExit: it had another.
         """
-        wanted = changed(load_plan(self.config, ()).get_config(), values)
+        wanted = plans.changed(plans.load_plan(self.config, ()).get_config(), values)
         told = json.loads((workdir / "config.json").read_text())
         wanted, found = map(
             config_lib.flatten_config, (wanted, ml_collections.ConfigDict(told))
@@ -102,57 +100,36 @@ class Runs:
                 )
 
 
+def _digest(start: str | None) -> str | None:
+    """Returns what changes when the run that another starts from is made anew."""
+    results = pathlib.Path(start or "", "results.json")
+    if not start or not results.exists():
+        return None
+    return hashlib.sha256(results.read_bytes()).hexdigest()
+
+
+def _check_settings(made: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Checks what a run was made with.
+
+    Raises:
+      SystemExit: it was something else.
+    """
+    told = json.loads(made.read_text())
+    if isinstance(told, list):  # As of before the start was told.
+        told = {**wanted, "values": told}
+    if told["values"] != wanted["values"]:
+        raise SystemExit(
+            f"error: {made.parent} was made with the settings in {made}, now they are "
+            f"{' '.join(wanted['values'])}; give another --workdir, or remove it."
+        )
+    if told["start"] != wanted["start"]:
+        raise SystemExit(
+            f"error: {made.parent} started from a run that was made anew since then; "
+            "remove it, so that it is made anew, too."
+        )
+
+
 def value(results: Any, metric: str, *, split: str = "test") -> float:
     """Returns a metric, as `"evaluator/name"`, of a run's model."""
     evaluator, name = metric.split("/")
     return results[split][evaluator][name]["model"]
-
-
-def changed(
-    config: ml_collections.ConfigDict, values: Sequence[str]
-) -> ml_collections.ConfigDict:
-    """Returns a config with NAME=VALUE changed, as flags would.
-
-    Raises:
-      SystemExit: there is no such name, or the value is of another type.
-    """
-    config = config.copy_and_resolve_references().lock()
-    for text in values:
-        name, _, literal = text.partition("=")
-        try:
-            parsed = ast.literal_eval(literal)
-        except (ValueError, SyntaxError):
-            parsed = literal
-        try:
-            config.update_from_flattened_dict({name: parsed})
-        except KeyError as error:
-            # The message lists the whole config; its last line is the suggestion.
-            *_, hint = str(error.args[0]).splitlines()
-            hint = hint if hint.startswith("Did you mean") else "see configs/base.py."
-            raise SystemExit(
-                f"error: --set={text}: there is no {name}. {hint}"
-            ) from error
-        except (TypeError, ValueError) as error:
-            raise SystemExit(f"error: --set={text}: {error}") from error
-    return config
-
-
-def load_plan(path: pathlib.Path, names: Sequence[str]) -> Any:
-    """Returns a config file as a module.
-
-    Args:
-      path: the file.
-      names: what it must define beside `get_config`.
-
-    Raises:
-      SystemExit: there is no such file, or it does not define one of them.
-    """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise SystemExit(f"error: {path} is no config file; give its path.")
-    plan = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plan)
-    for name in names:
-        if not hasattr(plan, name):
-            raise SystemExit(f"error: {path} has no {name}, and so nothing to compare.")
-    return plan

@@ -1,9 +1,9 @@
-"""Runs of an experiment: their settings, and what is read of their results."""
+"""Plans and runs: their settings, and what is read of their results."""
 
 import ml_collections
 import pytest
 
-from tools import runs
+from tools import plans, runs
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def config():
 
 def test_settings_change_a_copy_of_the_config(config):
     values = ["steps=7", "data.dir=some/where", "data.levels=()"]
-    found = runs.changed(config, values)
+    found = plans.changed(config, values)
     assert (found.steps, found.data.dir, found.data.levels) == (7, "some/where", ())
     assert (config.steps, config.data.dir) == (5, "")
 
@@ -24,19 +24,19 @@ def test_settings_change_a_copy_of_the_config(config):
 @pytest.mark.parametrize("value", ["stesp=7", "steps=many", "data.levels=3"])
 def test_settings_that_cannot_be_are_told(config, value):
     with pytest.raises(SystemExit, match=f"error: --set={value}"):
-        runs.changed(config, [value])
+        plans.changed(config, [value])
 
 
 def test_a_misspelt_name_is_told_in_a_line(config):
     with pytest.raises(SystemExit) as found:
-        runs.changed(config, ["stesp=7"])
+        plans.changed(config, ["stesp=7"])
     told = str(found.value)
     assert told == (
         'error: --set=stesp=7: there is no stesp. Did you mean "steps" instead of '
         '"stesp"?'
     )
     with pytest.raises(SystemExit, match=r"there is no zzzzz\. see configs"):
-        runs.changed(config, ["zzzzz=7"])
+        plans.changed(config, ["zzzzz=7"])
 
 
 def test_a_value_is_the_models_on_a_split():
