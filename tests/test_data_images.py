@@ -218,6 +218,21 @@ def test_the_first_image_of_a_phone_is_its_photograph():
     assert np.abs(images.decode_image(data).astype(int) - smooth()).max() < 12
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+@pytest.mark.parametrize("has_still", [True, False])
+def test_an_animation_is_its_first_frame(mode, has_still):
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 256, (3, 20, 30, 3), np.uint8)
+    first, *others = (Image.fromarray(x).convert(mode) for x in drawn)
+    file = io.BytesIO()
+    first.save(
+        file, "PNG", save_all=True, append_images=others, default_image=has_still
+    )
+    assert b"acTL" in file.getvalue()
+    still = np.array(first.convert("RGB"))
+    np.testing.assert_array_equal(images.decode_image(file.getvalue()), still)
+
+
 def test_a_damaged_png():
     data = bytearray(encode(noise(60, 60, 3), "PNG"))
     data[len(data) // 2] ^= 1

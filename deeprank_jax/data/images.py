@@ -212,7 +212,7 @@ def _decode_plain_png(data: bytes, max_pixels: int) -> np.ndarray | None:
     width, height, depth, color = struct.unpack(">IIBB", chunks[0][1][8:18])
     kinds = {kind for kind, _ in chunks}
     # Of a palette, OpenCV sees which colours are transparent.
-    special = {b"acTL", b"eXIf", *(() if color == _PNG_PALETTE else (b"tRNS",))} & kinds
+    special = {b"eXIf", *(() if color == _PNG_PALETTE else (b"tRNS",))} & kinds
     if special or depth != 8 or color not in _PNG_COLORS or not width * height:
         return None
     _check_size((width, height), max_pixels)
@@ -225,13 +225,16 @@ def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
     if chunks is None:
         raise BadImageError("truncated or damaged (a PNG without its end)")
     transparent_color = "transparency" in header.info and header.mode != "P"
-    special = {b"acTL", b"eXIf"} & {kind for kind, _ in chunks} or transparent_color
+    special = b"eXIf" in {kind for kind, _ in chunks} or transparent_color
     fits = header.mode in _CV2_PNG_MODES and _suits_opencv(header.size)
     return None if special or not fits else _read_png(chunks)
 
 
 def _read_png(chunks: list[tuple[bytes, memoryview]]) -> np.ndarray | None:
-    """Returns the image as OpenCV reads it, None if it does not."""
+    """Returns the image as OpenCV reads it, None if it does not.
+
+    Of an animation, that without which it would be none: its first frame.
+    """
     kept = (chunk for kind, chunk in chunks if kind in _CV2_PNG_CHUNKS)
     data = b"".join((_PNG_SIGNATURE, *kept))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
