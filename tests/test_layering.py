@@ -73,8 +73,9 @@ def parts():
         relative = path.relative_to(PACKAGE).parts
         yield relative[0].removesuffix(".py"), ["deeprank_jax", *relative[:-1]], path
     for folder in ("tools", "configs", "colab"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            yield folder, [folder], path
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT).parts[:-1]
+            yield folder, list(inside), path
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import shrunk
 
 from configs import paper_table_emoji
-from tools import paper_rows
+from tools.paper.rows import FIRST, METRICS, ROWS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PLAN = """
@@ -45,14 +45,14 @@ def test_every_row_is_measured_and_written(folder):
     done = run(folder, "--nosweep")
     assert done.returncode == 0, done.stderr
     told = json.loads((folder / "out" / "plan.json").read_text())
-    names = [row.name for row in paper_rows.ROWS.values()]
+    names = [row.name for row in ROWS.values()]
     assert [row["name"] for row in told["rows"]] == names
     for row in told["rows"]:
-        assert row["numbers"].keys() > {*paper_rows.METRICS, "hierarchical/h_ap"}
+        assert row["numbers"].keys() > {*METRICS, "hierarchical/h_ap"}
         assert bool(row["whole"]) != row["name"].startswith("OASIS")
         for metric, (value, low, high) in row["numbers"].items():
             assert low <= value <= high, (row["name"], metric)
-        assert bool(row["difference"]) == (row["name"] != paper_rows.FIRST)
+        assert bool(row["difference"]) == (row["name"] != ROWS[FIRST].name)
         for metric, (value, low, high) in row["difference"].items():
             assert low <= value <= high, (row["name"], metric)
             ours, own = (x["numbers"][metric][0] for x in (told["rows"][-1], row))
@@ -88,7 +88,7 @@ def test_the_sweep_is_drawn(folder):
     done = run(folder, "--jobs=2")
     assert done.returncode == 0, done.stderr
     sweeps = json.loads((folder / "out" / "plan.json").read_text())["sweeps"]
-    assert sweeps.keys() == set([*paper_rows.METRICS][:2])
+    assert sweeps.keys() == set([*METRICS][:2])
     for lines in sweeps.values():
         assert lines.keys() == {"importance", "uniform"}
         assert [x for x, _ in lines["uniform"]] == [0.0, 1.0]

@@ -1,17 +1,11 @@
 """The rows of the paper's table: what each is, and what the paper measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
-
-import numpy as np
-
-from deeprank_jax.baselines import combined
-from deeprank_jax.baselines.systems import System, unit_rows
-from deeprank_jax.descriptors.pixels import center_and_normalize
 
 HAND_MADE, LEARNED, NETWORKS = "Hand-made", "Learned from hand-made", "Networks"
 # The row that all others are compared with.
-FIRST = "Deep ranking"
+FIRST = "deep_ranking"
 # What is measured, and what people call it; the first two are the paper's.
 METRICS = {
     "triplets/precision": "Similarity precision",
@@ -81,57 +75,8 @@ ROWS: Mapping[str, About] = {
         "beside L1HashKPCA, weighted by validation",
         (0.841, 6765),
     ),
-    "deep_ranking": About(FIRST, NETWORKS, "with a low-resolution path", (0.857, 7004)),
+    "deep_ranking": About(
+        "Deep ranking", NETWORKS, "with a low-resolution path", (0.857, 7004)
+    ),
 }
 DESCRIPTORS = tuple(name for name, row in ROWS.items() if row.group == HAND_MADE)
-
-Embed = Callable[..., tuple[np.ndarray, np.ndarray]]
-
-
-def hand_made_rows(
-    described: Mapping[str, System], rows: Mapping[str, slice]
-) -> dict[str, System]:
-    """Returns the rows of descriptors; pixels are centred on each split, as in a run.
-
-    Args:
-      described: the descriptors, by name.
-      rows: which rows are the records of each split.
-    """
-    pixels, ok = described["pixels"].embeddings.copy(), described["pixels"].ok
-    for part in rows.values():
-        pixels[part][ok[part]] = center_and_normalize(pixels[part][ok[part]])
-    return {**described, "pixels": System(embeddings=pixels, ok=ok)}
-
-
-def network_rows(
-    embed: Embed,
-    visual: System,
-    triplets: list[np.ndarray],
-    judged: np.ndarray,
-    train: slice,
-) -> dict[str, System]:
-    """Returns the rows of networks, and of what is made of them.
-
-    Args:
-      embed: maps the name of a run, and `logits=True`, to rows of all splits in turn
-        and which are ok.
-      visual: stands beside the single-scale network.
-      triplets: batches of rows of the training split, for OASIS.
-      judged: `[T, 3]` rows of validation.
-      train: the rows of the training split.
-    """
-    rows = {}
-    for name in ("softmax", "softmax_further", "single_scale", "deep_ranking"):
-        embeddings, ok = embed(name)
-        rows[name] = System(embeddings=embeddings, ok=ok)
-    logits, ok = embed("softmax", logits=True)
-    # What is added to all logits changes no class.
-    logits -= logits.mean(axis=1, keepdims=True)
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    classes = exponents / exponents.sum(axis=1, keepdims=True)
-    rows["softmax_logits"] = System(embeddings=unit_rows(logits), ok=ok)
-    rows["softmax_classes"] = System(embeddings=classes.astype(np.float32), ok=ok)
-    single = rows["single_scale"]
-    rows["oasis_single_scale"], _ = combined.oasis(single, triplets, judged, train)
-    rows["single_scale_visual"] = combined.join(single, visual, judged)
-    return rows

@@ -1,24 +1,18 @@
-"""What the paper's table is made of: records, measures, and systems to be measured."""
+"""What the paper's table is measured on: records, and every metric of a system."""
 
-from collections.abc import Mapping
 import contextlib
 import dataclasses
-import functools
 import pathlib
-from typing import Any
 
 import ml_collections
 import numpy as np
-import tqdm
 
-from deeprank_jax import config as config_lib
 from deeprank_jax import data, evaluation, evaluators, experiment, relevance, sampling
-from deeprank_jax.baselines import combined, handmade, oasis
+from deeprank_jax.baselines import oasis
 from deeprank_jax.baselines.systems import System, rows_of
 from deeprank_jax.data import overlap, simulated_ratings
 from deeprank_jax.data.records import Records
 from deeprank_jax.evaluators import threshold
-from tools import paper_rows, record_features, runs
 
 # Pixels of the images that are described.
 IMAGE_SIZE = 72
@@ -132,64 +126,4 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
         rated=simulated_ratings.simulate_ratings(
             splits, num=_NUM_RATED, seed=config.seed
         ),
-    )
-
-
-def hand_made_systems(table: Table) -> dict[str, System]:
-    """Returns the rows of descriptors and of what is learned from them."""
-    config, train = table.config, table.rows["train"]
-
-    def load(split: str) -> tuple[np.ndarray, np.ndarray]:
-        records = table.splits[split]
-        with experiment.create_reader(config, records, image_size=IMAGE_SIZE) as reader:
-            return reader.load(np.arange(len(records)))
-
-    described = handmade.describe_all(
-        table.splits,
-        load,
-        paper_rows.DESCRIPTORS,
-        image_size=IMAGE_SIZE,
-        fit=config.data.fit,
-        folder=config_lib.cache_dir(config),
-        workers=config.data.workers,
-        seed=config.seed,
-        progress=lambda batches, text: tqdm.tqdm(batches, desc=text, unit="batch"),
-    )
-    golden, _ = combined.golden_feature(described, table.rated, train, seed=config.seed)
-    hashed = combined.l1_hash_kpca(
-        golden, train, seed=config.seed, workers=config.data.workers
-    )
-    triplets = table.training_triplets()
-    learned, _ = combined.oasis(hashed, triplets, table.judged, train)
-    rows = paper_rows.hand_made_rows(described, table.rows)
-    return {**rows, "golden": golden, "l1_hash_kpca": hashed, "oasis": learned}
-
-
-def network_systems(
-    table: Table, made: runs.Runs, networks: Mapping[str, Any], visual: System
-) -> dict[str, System]:
-    """Trains the networks and returns their rows.
-
-    Args:
-      table: the dataset.
-      made: where runs are made.
-      networks: by name the settings of each; `{other}` stands for the folder of a
-        network before it.
-      visual: stands beside the single-scale network.
-    """
-    folders = {name: made.workdir / name for name in networks}
-    for name, settings in tqdm.tqdm(networks.items(), desc="networks", unit="run"):
-        fill = lambda x: x.format(**folders) if isinstance(x, str) else x
-        made.make(name, {key: fill(value) for key, value in settings.items()})
-    embed = functools.partial(
-        record_features.embed_by_run,
-        splits=table.splits,
-        data_dir=table.config.data.dir,
-    )
-    return paper_rows.network_rows(
-        lambda name, **options: embed(folders[name], **options),
-        visual,
-        table.training_triplets(),
-        table.judged,
-        table.rows["train"],
     )

@@ -6,7 +6,7 @@ import shrunk
 
 from configs import folder
 from deeprank_jax.baselines.systems import System
-from tools import paper_parts
+from tools.paper import dataset
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def table(tmp_path_factory):
     images = shrunk.write_images(directory / "photos", num_classes=14, num_images=8)
     config = shrunk.shrink(folder.get_config())
     config.data.dir = str(images)
-    return paper_parts.create_table(config, directory / "runs")
+    return dataset.create_table(config, directory / "runs")
 
 
 def split_of(table, triplets):

@@ -1,0 +1,1 @@
+"""The parts of the paper's table, which `tools.paper_table` puts together."""

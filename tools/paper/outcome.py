@@ -1,0 +1,127 @@
+"""What came out of the paper's table: all systems side by side, as files and a page."""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import tqdm
+
+from deeprank_jax import evaluators, provenance, writers
+from deeprank_jax.baselines.systems import System
+from deeprank_jax.evaluators import bootstrap
+from deeprank_jax.report import comparison
+from tools.paper import rows as rows_lib
+from tools.paper.dataset import Table
+
+
+def check_metrics(scores: Mapping[str, Any]) -> None:
+    """Checks that a system's scores have every metric of the table.
+
+    Raises:
+      ValueError: one is not there.
+    """
+    missing = [name for name in rows_lib.METRICS if name not in scores]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} cannot be measured: the test split has no "
+            "triplet, or config.evaluation has other cut-offs than k=30 for triplets "
+            "and 1 and 10 among those of retrieval."
+        )
+
+
+def compare(
+    table: Table,
+    systems: Mapping[str, System],
+    scores: Mapping[str, Mapping[str, evaluators.QueryScores]],
+    *,
+    sweeps: Mapping[str, Any],
+    minutes: float,
+    command: str,
+) -> comparison.Comparison:
+    """Compares all systems with the first.
+
+    Args:
+      table: the dataset.
+      systems: by row.
+      scores: of each, from `Table.measure`.
+      sweeps: as of `Comparison`.
+      minutes: that the hand-made part took.
+      command: as of `Comparison`.
+    """
+    # The one that all others are compared with comes first.
+    sure = bootstrap.compare(
+        {rows_lib.FIRST: scores[rows_lib.FIRST], **scores}, groups=table.test.groups
+    )
+    return comparison.Comparison(
+        title=f"The paper's table, on {table.config.data.name}",
+        first=rows_lib.ROWS[rows_lib.FIRST].name,
+        rows=[
+            _row(name, sure[name], table.measure_whole(systems[name]))
+            for name in tqdm.tqdm(rows_lib.ROWS, desc="clusters", unit="row")
+        ],
+        metrics=rows_lib.METRICS,
+        published_by="paper (other data)",
+        sweep_label="share of negatives of other categories",
+        sweeps=sweeps,
+        facts=_facts(table, minutes),
+        command=command,
+    )
+
+
+def write(
+    compared: comparison.Comparison, stem: pathlib.Path, workdir: pathlib.Path
+) -> None:
+    """Writes the files and the page, and says where they are.
+
+    Args:
+      compared: what `compare` returns.
+      stem: of the JSON, the CSV and the Markdown.
+      workdir: for the page.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    writers.write_json(stem.with_suffix(".json"), dataclasses.asdict(compared))
+    table = comparison.format_markdown(compared)
+    stem.with_suffix(".md").write_text(table)
+    stem.with_suffix(".csv").write_text(comparison.format_csv(compared))
+    page = comparison.write_comparison(compared, workdir / "table.html")
+    print(table, f"Wrote {stem}.json, .csv and .md. Look at {page}.", sep="\n")
+
+
+def _row(
+    name: str, found: Mapping[str, bootstrap.Compared], whole: Mapping[str, float]
+) -> comparison.Row:
+    about = rows_lib.ROWS[name]
+    ends = lambda interval: (interval.value, interval.low, interval.high)
+    return comparison.Row(
+        name=about.name,
+        about=about.text,
+        group=about.group,
+        numbers={metric: ends(x.own) for metric, x in found.items()},
+        whole=whole,
+        difference={
+            metric: ends(found[metric].difference)
+            for metric in rows_lib.METRICS
+            if found[metric].difference is not None
+        },
+        published=dict(zip(rows_lib.METRICS, about.paper or (), strict=False)),
+    )
+
+
+def _facts(table: Table, minutes: float) -> dict[str, str]:
+    config, test = table.config, table.splits["test"]
+    sizes = [f"{name} {len(x):,} images" for name, x in table.splits.items()]
+    options = config.evaluation.triplets
+    return {
+        "Dataset": f"{config.data.name}: {', '.join(sizes)}",
+        "Triplets": f"{options.num:,} of test, drawn by the relevance "
+        f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
+        "categories",
+        "Queries": f"{len(test):,} images of test, each searched for among the others",
+        "Seen in training": table.overlap().describe(),
+        "Settings": "weights of the golden feature from simulated ratings of training "
+        "images; OASIS, joins and checkpoints chosen on validation, but the softmax "
+        "network's checkpoint on training images held out",
+        "Hand-made part": f"{minutes:.1f} minutes in the call that took longest",
+        "Commit": provenance.commit(),
+    }
