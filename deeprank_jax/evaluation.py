@@ -98,8 +98,7 @@ class SplitEvaluation:
     @property
     def groups(self) -> np.ndarray:
         """`[N]` int, the class of each record: what intervals draw anew."""
-        _, classes = np.unique(self.records.labels, axis=0, return_inverse=True)
-        return classes.reshape(-1)
+        return self.records.labels[:, -1]
 
     def add_hierarchical_ap(self) -> None:
         """Measures hierarchical AP as well, which takes longer than all the others."""
@@ -198,21 +197,33 @@ def compare_with_baselines(
         here, as the pixels are.
 
     Returns:
-      The values of all metrics; and of all but counts the 95 % intervals over classes
-      of queries, with `model_better_by` of the other systems, `[value, low, high]` of
-      the paired difference.
+      The values of all metrics; and of all but counts, and of more than one class, the
+      95 % intervals over classes of queries, with `model_better_by` of the other
+      systems, `[value, low, high]` of the paired difference. All are measured on the
+      records that every system has an embedding of.
     """
     name = evaluation.name
-    untrained = evaluation.embed(untrained_fn, f"{name}, untrained")
-    systems = {
-        "model": evaluation.scores(*model),
-        "untrained": evaluation.scores(*untrained),
+    embedded = {
+        "model": model,
+        "untrained": evaluation.embed(untrained_fn, f"{name}, untrained"),
     }
     for system, raw_fn in (("frozen", frozen_fn), ("pixels", pixels)):
         if raw_fn is not None:
             raw, ok = evaluation.embed(raw_fn, f"{name}, {system}")
             raw[ok] = center_and_normalize(raw[ok])
-            systems[system] = evaluation.scores(raw, ok)
+            embedded[system] = raw, ok
+    common = np.logical_and.reduce([ok for _, ok in embedded.values()])
+    for system, (_, ok) in embedded.items():
+        if left_out := np.count_nonzero(ok & ~common):
+            logging.warning(
+                "%s: %d records that %s has an embedding of are left out, because "
+                "another system has none.",
+                *(name, left_out, system),
+            )
+    systems = {
+        system: evaluation.scores(rows, common)
+        for system, (rows, _) in embedded.items()
+    }
     compared = bootstrap.compare(systems, groups=evaluation.groups)
     results: Results = {name: {} for name in evaluation.evaluators}
     intervals: Intervals = {name: {} for name in evaluation.evaluators}
@@ -221,7 +232,8 @@ def compare_with_baselines(
         of_all = {system: found[key] for system, found in compared.items()}
         results[evaluator][metric] = {s: x.own.value for s, x in of_all.items()}
         if not metric.startswith("num_"):
-            intervals[evaluator][metric] = {s: _ends(x) for s, x in of_all.items()}
+            known = {s: x for s, x in of_all.items() if x.own.is_known}
+            intervals[evaluator][metric] = {s: _ends(x) for s, x in known.items()}
     return results, intervals
 
 

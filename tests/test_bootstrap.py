@@ -119,16 +119,46 @@ def test_all_systems_and_metrics_are_compared_on_the_same_draws():
     assert bootstrap.compare({"a": {}}) == {"a": {}}
 
 
-def test_a_system_may_lack_the_queries_of_a_draw():
-    """Its mean over none of them is 0; the only one is in two draws of three."""
+def test_a_draw_without_a_query_of_a_metric_says_nothing_of_it():
+    """The only one is in two draws of three, and 10 in each of these."""
     a, rows = random_scores(0), np.eye(30)[5]
     b = QueryScores(40 * rows, 4 * rows)
+    found = bootstrap.compare({"a": {"x": a}, "b": {"x": b}}, num_samples=70)
+    own, less = found["b"]["x"].own, found["b"]["x"].difference
+    assert (own.value, own.low, own.high) == (10, 10, 10)
+    assert (own.num_queries, own.is_known) == (1, False)
     counts = a.counts | b.counts
     samples = np.array(list(resampled([a, b], counts, 70, 0)))
-    assert 0.5 < np.mean(samples[:, 1] == 10) < 0.8
-    low, high = np.quantile(samples[:, 0] - samples[:, 1], [0.025, 0.975])
-    found = bootstrap.difference(a, b, num_samples=70)
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+    has = samples[:, 1] == 10
+    assert 0.5 < has.mean() < 0.8
+    low, high = np.quantile(samples[has, 0] - 10, [0.025, 0.975])
+    assert (less.low, less.high) == pytest.approx((low, high), rel=1e-12)
+    assert less.is_known
+
+
+@pytest.mark.parametrize("is_sum", [False, True])
+def test_a_metric_of_few_classes_is_drawn_from_those_it_has(is_sum):
+    """Of 200 classes three have queries that count: most draws have one at least."""
+    groups = np.repeat(np.arange(200), 5)
+    few = np.isin(groups, (3, 77, 150))
+    rng = np.random.default_rng(0)
+    weights = few * 1.0
+    scores = QueryScores(few * (0.8 + 0.01 * rng.random(1000)), weights, is_sum)
+    everyone = QueryScores(np.ones(1000), np.ones(1000))
+    found = bootstrap.compare({"": {"few": scores, "all": everyone}}, groups=groups)
+    own = found[""]["few"].own
+    assert (own.num_queries, own.num_groups) == (15, 3)
+    least = scores.values[few].reshape(3, 5).sum(axis=1).min()
+    assert own.low >= (least if is_sum else least / 5) > 0.7
+
+
+def test_of_one_group_nothing_is_known():
+    scores = QueryScores(np.random.default_rng(0).random(50), np.ones(50))
+    found = bootstrap.interval(scores, groups=np.zeros(50, int))
+    assert (found.num_queries, found.num_groups) == (50, 1)
+    assert not found.is_known
+    assert found.low == pytest.approx(found.high)
+    assert bootstrap.interval(scores, groups=np.arange(50) > 30).is_known
 
 
 def test_systems_with_as_many_queries_get_the_same_draws():
@@ -159,7 +189,9 @@ def test_degenerate_numbers_of_queries_have_defined_intervals(is_sum):
     assert (found.low, found.high) == pytest.approx((value, value))
     for num in 0, 2:
         none = QueryScores(np.zeros(num), np.zeros(num), is_sum)
-        expected = bootstrap.Interval(value=0.0, low=0.0, high=0.0, num_queries=0)
+        expected = bootstrap.Interval(
+            value=0.0, low=0.0, high=0.0, num_queries=0, num_groups=0
+        )
         assert bootstrap.interval(none) == expected
         assert bootstrap.difference(none, none) == expected
 

@@ -93,6 +93,42 @@ def test_both_evaluators_measure_every_system(tmp_path):
     assert results["triplets"]["num_triplets"]["model"] == 50
 
 
+def test_all_systems_are_measured_on_the_records_that_all_have(tmp_path, caplog):
+    classes = [0, 0, 1, 1, 2, 2]
+    measured = create_evaluation(classes, tmp_path)
+    model = np.array([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]]), np.ones(6, bool)
+
+    def untrained(images):
+        embedded = pixels(images)
+        embedded[4] = np.nan
+        return embedded
+
+    with measured._reader:
+        results, intervals = evaluation.compare_with_baselines(
+            measured, model, untrained
+        )
+    for systems in (row for metrics in results.values() for row in metrics.values()):
+        assert systems.keys() == {"model", "untrained", "pixels"}
+    # The last, alone of its class then, is no query.
+    counted = results["retrieval"]["num_queries"]
+    assert counted == dict.fromkeys(counted, 4)
+    alone = measured.scores(model[0], np.arange(6) != 4)
+    told = results["triplets"]["precision"]["model"]
+    assert told == alone["triplets/precision"].value
+    assert "1 records that model has an embedding of are left out" in caplog.text
+    assert intervals["retrieval"]["recall@1"]["untrained"]["low"] >= 0
+
+
+def test_a_baseline_without_any_embedding_ends_no_run(tmp_path):
+    measured = create_evaluation([0, 0, 1, 1, 2, 2], tmp_path)
+    nothing = lambda images: np.full((len(images), 3), np.nan)
+    with measured._reader:
+        model = measured.embed(pixels, "test")
+        results, intervals = evaluation.compare_with_baselines(measured, model, nothing)
+    assert set(results["triplets"]["precision"].values()) == {0.0}
+    assert intervals["triplets"]["precision"] == {}
+
+
 @pytest.mark.parametrize(
     ("classes", "reason"),
     [

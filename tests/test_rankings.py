@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from deeprank_jax.evaluators import HierarchicalAP, rankings
+from deeprank_jax.evaluators import HierarchicalAP, Retrieval, rankings
 from deeprank_jax.evaluators.hierarchical import shared_gains
 from deeprank_jax.relevance import Hierarchy, SameClass
 from deeprank_jax.relevance.of_labels import OfLabels
@@ -165,6 +165,23 @@ def test_equal_rows_are_equally_far():
     expected = np.square(rows[at[:40], None].astype(float) - rows[at]).sum(axis=2)
     expected[np.arange(40), np.arange(40)] = np.inf
     np.testing.assert_allclose(distances, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (-1, 1), (-0.1, 0.1), (0, 3, 7)])
+def test_codes_of_a_few_bits_rank_with_their_ties(codes):
+    rng = np.random.default_rng(14)
+    rows = rng.choice(np.array(codes, np.float32), (60, 16))
+    far = np.square(rows[:, None].astype(np.float64) - rows).sum(axis=2)
+    np.fill_diagonal(far, np.inf)
+    order = np.argsort(far, axis=1, kind="stable")
+    assert np.any(np.diff(np.sort(far, axis=1)[:, :5]) == 0)
+    classes = np.repeat(np.arange(20), 3)
+    expected = 1 + (classes[order] == classes[:, None]).argmax(axis=1)
+    found = rankings.first_ranks(rows, rows, classes, np.arange(60))
+    np.testing.assert_array_equal(found, expected)
+    measured = Retrieval(classes[:, None], SameClass(), ks=(1,)).measure(rows)
+    np.testing.assert_allclose(measured["mrr"].values, 1 / expected)
+    np.testing.assert_array_equal(measured["recall@1"].values, expected == 1)
 
 
 def test_memory_is_that_of_a_block(monkeypatch):

@@ -12,6 +12,7 @@ from deeprank_jax.evaluators import retrieval as module
 from deeprank_jax.evaluators.retrieval import Retrieval
 from deeprank_jax.nearest import exact
 from deeprank_jax.relevance import Hierarchy, SameClass
+from deeprank_jax.relevance.of_labels import OfLabels
 
 GAINS = Hierarchy((0.1, 0.4, 1.0))
 
@@ -183,8 +184,26 @@ def test_rotation_scale_and_shift_change_nothing(seed, scale):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         Retrieval(np.zeros((3, 1), int), SameClass(), ks=(0, 5))
+    with pytest.raises(ValueError, match=r"whole numbers .* got \(1.5,\)"):
+        Retrieval(np.zeros((3, 1), int), SameClass(), ks=(1.5,))
+    with pytest.raises(ValueError, match="2 rows of attributes for 3 of labels"):
+        Retrieval(np.zeros((3, 1), int), SameClass(), attributes=np.zeros((2, 4)))
     with pytest.raises(ValueError, match="2 embeddings for 3 records"):
         dict(Retrieval(np.zeros((3, 1), int), SameClass()).run(np.ones((2, 2))))
+
+
+def test_a_cut_off_given_twice_is_one():
+    labels, embeddings = np.array([[0], [0], [1]]), np.eye(3)
+    found = dict(Retrieval(labels, SameClass(), ks=(2, 1, 2)).run(embeddings))
+    assert found == dict(Retrieval(labels, SameClass(), ks=(1, 2)).run(embeddings))
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_a_relevance_that_cannot_be_is_refused(value):
+    relevance = OfLabels(lambda a, b: np.where(a[..., 0] == b[..., 0], 1.0, value))
+    retrieval = Retrieval(np.array([[0], [0], [1]]), relevance)
+    with pytest.raises(ValueError, match="negative or not finite: nDCG"):
+        dict(retrieval.run(np.eye(3)))
 
 
 @pytest.mark.parametrize("side", ["embeddings", "queries"])

@@ -106,6 +106,8 @@ def test_a_precision_that_cannot_be_is_refused(precision):
 def test_a_prior_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"prior must be in \(0, 1\)"):
         threshold.calibrate(np.eye(2), np.array([0, 0]), 0.9, prior=1.0)
+    with pytest.raises(ValueError, match=r"prior must be in \(0, 1\)"):
+        threshold.verify(np.eye(2), np.array([0, 0]), 0.9, prior=0.0)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -152,8 +154,34 @@ def test_what_has_no_fnmr_is_refused():
     for rate in -0.1, 1.0, float("nan"):
         with pytest.raises(ValueError, match=r"false match rate must be in \[0, 1\)"):
             threshold.false_non_match_rate(np.eye(3), labels, rate)
-    with pytest.raises(ValueError, match="not finite"):
-        threshold.false_non_match_rate(np.full((3, 2), np.nan), labels, 0.1)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [threshold.calibrate, threshold.verify, threshold.false_non_match_rate],
+    ids=lambda fn: fn.__name__,
+)
+def test_embeddings_that_have_no_distances_are_refused(measure):
+    labels = np.array([0, 0, 1])
+    for value in np.nan, 1e30:
+        rows = np.eye(3)
+        rows[1, 2] = value
+        with pytest.raises(ValueError, match=r"1 of 3 embeddings are not .* row 1"):
+            measure(rows, labels, 0.1)
+    with pytest.raises(ValueError, match="2 embeddings for 3 records"):
+        measure(np.eye(2), labels, 0.1)
+
+
+def test_between_neighbouring_distances_the_nearer_is_the_threshold():
+    """Their middle is no number, and rounds to the one that must stay out."""
+    step = np.float32(1) + np.finfo(np.float32).eps
+    far = np.sqrt(np.array([step, np.nextafter(step, np.float32(2))], np.float64))
+    assert np.float32(np.mean(np.square(far))) == np.float32(far[1] ** 2)
+    rows = np.array([[0.0, 0.0], [far[0], 0.0], [0.0, far[1]]])
+    found = threshold.calibrate(rows, np.array([0, 0, 1]), 1.0)
+    assert (found.precision, found.recall) == (1.0, 1.0)
+    again = threshold.verify(rows, np.array([0, 0, 1]), found.distance)
+    assert (again.precision, again.recall) == (1.0, 1.0)
 
 
 def test_nearly_every_pair_may_be_let_through():

@@ -132,6 +132,22 @@ def test_a_masked_record_takes_part_in_nothing():
     assert dict(masked) == dict(subset)
 
 
+def test_metrics_depend_on_the_triplets_and_not_on_what_was_embedded():
+    labels = np.array([[0], [0], [0], [1], [1]])
+    evaluator = Triplets(labels, np.array([[0, 1, 2], [0, 1, 3]]))
+    embeddings = np.arange(5.0)[:, None]
+    for left_out in range(5):
+        where = np.arange(5) != left_out
+        found = evaluator.measure(embeddings, where)
+        assert {"precision_in_class", "precision_out_of_class"} < found.keys()
+        kept = [int(left_out not in (0, 1, last)) for last in (2, 3)]
+        for kind, num in zip(("in", "out_of"), kept, strict=True):
+            scores = found[f"precision_{kind}_class"]
+            assert (scores.weights.sum(), scores.value) == (num, num)
+    found = Triplets(labels, np.array([[0, 1, 2]])).measure(embeddings)
+    assert "precision_out_of_class" not in found
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), st.floats(0.2, 5.0))
 def test_rotation_scale_and_shift_change_nothing(seed, scale):

@@ -2,9 +2,9 @@
 
 The bootstrap: as many queries as count, or as many of their groups, are drawn anew,
 with replacement, many times, and the interval holds the middle share of the metrics of
-those draws. It says what other queries of the same kind would change; what another
-gallery or another training run would change, it does not: see `intervals` for the
-latter.
+those draws that have one. It says what other queries of the same kind would change;
+what another gallery or another training run would change, it does not: see `intervals`
+for the latter.
 
 Queries of one class are alike, and share what is relevant to them: where they are many,
 the number is less sure than as many queries of as many classes would make it. With the
@@ -32,14 +32,21 @@ class Interval:
       value: of the metric, or the difference of two, on the queries as they are.
       low: the lower end, in the metric's own unit.
       high: the upper end.
-      num_queries: how many queries count; of one, the ends are the value itself, and
-        of none all three are 0: such an interval says nothing.
+      num_queries: how many queries count; of none, value and ends are 0.
+      num_groups: of how many groups they are, each its own if none are given. Of one,
+        the ends are the value itself: such an interval says nothing.
     """
 
     value: float
     low: float
     high: float
     num_queries: int
+    num_groups: int
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is enough for an interval: two groups that may vary."""
+        return self.num_groups > 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,8 @@ def compare(
 
     Args:
       systems: by name and metric the scores `[Q]`, row by row the same queries. All
-        are drawn from the queries that count for any of them.
+        are drawn from the queries that count for any of them; a draw without a query
+        that counts for a metric says nothing of that.
       groups: optional `[Q]` int, of which group each query is: whole groups are drawn
         in place of queries.
       confidence: of the interval, in (0, 1).
@@ -116,22 +124,24 @@ def compare(
                     other.value - own.value,
                     samples[first][metric] - samples[name][metric],
                     other.counts | own.counts,
+                    groups,
                     ends,
                 )
+            values = samples[name][metric]
             compared[name][metric] = Compared(
-                own=_interval(own.value, samples[name][metric], own.counts, ends),
+                own=_interval(own.value, values, own.counts, groups, ends),
                 difference=difference,
             )
     return compared
 
 
 def interval(scores: QueryScores, **options) -> Interval:
-    """Returns a metric with its percentile interval over queries.
+    """Returns a metric with its percentile interval over queries, or their groups.
 
     Args:
       scores: `[Q]`, of one system.
-      **options: as of `compare`. Systems with the same number of queries that count get
-        the very same draws.
+      **options: as of `compare`. Systems of which as many queries, or groups of them,
+        count get the very same draws.
 
     Raises:
       ValueError: as `compare`.
@@ -184,7 +194,10 @@ def _check_same_queries(
 def _resample(
     scores: list[QueryScores], groups: np.ndarray | None, num_samples: int, seed: int
 ) -> np.ndarray:
-    """Returns each metric on each draw of the queries that count for any, `[M, S]`."""
+    """Returns each metric on each draw of the queries that count for any, `[M, S]`.
+
+    NaN where the draw has no query that counts for it.
+    """
     counts = np.logical_or.reduce([x.counts for x in scores])
     columns = np.stack(
         [column[counts] for x in scores for column in (x.values, x.weights)], axis=1
@@ -213,19 +226,26 @@ def _resample(
 
 
 def _metric(values: np.ndarray, weights: np.ndarray, is_sum: bool) -> np.ndarray:
-    """Returns the metric of each draw; 0 where no query of the draw counts."""
-    if is_sum:
-        return values
-    return values / np.where(weights > 0, weights, 1.0)
+    total = values if is_sum else values / np.where(weights > 0, weights, 1.0)
+    return np.where(weights > 0, total, np.nan)
 
 
 def _interval(
-    value: float, samples: np.ndarray, counts: np.ndarray, ends: tuple[float, float]
+    value: float,
+    samples: np.ndarray,
+    counts: np.ndarray,
+    groups: np.ndarray | None,
+    ends: tuple[float, float],
 ) -> Interval:
-    low, high = np.quantile(samples, ends)
+    drawn = samples[np.isfinite(samples)]
+    low, high = np.quantile(drawn, ends) if len(drawn) else (value, value)
+    num = num_groups = int(np.count_nonzero(counts))
+    if groups is not None:
+        num_groups = len(np.unique(np.asarray(groups)[counts]))
     return Interval(
         value=value,
         low=float(low),
         high=float(high),
-        num_queries=int(np.count_nonzero(counts)),
+        num_queries=num,
+        num_groups=num_groups,
     )

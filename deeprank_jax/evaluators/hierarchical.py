@@ -10,6 +10,7 @@ from deeprank_jax.evaluators.rankings import distance_blocks
 from deeprank_jax.evaluators.scores import (
     Evaluator,
     QueryScores,
+    check_gains,
     check_rows,
     mean_over,
     sum_over,
@@ -85,7 +86,7 @@ class HierarchicalAP(Evaluator):
                 self._relevance.pairwise(attributes[rows, None], attributes[None]),
                 np.float64,
             )
-            _check_gains(gains)
+            check_gains(gains, "hierarchical average precision")
             gains[np.arange(len(rows)), rows] = 0.0  # It ranks last, and is no record.
             order = np.argsort(distances, axis=1, kind="stable")
             ranked = np.take_along_axis(gains, order, axis=1)
@@ -156,11 +157,3 @@ def shared_gains(gains: np.ndarray) -> np.ndarray:
         )
         size = half
     return shared[:, :num]
-
-
-def _check_gains(gains: np.ndarray) -> None:
-    if not np.all(np.isfinite(gains) & (gains >= 0)):
-        raise ValueError(
-            "A relevance is negative or not finite: hierarchical average precision is "
-            "defined for relevances of at least 0."
-        )

@@ -32,8 +32,9 @@ def distance_blocks(
         np.asarray(gallery, np.float32), axis=0, return_inverse=True
     )
     unique = unique.astype(np.float64)
-    # Distances stay as they are, and their rounding becomes less.
-    center = unique.mean(axis=0) if len(unique) else 0.0
+    # Distances stay as they are, and their rounding becomes less; none is added to
+    # codes of a few bits, which the mean would not be a number of.
+    center = np.median(unique, axis=0) if len(unique) else 0.0
     unique -= center
     norms = np.einsum("nd,nd->n", unique, unique)
     step = max(1, _BLOCK_VALUES // max(len(gallery), 1))

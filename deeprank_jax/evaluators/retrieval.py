@@ -13,6 +13,7 @@ from deeprank_jax.evaluators.rankings import first_ranks
 from deeprank_jax.evaluators.scores import (
     Evaluator,
     QueryScores,
+    check_gains,
     check_rows,
     mean_over,
     sum_over,
@@ -49,18 +50,26 @@ class Retrieval(Evaluator):
           relevance: the gains of nDCG, e.g. `Hierarchy(gains)`; gains are linear, so
             a gain of 1 is worth ten gains of 0.1 at the same rank.
           attributes: `[N, A]`, what the relevance compares; None for the labels.
-          ks: the cut-offs, each at least 1. A cut-off larger than the number of other
-            records takes them all.
+          ks: the cut-offs, whole numbers of at least 1. A cut-off larger than the
+            number of other records takes them all.
 
         Raises:
-          ValueError: there is no cut-off, or one is less than 1.
+          ValueError: there is no cut-off, one is less than 1 or no whole number, or
+            there are not as many attributes as labels.
         """
-        if not ks or min(ks) < 1:
-            raise ValueError(f"ks must be cut-offs of at least 1, got {tuple(ks)}.")
+        if not ks or min(ks) < 1 or any(k != int(k) for k in ks):
+            raise ValueError(
+                f"ks must be cut-offs, whole numbers of at least 1, got {tuple(ks)}."
+            )
         self._labels = np.asarray(labels)
-        self._attributes = self._labels if attributes is None else attributes
+        self._attributes = np.asarray(labels if attributes is None else attributes)
+        if len(self._attributes) != len(self._labels):
+            raise ValueError(
+                f"{len(self._attributes)} rows of attributes for {len(self._labels)} "
+                "of labels: give one for each record."
+            )
         self._relevance = relevance
-        self._ks = tuple(sorted(ks))
+        self._ks = tuple(sorted({int(k) for k in ks}))
 
     def measure(
         self,
@@ -95,7 +104,8 @@ class Retrieval(Evaluator):
           For each metric the scores of the `N` records as queries.
 
         Raises:
-          ValueError: there is not one row for each record, or one is not finite.
+          ValueError: there is not one row for each record, one is not finite, or a
+            relevance is negative or not finite.
         """
         embeddings, where, queries = check_rows(
             len(self._labels), embeddings, where, queries
@@ -191,6 +201,7 @@ class Retrieval(Evaluator):
             gains = np.asarray(
                 self._relevance.pairwise(kinds[own, None], kinds[None]), np.float64
             )
+            check_gains(gains, "nDCG")
             largest = _largest(
                 gains, counts[None] - (own[:, None] == np.arange(len(kinds))), max_k
             )

@@ -183,6 +183,23 @@ def check_rows(
     return embeddings, where, queries
 
 
+def check_gains(gains: np.ndarray, metric: str) -> None:
+    """Checks relevances that a metric is made of.
+
+    Args:
+      gains: of any shape.
+      metric: what the metric is called.
+
+    Raises:
+      ValueError: one is negative or not finite.
+    """
+    if not np.all(np.isfinite(gains) & (gains >= 0)):
+        raise ValueError(
+            f"A relevance is negative or not finite: {metric} is defined for "
+            "relevances of at least 0; look at what config.relevance gives."
+        )
+
+
 def _can_be_squared(rows: np.ndarray) -> np.ndarray:
     """Returns `[N]` bool, whose distances to one another are finite as float32."""
     with np.errstate(over="ignore", invalid="ignore"):

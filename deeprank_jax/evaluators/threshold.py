@@ -11,6 +11,8 @@ import dataclasses
 
 import numpy as np
 
+from deeprank_jax.evaluators.scores import check_rows
+
 _MAX_RECORDS = 4096
 
 
@@ -60,7 +62,8 @@ def calibrate(
       of it.
 
     Raises:
-      ValueError: the precision or the prior cannot be.
+      ValueError: the precision or the prior cannot be, there is not one embedding for
+        each label, or one is not finite.
     """
     check_share("precision", precision)
     check_share("prior", prior, below_one=True)
@@ -77,9 +80,11 @@ def calibrate(
     if not len(kept):
         return None
     last = kept[-1]
-    beyond = distances[min(last + 1, len(distances) - 1)]
+    low, high = distances[last], distances[min(last + 1, len(distances) - 1)]
+    middle = low + (high - low) / 2
     return Verification(
-        distance=float((distances[last] + beyond) / 2),
+        # Between neighbouring numbers there is none.
+        distance=float(middle if middle < high else low),
         precision=float(precisions[last]),
         recall=float(recall[last]),
         false_positive_rate=float(false[last]),
@@ -116,7 +121,12 @@ def verify(
       prior: as of `calibrate`.
       max_records: as of `calibrate`.
       seed: as of `calibrate`.
+
+    Raises:
+      ValueError: the prior cannot be, there is not one embedding for each label, or one
+        is not finite.
     """
+    check_share("prior", prior, below_one=True)
     distances, is_same = _pairs(embeddings, labels, max_records, seed)
     near = distances <= distance
     share = lambda of: float(np.mean(near[of])) if of.any() else float("nan")
@@ -157,7 +167,8 @@ def false_non_match_rate(
       called similar. None if not both kinds of pairs are there.
 
     Raises:
-      ValueError: the rate cannot be, or an embedding is not finite.
+      ValueError: the rate cannot be, there is not one embedding for each label, or one
+        is not finite.
 
     References:
       Maio et al., FVC2000: Fingerprint Verification Competition, 2002,
@@ -167,8 +178,6 @@ def false_non_match_rate(
         raise ValueError(
             f"The false match rate must be in [0, 1), got {false_match_rate}."
         )
-    if not np.isfinite(embeddings).all():
-        raise ValueError("Some embeddings are not finite: leave them out.")
     distances, is_same = _pairs(embeddings, labels, max_records, seed)
     if not 0 < np.count_nonzero(is_same) < len(is_same):
         return None
@@ -183,6 +192,8 @@ def _pairs(
     embeddings: np.ndarray, labels: np.ndarray, max_records: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the distance of each pair `[P]` float32, and whether it is one class."""
+    labels = np.asarray(labels)
+    check_rows(len(labels), embeddings, None, None)
     chosen = _choose(labels, max_records, seed)
     rows, labels = np.asarray(embeddings, np.float64)[chosen], labels[chosen]
     pieces = [(np.zeros(0, np.float32), np.zeros(0, bool))]

@@ -63,6 +63,7 @@ class Triplets(Evaluator):
         )
         # Neighbouring triplets share an anchor, whose distances are measured once.
         self._triplets = triplets[np.argsort(triplets[:, 0], kind="stable")]
+        self._in_class = np.equal(*self._categories[self._triplets[:, [0, 2]]].T)
         self._k = k
 
     def measure(
@@ -107,9 +108,9 @@ class Triplets(Evaluator):
         embeddings = usable(embeddings)
         # Descriptors may be long: not twice in memory.
         queries = embeddings if is_symmetric else usable(queries)
-        triplets = self._triplets[where[self._triplets].all(axis=1)]
+        kept = where[self._triplets].all(axis=1)
+        triplets, in_class = self._triplets[kept], self._in_class[kept]
         right, nearer = self._measure(queries, embeddings, where, triplets)
-        in_class = np.equal(*self._categories[triplets[:, [0, 2]]].T)
         counted = (nearer < self._k).any(axis=1)
         per_anchor = lambda x: np.bincount(
             triplets[:, 0], weights=x, minlength=len(where)
@@ -117,8 +118,9 @@ class Triplets(Evaluator):
         num = per_anchor(np.ones(len(triplets)))
         score = per_anchor(np.where(right, 1.0, -1.0) * counted)
         found = {"precision": QueryScores(per_anchor(right), num)}
+        has = {"in": self._in_class.any(), "out_of": not self._in_class.all()}
         for name, group in ("in", in_class), ("out_of", ~in_class):
-            if group.any():
+            if has[name]:  # Whatever was embedded, so that systems can be compared.
                 found[f"precision_{name}_class"] = QueryScores(
                     per_anchor(right & group), per_anchor(group)
                 )
