@@ -10,13 +10,12 @@ import pytest
 from scipy import stats
 import shrunk
 
-from configs import emoji
 from deeprank_jax.evaluators.intervals import (
     compare_arms,
     format_comparison,
     paired_interval,
 )
-from tools import ablation, plans, runs
+from tools import ablation, plans
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -95,49 +94,3 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         plans.load_plan(tmp_path / "absent.py", ablation.PLAN)
     with pytest.raises(SystemExit, match="has no ARMS"):
         plans.load_plan(ROOT / "configs" / "emoji.py", ablation.PLAN)
-
-
-def test_runs_of_other_settings_are_not_taken_up(tmp_path):
-    plan, run = tmp_path / "plan.py", tmp_path / "one"
-    run.mkdir()
-    (run / "results.json").write_text("{}")
-    values = ["seed=0", "data.dir=data"]
-    (run / "settings.json").write_text(json.dumps({"values": values, "start": None}))
-    plan.write_text("from configs import emoji\nget_config = emoji.get_config\n")
-    config = emoji.get_config()
-    config.data.dir = "data"
-    del config.max_skipped  # As of before there was such a key.
-    (run / "config.json").write_text(config.to_json_best_effort())
-    made = runs.Runs(plan, tmp_path, ["data.dir=data"])
-    before = run / "settings.json"
-    before.write_text(json.dumps(values))
-    assert made.make("one", {"seed": 0}) == {}
-    before.write_text(json.dumps({"values": values, "start": None}))
-    assert made.make("one", {"seed": 0}) == {}
-    with pytest.raises(SystemExit, match=r"now they are seed=1 data\.dir=data"):
-        made.make("one", {"seed": 1})
-    config.num_steps = 999
-    (run / "config.json").write_text(config.to_json_best_effort())
-    with pytest.raises(SystemExit, match=r"num_steps=999, .* now has 1000; give"):
-        made.make("one", {"seed": 0})
-
-
-def test_a_run_is_not_taken_up_if_what_it_starts_from_was_made_anew(tmp_path):
-    plan, first, second = (tmp_path / name for name in ("plan.py", "first", "second"))
-    plan.write_text("from configs import emoji\nget_config = emoji.get_config\n")
-    made = runs.Runs(plan, tmp_path)
-    for folder, start, text in ((first, "", "{}"), (second, str(first), "[]")):
-        config = emoji.get_config()
-        config.init_from = start
-        folder.mkdir()
-        (folder / "results.json").write_text(text)
-        (folder / "config.json").write_text(config.to_json_best_effort())
-        told = {"values": [f"init_from={start}"], "start": runs._digest(start)}
-        (folder / "settings.json").write_text(json.dumps(told))
-    assert made.make("first", {"init_from": ""}) == {}
-    assert made.make("second", {"init_from": str(first)}) == []
-    (first / "results.json").write_text('{"test": {}}')
-    with pytest.raises(
-        SystemExit, match="second started from a run that was made anew"
-    ):
-        made.make("second", {"init_from": str(first)})

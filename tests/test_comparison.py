@@ -46,8 +46,8 @@ def compared():
         published_by="paper",
         sweeps={
             "precision": {
-                "importance": [(0.0, 0.8), (1.0, 0.9)],
-                "uniform": [(0.0, 0.7), (1.0, 0.85)],
+                "importance": [(0.0, (0.8, 0.78, 0.81)), (1.0, (0.9, 0.88, 0.91))],
+                "uniform": [(0.0, (0.7, 0.68, 0.71)), (0.5, (0.85, 0.83, 0.86))],
             }
         },
         sweep_label="share of negatives",
@@ -67,6 +67,12 @@ def test_markdown_has_a_line_for_each_system(compared):
     assert lines[4] == "| Ours | 0.9 [0.88, 0.91] | 7,000 [6,900, 7,200] |  |  |"
     assert lines[5:] == [
         "",
+        "| Precision by share of negatives | importance | uniform |",
+        "|---|---|---|",
+        "| 0 | 0.8 [0.78, 0.81] | 0.7 [0.68, 0.71] |",
+        "| 0.5 |  | 0.85 [0.83, 0.86] |",
+        "| 1 | 0.9 [0.88, 0.91] |  |",
+        "",
         "`python -m tools.paper_table`",
         "",
         "- Dataset: 600 images",
@@ -75,7 +81,7 @@ def test_markdown_has_a_line_for_each_system(compared):
 
 def test_the_csv_has_a_line_for_each_number(compared):
     rows = list(csv.DictReader(comparison.format_csv(compared).splitlines()))
-    assert len(rows) == 9
+    assert len(rows) == 9 + 4
     pixels = rows[0]
     assert (pixels["system"], pixels["metric"]) == ("Pixels", "precision")
     assert [float(pixels[k]) for k in ("value", "low", "high")] == [0.6, 0.58, 0.61]
@@ -84,6 +90,10 @@ def test_the_csv_has_a_line_for_each_number(compared):
     assert (rows[2]["metric"], rows[2]["value"], rows[2]["low"]) == ("nmi", "0.5", "")
     ours = rows[6]
     assert (ours["difference_value"], ours["published"]) == ("", "")
+    point = rows[11]
+    named = [point[key] for key in ("group", "system", "metric")]
+    assert named == ["Sweep", "uniform, 0", "precision"]
+    assert [float(point[k]) for k in ("value", "low", "high")] == [0.7, 0.68, 0.71]
 
 
 def test_bars_are_as_long_as_their_numbers(compared):

@@ -92,14 +92,19 @@ def test_the_sweep_is_drawn(folder):
     for lines in sweeps.values():
         assert lines.keys() == {"importance", "uniform"}
         assert [x for x, _ in lines["uniform"]] == [0.0, 1.0]
+        for _, (value, low, high) in lines["uniform"]:
+            assert low <= value <= high
+            assert low < high
     assert "<svg" in (folder / "runs" / "table.html").read_text()
 
 
-def test_a_plan_without_networks_is_refused(folder):
-    (folder / "plan.py").write_text("NETWORKS = {}")
+def test_a_plan_without_networks_is_refused_before_anything_is_done(folder):
+    plan = folder / "plan.py"
+    plan.write_text(PLAN.replace("= paper_table_emoji.NETWORKS", "= {}"))
     done = run(folder)
     assert done.returncode == 1
-    assert "has no SWEEP" in done.stderr
+    assert "are none; the rows of the table are made of softmax, " in done.stderr
+    assert not (folder / "runs").exists()
 
 
 def test_a_folder_that_is_missing_is_told_in_a_line(folder):

@@ -76,6 +76,34 @@ def test_a_file_name_alone_tells_nothing_where_folders_number_their_images(tmp_p
     np.testing.assert_array_equal(read(tmp_path, text, splits=UNIQUE), [[1, 3, 2]])
 
 
+def test_a_name_that_two_records_share_does_not_hide_the_others(tmp_path):
+    """Of 22 records, two are called alike; the file is of another folder."""
+    names = [f"a/{i}.jpg" for i in range(20)] + ["x/cover.jpg", "y/cover.jpg"]
+    splits = {"test": create_records(names)}
+    text = "query,positive,negative\nold/0.jpg,old/1.jpg,http://x.y/old/2.jpg\n"
+    np.testing.assert_array_equal(read(tmp_path, text, splits=splits), [[0, 1, 2]])
+    text += "old/0.jpg,old/1.jpg,old/cover.jpg\nold/0.jpg,old/1.jpg,y/cover.jpg\n"
+    found = read(tmp_path, text, splits=splits)
+    np.testing.assert_array_equal(found, [[0, 1, 2], [0, 1, 21]])
+
+
+def test_images_of_other_folders_are_told_as_such(tmp_path):
+    path = tmp_path / "rated.csv"
+    path.write_text(
+        "query,positive,negative\nd/4.jpg,c/4.jpg,b/2.jpg\n"
+        "cats/1.jpg,c/4.jpg,2.jpg\nz.jpg,c/4.jpg,2.jpg\n"
+    )
+    found = rated_triplets.read_rated_triplets(path, SPLITS)
+    assert (len(found.missing), found.num_in_other_folders) == (2, 1)
+    assert "; records in other folders have the file names of 1)" in found.describe()
+
+
+def test_of_records_that_end_a_path_the_longest_is_meant(tmp_path):
+    splits = {"test": create_records(["1.jpg", "cats/1.jpg", "2.jpg", "3.jpg"])}
+    text = "query,positive,negative\n/photos/cats/1.jpg,/photos/1.jpg,2.jpg\n"
+    np.testing.assert_array_equal(read(tmp_path, text, splits=splits), [[1, 0, 2]])
+
+
 def test_a_record_may_lie_deeper_than_it_was_rated(tmp_path):
     splits = {"test": create_records(["x/a/1.jpg", "x/b/1.jpg", "x/b/2.jpg"])}
     text = "query,positive,negative\na/1.jpg,b/1.jpg,2.jpg\n"

@@ -260,3 +260,19 @@ def test_any_relevances_can_be_counted_and_drawn(values, log, num):
     np.testing.assert_allclose(bins.zeros + bins.shares.sum(axis=0), 1)
     assert np.ptp(bins.centers) <= 9 + 1e-9 if log else not bins.cut
     assert "<svg" in histogram.draw_histogram(bins)
+
+
+@pytest.mark.parametrize(
+    ("text", "signed"),
+    [
+        ("0.25", "+0.25"),
+        ("\N{MINUS SIGN}0.25", "\N{MINUS SIGN}0.25"),
+        ("0", "0"),
+        ("0.000", "0.000"),
+        ("\N{MINUS SIGN}0.000", "0.000"),
+        ("10⁻⁵", "+10⁻⁵"),
+        ("1,234", "+1,234"),
+    ],
+)
+def test_a_difference_has_its_sign(text, signed):
+    assert notation.with_sign(text) == signed

@@ -12,16 +12,19 @@ import pathlib
 import shlex
 import sys
 import time
+import types
 from typing import Any
 
 from absl import app, flags, logging
+import numpy as np
 import tqdm
 
 from deeprank_jax import parallel, writers
 from deeprank_jax.baselines.systems import System
-from tools import plans, runs
+from tools import runs
 from tools.paper import outcome, systems
 from tools.paper.dataset import Table, create_table
+from tools.paper.plan import Plan, read_plan
 from tools.paper.rows import METRICS
 
 _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
@@ -46,35 +49,50 @@ def main(argv: Sequence[str]) -> None:
 
 def _compare() -> None:
     path = pathlib.Path(_CONFIG.value)
-    plan = plans.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{path.stem}")
-    common = [f"data.dir={_DATA_DIR.value}", *_SET.value]
-    config = plans.changed(plan.get_config(), common)
+    values = [f"data.dir={_DATA_DIR.value}", *_SET.value]
+    plan = read_plan(path, values, sweeps=_DO_SWEEP.value)
     start = time.perf_counter()
-    table = create_table(config, workdir)
-    described = systems.hand_made_systems(table)
-    scores = _measure(table, described)
-    outcome.check_metrics(scores["pixels"])  # Before hours of training.
+    table = create_table(plan.config, workdir)
+    found = systems.hand_made_systems(table)
+    ok = table.measurable(found.values())
+    scores = _measure(table, found, ok)
+    outcome.metrics_of(scores["pixels"])  # Before hours of training.
     seconds = _longest(workdir / "hand_made.json", time.perf_counter() - start)
-    made = runs.Runs(path, workdir, common)
-    trained = systems.network_systems(
-        table, made, plan.NETWORKS, described["l1_hash_kpca"]
-    )
-    scores |= _measure(table, trained)
+    made = runs.Runs(path, workdir, values)
+    trained = systems.network_systems(table, made, plan, found["l1_hash_kpca"])
+    found |= trained
+    before, ok = ok, table.measurable(found.values())
+    known = scores if np.array_equal(before, ok) else {}
     compared = outcome.compare(
         table,
-        described | trained,
-        scores,
-        sweeps=_sweep(plan, workdir / "sweep", common) if _DO_SWEEP.value else {},
+        found,
+        _measure(table, found, ok, known),
+        ok,
+        sweeps=_sweep(plan, workdir / "sweep", values),
         minutes=seconds / 60,
         command=shlex.join(["python", "-m", "tools.paper_table", *sys.argv[1:]]),
     )
     outcome.write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
 
 
-def _measure(table: Table, found: Mapping[str, System]) -> dict[str, Any]:
-    bar = tqdm.tqdm(found.items(), desc="measuring", unit="row")
-    return {name: table.measure(system) for name, system in bar}
+def _measure(
+    table: Table,
+    found: Mapping[str, System],
+    ok: np.ndarray,
+    known: Mapping[str, Any] = types.MappingProxyType({}),
+) -> dict[str, Any]:
+    """Returns the scores of all systems on some records of test.
+
+    Args:
+      table: the dataset.
+      found: the systems.
+      ok: as of `Table.measure`.
+      known: those of some of them on the very same records.
+    """
+    new = {name: x for name, x in found.items() if name not in known}
+    bar = tqdm.tqdm(new.items(), desc="measuring", unit="row")
+    return {**known, **{name: table.measure(system, ok) for name, system in bar}}
 
 
 def _longest(path: pathlib.Path, seconds: float) -> float:
@@ -85,16 +103,17 @@ def _longest(path: pathlib.Path, seconds: float) -> float:
     return seconds
 
 
-def _sweep(plan: Any, workdir: pathlib.Path, common: Sequence[str]) -> dict[str, Any]:
-    """Returns by metric and mode the values `(share, value)` of the sweep's runs."""
-    made = runs.Runs(pathlib.Path(plan.SWEEP_CONFIG), workdir, common, _JOBS.value)
-    results = made.make_all(plan.SWEEP, description="sweep")
+def _sweep(plan: Plan, workdir: pathlib.Path, values: Sequence[str]) -> dict[str, Any]:
+    """Returns by metric and mode the points of the sweep, `(share, number)`."""
+    made = runs.Runs(plan.sweep_config, workdir, values, _JOBS.value)
+    results = made.make_all(plan.sweep, description="sweep")
     lines: dict[str, Any] = {}
-    for name, settings in plan.SWEEP.items():
+    for name, settings in plan.sweep.items():
         for metric in [*METRICS][:2]:
-            point = settings["sampler.out_of_class"], runs.value(results[name], metric)
+            found = runs.value(results[name], metric)
+            ends = made.interval(name, metric) or (found, found)
             line = lines.setdefault(metric, {}).setdefault(settings["sampler.mode"], [])
-            line.append(point)
+            line.append((settings["sampler.out_of_class"], (found, *ends)))
     return lines
 
 

@@ -51,9 +51,7 @@ def changed(
             # The message lists the whole config; its last line is the suggestion.
             *_, hint = str(error.args[0]).splitlines()
             hint = hint if hint.startswith("Did you mean") else "see configs/base.py."
-            raise SystemExit(
-                f"error: --set={text}: there is no {name}. {hint}"
-            ) from error
+            raise SystemExit(f"error: {text}: there is no {name}. {hint}") from error
         except (TypeError, ValueError) as error:
-            raise SystemExit(f"error: --set={text}: {error}") from error
+            raise SystemExit(f"error: {text}: {error}") from error
     return config

@@ -15,10 +15,11 @@ import sys
 from typing import Any
 
 import ml_collections
+import numpy as np
 import tqdm
 
+from deeprank_jax import checkpoints, writers
 from deeprank_jax import config as config_lib
-from deeprank_jax import writers
 from tools import plans
 
 
@@ -62,33 +63,47 @@ class Runs:
         results, made = workdir / "results.json", workdir / "settings.json"
         values = [f"{key}={value}" for key, value in settings.items()]
         values += self.common
-        wanted = {"values": values, "start": _digest(settings.get("init_from"))}
+        config = plans.changed(plans.load_plan(self.config, ()).get_config(), values)
+        wanted = {"values": values, "start": _digest(config.init_from)}
         if made.exists():
             _check_settings(made, wanted)
-        if not results.exists():
-            workdir.mkdir(parents=True, exist_ok=True)
-            writers.write_json(made, wanted)
-            command = [sys.executable, "-m", "deeprank_jax.main"]
-            command += [f"--workdir={workdir}", f"--config={self.config}"]
-            command += [f"--config.{value}" for value in values]
-            with (workdir / "log.txt").open("a") as log:
-                done = subprocess.run(command, stdout=log, stderr=log, check=False)
-            if done.returncode:
-                raise SystemExit(f"error: a run failed; see {workdir / 'log.txt'}.")
-        else:
-            self._check_same(workdir, values)
+        if results.exists() and (workdir / "intervals.json").exists():
+            self._check_same(workdir, config)
+            return json.loads(results.read_text())
+        workdir.mkdir(parents=True, exist_ok=True)
+        writers.write_json(made, wanted)
+        command = [sys.executable, "-m", "deeprank_jax.main"]
+        command += [f"--workdir={workdir}", f"--config={self.config}"]
+        command += [f"--config.{value}" for value in values]
+        with (workdir / "log.txt").open("a") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise SystemExit(f"error: a run failed; see {workdir / 'log.txt'}.")
         return json.loads(results.read_text())
 
-    def _check_same(self, workdir: pathlib.Path, values: Sequence[str]) -> None:
+    def interval(self, name: str, metric: str) -> tuple[float, float] | None:
+        """Returns the ends of a metric's interval on test, None if it has none.
+
+        Args:
+          name: of a run that is made.
+          metric: as `"evaluator/name"`.
+        """
+        found = json.loads((self.workdir / name / "intervals.json").read_text())
+        evaluator, own = metric.split("/")
+        ends = found["test"][evaluator][own].get("model")
+        return None if ends is None else (ends["low"], ends["high"])
+
+    def _check_same(
+        self, workdir: pathlib.Path, config: ml_collections.ConfigDict
+    ) -> None:
         """Checks that a run had the config that the file gives now.
 
         Raises:
           SystemExit: it had another.
         """
-        wanted = plans.changed(plans.load_plan(self.config, ()).get_config(), values)
         told = json.loads((workdir / "config.json").read_text())
         wanted, found = map(
-            config_lib.flatten_config, (wanted, ml_collections.ConfigDict(told))
+            config_lib.flatten_config, (config, ml_collections.ConfigDict(told))
         )
         # What came to be told since then was as it is by default.
         for key in found.keys() & wanted.keys():
@@ -100,12 +115,22 @@ class Runs:
                 )
 
 
-def _digest(start: str | None) -> str | None:
-    """Returns what changes when the run that another starts from is made anew."""
-    results = pathlib.Path(start or "", "results.json")
-    if not start or not results.exists():
+def _digest(start: str) -> str | None:
+    """Returns what changes when the run that another starts from is made anew.
+
+    Args:
+      start: `config.init_from`.
+    """
+    if not start:
         return None
-    return hashlib.sha256(results.read_bytes()).hexdigest()
+    try:
+        arrays = checkpoints.read_network(start).arrays
+    except checkpoints.CheckpointError:
+        return None  # Of which the run itself will tell.
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode() + np.asarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _check_settings(made: pathlib.Path, wanted: Mapping[str, Any]) -> None:

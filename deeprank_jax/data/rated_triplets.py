@@ -26,6 +26,8 @@ _FORMATS = (
     "query, query, positive and negative image"
 )
 _NUM_NAMED = 3
+# From which share of records with a file name of their own it tells which they are.
+_OWN_NAME = 0.9
 
 # Where a triplet stands in its file, and the names of its three images.
 _Row = tuple[str, tuple[str, ...]]
@@ -40,6 +42,8 @@ class RatedTriplets:
       num_in_file: how many the file holds.
       num_missing: how many of them hold an image that is no record.
       missing: where each such image stands first, by its name in the file.
+      num_in_other_folders: how many of these have the file name of a record that lies
+        in another folder.
       num_elsewhere: how many more hold an image of another split.
     """
 
@@ -47,6 +51,7 @@ class RatedTriplets:
     num_in_file: int
     num_missing: int = 0
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    num_in_other_folders: int = 0
     num_elsewhere: int = 0
 
     def describe(self) -> str:
@@ -64,8 +69,15 @@ class RatedTriplets:
             f"{image!r} ({where})"
             for image, where in itertools.islice(self.missing.items(), _NUM_NAMED)
         )
+        others = ""
+        if self.num_in_other_folders:
+            others = (
+                f"; records in other folders have the file names of "
+                f"{self.num_in_other_folders:,}"
+            )
         return (
-            f"images that are no records ({len(self.missing):,} images, e.g. {shown})"
+            f"images that are no records ({len(self.missing):,} images, e.g. {shown}"
+            f"{others})"
         )
 
     def of_rows(self, start: int, stop: int) -> "RatedTriplets":
@@ -135,9 +147,9 @@ def read_rated_triplets(
     ignored), or has 4 lines a triplet as the paper's: text query, query, positive and
     negative image, each a URL or a path. An image is the record whose description is
     the same, else the only one where one of the two is the end of the other, as
-    `cats/1.jpg` is of `photos/cats/1.jpg`. Where no two records share a name, the name
-    alone is enough, whatever the folders. Triplets with an image that is no record are
-    left out, with a warning.
+    `cats/1.jpg` is of `photos/cats/1.jpg`. Where nine in ten records have a file name
+    of their own, that alone is enough, whatever the folders. Triplets with an image
+    that is no record are left out, with a warning.
 
     Args:
       path: the file.
@@ -181,6 +193,7 @@ def read_rated_triplets(
         num_in_file=len(rows),
         num_missing=num_missing,
         missing=missing,
+        num_in_other_folders=len(names.elsewhere),
     )
     _report_missing(file, found)
     return found
@@ -211,16 +224,23 @@ def descriptions(splits: Mapping[str, Records]) -> list[str]:
 
 
 class _Names:
-    """Finds records by what a file calls them."""
+    """Finds records by what a file calls them.
+
+    Attributes:
+      elsewhere: images that are no records, though one in another folder has their
+        file name.
+    """
 
     def __init__(self, splits: Mapping[str, Records]):
+        self.elsewhere: set[str] = set()
         self._names = descriptions(splits)
         self._whole, self._by_file = defaultdict(list), defaultdict(list)
         for index, name in enumerate(self._names):
             self._whole[name].append(index)
             self._by_file[posixpath.basename(name)].append(index)
-        # As 1.jpg in the folder of each class does not.
-        self._file_tells = all(len(found) == 1 for found in self._by_file.values())
+        # Not so where the folder of each class has its 1.jpg.
+        own = sum(len(found) == 1 for found in self._by_file.values())
+        self._file_tells = own >= _OWN_NAME * len(self._names)
 
     def find(self, image: str) -> int | None:
         """Returns the record, None if there is no such.
@@ -228,15 +248,7 @@ class _Names:
         Raises:
           ValueError: it could be several.
         """
-        found = self._whole.get(image)
-        if not found:
-            path = image
-            if "://" in image:
-                path = parse.unquote(parse.urlsplit(image).path)
-            candidates = self._by_file.get(posixpath.basename(path), [])
-            found = [i for i in candidates if _is_end(path, self._names[i])]
-            if self._file_tells:
-                found = candidates
+        found = self._whole.get(image) or self._find_by_path(image)
         if len(found) > 1:
             first, second = (self._names[i] for i in found[:2])
             raise ValueError(
@@ -245,11 +257,23 @@ class _Names:
             )
         return found[0] if found else None
 
+    def _find_by_path(self, image: str) -> list[int]:
+        path = parse.unquote(parse.urlsplit(image).path) if "://" in image else image
+        named = self._by_file.get(posixpath.basename(path), [])
+        # Of records that are the end of the path, the longest.
+        inside = [i for i in named if _is_end(self._names[i], of=path)]
+        if inside:
+            return [max(inside, key=lambda i: len(self._names[i]))]
+        found = [i for i in named if _is_end(path, of=self._names[i])]
+        if not found and len(named) == 1 and self._file_tells:
+            found = named
+        if named and not found:
+            self.elsewhere.add(image)
+        return found
 
-def _is_end(one: str, other: str) -> bool:
-    """Whether one of two paths is the end of the other."""
-    one, other = f"/{one.lstrip('/')}", f"/{other.lstrip('/')}"
-    return one.endswith(other) or other.endswith(one)
+
+def _is_end(path: str, *, of: str) -> bool:
+    return f"/{of.lstrip('/')}".endswith(f"/{path.lstrip('/')}")
 
 
 def _read_rows(file: pathlib.Path) -> Iterator[_Row]:

@@ -12,9 +12,10 @@ import pathlib
 
 import markupsafe
 from matplotlib.axes import Axes
+import numpy as np
 
 from deeprank_jax.report import svg, templates
-from deeprank_jax.report.notation import format_number
+from deeprank_jax.report.notation import format_number, with_sign
 
 Number = tuple[float, float, float]
 
@@ -54,7 +55,7 @@ class Comparison:
       rows: in order.
       metrics: by metric what a person calls it; the first two are drawn as bars.
       published_by: whose the published numbers are, and on which data.
-      sweeps: by metric and line, `(x, y)` points.
+      sweeps: by metric and line, points of an x and its number.
       sweep_label: what the x of the sweeps is.
       facts: how all was measured, in words.
       command: the command line that was run.
@@ -65,7 +66,7 @@ class Comparison:
     rows: Sequence[Row]
     metrics: Mapping[str, str]
     published_by: str
-    sweeps: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+    sweeps: Mapping[str, Mapping[str, Sequence[tuple[float, Number]]]]
     sweep_label: str
     facts: Mapping[str, str]
     command: str
@@ -102,7 +103,7 @@ def write_comparison(
 
 
 def format_markdown(compared: Comparison) -> str:
-    """Returns numbers, the difference in the first metric, and how all was measured."""
+    """Returns numbers, the difference in the first metric, sweeps and facts."""
     main = next(iter(compared.metrics))
     published = [
         m for m in compared.metrics if any(m in r.published for r in compared.rows)
@@ -122,13 +123,18 @@ def format_markdown(compared: Comparison) -> str:
             for name in published
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    for metric, found in compared.sweeps.items():
+        lines += ["", *_format_sweep(compared, metric, found)]
     lines += ["", f"`{compared.command}`", ""]
     lines += [f"- {name}: {text}" for name, text in compared.facts.items()]
     return "\n".join(lines) + "\n"
 
 
 def format_csv(compared: Comparison) -> str:
-    """Returns a CSV with a line for each system and metric."""
+    """Returns a CSV with a line for each system and metric, and each point of a sweep.
+
+    The points are of a group of their own, their system being line and x.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     ends = ("value", "low", "high")
@@ -141,7 +147,30 @@ def format_csv(compared: Comparison) -> str:
             writer.writerow((row.group, row.name, name, *numbers, *found, published))
         for name, value in row.whole.items():
             writer.writerow((row.group, row.name, name, value, *[""] * 6))
+    for name, lines in compared.sweeps.items():
+        for line, points in lines.items():
+            for x, number in points:
+                system = f"{line}, {x:g}"
+                writer.writerow(("Sweep", system, name, *number, *[""] * 4))
     return file.getvalue()
+
+
+def _format_sweep(
+    compared: Comparison,
+    metric: str,
+    lines: Mapping[str, Sequence[tuple[float, Number]]],
+) -> list[str]:
+    """Returns a Markdown table with a row for each x and a column for each line."""
+    numbers: dict[float, dict[str, Number]] = {}
+    for line, points in lines.items():
+        for x, number in points:
+            numbers.setdefault(x, {})[line] = number
+    heads = [f"{compared.metrics[metric]} by {compared.sweep_label}", *lines]
+    table = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for x, of_lines in sorted(numbers.items()):
+        cells = [_format_interval(of_lines[n]) if n in of_lines else "" for n in lines]
+        table.append(f"| {' | '.join([f'{x:g}', *cells])} |")
+    return table
 
 
 def _bars(compared: Comparison, name: str) -> list[dict[str, float]]:
@@ -169,12 +198,16 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
 
         def fill(axes: Axes, lines: Mapping = lines) -> None:
             for i, (label, points) in enumerate(lines.items()):
-                axes.plot(
-                    *zip(*points, strict=True),
+                axes.errorbar(
+                    [x for x, _ in points],
+                    [value for _, (value, _, _) in points],
+                    np.transpose([(v - low, high - v) for _, (v, low, high) in points]),
                     color=svg.COLORS[i % len(svg.COLORS)],
                     linestyle=("-", "--", ":", "-.")[i % 4],
                     marker="os^D"[i % 4],
                     markersize=4,
+                    elinewidth=1,
+                    capsize=2,
                     label=label,
                 )
             axes.set_xlabel(compared.sweep_label)
@@ -191,7 +224,5 @@ def _format_interval(number: Number) -> str:
 
 
 def _format_difference(number: Number) -> str:
-    value, low, high = (
-        ("+" if x > 0 else "") + format_number(float(f"{x:.3g}")) for x in number
-    )
+    value, low, high = (with_sign(format_number(float(f"{x:.3g}"))) for x in number)
     return f"{value} [{low}, {high}]"

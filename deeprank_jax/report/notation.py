@@ -26,3 +26,11 @@ def format_number(value: float) -> str:
         sign = mantissa.removesuffix("1")
         text = sign + power if sign in ("", "-") else f"{mantissa}{_TIMES}{power}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def with_sign(text: str) -> str:
+    """Returns a number that was written down with its sign; 0 has none."""
+    size = text.removeprefix("\N{MINUS SIGN}")
+    if not any(digit in size for digit in "123456789"):
+        return size
+    return text if text != size else f"+{text}"

@@ -15,6 +15,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.report import curves, embedding_map, figures, panels, templates
 from deeprank_jax.report import drawn as drawn_lib
+from deeprank_jax.report.notation import with_sign
 from deeprank_jax.report.pictures import Pictures
 
 _NUM_QUERIES, _NUM_WORST = 12, 8
@@ -226,10 +227,10 @@ def _format_sure(name: str, ends: Mapping[str, Any] | None) -> str:
     if ends is None:
         return ""
     if "model_better_by" not in ends:
-        return f"[{_format(name, ends['low'])}, {_format(name, ends['high'])}]"
-    value, low, high = ends["model_better_by"]
-    sign = "+" if value > 0 else ""
-    return f"{sign}{_format(name, value)} [{_format(name, low)}, {_format(name, high)}]"
+        low, high = _format(name, ends["low"]), _format(name, ends["high"])
+        return f"[{low},\N{NO-BREAK SPACE}{high}]"
+    value, low, high = (with_sign(_format(name, x)) for x in ends["model_better_by"])
+    return f"{value} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def _format(name: str, value: float | None) -> str:

@@ -1,5 +1,6 @@
 """What the paper's table is measured on: records, and every metric of a system."""
 
+from collections.abc import Iterable
 import contextlib
 import dataclasses
 import pathlib
@@ -10,7 +11,7 @@ import numpy as np
 from deeprank_jax import data, evaluation, evaluators, experiment, relevance, sampling
 from deeprank_jax.baselines import oasis
 from deeprank_jax.baselines.systems import System, rows_of
-from deeprank_jax.data import overlap, simulated_ratings
+from deeprank_jax.data import overlap, rated_triplets, simulated_ratings
 from deeprank_jax.data.records import Records
 from deeprank_jax.evaluators import threshold
 
@@ -33,7 +34,8 @@ class Table:
       rows: which rows of a system are the records of each split.
       test: what is measured.
       judged: `[T, 3]` rows of validation, by which settings are chosen.
-      rated: `[T, 3]` rows, rated by names.
+      rated: `[T, 3]` rows, for the golden feature: it learns from those of training.
+      told: which ratings there are, in words.
     """
 
     config: ml_collections.ConfigDict
@@ -43,22 +45,37 @@ class Table:
     test: evaluation.SplitEvaluation
     judged: np.ndarray
     rated: np.ndarray
+    told: str
 
-    def measure(self, system: System) -> dict[str, evaluators.QueryScores]:
-        """Returns every metric of a system on the test split, query by query."""
+    def measurable(self, systems: Iterable[System]) -> np.ndarray:
+        """Returns `[N]` bool, the records of test that all systems have."""
+        return np.logical_and.reduce([x.ok[self.rows["test"]] for x in systems])
+
+    def measure(
+        self, system: System, ok: np.ndarray
+    ) -> dict[str, evaluators.QueryScores]:
+        """Returns every metric of a system on the test split, query by query.
+
+        Args:
+          system: what to measure.
+          ok: `[N]` bool, the records of test to measure it on.
+        """
         rows = self.rows["test"]
         queries = None if system.queries is None else system.queries[rows]
-        return self.test.scores(system.embeddings[rows], system.ok[rows], queries)
+        return self.test.scores(system.embeddings[rows], ok, queries)
 
-    def measure_whole(self, system: System) -> dict[str, float]:
+    def measure_whole(self, system: System, ok: np.ndarray) -> dict[str, float]:
         """Returns what is no mean over queries: of clusters, and of pairs.
 
         Nothing for a similarity that is not symmetric, of which neither is told.
+
+        Args:
+          system: as of `measure`.
+          ok: as of `measure`.
         """
         if system.queries is not None:
             return {}
-        rows = self.rows["test"]
-        embeddings, ok = system.embeddings[rows], system.ok[rows]
+        embeddings = system.embeddings[self.rows["test"]]
         labels = self.splits["test"].labels
         clusters = evaluators.Clustering(labels, seed=self.config.seed)
         found = {f"clustering/{k}": x for k, x in clusters.run(embeddings, ok)}
@@ -112,10 +129,18 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
     judged = evaluation.evaluation_triplets(config, splits["validation"], kind, path)
     if judged is None:
         raise ValueError("The validation split has no triplet to choose settings by.")
+    ratings = _read_ratings(config, splits)
     test = evaluation.SplitEvaluation(
-        config, "test", splits["test"], reader, kind, workdir
+        config,
+        "test",
+        splits["test"],
+        reader,
+        kind,
+        workdir,
+        rated=ratings.get("test"),
     )
     test.add_hierarchical_ap()
+    rated, told = _ratings_to_learn(config, splits, rows, ratings)
     return Table(
         config=config,
         splits=splits,
@@ -123,7 +148,46 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
         rows=rows,
         test=test,
         judged=rows["validation"].start + judged,
-        rated=simulated_ratings.simulate_ratings(
-            splits, num=_NUM_RATED, seed=config.seed
-        ),
+        rated=rated,
+        told=told,
     )
+
+
+def _read_ratings(
+    config: ml_collections.ConfigDict, splits: dict[str, Records]
+) -> dict[str, rated_triplets.RatedTriplets]:
+    """Returns what people rated of training and of test, where they did.
+
+    Raises:
+      DataError: the file cannot be used, or holds nothing of either.
+    """
+    path = config.evaluation.rated_triplets
+    if not path:
+        return {}
+    names = ["train", "test"]
+    if "{split}" in path:
+        exists = lambda name: pathlib.Path(path.replace("{split}", name)).expanduser()
+        names = [name for name in names if name == "test" or exists(name).exists()]
+    found = rated_triplets.read_rated_splits(path, splits, names)
+    return {name: x for name, x in found.items() if len(x.indices)}
+
+
+def _ratings_to_learn(
+    config: ml_collections.ConfigDict,
+    splits: dict[str, Records],
+    rows: dict[str, slice],
+    ratings: dict[str, rated_triplets.RatedTriplets],
+) -> tuple[np.ndarray, str]:
+    """Returns `[T, 3]` rows for the golden feature, and in words what is rated.
+
+    Without ratings of training images all are simulated.
+    """
+    told = [f"{name}: {found.describe()}" for name, found in ratings.items()]
+    if "train" in ratings:
+        rated = [rows[name].start + found.indices for name, found in ratings.items()]
+        return np.concatenate(rated), "; ".join(told)
+    rated = simulated_ratings.simulate_ratings(splits, num=_NUM_RATED, seed=config.seed)
+    train = rows["train"]
+    own = np.all((rated >= train.start) & (rated < train.stop), axis=1)
+    told.append(f"train: {own.sum():,}, simulated from names and categories")
+    return rated, "; ".join(told)

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import numpy as np
 import tqdm
 
 from deeprank_jax import evaluators, provenance, writers
@@ -15,25 +16,32 @@ from tools.paper import rows as rows_lib
 from tools.paper.dataset import Table
 
 
-def check_metrics(scores: Mapping[str, Any]) -> None:
-    """Checks that a system's scores have every metric of the table.
+def metrics_of(scores: Mapping[str, Any]) -> Mapping[str, str]:
+    """Returns the metrics of the table, and what they are called.
+
+    Args:
+      scores: of a system, by metric.
 
     Raises:
       ValueError: one is not there.
     """
-    missing = [name for name in rows_lib.METRICS if name not in scores]
+    is_rated = "rated/precision" in scores
+    metrics = rows_lib.RATED_METRICS if is_rated else rows_lib.METRICS
+    missing = [name for name in metrics if name not in scores]
     if missing:
         raise ValueError(
             f"{', '.join(missing)} cannot be measured: the test split has no "
             "triplet, or config.evaluation has other cut-offs than k=30 for triplets "
             "and 1 and 10 among those of retrieval."
         )
+    return metrics
 
 
 def compare(
     table: Table,
     systems: Mapping[str, System],
     scores: Mapping[str, Mapping[str, evaluators.QueryScores]],
+    ok: np.ndarray,
     *,
     sweeps: Mapping[str, Any],
     minutes: float,
@@ -45,6 +53,7 @@ def compare(
       table: the dataset.
       systems: by row.
       scores: of each, from `Table.measure`.
+      ok: `[N]` bool, the records of test that all were measured on.
       sweeps: as of `Comparison`.
       minutes: that the hand-made part took.
       command: as of `Comparison`.
@@ -53,18 +62,19 @@ def compare(
     sure = bootstrap.compare(
         {rows_lib.FIRST: scores[rows_lib.FIRST], **scores}, groups=table.test.groups
     )
+    metrics = metrics_of(scores[rows_lib.FIRST])
     return comparison.Comparison(
         title=f"The paper's table, on {table.config.data.name}",
         first=rows_lib.ROWS[rows_lib.FIRST].name,
         rows=[
-            _row(name, sure[name], table.measure_whole(systems[name]))
+            _row(name, sure[name], table.measure_whole(systems[name], ok), metrics)
             for name in tqdm.tqdm(rows_lib.ROWS, desc="clusters", unit="row")
         ],
-        metrics=rows_lib.METRICS,
+        metrics=metrics,
         published_by="paper (other data)",
         sweep_label="share of negatives of other categories",
         sweeps=sweeps,
-        facts=_facts(table, minutes),
+        facts=_facts(table, ok, minutes),
         command=command,
     )
 
@@ -80,16 +90,21 @@ def write(
       workdir: for the page.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    writers.write_json(stem.with_suffix(".json"), dataclasses.asdict(compared))
+    # A name may hold a dot.
+    file = lambda kind: stem.with_name(f"{stem.name}.{kind}")
+    writers.write_json(file("json"), dataclasses.asdict(compared))
     table = comparison.format_markdown(compared)
-    stem.with_suffix(".md").write_text(table)
-    stem.with_suffix(".csv").write_text(comparison.format_csv(compared))
+    file("md").write_text(table)
+    file("csv").write_text(comparison.format_csv(compared))
     page = comparison.write_comparison(compared, workdir / "table.html")
     print(table, f"Wrote {stem}.json, .csv and .md. Look at {page}.", sep="\n")
 
 
 def _row(
-    name: str, found: Mapping[str, bootstrap.Compared], whole: Mapping[str, float]
+    name: str,
+    found: Mapping[str, bootstrap.Compared],
+    whole: Mapping[str, float],
+    metrics: Mapping[str, str],
 ) -> comparison.Row:
     about = rows_lib.ROWS[name]
     ends = lambda interval: (interval.value, interval.low, interval.high)
@@ -101,27 +116,31 @@ def _row(
         whole=whole,
         difference={
             metric: ends(found[metric].difference)
-            for metric in rows_lib.METRICS
+            for metric in metrics
             if found[metric].difference is not None
         },
-        published=dict(zip(rows_lib.METRICS, about.paper or (), strict=False)),
+        published=dict(zip(metrics, about.paper or (), strict=False)),
     )
 
 
-def _facts(table: Table, minutes: float) -> dict[str, str]:
+def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
     config, test = table.config, table.splits["test"]
     sizes = [f"{name} {len(x):,} images" for name, x in table.splits.items()]
     options = config.evaluation.triplets
-    return {
+    facts = {
         "Dataset": f"{config.data.name}: {', '.join(sizes)}",
         "Triplets": f"{options.num:,} of test, drawn by the relevance "
         f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
         "categories",
-        "Queries": f"{len(test):,} images of test, each searched for among the others",
+        "Ratings": table.told,
+        "Queries": f"{ok.sum():,} images of test, each searched for among the others",
         "Seen in training": table.overlap().describe(),
-        "Settings": "weights of the golden feature from simulated ratings of training "
-        "images; OASIS, joins and checkpoints chosen on validation, but the softmax "
+        "Settings": "weights of the golden feature from ratings of training images; "
+        "OASIS, joins and checkpoints chosen on validation, but the softmax "
         "network's checkpoint on training images held out",
         "Hand-made part": f"{minutes:.1f} minutes in the call that took longest",
         "Commit": provenance.commit(),
     }
+    if left_out := len(test) - ok.sum():
+        facts["Left out"] = f"{left_out:,} images of test that a row could not embed"
+    return facts

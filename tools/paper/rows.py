@@ -7,12 +7,19 @@ HAND_MADE, LEARNED, NETWORKS = "Hand-made", "Learned from hand-made", "Networks"
 # The row that all others are compared with.
 FIRST = "deep_ranking"
 # What is measured, and what people call it; the first two are the paper's.
-METRICS = {
+METRICS: Mapping[str, str] = {
     "triplets/precision": "Similarity precision",
     "triplets/score_at_30": "Score-at-30",
     "retrieval/recall@1": "Recall@1",
     "retrieval/map@r": "MAP@R",
     "retrieval/ndcg@10": "nDCG@10",
+}
+
+# Where people rated triplets of test, the first two are of these, as in the paper.
+RATED_METRICS: Mapping[str, str] = {
+    "rated/precision": "Similarity precision, rated",
+    "rated/score_at_30": "Score-at-30, rated",
+    **METRICS,
 }
 
 
@@ -80,3 +87,5 @@ ROWS: Mapping[str, About] = {
     ),
 }
 DESCRIPTORS = tuple(name for name, row in ROWS.items() if row.group == HAND_MADE)
+# The networks that the rows of networks are made of.
+TRAINED = ("softmax", "softmax_further", "single_scale", "deep_ranking")

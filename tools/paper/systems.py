@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import functools
-from typing import Any
 
 import numpy as np
 import tqdm
@@ -15,6 +14,7 @@ from deeprank_jax.descriptors.pixels import center_and_normalize
 from tools import record_features, runs
 from tools.paper import rows as rows_lib
 from tools.paper.dataset import IMAGE_SIZE, Table
+from tools.paper.plan import Plan
 
 Embed = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -50,28 +50,25 @@ def hand_made_systems(table: Table) -> dict[str, System]:
 
 
 def network_systems(
-    table: Table, made: runs.Runs, networks: Mapping[str, Any], visual: System
+    table: Table, made: runs.Runs, plan: Plan, visual: System
 ) -> dict[str, System]:
     """Trains the networks and returns their rows.
 
     Args:
       table: the dataset.
       made: where runs are made.
-      networks: by name the settings of each; `{other}` stands for the folder of a
-        network before it.
+      plan: says which.
       visual: stands beside the single-scale network.
     """
-    folders = {name: made.workdir / name for name in networks}
-    for name, settings in tqdm.tqdm(networks.items(), desc="networks", unit="run"):
-        fill = lambda x: x.format(**folders) if isinstance(x, str) else x
-        made.make(name, {key: fill(value) for key, value in settings.items()})
+    for name in tqdm.tqdm(plan.networks, desc="networks", unit="run"):
+        made.make(name, plan.settings(name, made.workdir))
     embed = functools.partial(
         record_features.embed_by_run,
         splits=table.splits,
         data_dir=table.config.data.dir,
     )
     return network_rows(
-        lambda name, **options: embed(folders[name], **options),
+        lambda name, **options: embed(made.workdir / name, **options),
         visual,
         table.training_triplets(),
         table.judged,
@@ -112,7 +109,7 @@ def network_rows(
       train: the rows of the training split.
     """
     rows = {}
-    for name in ("softmax", "softmax_further", "single_scale", "deep_ranking"):
+    for name in rows_lib.TRAINED:
         embeddings, ok = embed(name)
         rows[name] = System(embeddings=embeddings, ok=ok)
     logits, ok = embed("softmax", logits=True)
