@@ -126,6 +126,26 @@ def test_fnmr_at_fmr_is_its_definition(rate, ties):
     assert found == pytest.approx(1 - recall[false <= rate].max())
 
 
+def test_several_rates_are_as_each_alone(monkeypatch):
+    monkeypatch.setattr(threshold, "_BLOCK", 7)
+    rows, labels = create_split(seed=3, noise=0.6)
+    rates = (0.1, 0.001, 0.3, 0.0)
+    found = threshold.false_non_match_rates(rows, labels, rates)
+    alone = [threshold.false_non_match_rate(rows, labels, rate) for rate in rates]
+    assert found == alone
+    assert len(set(found)) == 4
+
+
+def test_blocks_have_every_pair_once(monkeypatch):
+    rows, labels = create_split(seed=4)
+    squares, same = list_pairs(rows, labels)
+    for size in 1, 7, len(rows), 1000:
+        monkeypatch.setattr(threshold, "_BLOCK", size)
+        distances, is_same = threshold._pairs(rows, labels, 4096, 0)
+        np.testing.assert_allclose(distances, squares, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(is_same, same)
+
+
 def test_a_rate_counts_whole_pairs():
     """.29 of 100 pairs of two classes are 29, though the product is below it."""
     assert 0.29 * 100 < 29

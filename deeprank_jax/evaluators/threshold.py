@@ -6,7 +6,7 @@ from split to split and from one use to the next, so the precision is that of pa
 which a given share, `prior`, is: the same distance then means the same elsewhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from deeprank_jax.evaluators.scores import check_rows
 
 _MAX_RECORDS = 4096
+# Records compared with all later ones at a time.
+_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,23 @@ def false_non_match_rate(
 ) -> float | None:
     """Returns which share of the pairs of one class a strict threshold misses.
 
+    As `false_non_match_rates` of a single rate.
+    """
+    options = {"max_records": max_records, "seed": seed}
+    found = false_non_match_rates(embeddings, labels, [false_match_rate], **options)
+    return None if found is None else found[0]
+
+
+def false_non_match_rates(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    false_match_rates: Sequence[float],
+    *,
+    max_records: int = _MAX_RECORDS,
+    seed: int = 0,
+) -> list[float] | None:
+    """Returns which share of the pairs of one class strict thresholds miss.
+
     FNMR at an FMR: the distance is the largest at which at most that share of the
     pairs of two classes is called similar. Pairs that are equally far are on one side
     of it.
@@ -158,34 +177,36 @@ def false_non_match_rate(
     Args:
       embeddings: `[N, D]` finite floats.
       labels: `[N]` ints, the class of each record.
-      false_match_rate: in [0, 1); 0 lets no pair of two classes through.
+      false_match_rates: each in [0, 1); 0 lets no pair of two classes through.
       max_records: as of `calibrate`.
       seed: as of `calibrate`.
 
     Returns:
-      A share in `[0, 1]`, 1 less the recall at that distance; 1 if no pair may be
-      called similar. None if not both kinds of pairs are there.
+      For each rate a share in `[0, 1]`, 1 less the recall at that distance; 1 if no
+      pair may be called similar. None if not both kinds of pairs are there.
 
     Raises:
-      ValueError: the rate cannot be, there is not one embedding for each label, or one
-        is not finite.
+      ValueError: a rate cannot be, there is not one embedding for each label, or one is
+        not finite.
 
     References:
       Maio et al., FVC2000: Fingerprint Verification Competition, 2002,
       https://doi.org/10.1109/34.990140.
     """
-    if not 0 <= false_match_rate < 1:
-        raise ValueError(
-            f"The false match rate must be in [0, 1), got {false_match_rate}."
-        )
+    for rate in false_match_rates:
+        if not 0 <= rate < 1:
+            raise ValueError(f"The false match rate must be in [0, 1), got {rate}.")
     distances, is_same = _pairs(embeddings, labels, max_records, seed)
     if not 0 < np.count_nonzero(is_same) < len(is_same):
         return None
-    others = distances[~is_same]
+    same, others = distances[is_same], distances[~is_same]
     # A rate such as .29 of 100 pairs is 28.999...
-    num_allowed = min(int(false_match_rate * len(others) + 1e-9), len(others) - 1)
-    first_refused = np.partition(others, num_allowed)[num_allowed]
-    return float(np.mean(distances[is_same] >= first_refused))
+    allowed = [
+        min(int(rate * len(others) + 1e-9), len(others) - 1)
+        for rate in false_match_rates
+    ]
+    others.partition(sorted({*allowed}))
+    return [float(np.mean(same >= others[num])) for num in allowed]
 
 
 def _pairs(
@@ -197,20 +218,23 @@ def _pairs(
     chosen = _choose(labels, max_records, seed)
     rows, labels = np.asarray(embeddings, np.float64)[chosen], labels[chosen]
     pieces = [(np.zeros(0, np.float32), np.zeros(0, bool))]
-    pieces += list(_pairs_by_row(rows, labels))
+    pieces += list(_pairs_by_block(rows, labels))
     return tuple(map(np.concatenate, zip(*pieces, strict=True)))  # pyrefly: ignore
 
 
-def _pairs_by_row(
+def _pairs_by_block(
     rows: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     norms = np.einsum("nd,nd->n", rows, rows)
-    for i in range(len(rows) - 1):
+    for start in range(0, len(rows), _BLOCK):
+        block, later = slice(start, start + _BLOCK), slice(start, None)
         # float64: the difference of nearly equal numbers keeps enough of them.
-        squares = norms[i] + norms[i + 1 :] - 2.0 * rows[i + 1 :] @ rows[i]
+        squares = norms[block, None] + norms[later] - 2.0 * rows[block] @ rows[later].T
+        first, second = np.triu_indices(len(squares), 1, len(norms) - start)
+        is_same = labels[block, None] == labels[later]
         yield (
-            np.maximum(squares, 0.0).astype(np.float32),
-            labels[i + 1 :] == labels[i],
+            np.maximum(squares[first, second], 0.0).astype(np.float32),
+            is_same[first, second],
         )
 
 

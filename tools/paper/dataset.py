@@ -79,12 +79,11 @@ class Table:
         labels = self.splits["test"].labels
         clusters = evaluators.Clustering(labels, seed=self.config.seed)
         found = {f"clustering/{k}": x for k, x in clusters.run(embeddings, ok)}
-        for rate in _FALSE_MATCH_RATES:
-            missed = threshold.false_non_match_rate(
-                embeddings[ok], labels[ok, -1], rate, seed=self.config.seed
-            )
-            if missed is not None:
-                found[f"pairs/fnmr@{rate:g}"] = missed
+        missed = threshold.false_non_match_rates(
+            embeddings[ok], labels[ok, -1], _FALSE_MATCH_RATES, seed=self.config.seed
+        )
+        rates = zip(_FALSE_MATCH_RATES, missed or (), strict=missed is not None)
+        found |= {f"pairs/fnmr@{rate:g}": value for rate, value in rates}
         return found
 
     def overlap(self) -> overlap.Overlap:
