@@ -6,13 +6,16 @@ import pathlib
 from absl import logging
 
 
-def show_own() -> None:
-    """Shows our own messages from INFO on, other packages' from WARNING on.
+def show_own(level: int = logging.INFO) -> None:
+    """Shows our own messages from a level on, other packages' from WARNING on.
 
     Orbax, and asyncio for it, also log stack traces of failures, which we report in a
     sentence.
+
+    Args:
+      level: of absl's logging.
     """
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(level)
     logging.get_absl_handler().addFilter(_is_shown)
 
 

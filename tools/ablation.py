@@ -12,9 +12,9 @@ import itertools
 import pathlib
 import shlex
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from deeprank_jax import writers
+from deeprank_jax import logs, writers
 from deeprank_jax.evaluators.intervals import compare_arms, format_comparison
 from tools import plans, runs
 
@@ -94,4 +94,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    logs.show_own(logging.WARNING)
     app.run(main)

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 import numpy as np
 
-from deeprank_jax import data, descriptors, parallel
+from deeprank_jax import data, descriptors, logs, parallel
 from deeprank_jax.data import rated_triplets, simulated_ratings
 from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import feature_bank, golden_feature, vectors
@@ -94,5 +94,5 @@ def _compute(splits: dict[str, Records]) -> tuple[dict[str, np.ndarray], np.ndar
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
+    logs.show_own(logging.WARNING)
     app.run(main)

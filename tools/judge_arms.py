@@ -13,7 +13,15 @@ import pathlib
 from absl import app, flags, logging
 import numpy as np
 
-from deeprank_jax import data, evaluators, experiment, relevance, sampling, writers
+from deeprank_jax import (
+    data,
+    evaluators,
+    experiment,
+    logs,
+    relevance,
+    sampling,
+    writers,
+)
 from deeprank_jax.evaluators.intervals import compare_arms, format_comparison
 from tools import ablation, plans
 
@@ -69,5 +77,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
+    logs.show_own(logging.WARNING)
     app.run(main)

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 import numpy as np
 import tqdm
 
-from deeprank_jax import parallel, writers
+from deeprank_jax import logs, parallel, writers
 from deeprank_jax.baselines.systems import System
 from tools import runs
 from tools.paper import outcome, systems
@@ -118,5 +118,5 @@ def _sweep(plan: Plan, workdir: pathlib.Path, values: Sequence[str]) -> dict[str
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
+    logs.show_own(logging.WARNING)
     app.run(main)
