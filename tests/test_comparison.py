@@ -61,17 +61,17 @@ def test_markdown_has_a_line_for_each_system(compared):
     assert lines[0] == "|  | Precision | Score | Ours better by | Precision, paper |"
     assert lines[1] == "|---|---|---|---|---|"
     assert lines[2] == (
-        "| Pixels | 0.6 [0.58, 0.61] | 2,000 [1,900, 2,200] | +0.3 [+0.28, +0.31] "
-        "| 0.62 |"
+        "| Pixels | 0.600 [0.580, 0.610] | 2,000 [1,900, 2,200] "
+        "| +0.300 [+0.280, +0.310] | 0.620 |"
     )
-    assert lines[4] == "| Ours | 0.9 [0.88, 0.91] | 7,000 [6,900, 7,200] |  |  |"
+    assert lines[4] == "| Ours | 0.900 [0.880, 0.910] | 7,000 [6,900, 7,200] |  |  |"
     assert lines[5:] == [
         "",
         "| Precision by share of negatives | importance | uniform |",
         "|---|---|---|",
-        "| 0 | 0.8 [0.78, 0.81] | 0.7 [0.68, 0.71] |",
-        "| 0.5 |  | 0.85 [0.83, 0.86] |",
-        "| 1 | 0.9 [0.88, 0.91] |  |",
+        "| 0 | 0.800 [0.780, 0.810] | 0.700 [0.680, 0.710] |",
+        "| 0.5 |  | 0.850 [0.830, 0.860] |",
+        "| 1 | 0.900 [0.880, 0.910] |  |",
         "",
         "`python -m tools.paper_table`",
         "",
@@ -119,9 +119,10 @@ def test_the_page_shows_all_and_fits(compared, tmp_path, width):
     page = path.read_text(encoding="utf-8")
     assert "A table &lt;of&gt; systems" in page
     assert "HOG &amp; more" in page
+    assert re.search(r"\+0\.300<small>\[\+0\.280, \+0\.310\]</small>", page)
     assert len(re.findall(r'class="best"', page)) == 2
     # Those of the score begin at 0, as one expects.
-    assert re.findall(r"Bars begin at (\S+)\.<", page) == ["0.5"]
+    assert re.findall(r"Bars begin at (\S+)\.<", page) == ["0.500"]
     found, console = open_in_browser(page, tmp_path, width=width)
     assert not found["violations"] + found["errors"] + found["requests"]
     assert not found["repeated"]

@@ -85,7 +85,8 @@ def write_comparison(
     page = templates.render(
         pathlib.Path(__file__).with_name("comparison.html"),
         compared=compared,
-        format=format_number,
+        format=_format_value,
+        format_ends=_format_ends,
         format_difference=_format_difference,
         bars={name: _bars(compared, name) for name in [*compared.metrics][:2]},
         starts={name: _ends(compared, name)[0] for name in compared.metrics},
@@ -117,9 +118,9 @@ def format_markdown(compared: Comparison) -> str:
         cells = [row.name]
         cells += [_format_interval(row.numbers[name]) for name in compared.metrics]
         found = row.difference.get(main)
-        cells.append("" if found is None else _format_difference(found))
+        cells.append("" if found is None else " ".join(_format_difference(found)))
         cells += [
-            format_number(row.published[name]) if name in row.published else ""
+            _format_value(row.published[name]) if name in row.published else ""
             for name in published
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -218,11 +219,22 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
     return drawn
 
 
+def _format_value(value: float) -> str:
+    """Returns a share in three digits, of which a column is even, or a score."""
+    if abs(value) >= 10:
+        return format_number(value)
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _format_ends(number: Number) -> str:
+    _, low, high = map(_format_value, number)
+    return f"[{low}, {high}]"
+
+
 def _format_interval(number: Number) -> str:
-    value, low, high = map(format_number, number)
-    return f"{value} [{low}, {high}]"
+    return f"{_format_value(number[0])} {_format_ends(number)}"
 
 
-def _format_difference(number: Number) -> str:
-    value, low, high = (with_sign(format_number(float(f"{x:.3g}"))) for x in number)
-    return f"{value} [{low}, {high}]"
+def _format_difference(number: Number) -> tuple[str, str]:
+    value, low, high = (with_sign(_format_value(x)) for x in number)
+    return value, f"[{low}, {high}]"

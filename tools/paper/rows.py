@@ -53,7 +53,7 @@ ROWS: Mapping[str, About] = {
     "golden": About(
         "Golden feature",
         LEARNED,
-        "descriptors, weighted as simulated ratings say",
+        "descriptors, weighted as ratings say",
         (0.803, 7165),
     ),
     "l1_hash_kpca": About(
