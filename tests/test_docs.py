@@ -416,6 +416,45 @@ def test_the_ablations_are_those_of_their_files(name):
             assert f"| {' / '.join(map(show, seeds))} |" in page
 
 
+def test_the_papers_table_is_that_of_its_file():
+    told = json.loads((ROOT / "results" / "paper_table_emoji.json").read_text())
+    metrics = {
+        "triplets/precision": show_share,
+        "triplets/score_at_30": show_count,
+        "retrieval/recall@1": show_share,
+        "retrieval/map@r": show_share,
+    }
+    best = {m: max(row["numbers"][m][0] for row in told["rows"]) for m in metrics}
+    lines = PAGES["results.md"].splitlines()
+    for row in told["rows"]:
+        cells = [row["name"]]
+        for metric, show in metrics.items():
+            value = row["numbers"][metric][0]
+            text = show(value)
+            cells.append(f"**{text}**" if value == best[metric] else text)
+        less = row["difference"].get("triplets/precision")
+        better = ""
+        if less is not None:
+            value, low, high = (show_share(x, "+") for x in less)
+            better = f"{value} [{low}, {high}]"
+        published = [
+            show(row["published"][metric]) if metric in row["published"] else ""
+            for metric, show in [*metrics.items()][:2]
+        ]
+        cells += [better, *published]
+        assert f"|{'|'.join(f' {x} ' if x else ' ' for x in cells)}|" in lines
+    for i, (share, _) in enumerate(told["sweeps"]["triplets/precision"]["uniform"]):
+        cells = [f"{share:g}".removeprefix("0") or "0"]
+        for metric, show in [*metrics.items()][:2]:
+            points = [told["sweeps"][metric][x][i] for x in ("importance", "uniform")]
+            cells += [show(number[0]) for _, number in points]
+        assert f"| {' | '.join(cells)} |" in lines
+    text = " ".join(PAGES["results.md"].split())
+    assert told["command"] in text
+    minutes = float(told["facts"]["Hand-made part"].split()[0])
+    assert f"{minutes:.0f} minutes of it" in text
+
+
 def show_share(value, sign=""):
     return show_sign(value, sign) + f"{abs(value):.3f}".lstrip("0")
 
