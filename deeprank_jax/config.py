@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -84,6 +85,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in counts:
         if flat[key] < 1:
             raise ValueError(f"config.{key} must be at least 1, got {flat[key]}.")
+    if not 0 < config.optimizer.learning_rate < math.inf:
+        raise ValueError(
+            f"config.optimizer.learning_rate={config.optimizer.learning_rate} must be "
+            "above 0 and finite."
+        )
     if config.task not in ("ranking", "classification"):
         raise ValueError(
             f"config.task={config.task!r} is none; choose 'ranking' or "
@@ -165,7 +171,7 @@ def _check_relevance(options: Mapping[str, Any]) -> None:
 
 
 def _check_sampler(options: ml_collections.ConfigDict) -> None:
-    """Checks that there is such a sampler, and that it has its file."""
+    """Checks that there is such a sampler, with its file, and what it draws."""
     if options.name not in ("reservoir", "file"):
         raise ValueError(
             f"config.sampler.name={options.name!r} is no sampler; choose 'reservoir' "
@@ -176,6 +182,16 @@ def _check_sampler(options: ml_collections.ConfigDict) -> None:
             f"config.sampler.file={options.file!r} does not go with "
             f"config.sampler.name={options.name!r}: 'file' needs one, as "
             "tools.make_triplets writes it, and 'reservoir' draws its own triplets."
+        )
+    if options.mode not in ("importance", "uniform"):
+        raise ValueError(
+            f"config.sampler.mode={options.mode!r} is none; choose 'importance' or "
+            "'uniform'."
+        )
+    if not 0 <= options.out_of_class <= 1:
+        raise ValueError(
+            f"config.sampler.out_of_class={options.out_of_class} must be in [0, 1]: it "
+            "is the share of negatives of other categories."
         )
 
 

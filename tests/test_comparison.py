@@ -5,6 +5,8 @@ import dataclasses
 import re
 
 from browser import open_in_browser
+from matplotlib.figure import Figure
+import numpy as np
 import pytest
 
 from deeprank_jax.report import comparison
@@ -94,6 +96,59 @@ def test_the_csv_has_a_line_for_each_number(compared):
     named = [point[key] for key in ("group", "system", "metric")]
     assert named == ["Sweep", "uniform, 0", "precision"]
     assert [float(point[k]) for k in ("value", "low", "high")] == [0.7, 0.68, 0.71]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ((0.8, 0.75, 0.85), "0.800 [0.750, 0.850]"),
+        ((-0.0004, -0.0002, 0.0), "0.000 [0.000, 0.000]"),
+        ((-0.25, -0.5, 0.1), "-0.250 [-0.500, 0.100]"),
+        ((7.0, -2.0, 14.0), "7 [-2, 14]"),
+        ((1234.5, 0.4, 2000.0), "1,234 [0, 2,000]"),
+        ((0.8, None, None), "0.800"),
+    ],
+)
+def test_a_number_and_its_ends_are_written_alike(number, text):
+    assert comparison._format_interval(number) == text.replace("-", "\N{MINUS SIGN}")
+
+
+def test_error_bars_end_where_the_intervals_do(compared, monkeypatch):
+    drawn = []
+
+    def draw(fill, **_):
+        axes = Figure().add_subplot()
+        fill(axes)
+        drawn.append(axes.containers)
+        return "<svg></svg>"
+
+    monkeypatch.setattr(comparison.svg, "draw", draw)
+    comparison._draw_sweeps(compared)
+    ((importance, uniform),) = drawn
+    for container, line in ((importance, "importance"), (uniform, "uniform")):
+        points = compared.sweeps["precision"][line]
+        _, _, (bars,) = container
+        for (x, (_, low, high)), bar in zip(points, bars.get_segments(), strict=True):
+            np.testing.assert_allclose(bar, [[x, low], [x, high]])
+
+
+def test_a_number_may_have_no_interval(compared, tmp_path):
+    row = create_row("One class", "Hand-made", 0.6, 2000.0)
+    unknown = {m: (value, None, None) for m, (value, _, _) in row.numbers.items()}
+    row = dataclasses.replace(row, numbers=unknown, difference=unknown)
+    point = (0.5, (0.7, None, None))
+    compared = dataclasses.replace(
+        compared,
+        rows=[row, *compared.rows],
+        sweeps={"precision": {"uniform": [point]}},
+    )
+    table = comparison.format_markdown(compared)
+    assert "| One class | 0.600 | 2,000 | +0.600 |" in table
+    assert "| 0.5 | 0.700 |" in table
+    assert "One class,precision,0.6,,,0.6,,," in comparison.format_csv(compared)
+    page = comparison.write_comparison(compared, tmp_path / "table.html").read_text()
+    assert "None" not in page
+    assert comparison._bars(compared, "score")[0]["width"] == 0
 
 
 def test_bars_are_as_long_as_their_numbers(compared):

@@ -11,6 +11,11 @@ from deeprank_jax import config as config_lib
         ("data.augment.color_jitter", -0.5, "must be at least 0"),
         ("classification.label_smoothing", 1.0, "must be at least 0 and below 1"),
         ("classification.label_smoothing", -0.1, "must be at least 0 and below 1"),
+        ("sampler.mode", "importanse", "choose 'importance' or 'uniform'"),
+        ("sampler.out_of_class", 1.01, r"must be in \[0, 1\]"),
+        ("sampler.out_of_class", -0.01, r"must be in \[0, 1\]"),
+        ("optimizer.learning_rate", 0.0, "above 0 and finite"),
+        ("optimizer.learning_rate", float("nan"), "above 0 and finite"),
     ],
 )
 def test_what_is_out_of_its_range_is_refused(key, value, bounds):
@@ -29,6 +34,8 @@ def test_what_is_out_of_its_range_is_refused(key, value, bounds):
         ("data.augment.color_jitter", 0.0),
         ("data.augment.color_jitter", 1.0),
         ("classification.label_smoothing", 0.0),
+        ("sampler.out_of_class", 0.0),
+        ("sampler.out_of_class", 1.0),
     ],
 )
 def test_the_ends_of_a_range_are_taken(key, value):

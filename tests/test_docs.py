@@ -417,6 +417,8 @@ def test_the_ablations_are_those_of_their_files(name):
 
 
 def test_the_papers_table_is_that_of_its_file():
+    from configs import paper_table_emoji
+
     told = json.loads((ROOT / "results" / "paper_table_emoji.json").read_text())
     metrics = {
         "triplets/precision": show_share,
@@ -425,7 +427,8 @@ def test_the_papers_table_is_that_of_its_file():
         "retrieval/map@r": show_share,
     }
     best = {m: max(row["numbers"][m][0] for row in told["rows"]) for m in metrics}
-    lines = PAGES["results.md"].splitlines()
+    lines, readme = (PAGES[x].splitlines() for x in ("results.md", "README.md"))
+    told_in_readme = 0
     for row in told["rows"]:
         cells = [row["name"]]
         for metric, show in metrics.items():
@@ -441,6 +444,10 @@ def test_the_papers_table_is_that_of_its_file():
             show(row["published"][metric]) if metric in row["published"] else ""
             for metric, show in [*metrics.items()][:2]
         ]
+        short = [*cells, better]
+        told_in_readme += (
+            f"|{'|'.join(f' {x} ' if x else ' ' for x in short)}|" in readme
+        )
         cells += [better, *published]
         assert f"|{'|'.join(f' {x} ' if x else ' ' for x in cells)}|" in lines
     for i, (share, _) in enumerate(told["sweeps"]["triplets/precision"]["uniform"]):
@@ -449,6 +456,12 @@ def test_the_papers_table_is_that_of_its_file():
             points = [told["sweeps"][metric][x][i] for x in ("importance", "uniform")]
             cells += [show(number[0]) for _, number in points]
         assert f"| {' | '.join(cells)} |" in lines
+    assert told_in_readme == 6
+    values = {x["name"]: x["numbers"]["triplets/precision"][0] for x in told["rows"]}
+    expected = paper_table_emoji.__doc__.split("Expected: ")[1].split(";")[0]
+    named = ("Deep ranking", "Single-scale ranking", "OASIS", "Softmax, further", "HOG")
+    found = re.findall(r"\.\d{3}", expected)
+    assert found == [show_share(values[name]) for name in named]
     text = " ".join(PAGES["results.md"].split())
     assert told["command"] in text
     minutes = float(told["facts"]["Hand-made part"].split()[0])

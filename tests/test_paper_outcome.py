@@ -1,7 +1,6 @@
 """What comes out of the paper's table is what was measured, and says how."""
 
 import json
-import types
 
 import numpy as np
 import pytest
@@ -109,16 +108,19 @@ def test_the_longest_call_is_kept(tmp_path):
     assert found == [9.0, 9.0, 11.0, 11.0]
 
 
-def test_what_is_known_is_not_measured_again():
-    calls = []
-
-    def measure(system, ok):
-        calls.append((system, ok.sum()))
-        return {"scores of": system}
-
-    table, ok = types.SimpleNamespace(measure=measure), np.array([True, False, True])
-    systems = {"a": "A", "b": "B"}
-    found = paper_table._measure(table, systems, ok, {"a": "known"})
-    assert found == {"a": "known", "b": {"scores of": "B"}}
-    assert calls == [("B", 2)]
-    assert paper_table._measure(table, systems, ok)["a"] == {"scores of": "A"}
+@pytest.mark.parametrize("embeds_all", [True, False])
+def test_all_are_measured_on_the_records_that_all_have(table, embeds_all):
+    num = sum(map(len, table.splits.values()))
+    rng = np.random.default_rng(0)
+    rows, everyone = rng.normal(size=(num, 4)), np.ones(num, bool)
+    some = everyone.copy()
+    some[table.rows["test"].start + 5] = embeds_all
+    found = {"a": System(embeddings=rows, ok=everyone)}
+    trained = {"b": System(embeddings=rows, ok=some)}
+    known = paper_table._measure(table, found, table.measurable(found.values()))
+    scores, ok = paper_table._measure_all(table, found, trained, known)
+    np.testing.assert_array_equal(ok, some[table.rows["test"]])
+    assert scores.keys() == {"a", "b"}
+    assert (scores["a"] is known["a"]) == embeds_all
+    for metric, own in scores["a"].items():
+        np.testing.assert_array_equal(own.values, scores["b"][metric].values)

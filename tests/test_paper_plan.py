@@ -49,7 +49,15 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ({"networks": '"more": {},'}, r"deep_ranking, more; the rows .* made of softm"),
         (
             {"networks": '"softmax": {"init_from": "{deep_ranking}"},'},
-            "softmax starts from deep_ranking, which is not made before it",
+            r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not made",
+        ),
+        (
+            {"networks": '"deep_ranking": {"init_from": "{softmx}"},'},
+            "starts from softmx, which .* before it are softmax, softmax_further, sing",
+        ),
+        (
+            {"networks": '"single_scale": {"num_steps": 0},'},
+            r"num_steps must be at least 1, got 0\. It is of NETWORKS\['single_sc",
         ),
         (
             {"networks": '"softmax": {"tusk": "ranking"},'},
@@ -57,11 +65,15 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform"}'},
-            r"SWEEP\['b'\] does not say sampler\.out_of_class",
+            r"SWEEP\['b'\] in .* does not say sampler\.out_of_class",
         ),
         (
-            {"sweep": '"b": {"sampler.out_of_class": "many"}'},
-            r"sampler.out_of_class=many: .* It is of SWEEP\['b'\]",
+            {"sweep": '"b": {"sampler.mode": "all", "sampler.out_of_class": 0.5}'},
+            r"sampler.mode='all' is none; choose .* It is of SWEEP\['b'\]",
+        ),
+        (
+            {"sweep": '"b": {"sampler.mode": "uniform", "sampler.out_of_class": 7.0}'},
+            r"sampler.out_of_class=7.0 must be in \[0, 1\].* It is of SWEEP\['b'\]",
         ),
         ({"values": ["sede=1"]}, r"^error: sede=1: there is no sede"),
     ],

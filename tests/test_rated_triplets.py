@@ -98,6 +98,26 @@ def test_images_of_other_folders_are_told_as_such(tmp_path):
     assert "; records in other folders have the file names of 1)" in found.describe()
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": ["cats/1.jpg", "a/2.jpg"], "test": ["cats/1.jpg", "b/3.jpg"]},
+        {
+            "train": ["cats/1.jpg", "a/2.jpg"],
+            "test": ["x/photos/cats/1.jpg", "b/3.jpg"],
+        },
+    ],
+    ids=["twice", "inside_and_outside"],
+)
+def test_what_could_be_two_records_is_refused(names, tmp_path):
+    splits = {name: create_records(found) for name, found in names.items()}
+    text = "query,positive,negative\nphotos/cats/1.jpg,2.jpg,3.jpg\n"
+    with pytest.raises(
+        errors.DataError, match=r"'photos/cats/1.jpg' could be 2 record"
+    ):
+        read(tmp_path, text, splits=splits)
+
+
 def test_of_records_that_end_a_path_the_longest_is_meant(tmp_path):
     splits = {"test": create_records(["1.jpg", "cats/1.jpg", "2.jpg", "3.jpg"])}
     text = "query,positive,negative\n/photos/cats/1.jpg,/photos/1.jpg,2.jpg\n"

@@ -112,6 +112,38 @@ def test_a_run_is_refused_if_what_it_starts_from_was_made_anew(made, tmp_path, s
         made.runs.make("second", settings)
 
 
+def test_a_start_that_was_not_there_yet_is_no_other(made, tmp_path):
+    settings = {"init_from": str(tmp_path / "first")}
+    made.returncode[0] = 1
+    with pytest.raises(SystemExit, match="a run failed"):
+        made.runs.make("second", settings)
+    (tmp_path / "second" / "results.json").unlink()
+    made.returncode[0] = 0
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "weights").write_text("1")
+    assert made.runs.make("second", settings) == {"call": 2}
+    (tmp_path / "first" / "weights").write_text("2")
+    with pytest.raises(SystemExit, match="second started from a run that was made"):
+        made.runs.make("second", settings)
+
+
+@pytest.mark.parametrize("where", ["common", "plan"])
+def test_the_start_is_that_of_the_whole_config(made, tmp_path, where):
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "weights").write_text("1")
+    common = [f"init_from={first}"] if where == "common" else []
+    if where == "plan":
+        change = f"config = emoji.get_config()\nconfig.init_from = {str(first)!r}\n"
+        plan = f"from configs import emoji\n{change}get_config = lambda: config\n"
+        (tmp_path / "plan.py").write_text(plan)
+    made.runs = runs.Runs(tmp_path / "plan.py", tmp_path, common)
+    made.runs.make("second", {"seed": 1})
+    (first / "weights").write_text("2")
+    with pytest.raises(SystemExit, match="second started from a run that was made"):
+        made.runs.make("second", {"seed": 1})
+
+
 def test_a_value_is_the_models_on_a_split():
     results = {"test": {"triplets": {"precision": {"model": 0.9, "pixels": 0.7}}}}
     assert runs.value(results, "triplets/precision") == 0.9

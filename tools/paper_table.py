@@ -12,7 +12,6 @@ import pathlib
 import shlex
 import sys
 import time
-import types
 from typing import Any
 
 from absl import app, flags, logging
@@ -55,19 +54,16 @@ def _compare() -> None:
     start = time.perf_counter()
     table = create_table(plan.config, workdir)
     found = systems.hand_made_systems(table)
-    ok = table.measurable(found.values())
-    scores = _measure(table, found, ok)
+    scores = _measure(table, found, table.measurable(found.values()))
     outcome.metrics_of(scores["pixels"])  # Before hours of training.
     seconds = _longest(workdir / "hand_made.json", time.perf_counter() - start)
     made = runs.Runs(path, workdir, values)
     trained = systems.network_systems(table, made, plan, found["l1_hash_kpca"])
-    found |= trained
-    before, ok = ok, table.measurable(found.values())
-    known = scores if np.array_equal(before, ok) else {}
+    scores, ok = _measure_all(table, found, trained, scores)
     compared = outcome.compare(
         table,
-        found,
-        _measure(table, found, ok, known),
+        found | trained,
+        scores,
         ok,
         sweeps=_sweep(plan, workdir / "sweep", values),
         minutes=seconds / 60,
@@ -76,23 +72,32 @@ def _compare() -> None:
     outcome.write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
 
 
-def _measure(
+def _measure_all(
     table: Table,
     found: Mapping[str, System],
-    ok: np.ndarray,
-    known: Mapping[str, Any] = types.MappingProxyType({}),
-) -> dict[str, Any]:
-    """Returns the scores of all systems on some records of test.
+    trained: Mapping[str, System],
+    scores: Mapping[str, Any],
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns the scores of all systems, and the records of test that all have.
 
     Args:
       table: the dataset.
-      found: the systems.
-      ok: as of `Table.measure`.
-      known: those of some of them on the very same records.
+      found: systems that were measured before the others were trained.
+      trained: these others.
+      scores: of the first, on the records that they all have.
     """
-    new = {name: x for name, x in found.items() if name not in known}
-    bar = tqdm.tqdm(new.items(), desc="measuring", unit="row")
-    return {**known, **{name: table.measure(system, ok) for name, system in bar}}
+    everyone = {**found, **trained}
+    ok = table.measurable(everyone.values())
+    if np.array_equal(ok, table.measurable(found.values())):
+        return {**scores, **_measure(table, trained, ok)}, ok
+    return _measure(table, everyone, ok), ok
+
+
+def _measure(
+    table: Table, found: Mapping[str, System], ok: np.ndarray
+) -> dict[str, Any]:
+    bar = tqdm.tqdm(found.items(), desc="measuring", unit="row")
+    return {name: table.measure(system, ok) for name, system in bar}
 
 
 def _longest(path: pathlib.Path, seconds: float) -> float:
@@ -111,7 +116,7 @@ def _sweep(plan: Plan, workdir: pathlib.Path, values: Sequence[str]) -> dict[str
     for name, settings in plan.sweep.items():
         for metric in [*METRICS][:2]:
             found = runs.value(results[name], metric)
-            ends = made.interval(name, metric) or (found, found)
+            ends = made.interval(name, metric) or (None, None)
             line = lines.setdefault(metric, {}).setdefault(settings["sampler.mode"], [])
             line.append((settings["sampler.out_of_class"], (found, *ends)))
     return lines

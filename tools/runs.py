@@ -141,13 +141,14 @@ def _check_settings(made: pathlib.Path, wanted: Mapping[str, Any]) -> None:
     """
     told = json.loads(made.read_text())
     if isinstance(told, list):  # As of before the start was told.
-        told = {**wanted, "values": told}
+        told = {"values": told, "start": None}
     if told["values"] != wanted["values"]:
         raise SystemExit(
             f"error: {made.parent} was made with the settings in {made}, now they are "
             f"{' '.join(wanted['values'])}; give another --workdir, or remove it."
         )
-    if told["start"] != wanted["start"]:
+    # It may not have been there yet, so that the run failed.
+    if told["start"] is not None and told["start"] != wanted["start"]:
         raise SystemExit(
             f"error: {made.parent} started from a run that was made anew since then; "
             "remove it, so that it is made anew, too."

@@ -147,9 +147,10 @@ def read_rated_triplets(
     ignored), or has 4 lines a triplet as the paper's: text query, query, positive and
     negative image, each a URL or a path. An image is the record whose description is
     the same, else the only one where one of the two is the end of the other, as
-    `cats/1.jpg` is of `photos/cats/1.jpg`. Where nine in ten records have a file name
-    of their own, that alone is enough, whatever the folders. Triplets with an image
-    that is no record are left out, with a warning.
+    `cats/1.jpg` is of `photos/cats/1.jpg`; of records that are the end of the path, the
+    longest. Where nine in ten records have a file name of their own, that alone is
+    enough, whatever the folders. Triplets with an image that is no record are left out,
+    with a warning.
 
     Args:
       path: the file.
@@ -260,11 +261,12 @@ class _Names:
     def _find_by_path(self, image: str) -> list[int]:
         path = parse.unquote(parse.urlsplit(image).path) if "://" in image else image
         named = self._by_file.get(posixpath.basename(path), [])
+        found = [i for i in named if _is_end(path, of=self._names[i])]
         # Of records that are the end of the path, the longest.
         inside = [i for i in named if _is_end(self._names[i], of=path)]
-        if inside:
-            return [max(inside, key=lambda i: len(self._names[i]))]
-        found = [i for i in named if _is_end(path, of=self._names[i])]
+        longest = max((len(self._names[i]) for i in inside), default=0)
+        ends = [i for i in inside if len(self._names[i]) == longest]
+        found = sorted({*found, *ends})
         if not found and len(named) == 1 and self._file_tells:
             found = named
         if named and not found:

@@ -196,7 +196,7 @@ def check_gains(gains: np.ndarray, metric: str) -> None:
     if not np.all(np.isfinite(gains) & (gains >= 0)):
         raise ValueError(
             f"A relevance is negative or not finite: {metric} is defined for "
-            "relevances of at least 0; look at what config.relevance gives."
+            "relevances of at least 0; look at what the evaluator's relevance returns."
         )
 
 

@@ -1,6 +1,7 @@
 """How do many systems compare? A page, a Markdown table and a CSV of the same numbers.
 
-Convention: a number is `(value, low, high)`, the ends being those of its interval.
+Convention: a number is `(value, low, high)`, the ends being those of its interval, None
+where nothing is known of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from deeprank_jax.report import svg, templates
 from deeprank_jax.report.notation import format_number, with_sign
 
-Number = tuple[float, float, float]
+Number = tuple[float, float | None, float | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,9 @@ def format_markdown(compared: Comparison) -> str:
         cells = [row.name]
         cells += [_format_interval(row.numbers[name]) for name in compared.metrics]
         found = row.difference.get(main)
-        cells.append("" if found is None else " ".join(_format_difference(found)))
+        cells.append(
+            "" if found is None else " ".join(_format_difference(found)).strip()
+        )
         cells += [
             _format_value(row.published[name]) if name in row.published else ""
             for name in published
@@ -180,13 +183,13 @@ def _bars(compared: Comparison, name: str) -> list[dict[str, float]]:
     place = lambda x: 100 * (x - lowest) / ((highest - lowest) or 1.0)
     return [
         {"end": place(value), "low": place(low), "width": place(high) - place(low)}
-        for value, low, high in (row.numbers[name] for row in compared.rows)
+        for value, low, high in (_closed(row.numbers[name]) for row in compared.rows)
     ]
 
 
 def _ends(compared: Comparison, name: str) -> tuple[float, float]:
     """Returns at which numbers the bars of a metric begin and end at most."""
-    numbers = [row.numbers[name] for row in compared.rows]
+    numbers = [_closed(row.numbers[name]) for row in compared.rows]
     least = min(low for _, low, _ in numbers)
     highest = max(high for _, _, high in numbers)
     # A share of triplets that is right by chance is a half.
@@ -199,10 +202,12 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
 
         def fill(axes: Axes, lines: Mapping = lines) -> None:
             for i, (label, points) in enumerate(lines.items()):
+                numbers = np.array([_closed(number) for _, number in points])
+                value, low, high = numbers.T
                 axes.errorbar(
                     [x for x, _ in points],
-                    [value for _, (value, _, _) in points],
-                    np.transpose([(v - low, high - v) for _, (v, low, high) in points]),
+                    value,
+                    (value - low, high - value),
                     color=svg.COLORS[i % len(svg.COLORS)],
                     linestyle=("-", "--", ":", "-.")[i % 4],
                     marker="os^D"[i % 4],
@@ -219,22 +224,37 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
     return drawn
 
 
-def _format_value(value: float) -> str:
-    """Returns a share in three digits, of which a column is even, or a score."""
-    if abs(value) >= 10:
-        return format_number(value)
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+def _closed(number: Number) -> tuple[float, float, float]:
+    """Returns a number whose ends are its value where they are not known."""
+    value, low, high = number
+    return value, value if low is None else low, value if high is None else high
 
 
-def _format_ends(number: Number) -> str:
-    _, low, high = map(_format_value, number)
-    return f"[{low}, {high}]"
+def _format_value(value: float, number: Number | None = None) -> str:
+    """Returns a share in three digits, of which a column is even, or a score.
+
+    Args:
+      value: of a metric, or a difference of two.
+      number: the number that it is an end of, so that all three are written alike.
+    """
+    if max(map(abs, _closed(number) if number else (value,))) >= 10:
+        return format_number(float(round(value)))
+    text = f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}" if float(text) else "")
+
+
+def _format_ends(number: Number, *, signed: bool = False) -> str:
+    """Returns the ends in brackets; nothing where they are not known."""
+    if number[1] is None:
+        return ""
+    ends = [_format_value(x, number) for x in _closed(number)[1:]]
+    return f"[{', '.join(map(with_sign, ends) if signed else ends)}]"
 
 
 def _format_interval(number: Number) -> str:
-    return f"{_format_value(number[0])} {_format_ends(number)}"
+    return f"{_format_value(number[0], number)} {_format_ends(number)}".strip()
 
 
 def _format_difference(number: Number) -> tuple[str, str]:
-    value, low, high = (with_sign(_format_value(x)) for x in number)
-    return value, f"[{low}, {high}]"
+    value = with_sign(_format_value(number[0], number))
+    return value, _format_ends(number, signed=True)

@@ -82,8 +82,9 @@ class Table:
         missed = threshold.false_non_match_rates(
             embeddings[ok], labels[ok, -1], _FALSE_MATCH_RATES, seed=self.config.seed
         )
-        rates = zip(_FALSE_MATCH_RATES, missed or (), strict=missed is not None)
-        found |= {f"pairs/fnmr@{rate:g}": value for rate, value in rates}
+        if missed is not None:
+            rates = zip(_FALSE_MATCH_RATES, missed, strict=True)
+            found |= {f"pairs/fnmr@{rate:g}": value for rate, value in rates}
         return found
 
     def overlap(self) -> overlap.Overlap:
@@ -165,8 +166,8 @@ def _read_ratings(
         return {}
     names = ["train", "test"]
     if "{split}" in path:
-        exists = lambda name: pathlib.Path(path.replace("{split}", name)).expanduser()
-        names = [name for name in names if name == "test" or exists(name).exists()]
+        file = lambda name: pathlib.Path(path.replace("{split}", name)).expanduser()
+        names = [name for name in names if name == "test" or file(name).exists()]
     found = rated_triplets.read_rated_splits(path, splits, names)
     return {name: x for name, x in found.items() if len(x.indices)}
 

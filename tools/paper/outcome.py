@@ -107,20 +107,25 @@ def _row(
     metrics: Mapping[str, str],
 ) -> comparison.Row:
     about = rows_lib.ROWS[name]
-    ends = lambda interval: (interval.value, interval.low, interval.high)
     return comparison.Row(
         name=about.name,
         about=about.text,
         group=about.group,
-        numbers={metric: ends(x.own) for metric, x in found.items()},
+        numbers={metric: _number(x.own) for metric, x in found.items()},
         whole=whole,
         difference={
-            metric: ends(found[metric].difference)
+            metric: _number(less)
             for metric in metrics
-            if found[metric].difference is not None
+            if (less := found[metric].difference) is not None
         },
         published=dict(zip(metrics, about.paper or (), strict=False)),
     )
+
+
+def _number(found: bootstrap.Interval) -> comparison.Number:
+    if not found.is_known:
+        return found.value, None, None
+    return found.value, found.low, found.high
 
 
 def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:

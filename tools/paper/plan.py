@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from deeprank_jax import config as config_lib
 from tools import plans
 from tools.paper.rows import TRAINED
 
@@ -73,36 +74,39 @@ def read_plan(path: pathlib.Path, values: Sequence[str], *, sweeps: bool) -> Pla
 
 
 def _check_networks(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> None:
-    before: set[str] = set()
+    before: list[str] = []
     for name, settings in plan.networks.items():
-        filled = plan.settings(name, pathlib.Path())
-        _check_settings(path, f"NETWORKS[{name!r}]", plan.config, filled, values)
-        named = set(re.findall(r"\{(\w+)\}", str(settings))) & {*plan.networks}
-        if late := sorted(named - before):
+        where = f"NETWORKS[{name!r}] in {path}"
+        _check_settings(where, plan.config, plan.settings(name, pathlib.Path()), values)
+        named = re.findall(r"\{(\w+)\}", settings.get("init_from", ""))
+        if late := sorted({*named} - {*before}):
             raise SystemExit(
-                f"error: {path}: {name} starts from {late[0]}, which is not made "
-                "before it; change their order in NETWORKS."
+                f"error: {where} starts from {late[0]}, which is not made before it; "
+                f"the networks before it are {', '.join(before) or 'none'}."
             )
-        before.add(name)
+        before.append(name)
 
 
 def _check_sweep(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> None:
     config = plans.load_plan(plan.sweep_config, ()).get_config()
     for name, settings in plan.sweep.items():
-        _check_settings(path, f"SWEEP[{name!r}]", config, settings, values)
+        where = f"SWEEP[{name!r}] in {path}"
         for key in (_MODE, _SHARE):
             if key not in settings:
-                raise SystemExit(f"error: {path}: SWEEP[{name!r}] does not say {key}.")
+                raise SystemExit(f"error: {where} does not say {key}.")
+        _check_settings(where, config, settings, values)
 
 
 def _check_settings(
-    path: pathlib.Path,
     where: str,
     config: ml_collections.ConfigDict,
     settings: Mapping[str, Any],
     values: Sequence[str],
 ) -> None:
     try:
-        plans.changed(config, [*(f"{k}={x}" for k, x in settings.items()), *values])
-    except SystemExit as error:
-        raise SystemExit(f"{error} It is of {where} in {path}, or of --set.") from error
+        texts = [f"{key}={value}" for key, value in settings.items()]
+        changed = plans.changed(config, [*texts, *values])
+        config_lib.check_config(changed)
+    except (SystemExit, ValueError) as error:
+        text = str(error).removeprefix("error: ")
+        raise SystemExit(f"error: {text} It is of {where}, or of --set.") from error
