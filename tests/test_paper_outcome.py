@@ -9,8 +9,7 @@ import shrunk
 from configs import folder
 from deeprank_jax.baselines.systems import System
 from deeprank_jax.evaluators import bootstrap
-from tools import paper_table
-from tools.paper import dataset, outcome
+from tools.paper import dataset, measuring, outcome
 from tools.paper.rows import FIRST, METRICS, RATED_METRICS, ROWS
 
 
@@ -104,7 +103,7 @@ def test_a_metric_that_is_not_there_is_told(name):
 
 def test_the_longest_call_is_kept(tmp_path):
     path = tmp_path / "hand_made.json"
-    found = [paper_table._longest(path, seconds) for seconds in (9.0, 2.0, 11.0, 3.0)]
+    found = [measuring.longest(path, seconds) for seconds in (9.0, 2.0, 11.0, 3.0)]
     assert found == [9.0, 9.0, 11.0, 11.0]
 
 
@@ -117,8 +116,8 @@ def test_all_are_measured_on_the_records_that_all_have(table, embeds_all):
     some[table.rows["test"].start + 5] = embeds_all
     found = {"a": System(embeddings=rows, ok=everyone)}
     trained = {"b": System(embeddings=rows, ok=some)}
-    known = paper_table._measure(table, found, table.measurable(found.values()))
-    scores, ok = paper_table._measure_all(table, found, trained, known)
+    known = measuring.measure(table, found, table.measurable(found.values()))
+    scores, ok = measuring.measure_all(table, found, trained, known)
     np.testing.assert_array_equal(ok, some[table.rows["test"]])
     assert scores.keys() == {"a", "b"}
     assert (scores["a"] is known["a"]) == embeds_all

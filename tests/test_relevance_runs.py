@@ -134,7 +134,7 @@ def test_a_file_of_triplets_trains_and_goes_on(images, tmp_path):
         ({"sampler.name": "file"}, "needs one, as tools.make_triplets writes it"),
         ({"sampler.file": "x.csv"}, "'reservoir' draws its own"),
         ({"sampler.name": "best"}, "'best' is no sampler"),
-        ({"sampler.mode": "best"}, "mode must be one of"),
+        ({"sampler.mode": "best"}, "sampler.mode='best' is none; choose"),
         ({"relevance.name": "embedding"}, "needs config.relevance.file"),
         (
             {

@@ -6,8 +6,7 @@ The config file names the NETWORKS to train and the SWEEP. What is done is not d
 again. Writes `results/<config>.json`, `.csv` and `.md`, and a page in the workdir.
 """
 
-from collections.abc import Mapping, Sequence
-import json
+from collections.abc import Sequence
 import pathlib
 import shlex
 import sys
@@ -15,14 +14,11 @@ import time
 from typing import Any
 
 from absl import app, flags, logging
-import numpy as np
-import tqdm
 
-from deeprank_jax import logs, parallel, writers
-from deeprank_jax.baselines.systems import System
+from deeprank_jax import logs, parallel
 from tools import runs
-from tools.paper import outcome, systems
-from tools.paper.dataset import Table, create_table
+from tools.paper import measuring, outcome, systems
+from tools.paper.dataset import create_table
 from tools.paper.plan import Plan, read_plan
 from tools.paper.rows import METRICS
 
@@ -54,12 +50,12 @@ def _compare() -> None:
     start = time.perf_counter()
     table = create_table(plan.config, workdir)
     found = systems.hand_made_systems(table)
-    scores = _measure(table, found, table.measurable(found.values()))
+    scores = measuring.measure(table, found, table.measurable(found.values()))
     outcome.metrics_of(scores["pixels"])  # Before hours of training.
-    seconds = _longest(workdir / "hand_made.json", time.perf_counter() - start)
+    seconds = measuring.longest(workdir / "hand_made.json", time.perf_counter() - start)
     made = runs.Runs(path, workdir, values)
     trained = systems.network_systems(table, made, plan, found["l1_hash_kpca"])
-    scores, ok = _measure_all(table, found, trained, scores)
+    scores, ok = measuring.measure_all(table, found, trained, scores)
     compared = outcome.compare(
         table,
         found | trained,
@@ -70,42 +66,6 @@ def _compare() -> None:
         command=shlex.join(["python", "-m", "tools.paper_table", *sys.argv[1:]]),
     )
     outcome.write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
-
-
-def _measure_all(
-    table: Table,
-    found: Mapping[str, System],
-    trained: Mapping[str, System],
-    scores: Mapping[str, Any],
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Returns the scores of all systems, and the records of test that all have.
-
-    Args:
-      table: the dataset.
-      found: systems that were measured before the others were trained.
-      trained: these others.
-      scores: of the first, on the records that they all have.
-    """
-    everyone = {**found, **trained}
-    ok = table.measurable(everyone.values())
-    if np.array_equal(ok, table.measurable(found.values())):
-        return {**scores, **_measure(table, trained, ok)}, ok
-    return _measure(table, everyone, ok), ok
-
-
-def _measure(
-    table: Table, found: Mapping[str, System], ok: np.ndarray
-) -> dict[str, Any]:
-    bar = tqdm.tqdm(found.items(), desc="measuring", unit="row")
-    return {name: table.measure(system, ok) for name, system in bar}
-
-
-def _longest(path: pathlib.Path, seconds: float) -> float:
-    """Returns how long the call took that had the most to do, and keeps it."""
-    if path.exists():
-        seconds = max(seconds, json.loads(path.read_text())["seconds"])
-    writers.write_json(path, {"seconds": seconds})
-    return seconds
 
 
 def _sweep(plan: Plan, workdir: pathlib.Path, values: Sequence[str]) -> dict[str, Any]:
