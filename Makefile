@@ -7,7 +7,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 .PHONY: demo test check-full lint format docs lock clean .venv .venv-onnx
 
 demo: .venv/installed
-	$(BIN)/python -m tools.prepare --config=configs/emoji.py
+	$(BIN)/python -m deeprank_jax.cli.prepare --config=configs/emoji.py
 	$(BIN)/python -m deeprank_jax.main
 
 test: .venv/dev lint

@@ -56,14 +56,14 @@ if importlib.util.find_spec("deeprank_jax") is None:
     sys.path.insert(0, "deeprank_jax_source")
 
 import deeprank_jax
-from deeprank_jax import parallel
+from deeprank_jax.distributed import backend
 
 root = pathlib.Path(deeprank_jax.__file__).parents[1]
 work = pathlib.Path(WORK).absolute()
 work.mkdir(parents=True, exist_ok=True)
 # The tools and configs lie beside the package.
 os.environ["PYTHONPATH"] = str(root)
-parallel.configure_backend()
+backend.configure_backend()
 
 # %% [markdown]
 # ## Train
@@ -76,7 +76,7 @@ parallel.configure_backend()
 # %%
 config = f"--config={root / 'configs' / 'emoji.py'}"
 data = f"--config.data.dir={work / 'data'}"
-run(sys.executable, "-m", "tools.prepare", config, data)
+run(sys.executable, "-m", "deeprank_jax.cli.prepare", config, data)
 run(
     sys.executable, "-m", "deeprank_jax.main", config, data,
     f"--workdir={work / 'run'}", f"--config.num_steps={STEPS}", *TRAINING_FLAGS,

@@ -9,8 +9,8 @@ against .503; 22 minutes on two cores. Validation told the settings of the grid 
 .009 at most, and chose learning rate 3e-3 for the first arm and 1e-3 for the second: a
 part of the difference may be theirs.
 
-  python -m tools.prepare --config=configs/emoji.py
-  python -m tools.ablation --config=configs/ablation_multiscale.py --jobs=2
+  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
+  python -m deeprank_jax.experiments.ablation --config=configs/ablation_multiscale.py --jobs=2
 
 One arm alone:
 
@@ -22,7 +22,7 @@ import ml_collections
 
 from configs import ablation_sampling
 
-# What tools.ablation compares.
+# What deeprank_jax.experiments.ablation compares.
 ARMS = {"multi-scale": {}, "single-scale": {"model.paths": "()"}}
 GRID = ablation_sampling.GRID
 TUNING_SEED = ablation_sampling.TUNING_SEED

@@ -8,8 +8,8 @@ Expected: similarity precision .852 against .769, score-at-30 10,409 against 6,0
 79 minutes on one CPU core. Judged by triplets that are drawn uniformly themselves,
 precision is .632 against .708.
 
-  python -m tools.ablation --config=configs/ablation_sampling.py
-  python -m tools.judge_arms --config=configs/ablation_sampling.py --mode=uniform
+  python -m deeprank_jax.experiments.ablation --config=configs/ablation_sampling.py
+  python -m deeprank_jax.experiments.rejudge --config=configs/ablation_sampling.py --mode=uniform
 
 One arm alone:
 
@@ -21,7 +21,7 @@ import ml_collections
 
 from configs import emoji
 
-# What tools.ablation compares.
+# What deeprank_jax.experiments.ablation compares.
 ARMS = {
     "importance": {"sampler.mode": "importance"},
     "uniform": {"sampler.mode": "uniform"},

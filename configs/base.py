@@ -46,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     # "attributes": by the names of levels and further columns.
     config.relevance.weights = ml_collections.ConfigDict()
     # "embedding": .parquet, .npz or .npy, {split} standing for the split; "golden":
-    # what tools.golden_feature writes; "table": .csv or .parquet of pairs.
+    # what deeprank_jax.cli.golden_feature writes; "table": .csv or .parquet of pairs.
     config.relevance.file = ""
     # "embedding": "exponential" (if empty), "linear" or "cosine".
     config.relevance.kernel = ""
@@ -55,7 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.sampler = ml_collections.ConfigDict()
     config.sampler.name = "reservoir"  # Or "file", triplets drawn beforehand.
-    config.sampler.file = ""  # "file" only: as tools.make_triplets writes it.
+    config.sampler.file = ""  # "file" only: as deeprank_jax.cli.triplets writes it.
     config.sampler.mode = "importance"  # Or "uniform", the paper's baseline.
     # The attribute that is the paper's category; -1 is the class itself, None puts all
     # records into one.

@@ -6,7 +6,7 @@ find. Prepared from installed packages, trained from scratch, for two CPU cores.
 Expected: test Recall@1 .656 (pixels .422, untrained .382), similarity precision .879;
 7 minutes on two CPU cores.
 
-  python -m tools.prepare --config=configs/emoji.py
+  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
   python -m deeprank_jax.main --config=configs/emoji.py
 """
 

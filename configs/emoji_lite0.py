@@ -6,7 +6,7 @@ It learns to tell 539 emoji, and what the trunk then says is the embedding. It t
 Expected: test Recall@1 .809 (Lite0 as it comes .491, pixels .422), MAP@R .582 (.261,
 .204), similarity precision .904 (.835, .773); 28 minutes on two CPU cores.
 
-  python -m tools.prepare --config=configs/emoji.py
+  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
   python -m deeprank_jax.main --config=configs/emoji_lite0.py
 """
 

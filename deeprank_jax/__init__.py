@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deeprank_jax.gallery.model import Model
+    from deeprank_jax.inference.model import Model
 
 
 def load(path: str | os.PathLike[str]) -> "Model":
@@ -16,10 +16,10 @@ def load(path: str | os.PathLike[str]) -> "Model":
     Raises:
       ArtifactError: it is no exported model, or not as it was exported.
     """
-    from deeprank_jax import parallel
+    from deeprank_jax.distributed import backend
 
     # Before JAX starts, if it has not started yet.
-    parallel.configure_backend()
-    from deeprank_jax.gallery.model import Model
+    backend.configure_backend()
+    from deeprank_jax.inference.model import Model
 
     return Model(path)

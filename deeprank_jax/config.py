@@ -9,6 +9,9 @@ from typing import Any
 from absl import logging
 import ml_collections
 
+from deeprank_jax.relevance import _check_relevance
+from deeprank_jax.sampling.create import _check_sampler
+
 # What may change between the processes of one run: how it is run, not what it is.
 _FREE = (
     "model.remat", "log_every", "eval_every", "checkpoint_every", "max_skipped",
@@ -18,21 +21,6 @@ _FREE = (
 )  # fmt: skip
 # What may change while a run goes on, e.g. after it diverged.
 _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
-
-# What each kind of relevance needs, and what else it takes.
-_RELEVANCE_OPTIONS = {
-    "same_class": ((), ()),
-    "hierarchy": (("levels",), ()),
-    "attributes": (("weights",), ()),
-    "embedding": (("file",), ("kernel", "scale")),
-    "golden": (("file",), ()),
-    "table": (("file",), ()),
-}
-_NEEDED = {
-    "levels": "a relevance for each level, from coarse to fine",
-    "weights": "a weight for each label that counts, by its name",
-    "file": "the path of a file",
-}
 
 
 # Keys that came later, and what runs that were made before them had.
@@ -143,58 +131,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_relevance(options: Mapping[str, Any]) -> None:
-    """Checks that the options are those of the kind, and what it needs is given."""
-    kind = options["name"]
-    if kind not in _RELEVANCE_OPTIONS:  # One of the user's own.
-        return
-    needed, optional = _RELEVANCE_OPTIONS[kind]
-    given = {key: value for key, value in options.items() if key != "name" and value}
-    for key in needed:
-        if key not in given:
-            raise ValueError(
-                f"config.relevance.name={kind!r} needs config.relevance.{key}: "
-                f"{_NEEDED[key]}."
-            )
-    for key, value in given.items():
-        if key not in (*needed, *optional):
-            takes = " and ".join((*needed, *optional)) or "no options"
-            raise ValueError(
-                f"config.relevance.{key}={value} does not go with "
-                f"config.relevance.name={kind!r}, which takes {takes}."
-            )
-    if given.get("kernel") == "cosine" and "scale" in given:
-        raise ValueError(
-            f"config.relevance.scale={given['scale']} does not go with "
-            'config.relevance.kernel="cosine", which has no scale.'
-        )
-
-
-def _check_sampler(options: ml_collections.ConfigDict) -> None:
-    """Checks that there is such a sampler, with its file, and what it draws."""
-    if options.name not in ("reservoir", "file"):
-        raise ValueError(
-            f"config.sampler.name={options.name!r} is no sampler; choose 'reservoir' "
-            "or 'file'."
-        )
-    if (options.name == "file") != bool(options.file):
-        raise ValueError(
-            f"config.sampler.file={options.file!r} does not go with "
-            f"config.sampler.name={options.name!r}: 'file' needs one, as "
-            "tools.make_triplets writes it, and 'reservoir' draws its own triplets."
-        )
-    if options.mode not in ("importance", "uniform"):
-        raise ValueError(
-            f"config.sampler.mode={options.mode!r} is none; choose 'importance' or "
-            "'uniform'."
-        )
-    if not 0 <= options.out_of_class <= 1:
-        raise ValueError(
-            f"config.sampler.out_of_class={options.out_of_class} must be in [0, 1]: it "
-            "is the share of negatives of other categories."
-        )
-
-
 def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
     """Checks that what is given for each level fits the records.
 
@@ -223,14 +159,6 @@ def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> Non
                 f"{len(names)} levels ({', '.join(names)}): give one for each, from "
                 "coarse to fine."
             )
-
-
-def cache_dir(config: ml_collections.ConfigDict) -> pathlib.Path | None:
-    """Returns the folder beside the dataset that keeps what took long to compute."""
-    if not config.data.dir:
-        return None
-    path = pathlib.Path(config.data.dir).expanduser()
-    return (path if path.is_dir() else path.parent) / ".deeprank_cache"
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:

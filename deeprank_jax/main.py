@@ -12,7 +12,9 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deeprank_jax import hosts, logs, parallel
+from deeprank_jax import logs
+from deeprank_jax.distributed import backend, processes
+from deeprank_jax.distributed import job as job_lib
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "emoji.py"
 _CONFIG = config_flags.DEFINE_config_file(
@@ -41,31 +43,31 @@ def main(argv: list[str]) -> None:
     """Reads the flags and trains."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; flags begin with --.")
-    parallel.configure_backend()
-    parallel.keep_compiled()
+    backend.configure_backend()
+    backend.keep_compiled()
     job = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
-        with hosts.job(*job):
+        with job_lib.job(*job):
             _train()
-    except hosts.CannotJoinError as error:
+    except job_lib.CannotJoinError as error:
         sys.exit(f"deeprank_jax: {error}")
 
 
 def _train() -> None:
     """Trains, and puts in a sentence what ends it early."""
     # JAX reads its flags when it starts, so what starts it comes after.
-    from deeprank_jax import checkpoints, train
+    from deeprank_jax.training import checkpoints, loop, progress
 
-    if not hosts.is_first():
+    if not processes.is_first():
         logging.set_verbosity(logging.WARNING)
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = _WORKDIR.value or f"runs/{name}"
     try:
-        report = train.train(_CONFIG.value, workdir)
-    except train.Stopped as stopped:
+        report = loop.train(_CONFIG.value, workdir)
+    except loop.Stopped as stopped:
         print(f"deeprank_jax: {stopped}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except (ValueError, checkpoints.CheckpointError, train.NonFiniteError) as error:
+    except (ValueError, checkpoints.CheckpointError, progress.NonFiniteError) as error:
         sys.exit(f"deeprank_jax: {error}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -74,7 +76,7 @@ def _train() -> None:
             f"deeprank_jax: cannot write to {workdir} ({error.strerror}): make room "
             "and run the same command again, to go on from the last checkpoint."
         )
-    if hosts.is_first():
+    if processes.is_first():
         print(f"Results: {pathlib.Path(workdir) / 'results.json'}\nReport:  {report}")
 
 

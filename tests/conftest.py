@@ -1,8 +1,8 @@
 """Runs every test on four simulated CPU devices, with JAX at its strictest."""
 
-from deeprank_jax import parallel
+from deeprank_jax.distributed import backend
 
-parallel.configure_backend()
+backend.configure_backend()
 
 from absl import logging  # noqa: E402
 import jax  # noqa: E402  It reads its flags when it starts.
@@ -20,4 +20,4 @@ def warnings_logged(monkeypatch):
     return logged
 
 
-pytest_plugins = ["exported"]
+pytest_plugins = ["helpers.exported"]

@@ -13,7 +13,7 @@ import pathlib
 from absl import logging
 import numpy as np
 
-from deeprank_jax.data import files
+from deeprank_jax import files
 
 Features = tuple[np.ndarray, np.ndarray]
 

@@ -11,8 +11,8 @@ import numpy as np
 from deeprank_jax.baselines.minhash import fit_l1_hash_kpca
 from deeprank_jax.baselines.oasis import Oasis, choose_oasis
 from deeprank_jax.baselines.systems import System, unit_rows
-from deeprank_jax.relevance.feature_bank import create_bank
-from deeprank_jax.relevance.golden_feature import GoldenFeature, learn_golden_feature
+from deeprank_jax.relevance.golden.feature_bank import create_bank
+from deeprank_jax.relevance.golden.learning import GoldenFeature, learn_golden_feature
 
 # Of the hashes; of few training records half as many as these.
 _HASH_DIM = 256

@@ -19,7 +19,7 @@ import zipfile
 
 import numpy as np
 
-from deeprank_jax.data import files
+from deeprank_jax import files
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import Candidates, create_whole_sampler
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from deeprank_jax.data import errors, folder, manifest
+from deeprank_jax import errors
 from deeprank_jax.data.records import Records
+from deeprank_jax.data.sources import folder, manifest
 
 _FROM_FILES: dict[str, Callable[[str], dict[str, Records]]] = {
     "folder": folder.create_records,
@@ -28,9 +29,9 @@ def create_records(config: Any) -> dict[str, Records]:
     """
     if config.name not in _FROM_FILES:
         # TFDS is slow to import, and own images do not need it.
-        from deeprank_jax.data import tfds_records
+        from deeprank_jax.data.sources import tfds
 
-        return tfds_records.create_records(
+        return tfds.create_records(
             config.name,
             config.dir,
             levels=tuple(config.levels),

@@ -17,7 +17,7 @@ from urllib import parse
 from absl import logging
 import numpy as np
 
-from deeprank_jax.data import errors, files
+from deeprank_jax import errors, files
 from deeprank_jax.data.records import Records
 
 _COLUMNS = ("query", "positive", "negative")

@@ -12,7 +12,7 @@ import threading
 from absl import logging
 import numpy as np
 
-from deeprank_jax.data import images as images_lib
+from deeprank_jax.data import decode
 from deeprank_jax.data import records as records_lib
 
 _MIB = 2**20
@@ -113,7 +113,7 @@ class ImageReader:
         fit: str = "crop",
         cache_mib: float = 0,
         workers: int = 2,
-        max_pixels: int = images_lib.MAX_PIXELS,
+        max_pixels: int = decode.MAX_PIXELS,
         bad_images: BadImages | None = None,
     ):
         """Creates the reader.
@@ -238,12 +238,12 @@ class ImageReader:
     def _read_one(self, index: int, out: np.ndarray) -> str | None:
         try:
             data = self._records.read(index)
-            image = images_lib.decode_image(data, max_pixels=self._max_pixels)
-        except images_lib.BadImageError as error:
+            image = decode.decode_image(data, max_pixels=self._max_pixels)
+        except decode.BadImageError as error:
             return str(error)
         except OSError as error:
             return f"cannot be read ({error.strerror or error})"
-        out[...] = images_lib.resize_image(image, self._image_size, self._fit)
+        out[...] = decode.resize_image(image, self._image_size, self._fit)
         self._store(index, out)
         return None
 

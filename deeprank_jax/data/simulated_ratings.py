@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from deeprank_jax.data import errors
+from deeprank_jax import errors
 from deeprank_jax.data.records import Records
 
 # How many candidates to draw per triplet wanted; most pairs are equally similar.

@@ -14,7 +14,7 @@ import unicodedata
 from absl import logging
 import numpy as np
 
-from deeprank_jax.data import errors
+from deeprank_jax import errors
 from deeprank_jax.data import records as records_lib
 
 SPLITS = ("train", "validation", "test")

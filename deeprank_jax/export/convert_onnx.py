@@ -15,8 +15,9 @@ import ml_collections
 import numpy as np
 from safetensors.numpy import load_file
 
-from deeprank_jax import artifact, parallel
+from deeprank_jax.distributed import backend
 from deeprank_jax.export.network import create_embed
+from deeprank_jax.inference import artifact
 from deeprank_jax.models import cpu_ops
 
 
@@ -40,5 +41,5 @@ def convert(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    parallel.configure_backend()
+    backend.configure_backend()
     convert(pathlib.Path(sys.argv[1]))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from deeprank_jax.data import images as images_lib
+from deeprank_jax.data import decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 
@@ -44,8 +44,8 @@ def measure_copies(
     originals, worse = [], []
     for index in order:
         try:
-            image = images_lib.decode_image(records.read(int(index)))
-        except (images_lib.BadImageError, OSError):
+            image = decode.decode_image(records.read(int(index)))
+        except (decode.BadImageError, OSError):
             continue
         originals.append(prepare(image))
         worse.append(prepare(worse_copy(image)))
@@ -66,7 +66,7 @@ def worse_copy(image: np.ndarray) -> np.ndarray:
     ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)
     if not ok:
         raise ValueError(f"OpenCV could not encode an image of shape {small.shape}.")
-    return images_lib.decode_image(encoded.tobytes())
+    return decode.decode_image(encoded.tobytes())
 
 
 def _quantile(originals: np.ndarray, worse: np.ndarray) -> float:

@@ -11,7 +11,9 @@ import ml_collections
 import numpy as np
 import optax
 
-from deeprank_jax import checkpoints, learner, models, train_step
+from deeprank_jax import models
+from deeprank_jax.training import checkpoints, network
+from deeprank_jax.training import step as step_lib
 
 # One program holds all three: which form of an operation it takes is chosen where it
 # runs.
@@ -40,9 +42,9 @@ def create_embed(
     """
     # Of a classifier, only what comes before the classes matters.
     num_classes = None if config.task == "ranking" else 1
-    model = models.abstract(lambda: learner.create_model(config, num_classes))
-    graphdef, state = train_step.create_train_state(model, optax.identity())
-    ours = train_step.network_arrays(state)
+    model = models.abstract(lambda: network.create_model(config, num_classes))
+    graphdef, state = step_lib.create_train_state(model, optax.identity())
+    ours = step_lib.network_arrays(state)
     weights = {}
     for name, array in ours.items():
         if name.startswith(_HEAD):
@@ -56,11 +58,11 @@ def create_embed(
                 "own."
             )
         weights[name] = np.asarray(found, array.dtype)
-    embed_step = train_step.make_embed_step(graphdef)
+    embed_step = step_lib.make_embed_step(graphdef)
 
     def embed(weights: Weights, images: Any) -> Any:
         whole = {**ours, **weights}
-        return embed_step(train_step.with_network_arrays(state, whole), images)
+        return embed_step(step_lib.with_network_arrays(state, whole), images)
 
     return embed, weights
 

@@ -19,15 +19,16 @@ import numpy as np
 from safetensors.numpy import save_file
 import tqdm
 
-from deeprank_jax import artifact, checkpoints, evaluators, provenance
 from deeprank_jax import config as config_lib
-from deeprank_jax.data import create_records
-from deeprank_jax.data import images as images_lib
+from deeprank_jax import evaluation, version
+from deeprank_jax.data import create_records, decode
 from deeprank_jax.data.records import Records
-from deeprank_jax.evaluators import threshold
-from deeprank_jax.experiment import create_reader
+from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network
 from deeprank_jax.export.card import write_card
+from deeprank_jax.inference import artifact
+from deeprank_jax.training import checkpoints
+from deeprank_jax.training.experiment import create_reader
 
 # The largest difference of a component, float32.
 TOLERANCE = 1e-4
@@ -64,7 +65,7 @@ def export_run(
       ExportError: a form could not be written, or differs from the checkpoint.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    threshold.check_share("precision", precision)
+    calibration.check_share("precision", precision)
     config, metrics = config_lib.read_run_config(workdir), _read_metrics(workdir)
     saved = checkpoints.read_network(workdir)
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
@@ -98,7 +99,7 @@ def export_run(
             },
             "checkpoint_step": int(saved.where.name),
             "parameters": sum(x.size for x in weights.values()),
-            "commit": provenance.commit(),
+            "commit": version.commit(),
         }
         (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
         name = pathlib.Path(out).name
@@ -141,11 +142,11 @@ class _Measured:
     def calibrate(self, precision: float) -> dict[str, Any]:
         """Returns the threshold and how far worse copies lie, as model.json has it."""
         embeddings, labels = self._embed_split("validation")
-        found = threshold.calibrate(embeddings, labels, precision)
-        in_tens = threshold.calibrate(embeddings, labels, precision, prior=0.1)
+        found = calibration.calibrate(embeddings, labels, precision)
+        in_tens = calibration.calibrate(embeddings, labels, precision, prior=0.1)
         on_test = None
         if found is not None:
-            on_test = threshold.verify(*self._embed_split("test"), found.distance)
+            on_test = calibration.verify(*self._embed_split("test"), found.distance)
         data = self._config.data
         return {
             "threshold": found
@@ -158,7 +159,7 @@ class _Measured:
             "cluster_distance": in_tens and in_tens.distance,
             "copies": copies.measure_copies(
                 self._records["validation"],
-                lambda x: images_lib.resize_image(x, data.image_size, data.fit),
+                lambda x: decode.resize_image(x, data.image_size, data.fit),
                 self.embed,
             ),
         }
@@ -173,7 +174,7 @@ class _Measured:
                 unit="batch",
                 leave=False,
             )
-            embeddings, ok = evaluators.embed_split(self.embed, batches, len(split))
+            embeddings, ok = evaluation.embed_split(self.embed, batches, len(split))
         return embeddings[ok], split.labels[ok, -1]
 
 

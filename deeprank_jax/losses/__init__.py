@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.losses.batch import gather_images, pick
-from deeprank_jax.losses.selection import is_less_relevant
+from deeprank_jax.losses.batch_mining import gather_images, pick
+from deeprank_jax.losses.mining import is_less_relevant
 from deeprank_jax.losses.triplet import triplet_hinge_loss, triplet_soft_margin_loss
 
 Array = jax.Array

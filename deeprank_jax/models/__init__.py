@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from deeprank_jax.models import layers
-from deeprank_jax.models.alexnet import AlexNet
 from deeprank_jax.models.classifier import Classifier
-from deeprank_jax.models.convnet import ConvNet
-from deeprank_jax.models.efficientnet_lite import EfficientNetLite
 from deeprank_jax.models.multiscale import MultiScale
-from deeprank_jax.models.resnet import ResNet50
-from deeprank_jax.models.vgg import VGG16
+from deeprank_jax.models.trunks.alexnet import AlexNet
+from deeprank_jax.models.trunks.convnet import ConvNet
+from deeprank_jax.models.trunks.efficientnet_lite import EfficientNetLite
+from deeprank_jax.models.trunks.resnet import ResNet50
+from deeprank_jax.models.trunks.vgg import VGG16
 
 TRUNKS: Mapping[str, Callable[..., nnx.Module]] = {
     "alexnet": AlexNet,

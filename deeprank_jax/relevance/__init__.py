@@ -13,20 +13,31 @@ import inspect
 from typing import Any, TypeVar
 
 from deeprank_jax.relevance.attributes import Attributes
-from deeprank_jax.relevance.base import (
-    LabelRelevance,
-    Relevance,
-    check_attributes,
-)
-from deeprank_jax.relevance.category import WithinCategory
+from deeprank_jax.relevance.base import LabelRelevance, Relevance, check_attributes
 from deeprank_jax.relevance.check import check
 from deeprank_jax.relevance.embedding import Embedding
-from deeprank_jax.relevance.golden import Golden
+from deeprank_jax.relevance.golden.relevance import Golden
 from deeprank_jax.relevance.hierarchy import Hierarchy
-from deeprank_jax.relevance.of_labels import OfLabels
+from deeprank_jax.relevance.label_function import OfLabels
 from deeprank_jax.relevance.same_class import SameClass
 from deeprank_jax.relevance.table import Table
 from deeprank_jax.relevance.totals import total_relevance
+from deeprank_jax.relevance.within_category import WithinCategory
+
+# What each kind of relevance needs, and what else it takes.
+_RELEVANCE_OPTIONS = {
+    "same_class": ((), ()),
+    "hierarchy": (("levels",), ()),
+    "attributes": (("weights",), ()),
+    "embedding": (("file",), ("kernel", "scale")),
+    "golden": (("file",), ()),
+    "table": (("file",), ()),
+}
+_NEEDED = {
+    "levels": "a relevance for each level, from coarse to fine",
+    "weights": "a weight for each label that counts, by its name",
+    "file": "the path of a file",
+}
 
 __all__ = [
     "KINDS",
@@ -146,3 +157,30 @@ def attach(relevance: Relevance, splits: Mapping[str, Any]) -> dict[str, Any]:
     }
     check(relevance, attached)
     return attached
+
+
+def _check_relevance(options: Mapping[str, Any]) -> None:
+    """Checks that the options are those of the kind, and what it needs is given."""
+    kind = options["name"]
+    if kind not in _RELEVANCE_OPTIONS:  # One of the user's own.
+        return
+    needed, optional = _RELEVANCE_OPTIONS[kind]
+    given = {key: value for key, value in options.items() if key != "name" and value}
+    for key in needed:
+        if key not in given:
+            raise ValueError(
+                f"config.relevance.name={kind!r} needs config.relevance.{key}: "
+                f"{_NEEDED[key]}."
+            )
+    for key, value in given.items():
+        if key not in (*needed, *optional):
+            takes = " and ".join((*needed, *optional)) or "no options"
+            raise ValueError(
+                f"config.relevance.{key}={value} does not go with "
+                f"config.relevance.name={kind!r}, which takes {takes}."
+            )
+    if given.get("kernel") == "cosine" and "scale" in given:
+        raise ValueError(
+            f"config.relevance.scale={given['scale']} does not go with "
+            'config.relevance.kernel="cosine", which has no scale.'
+        )

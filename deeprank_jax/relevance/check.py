@@ -6,7 +6,7 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from deeprank_jax.relevance.category import WithinCategory
+from deeprank_jax.relevance.within_category import WithinCategory
 
 _NUM_RUNS, _RUN = 16, 4
 # Two forms of one sum may differ by as much in float32.

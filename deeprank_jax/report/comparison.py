@@ -15,8 +15,8 @@ import markupsafe
 from matplotlib.axes import Axes
 import numpy as np
 
-from deeprank_jax.report import svg, templates
-from deeprank_jax.report.notation import format_number, with_sign
+from deeprank_jax.report import chart, templates
+from deeprank_jax.report.number_format import format_number, with_sign
 
 Number = tuple[float, float | None, float | None]
 
@@ -208,7 +208,7 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
                     [x for x, _ in points],
                     value,
                     (value - low, high - value),
-                    color=svg.COLORS[i % len(svg.COLORS)],
+                    color=chart.COLORS[i % len(chart.COLORS)],
                     linestyle=("-", "--", ":", "-.")[i % 4],
                     marker="os^D"[i % 4],
                     markersize=4,
@@ -220,7 +220,7 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
             axes.legend(frameon=False, fontsize=8)
 
         label = f"{compared.metrics[name]} by {compared.sweep_label}"
-        drawn[name] = svg.draw(fill, label=label, prefix=f"sweep{number}-")
+        drawn[name] = chart.draw(fill, label=label, prefix=f"sweep{number}-")
     return drawn
 
 

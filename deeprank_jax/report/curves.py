@@ -7,7 +7,7 @@ import re
 from matplotlib.axes import Axes
 import numpy as np
 
-from deeprank_jax.report import svg
+from deeprank_jax.report import chart
 
 _MAX_POINTS = 400
 # Variants of one metric that share a chart.
@@ -92,7 +92,7 @@ def _draw(title: str, lines: Mapping[str, np.ndarray], prefix: str) -> str:
         for i, (name, points) in enumerate(lines.items()):
             axes.plot(
                 *points.T,
-                color=svg.COLORS[i % len(svg.COLORS)],
+                color=chart.COLORS[i % len(chart.COLORS)],
                 linewidth=1.6,
                 linestyle=("-", "--", ":", "-.")[i % 4],
                 marker="o" if len(points) < 25 else None,
@@ -115,4 +115,4 @@ def _draw(title: str, lines: Mapping[str, np.ndarray], prefix: str) -> str:
         elif len(lines) > 1:
             axes.legend(frameon=False, fontsize=8)
 
-    return svg.draw(fill, label=f"{title} over the steps", prefix=prefix)
+    return chart.draw(fill, label=f"{title} over the steps", prefix=prefix)

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 from sklearn import manifold
 
-from deeprank_jax.report.figures import resize_thumbnails
+from deeprank_jax.report.thumbnails import resize_thumbnails
 
 _SIZE = 1600
 _CELL = 34

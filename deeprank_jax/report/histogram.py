@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 import numpy as np
 
-from deeprank_jax.report import svg
-from deeprank_jax.report.notation import format_number
+from deeprank_jax.report import chart
+from deeprank_jax.report.number_format import format_number
 
 _NUM_BINS = 19
 # From this ratio of the largest relevance to the least on, the axis is logarithmic.
@@ -92,7 +92,7 @@ def draw_histogram(bins: Bins) -> str:
                 places + (side - 0.5) * 0.45 * width,
                 shares[:, side],
                 width=0.45 * width,
-                color=svg.COLORS[side],
+                color=chart.COLORS[side],
                 label=name,
             )
         axes.set_xticks([zero, *ticks], ["0", *labels])
@@ -106,7 +106,7 @@ def draw_histogram(bins: Bins) -> str:
         axes.legend(frameon=False, fontsize=8)
 
     label = "Relevance of drawn positives and negatives to their anchors"
-    return svg.draw(fill, label=label, prefix="histogram-")
+    return chart.draw(fill, label=label, prefix="histogram-")
 
 
 def _ticks(bins: Bins) -> tuple[np.ndarray, list[str]]:

@@ -13,10 +13,16 @@ import numpy as np
 
 from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.report import curves, embedding_map, figures, panels, templates
-from deeprank_jax.report import drawn as drawn_lib
-from deeprank_jax.report.notation import with_sign
-from deeprank_jax.report.pictures import Pictures
+from deeprank_jax.report import (
+    curves,
+    embedding_map,
+    query_panel,
+    sampler_panel,
+    templates,
+)
+from deeprank_jax.report import thumbnails as thumbnails_lib
+from deeprank_jax.report.framed_images import Pictures
+from deeprank_jax.report.number_format import with_sign
 
 _NUM_QUERIES, _NUM_WORST = 12, 8
 
@@ -76,10 +82,10 @@ class ReportInputs:
     embeddings: np.ndarray
     records: Records
     relevance: Relevance
-    thumbnails: figures.Thumbnails
+    thumbnails: thumbnails_lib.Thumbnails
     ok: np.ndarray | None = None
     intervals: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    drawn: drawn_lib.DrawnTriplets | None = None
+    drawn: sampler_panel.DrawnTriplets | None = None
     seed: int = 0
 
 
@@ -106,14 +112,16 @@ def write_report(inputs: ReportInputs, path: str | os.PathLike[str]) -> pathlib.
 def _page_values(inputs: ReportInputs) -> dict[str, Any]:
     """Returns what the template fills in."""
     records = inputs.records
-    ranking = panels.rank_records(records, inputs.embeddings, inputs.ok)
-    chosen = panels.choose_queries(records, ranking, _NUM_QUERIES, seed=inputs.seed)
-    worst = panels.worst_queries(records, ranking, _NUM_WORST)
-    rows = panels.create_rows(records, inputs.relevance, ranking, chosen)
-    worst_rows = panels.create_rows(records, inputs.relevance, ranking, worst)
+    ranking = query_panel.rank_records(records, inputs.embeddings, inputs.ok)
+    chosen = query_panel.choose_queries(
+        records, ranking, _NUM_QUERIES, seed=inputs.seed
+    )
+    worst = query_panel.worst_queries(records, ranking, _NUM_WORST)
+    rows = query_panel.create_rows(records, inputs.relevance, ranking, chosen)
+    worst_rows = query_panel.create_rows(records, inputs.relevance, ranking, worst)
     grades = _find_grades(inputs, [*rows, *worst_rows])
     show = Pictures(records, inputs.thumbnails, grades)
-    metrics = drawn_lib.drop_idle_causes(inputs.drawn, inputs.metrics)
+    metrics = sampler_panel.drop_idle_causes(inputs.drawn, inputs.metrics)
     charts = curves.create_charts(metrics)
     return {
         "title": inputs.title,
@@ -126,33 +134,35 @@ def _page_values(inputs: ReportInputs) -> dict[str, Any]:
         "charts": [
             {"title": c.title, "svg": markupsafe.Markup(c.svg)}
             for c in charts
-            if c.title not in drawn_lib.CHARTS
+            if c.title not in sampler_panel.CHARTS
         ],
         "legend": [
             {
                 "name": grades.names[grade],
-                "slot": figures.frame_slot(grade, grades),
-                "pips": figures.pips(grade, grades),
+                "slot": thumbnails_lib.frame_slot(grade, grades),
+                "pips": thumbnails_lib.pips(grade, grades),
             }
             for grade in range(len(grades.names))[::-1]
         ],
         "queries": show.rows(rows),
         "worst": show.rows(worst_rows),
         "map": _map_values(inputs, ranking.queries),
-        "sampler": drawn_lib.sampler_values(inputs.drawn, metrics, charts, grades),
+        "sampler": sampler_panel.sampler_values(inputs.drawn, metrics, charts, grades),
     }
 
 
-def _find_grades(inputs: ReportInputs, rows: Sequence[panels.Row]) -> panels.Grades:
+def _find_grades(
+    inputs: ReportInputs, rows: Sequence[query_panel.Row]
+) -> query_panel.Grades:
     """Finds grades that serve every picture of the page."""
-    relevance, depth = panels.pairs_of_rows(inputs.records, rows)
+    relevance, depth = query_panel.pairs_of_rows(inputs.records, rows)
     if inputs.drawn is not None:
         shown = inputs.drawn.shown()
         labels = inputs.drawn.records.labels[inputs.drawn.indices[shown]]
-        drawn_depth = panels.shared_depth(labels[:, :1], labels[:, 1:])
+        drawn_depth = query_panel.shared_depth(labels[:, :1], labels[:, 1:])
         relevance = np.append(relevance, inputs.drawn.relevance[shown])
         depth = np.append(depth, drawn_depth)
-    return panels.create_grades(relevance, depth, inputs.records.level_names)
+    return query_panel.create_grades(relevance, depth, inputs.records.level_names)
 
 
 def _map_values(inputs: ReportInputs, indices: np.ndarray) -> dict[str, Any] | None:
@@ -162,7 +172,7 @@ def _map_values(inputs: ReportInputs, indices: np.ndarray) -> dict[str, Any] | N
     if drawn is None:
         return None
     return {
-        "src": markupsafe.Markup(figures.encode_image(drawn.image, quality=80)),
+        "src": markupsafe.Markup(thumbnails_lib.encode_image(drawn.image, quality=80)),
         "size": f"{100 * drawn.size:.2f}",
         "places": [
             {

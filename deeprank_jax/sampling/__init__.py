@@ -4,16 +4,16 @@
 a run that was stopped goes on as if it had not been.
 """
 
-from deeprank_jax.sampling.candidates import (
+from deeprank_jax.sampling.level_shares import level_shares
+from deeprank_jax.sampling.reservoir.candidates import (
     Candidates,
     categories,
     count_candidates,
     create_candidates,
 )
-from deeprank_jax.sampling.draws import NoTripletError
-from deeprank_jax.sampling.law import MODES
-from deeprank_jax.sampling.level_shares import level_shares
-from deeprank_jax.sampling.sampler import (
+from deeprank_jax.sampling.reservoir.draws import NoTripletError
+from deeprank_jax.sampling.reservoir.law import MODES
+from deeprank_jax.sampling.reservoir.sampler import (
     STATE_VERSION,
     Triplets,
     TripletSampler,

@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from deeprank_jax.sampling import counters
-from deeprank_jax.sampling.labelled import LabelledImages
-from deeprank_jax.sampling.sampler import Triplets
+from deeprank_jax.sampling import counter_rng
+from deeprank_jax.sampling.labelled_sampler import LabelledImages
+from deeprank_jax.sampling.reservoir.sampler import Triplets
 
 Drawn = Triplets | LabelledImages
 
@@ -175,8 +175,8 @@ class BatchStream:
         drawn, source = _replace_bad(drawn, np.all(ok[inverse], axis=1))
         # Indexing copies: no two triplets, and no two batches, share memory.
         images = images[inverse[source]]
-        rng = counters.step_rng(
-            self._sampler.seed, counters.AUGMENT, step, self._sampler.shard
+        rng = counter_rng.step_rng(
+            self._sampler.seed, counter_rng.AUGMENT, step, self._sampler.shard
         )
         return Batch(
             images=np.ascontiguousarray(self._augment_fn(images, rng)), drawn=drawn

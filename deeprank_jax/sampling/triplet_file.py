@@ -21,8 +21,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from deeprank_jax.sampling.sampler import Triplets
-from deeprank_jax.sampling.triplet_list import FileTripletData
+from deeprank_jax.sampling.file_sampler import FileTripletData
+from deeprank_jax.sampling.reservoir.sampler import Triplets
 
 _SIDES = ("anchor", "positive", "negative")
 _RELEVANCE = ("relevance_positive", "relevance_negative")
@@ -105,7 +105,7 @@ def read_triplets(
     if not file.is_file():
         raise ValueError(
             f"{path}: there is no such file of triplets; set config.sampler.file to "
-            "one that exists, e.g. of `python -m tools.make_triplets`."
+            "one that exists, e.g. of `python -m deeprank_jax.cli.triplets`."
         )
     names = _Names(records, others, (os.fspath(root), os.fspath(file.parent)))
     rows = _Rows(os.fspath(path), names)

@@ -1,0 +1,1 @@
+"""The command line `deeprank`, one file per command."""

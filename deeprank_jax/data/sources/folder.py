@@ -1,0 +1,143 @@
+"""What does a folder of images hold? `DIR/coarse/.../fine/image.jpg`.
+
+Convention: the folder that holds an image is its class, the folders above it, up to
+but without `DIR`, its coarser levels.
+"""
+
+from collections.abc import Iterator
+import os
+import pathlib
+
+from absl import logging
+import numpy as np
+
+from deeprank_jax import errors, files
+from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.sources import labelled_files
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def create_records(directory: str) -> dict[str, records_lib.Records]:
+    """Lists a folder's images and splits them by class.
+
+    Args:
+      directory: the folder; `list_images` says which of its files count.
+
+    Returns:
+      The records of each split, in the order of their paths.
+
+    Raises:
+      DataError: the folder is missing, unreadable or empty, its images lie at
+        different depths, or they are too few to split.
+    """
+    root = pathlib.Path(directory).expanduser()
+    images = list_images(root)
+    if not images:
+        raise errors.DataError(
+            f"{files.printable(root)}: holds no image; it needs one folder per class "
+            f"with files that end in {' '.join(EXTENSIONS)}."
+        )
+    depth = _common_depth(root, images)
+    columns = [np.array([path[level] for path in images]) for level in range(depth)]
+    return labelled_files.create_records(
+        "folder", root, [os.path.join(*path) for path in images], columns
+    )
+
+
+def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
+    """Returns the parts of each image's path below a folder, in order.
+
+    Hidden files and folders are left out; files with other extensions too, and
+    counted in the log.
+
+    Raises:
+      DataError: the folder is missing or unreadable.
+    """
+    shown = files.printable(root)
+    try:
+        is_folder = root.is_dir()
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    if not is_folder:
+        raise errors.DataError(
+            f"{shown}: there is no such folder; set config.data.dir to a folder with "
+            "one folder of images per class."
+        )
+    images, num_ignored = [], 0
+    for path in _walk(str(root), ()):
+        if path[-1].lower().endswith(EXTENSIONS):
+            images.append(path)
+        else:
+            num_ignored += 1
+    if num_ignored:
+        logging.info(
+            "%s: ignored %s files that do not end in %s.",
+            shown,
+            f"{num_ignored:,}",
+            " ".join(EXTENSIONS),
+        )
+    return images
+
+
+def _walk(
+    directory: str, parts: tuple[str, ...], above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Yields the parts of every file's path, in order."""
+    real = os.path.realpath(directory)
+    if real in above:
+        raise errors.DataError(
+            f"{files.printable(directory)}: is a link to a folder that it lies in; "
+            "remove it."
+        )
+    for name, is_folder in _list(directory):
+        if is_folder:
+            path = os.path.join(directory, name)
+            yield from _walk(path, (*parts, name), (*above, real))
+        else:
+            yield (*parts, name)
+
+
+def _list(directory: str) -> list[tuple[str, bool]]:
+    """Returns the names of what is not hidden, in order, and whether it is a folder."""
+    listed = []
+    path = directory
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                path = entry.path
+                if not entry.name.startswith("."):
+                    listed.append((entry.name, entry.is_dir()))
+                path = directory
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return sorted(listed)
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> errors.DataError:
+    return errors.DataError(
+        f"{files.printable(path)}: cannot be read ({error.strerror or error}); give "
+        "yourself the right to read it, or move it away."
+    )
+
+
+def _common_depth(root: pathlib.Path, images: list[tuple[str, ...]]) -> int:
+    """Returns the number of levels, the same for all images."""
+    first = images[0]
+    other = next((path for path in images if len(path) != len(first)), None)
+    if other is not None:
+        one, two, top = (
+            files.printable(folder)
+            for folder in (root.joinpath(*first[:-1]), root.joinpath(*other[:-1]), root)
+        )
+        raise errors.DataError(
+            f"{one} and {two}: both hold images, but {len(first) - 1} and "
+            f"{len(other) - 1} folders below {top}; every image must lie at the same "
+            "depth."
+        )
+    if len(first) == 1:
+        raise errors.DataError(
+            f"{files.printable(root / first[0])}: lies in no class folder; move the "
+            f"images into one folder per class below {files.printable(root)}."
+        )
+    return len(first) - 1

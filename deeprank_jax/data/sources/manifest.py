@@ -1,0 +1,143 @@
+"""What does a table of images hold? CSV or Parquet with `path,level_1,...,level_n`.
+
+Convention: paths are relative to the folder of the manifest; level 1 is the coarsest.
+Any other column is a further label, which a relevance may compare.
+"""
+
+from collections.abc import Sequence
+import csv
+import os
+import pathlib
+
+import numpy as np
+
+from deeprank_jax import errors, files
+from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.sources import labelled_files
+
+_NEEDED = "it needs the columns path,level_1,...,level_n"
+_NUM_CHECKED = 100
+
+
+def create_records(file: str) -> dict[str, records_lib.Records]:
+    """Reads a manifest and splits its images by class.
+
+    Args:
+      file: a `.csv` or `.parquet` file.
+
+    Returns:
+      The records of each split, in the manifest's order.
+
+    Raises:
+      DataError: the manifest is missing or cannot be read, it lacks a column or a
+        value, none of its first files exist, or they are too few to split.
+    """
+    path = pathlib.Path(file).expanduser()
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        reason = error.strerror or error
+        raise _error(
+            path, f"cannot be read ({reason}); give yourself the right to read it."
+        ) from error
+    if not is_file:
+        raise _error(
+            path,
+            "there is no such manifest; set config.data.dir to a .csv or .parquet "
+            "file.",
+        )
+    table = read_table(path)
+    level_names = _check_columns(path, list(table))
+    if not table["path"]:
+        raise _error(path, "lists no image; add a row per image.")
+    for name in ("path", *level_names):
+        _check_values(path, name, table[name])
+    _check_files(path, table["path"])
+    columns = [np.array(table[name]) for name in level_names]
+    further = {
+        name: np.array(values)
+        for name, values in table.items()
+        if name and name not in ("path", *level_names)
+    }
+    return labelled_files.create_records(
+        "manifest", path.parent, table["path"], columns, further
+    )
+
+
+def read_table(path: pathlib.Path) -> dict[str, list[str]]:
+    """Returns a file's columns by name, as text, missing values as empty strings.
+
+    Raises:
+      DataError: it is neither .csv nor .parquet, or cannot be read.
+    """
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise _error(
+            path, "is neither .csv nor .parquet; save the manifest as one of them."
+        )
+    try:
+        return readers[path.suffix.lower()](path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _error(path, f"cannot be read ({error}); {_NEEDED}.") from error
+
+
+def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restval="")
+        names = reader.fieldnames or ()
+        rows = list(reader)
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _read_parquet(path: pathlib.Path) -> dict[str, list[str]]:
+    # Slow to import, and few manifests are Parquet.
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise OSError(error) from error
+    return {name: _to_strings(table[name].to_pylist()) for name in table.column_names}
+
+
+def _to_strings(values: Sequence[object]) -> list[str]:
+    return ["" if value is None else str(value) for value in values]
+
+
+def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
+    """Returns the names of the levels."""
+    num_levels = sum(name.startswith("level_") for name in names)
+    level_names = [f"level_{level + 1}" for level in range(max(num_levels, 1))]
+    missing = [name for name in ("path", *level_names) if name not in names]
+    if missing:
+        raise _error(
+            path,
+            f"has no column {missing[0]!r} (its columns are "
+            f"{', '.join(names) or 'none'}); {_NEEDED}.",
+        )
+    return level_names
+
+
+def _check_values(path: pathlib.Path, name: str, values: Sequence[str]) -> None:
+    for row, value in enumerate(values):
+        if not value:
+            raise _error(
+                path, f"row {row + 1:,} has no {name}; fill it in or remove the row."
+            )
+
+
+def _check_files(path: pathlib.Path, paths: Sequence[str]) -> None:
+    first = paths[:_NUM_CHECKED]
+    # Unlike `Path.exists`, it takes an answer that is an error for a no.
+    if not any(os.path.exists(path.parent / name) for name in first):
+        raise _error(
+            path,
+            f"none of its first {len(first)} files exist, e.g. "
+            f"{files.printable(path.parent / first[0])}; paths are relative to the "
+            "manifest's folder.",
+        )
+
+
+def _error(path: pathlib.Path, reason: str) -> errors.DataError:
+    return errors.DataError(f"{files.printable(path)}: {reason}")

@@ -1,0 +1,230 @@
+"""Do clusters of the embeddings agree with the classes?
+
+Not a mean over queries: a partition is judged as a whole, so that there is a number
+and no row for each record. It takes many passes over all records and clusters, and is
+measured when asked for, not during training.
+"""
+
+from collections.abc import Iterator
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from sklearn import metrics
+
+from deeprank_jax.evaluation.scores import check_rows
+
+# Records compared at a time, and with how many clusters at most: 64 MiB as float32.
+_BLOCK, _BLOCK_VALUES = 512, 2**24
+# FAISS's and pytorch-metric-learning's: few clusters change later on.
+_NUM_ITERATIONS = 20
+
+
+class Clustering:
+    """NMI and AMI of k-means clusters, as many as there are classes.
+
+    References:
+      Vinh et al., Information Theoretic Measures for Clusterings Comparison, 2010,
+      https://jmlr.org/papers/v11/vinh10a.html.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        num_restarts: int = 1,
+        num_iterations: int = _NUM_ITERATIONS,
+        seed: int = 0,
+    ):
+        """Creates the evaluator.
+
+        Args:
+          labels: `[N, L]` ints, from coarse to fine; two records are of one class if
+            their last label is the same.
+          num_restarts: as of `kmeans`, as the next two.
+          num_iterations: as of `kmeans`.
+          seed: as of `kmeans`.
+        """
+        self._labels = np.asarray(labels)
+        self._options = {
+            "num_restarts": num_restarts,
+            "num_iterations": num_iterations,
+            "seed": seed,
+        }
+
+    def run(
+        self, embeddings: np.ndarray, where: np.ndarray | None = None
+    ) -> Iterator[tuple[str, float]]:
+        """Yields `nmi`, `ami` and `num_clusters`.
+
+        NMI is the mutual information of cluster and class by the mean of their
+        entropies, in `[0, 1]`. It grows with the number of clusters, even of clusters
+        drawn at random; AMI is less what such would have: 0 for them, 1 where the
+        clusters are the classes.
+
+        Args:
+          embeddings: `[N, D]` float, a row for each record.
+          where: optional `[N]` bool, the records that take part.
+
+        Yields:
+          Names and values; all 0 of no records. Where all are of one class there is
+          one cluster, and both are 1.
+
+        Raises:
+          ValueError: there is not one row for each record, or one is not finite.
+        """
+        embeddings, where, _ = check_rows(len(self._labels), embeddings, where, None)
+        classes = np.unique(self._labels[where, -1], return_inverse=True)[1]
+        num = int(classes.max(initial=-1)) + 1
+        if not num:
+            yield from (("nmi", 0.0), ("ami", 0.0), ("num_clusters", 0.0))
+            return
+        clusters = kmeans(embeddings[where], num, **self._options)
+        yield "nmi", float(metrics.normalized_mutual_info_score(classes, clusters))
+        yield "ami", float(metrics.adjusted_mutual_info_score(classes, clusters))
+        yield "num_clusters", float(num)
+
+
+def kmeans(
+    rows: np.ndarray,
+    num_clusters: int,
+    *,
+    num_restarts: int = 1,
+    num_iterations: int = _NUM_ITERATIONS,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns which cluster each row is of, by Lloyd's algorithm.
+
+    Each start takes rows drawn without replacement as centers, as FAISS does. A
+    cluster that has lost all its rows gets the row that lies farthest from its own
+    center. It ends when no center moves. One device does all, some rows at a time.
+
+    Args:
+      rows: `[N, D]` finite floats.
+      num_clusters: from 1 to `N`.
+      num_restarts: of so many starts the one with the nearest centers counts.
+      num_iterations: how often the centers move at most.
+      seed: of the starts.
+
+    Returns:
+      `[N]` ints in `[0, num_clusters)`.
+
+    Raises:
+      ValueError: a number cannot be.
+
+    References:
+      Lloyd, Least Squares Quantization in PCM, 1982,
+      https://doi.org/10.1109/TIT.1982.1056489.
+    """
+    if not 1 <= num_clusters <= len(rows):
+        raise ValueError(
+            f"num_clusters={num_clusters} of {len(rows)} rows: it must be from 1 to "
+            f"{len(rows)}."
+        )
+    if num_restarts < 1 or num_iterations < 1:
+        raise ValueError(
+            f"num_restarts and num_iterations must be at least 1, got {num_restarts} "
+            f"and {num_iterations}."
+        )
+    rng = np.random.default_rng(seed)
+    rows = np.asarray(rows, np.float32)
+    # Distances stay as they are, and their rounding becomes less.
+    rows = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    starts = [
+        _lloyd(rows, rng.choice(len(rows), num_clusters, replace=False), num_iterations)
+        for _ in range(num_restarts)
+    ]
+    return min(starts, key=lambda start: start[1])[0]
+
+
+def _lloyd(
+    rows: np.ndarray, first: np.ndarray, num_iterations: int
+) -> tuple[np.ndarray, float]:
+    """Returns the cluster of each row, `[N]`, and the sum of squared distances.
+
+    A row whose center stayed can only be drawn away by a center that moved: of the
+    others, which soon are most, it need not be told again how far they are.
+    """
+    centers = rows[first]
+    num = len(centers)
+    cluster, distance = _nearest(rows, centers, num)
+    for _ in range(num_iterations):
+        before, centers = centers, _means(rows, cluster, distance, centers)
+        moved = np.any(before != centers, axis=1)
+        if not moved.any():
+            break
+        stale = moved[cluster]
+        cluster[stale], distance[stale] = _nearest(rows[stale], centers, num)
+        kept = np.flatnonzero(~stale)
+        # In steps of two, so that few sizes are compiled.
+        size = min(num, 2 ** math.ceil(math.log2(np.count_nonzero(moved))))
+        near, gap = _nearest(rows[kept], centers[moved], size)
+        near = np.flatnonzero(moved)[near]
+        nearer = gap < distance[kept]
+        cluster[kept[nearer]], distance[kept[nearer]] = near[nearer], gap[nearer]
+    return cluster, float(distance.sum(dtype=np.float64))
+
+
+def _means(
+    rows: np.ndarray, cluster: np.ndarray, distance: np.ndarray, centers: np.ndarray
+) -> np.ndarray:
+    """Returns the mean of each cluster's rows, `[K, D]` float32.
+
+    Moves the farthest rows to clusters that have none, in `cluster` itself.
+    """
+    num = len(centers)
+    empty = np.flatnonzero(np.bincount(cluster, minlength=num) == 0)
+    farthest = np.argsort(-distance, kind="stable")[: len(empty)]
+    farthest = farthest[distance[farthest] > 0]
+    cluster[farthest] = empty[: len(farthest)]
+    counts = np.bincount(cluster, minlength=num)
+    ones = np.ones(len(rows), np.float32)
+    member = scipy.sparse.csr_array(
+        (ones, (cluster, np.arange(len(rows)))), shape=(num, len(rows))
+    )
+    means = (member @ rows) / np.maximum(counts, 1)[:, None].astype(np.float32)
+    return np.where(counts[:, None] > 0, means, centers)
+
+
+def _nearest(
+    rows: np.ndarray, centers: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each row's nearest center, `[N]` ints, and squared distance, `[N]`.
+
+    Every block has the same shape, with `size` centers, the last of them at infinity:
+    it is compiled once.
+    """
+    cluster = np.zeros(len(rows), np.int64)
+    distance = np.zeros(len(rows), np.float32)
+    norms = np.full(size, np.inf, np.float32)
+    norms[: len(centers)] = np.einsum("kd,kd->k", centers, centers)
+    padded = np.pad(centers, ((0, size - len(centers)), (0, 0)))
+    on_device = jnp.asarray(padded), jnp.asarray(norms)
+    step = max(1, min(_BLOCK, _BLOCK_VALUES // size))
+    found = []
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        filled = np.pad(block, ((0, step - len(block)), (0, 0)))
+        # All are on their way before the first is waited for.
+        found.append(_nearest_of_block(filled, *on_device))
+    for start, answer in zip(range(0, len(rows), step), found, strict=True):
+        part = slice(start, min(start + step, len(rows)))
+        num = part.stop - part.start
+        cluster[part], distance[part] = (np.asarray(x)[:num] for x in answer)
+    return cluster, distance
+
+
+@jax.jit
+def _nearest_of_block(rows, centers, norms):
+    """Returns the nearest center and its squared distance, `[B]` each."""
+    products = jnp.matmul(centers, rows.T, precision=jax.lax.Precision.HIGHEST)
+    # The row's own norm is the same for all centers.
+    gaps = norms[:, None] - 2.0 * products
+    least = jnp.min(gaps, axis=0)
+    # Down the columns and without argmin, XLA:CPU takes less than half the time.
+    number = jnp.arange(len(centers))[:, None]
+    nearest = jnp.min(jnp.where(gaps == least[None], number, len(centers)), axis=0)
+    own = jnp.sum(jnp.square(rows), axis=1)
+    return nearest, jnp.maximum(own + least, 0.0)

@@ -1,0 +1,1 @@
+"""Pretrained weights: file formats, layouts and their import into a trunk."""

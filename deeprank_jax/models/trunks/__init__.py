@@ -1,0 +1,1 @@
+"""Convolutional trunks, one file per architecture."""

@@ -1,0 +1,1 @@
+"""The paper's golden feature: its learning, and the relevance it defines."""

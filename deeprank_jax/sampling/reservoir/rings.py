@@ -1,0 +1,115 @@
+"""Draws where the relevance follows a hierarchy: no pair is ever compared.
+
+Around an anchor lie rings: the slots that share exactly 0, 1, ... L levels with it. A
+table sorted by labels holds each as one range with a hole, so that its weight is a
+difference of sums, and a draw two look-ups.
+"""
+
+import numpy as np
+
+from deeprank_jax.sampling.reservoir.law import below
+from deeprank_jax.sampling.reservoir.table import DrawTable
+
+
+class RingDraws:
+    """Draws positives and in-class negatives from a table sorted by labels."""
+
+    def __init__(self, table: DrawTable):
+        """Measures the rings around every slot.
+
+        Args:
+          table: of a law whose relevance is a `LabelRelevance`.
+        """
+        num_slots, num_levels = table.attributes.shape
+        of_depth = np.array(table.law.relevance.of_depth(num_levels))  # pyrefly: ignore
+        self._table, self._law = table, table.law
+        self._of_depth = of_depth
+        low = np.empty((num_levels + 2, num_slots), np.int64)
+        high = np.empty_like(low)
+        starts = np.append(True, table.label[1:] != table.label[:-1])[:num_slots]
+        for depth in range(num_levels + 1):
+            if depth:
+                column = table.attributes[:, depth - 1]
+                starts[1:] |= column[1:] != column[:-1]
+            first = np.append(np.flatnonzero(starts), num_slots)
+            run = np.cumsum(starts) - 1
+            low[depth], high[depth] = first[run], first[run + 1]
+        # In the innermost ring the hole is the slot itself.
+        low[-1] = np.arange(num_slots)
+        high[-1] = low[-1] + 1
+        mass = -np.diff(table.lift_sums[high] - table.lift_sums[low], axis=0)
+        # Empty rings weigh nothing, whatever is left of subtracting equal sums.
+        empty = np.diff(high - low, axis=0) == 0
+        mass[empty] = 0.0
+        # A row for each slot: ring d is [low[d], high[d]) without [low[d + 1],
+        # high[d + 1]).
+        self._low = np.ascontiguousarray(low.T)
+        self._high = np.ascontiguousarray(high.T)
+        self._mass = np.ascontiguousarray(np.maximum(mass, 0.0).T)
+        self._pull = self._law.positive_weight(of_depth)
+        self._push = self._law.negative_weight(of_depth)
+        most = self._law.most_relevant_negative(of_depth)
+        self._allowed = of_depth[None, :] <= most[:, None]
+
+    def draw(
+        self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Draws as `InClassDraws` says."""
+        mass = self._mass[anchor]
+        ring, rest, has_positive = _choose(mass * self._pull, of_positive)
+        scale = self._pull[ring]
+        positive = self._slots(anchor, ring, rest, scale, has_positive)
+
+        allowed = mass * self._allowed[ring]
+        weight = allowed * self._push
+        # If none of them is relevant at all, they weigh alike.
+        flat = weight.sum(axis=1) <= 0
+        weight = np.where(flat[:, None], allowed, weight)
+        other, rest, has_negative = _choose(weight, of_negative)
+        scale = np.where(flat, 1.0, self._push[other])
+        has_negative &= has_positive
+        negative = self._slots(anchor, other, rest, scale, has_negative)
+        return (
+            np.stack([positive, negative], axis=1),
+            self._of_depth[np.stack([ring, other], axis=1)],
+            has_positive,
+            has_negative,
+        )
+
+    def _slots(
+        self,
+        anchor: np.ndarray,
+        ring: np.ndarray,
+        rest: np.ndarray,
+        scale: np.ndarray,
+        where: np.ndarray,
+    ) -> np.ndarray:
+        """Returns the slot in each ring at which weights reach `rest`."""
+        slots = np.zeros(len(anchor), np.int64)
+        rows = np.flatnonzero(where)
+        anchor, ring = anchor[rows], ring[rows]
+        slots[rows] = self._table.find(
+            self._low[anchor, ring],
+            self._high[anchor, ring],
+            self._low[anchor, ring + 1],
+            self._high[anchor, ring + 1],
+            rest[rows] / scale[rows],
+        )
+        return slots
+
+
+def _choose(
+    weight: np.ndarray, uniform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws a column of each row of `weight` `[n, m]`.
+
+    Returns:
+      `[n]` columns, `[n]` how far into the column's weight the draw fell, `[n]` False
+      where all weights are 0.
+    """
+    sums = np.cumsum(weight, axis=1)
+    target = below(uniform, sums[:, -1])
+    column = np.argmax(sums > target[:, None], axis=1)
+    end = np.take_along_axis(sums, column[:, None], axis=1)[:, 0]
+    own = np.take_along_axis(weight, column[:, None], axis=1)[:, 0]
+    return column, np.clip(target - (end - own), 0.0, own), sums[:, -1] > 0

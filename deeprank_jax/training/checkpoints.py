@@ -1,0 +1,308 @@
+"""Saving and restoring a run: the only file that speaks Orbax.
+
+A checkpoint holds the train state as a flat mapping from path to array, and as JSON
+what the run has to know of itself: the sampler's state and the config. Kept are the
+best by a validation metric and the last.
+"""
+
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import math
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from deeprank_jax.distributed import devices
+
+managers = ocp.checkpoint_managers
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be saved, or does not belong to this run."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, saved in the background."""
+
+    def __init__(self, directory: str | pathlib.Path, *, best_metric: str):
+        """Opens the directory, creating it if it is not there.
+
+        Args:
+          directory: where the checkpoints are, one folder a step.
+          best_metric: the validation metric, larger is better, that says which
+            checkpoint is the best.
+        """
+        self.directory = pathlib.Path(directory).absolute()
+        keep_best = managers.BestN(
+            get_metric_fn=lambda metrics: metrics[best_metric],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(
+                [managers.LatestN(n=1), keep_best]
+            ),
+            save_decision_policy=managers.FixedIntervalPolicy(1),
+            best_fn=lambda metrics: metrics[best_metric],
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=options,
+            item_handlers=_handlers(),
+        )
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """Returns the step of the best checkpoint, None if none was evaluated."""
+        self.wait()
+        return self._manager.best_step()
+
+    def has_metrics(self, step: int) -> bool:
+        """Returns whether the checkpoint of `step` was evaluated."""
+        return self._manager.metrics(step) is not None
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        run_state: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts saving and returns once `state` may be given away.
+
+        A step that is there already is kept as it is, unless only now it comes with
+        metrics.
+
+        Raises:
+          CheckpointError: this save, or the one before it, failed.
+        """
+        try:
+            if step in self._manager.all_steps():
+                if metrics is None or self.has_metrics(step):
+                    return
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_flatten(devices.to_global(state))),
+                    run=ocp.args.JsonSave(dict(run_state)),
+                ),
+                metrics=None if metrics is None else dict(metrics),
+            )
+        except Exception as error:
+            raise self._save_error(error) from error
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._save_error(error) from error
+
+    def restore(self, template: Any, step: int) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint into the structure and onto the devices of `template`.
+
+        Args:
+          template: a state of the same model and optimizer.
+          step: which checkpoint.
+
+        Returns:
+          The state and the `run_state` it was saved with.
+
+        Raises:
+          CheckpointError: the checkpoint is damaged, or holds another model or
+            optimizer.
+        """
+        wanted = _flatten(devices.to_global(template))
+        try:
+            self._check_same(step, wanted)
+            restored = self._read(step, wanted)
+        except CheckpointError:
+            raise
+        # What is missing or torn decides which error it is.
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.directory / str(step)} is damaged ({_cause(error)}); delete "
+                "that folder and run again, to go on from the checkpoint before it or "
+                "from the start."
+            ) from error
+        leaves = [restored.state[name] for name in wanted]
+        structure = jax.tree.structure(template)
+        state = jax.tree.unflatten(structure, devices.to_local(leaves))
+        return state, restored.run
+
+    def _read(self, step: int, wanted: Mapping[str, jax.Array]) -> Any:
+        abstract = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for name, x in wanted.items()
+        }
+        return self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
+            ),
+        )
+
+    def close(self) -> None:
+        """Waits for what is being saved, then lets go of the directory."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _check_same(self, step: int, wanted: Mapping[str, jax.Array]) -> None:
+        saved = {
+            name: tuple(entry.shape)
+            for name, entry in self._manager.item_metadata(step).state.items()
+        }
+        ours = {name: tuple(x.shape) for name, x in wanted.items()}
+        if saved == ours:
+            return
+        name = min(
+            name
+            for name in saved.keys() | ours.keys()
+            if saved.get(name) != ours.get(name)
+        )
+        raise CheckpointError(
+            f"{self.directory / str(step)} holds another model or optimizer: {name} is "
+            f"{saved.get(name, 'not there')} in the checkpoint and "
+            f"{ours.get(name, 'not there')} in this config. Give another --workdir, or "
+            "the config the checkpoint was made with."
+        )
+
+    def _save_error(self, error: Exception) -> CheckpointError:
+        free = shutil.disk_usage(self.directory).free / 2**20
+        # Not by the manager: its idea of what is there may be what failed.
+        steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
+        safe = f"step {max(steps)} is the last" if steps else "none was saved before"
+        return CheckpointError(
+            f"{self.directory}: the checkpoint could not be written ({free:,.0f} MiB "
+            f"free on that disk); {safe}. Make room and run the same command again to "
+            f"go on from there. The cause: {_cause(error)}."
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a checkpoint holds of a network.
+
+    Attributes:
+      where: the step's folder.
+      arrays: by path, e.g. `params/trunk/convs/0/kernel/value`.
+      config: of the run, by dotted key.
+    """
+
+    where: pathlib.Path
+    arrays: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+
+def read_network(path: str | pathlib.Path) -> Saved:
+    """Reads a network without knowing it.
+
+    Args:
+      path: a run's workdir, its folder of checkpoints, or one step of these. Without
+        a step it is the best by the run's own metric, else the last.
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    is_run = (path / "checkpoints").is_dir()
+    wanted = int(path.name) if path.name.isdigit() and not is_run else None
+    directory = path if wanted is None else path.parent
+    directory = path / "checkpoints" if is_run else directory
+    steps = [p.name for p in directory.glob("[0-9]*") if p.name.isdigit()]
+    if not steps or (wanted is not None and str(wanted) not in steps):
+        raise CheckpointError(
+            f"{path}: no checkpoint is there; give the workdir of a run that has saved "
+            "one, or one step of its checkpoints."
+        )
+    manager = ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(read_only=True),
+        item_handlers=_handlers(),
+    )
+    with contextlib.closing(manager):
+        where = directory / (max(steps, key=int) if wanted is None else str(wanted))
+        try:
+            step = _best_step(manager) if wanted is None else wanted
+            where = directory / str(step)
+            return _read_network(manager, step, where)
+        # What is missing or torn decides which error it is.
+        except Exception as error:
+            raise CheckpointError(
+                f"{where} is damaged ({_cause(error)}); give another step or run."
+            ) from error
+
+
+def _read_network(
+    manager: ocp.CheckpointManager, step: int, where: pathlib.Path
+) -> Saved:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+        for name, x in manager.item_metadata(step).state.items()
+    }
+    args = ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
+    )
+    restored: Any = manager.restore(step, args=args)
+    return Saved(
+        where=where,
+        arrays={
+            name: np.asarray(x)
+            for name, x in restored.state.items()
+            if name.startswith(("params/", "model_state/"))
+        },
+        config=restored.run["config"],
+    )
+
+
+def _best_step(manager: ocp.CheckpointManager) -> int:
+    """Returns the best step by the metric that the run says, else the last."""
+    last = max(manager.all_steps())
+    args = ocp.args.Composite(run=ocp.args.JsonRestore())
+    restored: Any = manager.restore(last, args=args)
+    metric = restored.run["config"]["evaluation.best_metric"]
+    measured = [
+        (value, step)
+        for step in manager.all_steps()
+        if math.isfinite(value := (manager.metrics(step) or {}).get(metric, math.nan))
+    ]
+    return max(measured, default=(0.0, last))[1]
+
+
+def _handlers() -> dict[str, Any]:
+    return {
+        "state": ocp.StandardCheckpointHandler(),
+        "run": ocp.JsonCheckpointHandler(),
+    }
+
+
+def _cause(error: Exception) -> str:
+    """Returns the end of the first line: a chain of causes, the innermost last."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return ": ".join(first.rsplit(": ", 2)[-2:])
+
+
+def _flatten(state: Any) -> dict[str, jax.Array]:
+    paths, _ = jax.tree.flatten_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in paths
+    }

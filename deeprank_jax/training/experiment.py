@@ -1,0 +1,284 @@
+"""Everything a run is made of, created from its config: data, sampler, state, steps."""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from typing import Any, Self
+
+from absl import logging
+import jax
+import ml_collections
+import numpy as np
+
+from deeprank_jax import config as config_lib
+from deeprank_jax.data import create_records
+from deeprank_jax.data.augment import augment_triplets
+from deeprank_jax.data.reader import BadImages, ImageReader
+from deeprank_jax.data.records import Records
+from deeprank_jax.distributed import devices, processes
+from deeprank_jax.relevance import Relevance, attach, create_relevance
+from deeprank_jax.sampling import BatchStream
+from deeprank_jax.sampling.stream import Batch, Sampler
+from deeprank_jax.training import checkpoints, tasks
+from deeprank_jax.training import network as network_lib
+from deeprank_jax.training import step as step_lib
+from deeprank_jax.training.tasks import classification, ranking
+
+
+@dataclasses.dataclass(kw_only=True)
+class Experiment:
+    """A run's parts, as its config puts them together.
+
+    Attributes:
+      config: the whole configuration.
+      workdir: where the run writes.
+      records: the splits `"train"`, `"validation"` and `"test"`.
+      readers: their images.
+      relevance: how similar two records should be.
+      classes: of the training split, if the network learns to tell them.
+      sampler: draws from the training split.
+      state: the state to start from, on all devices.
+      train_step: maps `(state, batch)` to `(state, metrics)` on all devices.
+      embed: maps `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
+      features: maps the same to what the trunk alone says, unit vectors.
+      logits: maps the same to logits `[B, num_classes]`; for classes only.
+      checkpoints: of this run.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    records: dict[str, Records]
+    readers: dict[str, ImageReader]
+    relevance: Relevance
+    classes: classification.Classes | None
+    sampler: Sampler
+    state: step_lib.TrainState
+    train_step: Callable[..., Any]
+    embed: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
+    features: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
+    logits: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
+    checkpoints: checkpoints.Checkpoints
+
+    def __enter__(self) -> Self:
+        """Takes over the readers' threads and the checkpoints."""
+        self._resources = contextlib.ExitStack()
+        for reader in self.readers.values():
+            self._resources.enter_context(reader)
+        self._resources.callback(self.checkpoints.close)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends the threads once what is being saved is on disk."""
+        self._resources.close()
+
+    def stream(self, first_step: int) -> BatchStream:
+        """Returns the batches from `first_step` to the end of the run."""
+        config = self.config
+        return BatchStream(
+            self.sampler,
+            config.batch_size // jax.process_count(),
+            self.readers["train"].load,
+            functools.partial(augment_triplets, **config.data.augment),
+            first_step=first_step,
+            num_steps=config.num_steps - first_step,
+            depth=config.data.prefetch,
+        )
+
+    def measure_classes(
+        self,
+        state: step_lib.TrainState,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Returns `top1` and `top5` of the held-out images; nothing without classes."""
+        if self.classes is None:
+            return {}
+        return classification.measure(
+            self.classes,
+            self.readers["train"],
+            lambda images: self.logits(state, images),
+            self.config.evaluation.batch_size,
+            check=check,
+        )
+
+    def create_initial_state(self) -> step_lib.TrainState:
+        """Returns the network as it was before training, on all devices."""
+        return devices.replicate(
+            network_lib.create_network(self.config, self.classes)[2]
+        )
+
+    def run_state(self, step: int) -> dict[str, Any]:
+        """Returns what a run needs, beside the train state, to go on after `step`."""
+        return {
+            "sampler": self.sampler.state(step),
+            "records": self.records["train"].fingerprint,
+            "config": config_lib.flatten_config(self.config),
+        }
+
+    def restore(self, step: int) -> None:
+        """Puts the checkpoint of `step` in the place of the state.
+
+        Raises:
+          CheckpointError: it is of another model or set of records.
+          ValueError: it is of another config.
+        """
+        state, found = self.checkpoints.restore(self.state, step)
+        where = self.checkpoints.directory / str(step)
+        wanted = self.run_state(step)
+        if found["records"] != wanted["records"]:
+            raise checkpoints.CheckpointError(
+                f"{where} was made with records {found['records']}, now they are "
+                f"{wanted['records']}: the triplets would not be those of the run. "
+                "Give another --workdir, or the data the run began with."
+            )
+        config_lib.check_same_run(
+            found["config"],
+            wanted["config"],
+            where,
+            ended=step >= self.config.num_steps,
+        )
+        check_sampler(found.get("sampler", {}), wanted["sampler"], where)
+        self.state = state
+
+
+def create_experiment(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> Experiment:
+    """Creates a run's parts.
+
+    Raises:
+      ValueError: the config asks for something that does not exist or cannot be.
+    """
+    workdir = pathlib.Path(workdir)
+    config_lib.check_config(config)
+    devices.check_divides(config.batch_size)
+    _check_accumulates(config)
+    relevance = create_run_relevance(config)
+    objective = tasks.create_objective(config, relevance)
+    is_ranking = config.task == "ranking"
+    # Before data is prepared, which takes long; without knowing the classes if it must.
+    network = network_lib.create_network(config) if is_ranking else None
+    with processes.first_alone():  # Which leaves the others what takes long to prepare.
+        records = create_records(config.data)
+        config_lib.check_levels(config, records["train"].level_names)
+        records = attach(relevance, records)
+        classes = None
+        if not is_ranking:
+            classes = classification.create_classes(config, records["train"])
+        sampler = tasks.create_run_sampler(config, records, relevance, classes)
+    if is_ranking:
+        ranking.check_compiles(config, relevance, records["train"].attributes)
+    graphdef, tx, state = network or network_lib.create_network(config, classes)
+    bad_images = BadImages(
+        workdir / "bad_images.csv" if processes.is_first() else None,
+        sum(len(split) for split in records.values()),
+        config.data.max_bad_share,
+    )
+    step = step_lib.make_train_step(
+        graphdef,
+        tx,
+        objective,
+        seed=config.seed,
+        accumulate=config.accumulate_steps,
+        remat=config.model.remat,
+        freeze_trunk=config.optimizer.trunk_scale == 0.0,
+    )
+    return Experiment(
+        config=config,
+        workdir=workdir,
+        records=records,
+        readers={
+            name: create_reader(config, split, bad_images)
+            for name, split in records.items()
+        },
+        relevance=relevance,
+        classes=classes,
+        sampler=sampler,
+        state=devices.replicate(state),
+        train_step=devices.pmap_step(step),
+        embed=devices.pmap_embed(step_lib.make_embed_step(graphdef)),
+        features=devices.pmap_embed(step_lib.make_feature_step(graphdef)),
+        logits=devices.pmap_embed(step_lib.make_logits_step(graphdef)),
+        checkpoints=checkpoints.Checkpoints(
+            workdir / "checkpoints", best_metric=config.evaluation.best_metric
+        ),
+    )
+
+
+def _check_accumulates(config: ml_collections.ConfigDict) -> None:
+    """Checks that each device's share of a batch divides into its parts.
+
+    Raises:
+      ValueError: it does not.
+    """
+    share = config.batch_size // jax.device_count()
+    if share % config.accumulate_steps:
+        raise ValueError(
+            f"config.accumulate_steps={config.accumulate_steps} does not divide the "
+            f"{share} triplets of each device: choose a number that does, or another "
+            "config.batch_size."
+        )
+
+
+def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
+    """Returns the relevance that drives sampler, step and metrics."""
+    # Those of the kinds here are not given while they are empty.
+    own = {"levels", "weights", "file", "kernel", "scale"}
+    options = {
+        name: x
+        for name, x in config.relevance.to_dict().items()
+        if x or name not in own
+    }
+    return create_relevance(**options, category_level=config.sampler.category_level)
+
+
+def create_reader(
+    config: ml_collections.ConfigDict,
+    records: Records,
+    bad_images: BadImages | None = None,
+    *,
+    image_size: int | None = None,
+) -> ImageReader:
+    """Returns a split's images, at the network's size or another."""
+    return ImageReader(
+        records,
+        image_size=image_size or config.data.image_size,
+        fit=config.data.fit,
+        cache_mib=config.data.cache_mib if image_size is None else 0,
+        workers=config.data.workers,
+        max_pixels=config.data.max_pixels,
+        bad_images=bad_images,
+    )
+
+
+def device_batch(batch: Batch) -> dict[str, jax.Array]:
+    """Puts what the step needs of a batch on the devices."""
+    arrays = {name: devices.for_devices(x) for name, x in batch.drawn.arrays().items()}
+    return devices.split_over_devices({"images": batch.images, **arrays})
+
+
+def check_sampler(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path
+) -> None:
+    """Checks that the draws go on as they began.
+
+    Raises:
+      CheckpointError: they would be others.
+    """
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) == wanted.get(name):
+            continue
+        if name == "num_shards":
+            logging.warning(
+                "Going on with %s processes instead of %s: from here on passes are "
+                "dealt to the new number.",
+                wanted[name],
+                found.get(name),
+            )
+            continue
+        raise checkpoints.CheckpointError(
+            f"{where} was made with the sampler's {name} {found.get(name)}, now it is "
+            f"{wanted.get(name)}: the triplets would not be those of the run. Give "
+            "another --workdir, or the version and data the run began with."
+        )

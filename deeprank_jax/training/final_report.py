@@ -1,0 +1,250 @@
+"""What a run ends with: final numbers, embeddings to look at, the report."""
+
+import functools
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from absl import logging
+import jax
+import ml_collections
+import numpy as np
+import tqdm
+
+from deeprank_jax import files, report, version
+from deeprank_jax.data import leakage, rated_triplets
+from deeprank_jax.distributed import processes
+from deeprank_jax.evaluation.compare import compare_with_baselines
+from deeprank_jax.evaluation.split import SplitEvaluation
+from deeprank_jax.training import metrics_writer
+from deeprank_jax.training.experiment import Experiment, create_reader
+from deeprank_jax.training.tasks.ranking import _loss
+
+_THUMBNAIL = 72  # Pixels.
+# Whose triplets are shown, and how many more are drawn there to be counted.
+_DRAWN_STEPS, _DRAWN_MORE = 6, 500
+
+
+def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluation]:
+    """Returns what is measured on validation and test.
+
+    Raises:
+      DataError: the rated triplets that the config names cannot be used.
+    """
+    path, names = experiment.config.evaluation.rated_triplets, ("validation", "test")
+    rated = {}
+    if path:
+        rated = rated_triplets.read_rated_splits(path, experiment.records, names)
+    return {
+        split: SplitEvaluation(
+            experiment.config,
+            split,
+            experiment.records[split],
+            experiment.readers[split],
+            experiment.relevance,
+            experiment.workdir,
+            rated=rated.get(split),
+        )
+        for split in names
+    }
+
+
+def find_overlaps(experiment: Experiment) -> dict[str, leakage.Overlap]:
+    """Returns what validation and test share with training, which is warned of.
+
+    It is found once, kept as `overlap.json` in the workdir, and decides nothing.
+    """
+    path, records = experiment.workdir / "overlap.json", experiment.records
+    max_images = experiment.config.evaluation.max_compared
+    found_in: dict[str, Any] = {name: x.fingerprint for name, x in records.items()}
+    found_in["max_images"] = max_images
+    found = leakage.read_overlaps(path, found_in)
+    if found is None:
+        progress = functools.partial(tqdm.tqdm, unit="batch", leave=False)
+        found = leakage.find_overlap(
+            records,
+            experiment.readers,
+            max_images=max_images,
+            progress=lambda batches, description: progress(batches, desc=description),
+        )
+        leakage.write_overlaps(path, found, found_in)
+    leakage.warn_of_overlap(found)
+    return found
+
+
+def finish(
+    experiment: Experiment,
+    splits: dict[str, SplitEvaluation],
+    overlaps: dict[str, leakage.Overlap],
+    *,
+    seconds: float,
+) -> pathlib.Path:
+    """Evaluates the best checkpoint on validation and test and writes the report.
+
+    Args:
+      experiment: after training.
+      splits: from `create_split_evaluations`.
+      overlaps: from `find_overlaps`, for the report.
+      seconds: how long this process has run, for the report.
+
+    Returns:
+      The report's path. Beside it `results.json`, `intervals.json` and
+      `test_embeddings.npz` are written to the workdir, by process 0 alone.
+    """
+    best = experiment.checkpoints.best_step()
+    if best is not None:
+        experiment.restore(best)
+    results, intervals, embeddings, ok = _measure(experiment, splits)
+    if not processes.is_first():
+        return experiment.workdir / "report" / "index.html"
+    files.write_json(experiment.workdir / "intervals.json", intervals)
+    # The last of the two: with it, the numbers are complete.
+    files.write_json(experiment.workdir / "results.json", results)
+    scratch = experiment.workdir / "test_embeddings.tmp.npz"
+    np.savez(scratch, embeddings=embeddings, ok=ok)
+    scratch.replace(experiment.workdir / "test_embeddings.npz")
+    facts = _facts(experiment, best, seconds)
+    rated = {split: x.rated for split, x in splits.items() if x.rated is not None}
+    for fact, told in (("Seen in training", overlaps), ("Rated triplets", rated)):
+        if told:
+            lines = (f"{split}: {x.describe()}" for split, x in told.items())
+            facts[fact] = "\n".join(lines)
+    return _write_report(experiment, results, intervals, embeddings, ok, facts)
+
+
+def _measure(
+    experiment: Experiment, splits: dict[str, SplitEvaluation]
+) -> tuple[dict[str, Any], dict[str, Any], np.ndarray, np.ndarray]:
+    """Returns results and intervals of all splits, and how the last one is embedded."""
+    untrained = experiment.create_initial_state()
+    config = experiment.config
+    frozen_fn = None
+    if config.init_from or config.model.weights:
+        frozen_fn = lambda images: experiment.features(untrained, images)
+    results: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    embeddings, ok = np.zeros((0, 0)), np.zeros(0, bool)
+    for split, measured in splits.items():
+        embeddings, ok = measured.embed(
+            lambda images: experiment.embed(experiment.state, images), split
+        )
+        results[split], intervals[split] = compare_with_baselines(
+            measured,
+            (embeddings, ok),
+            lambda images: experiment.embed(untrained, images),
+            frozen_fn,
+        )
+    if experiment.classes is not None:
+        told = experiment.measure_classes(experiment.state)
+        before = experiment.measure_classes(untrained)
+        results["held out"] = {
+            "classification": {
+                name: {"model": told[name], "untrained": before[name]} for name in told
+            }
+        }
+    return results, intervals, embeddings, ok
+
+
+def _write_report(
+    experiment: Experiment,
+    results: dict[str, Any],
+    intervals: dict[str, Any],
+    embeddings: np.ndarray,
+    ok: np.ndarray,
+    facts: dict[str, str],
+) -> pathlib.Path:
+    logging.info("Writing the report.")
+    test, train = experiment.records["test"], experiment.records["train"]
+    config = experiment.config
+    with (
+        create_reader(config, test, image_size=_THUMBNAIL) as test_reader,
+        create_reader(config, train, image_size=_THUMBNAIL) as train_reader,
+    ):
+        drawn = None
+        if experiment.classes is None:
+            drawn = _drawn(experiment, lambda indices: train_reader.load(indices)[0])
+        return report.write_report(
+            report.ReportInputs(
+                title=experiment.workdir.name,
+                command=shlex.join(
+                    ["python", "-m", "deeprank_jax.main", *sys.argv[1:]]
+                ),
+                facts=facts,
+                results=results,
+                intervals=intervals,
+                metrics=metrics_writer.read_metrics(experiment.workdir),
+                embeddings=embeddings,
+                records=test,
+                relevance=experiment.relevance,
+                thumbnails=lambda indices: test_reader.load(indices)[0],
+                ok=ok,
+                drawn=drawn,
+                seed=config.seed,
+            ),
+            experiment.workdir / "report",
+        )
+
+
+def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
+    """Draws once more what the sampler drew at a few steps of the run."""
+    last = experiment.config.num_steps - 1
+    steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
+    options = experiment.config.sampler
+    sizes = [experiment.config.batch_size // jax.process_count()]
+    if options.name != "file":  # Whose steps are of one size.
+        sizes.append(_DRAWN_MORE)
+    sampler = experiment.sampler
+    batches: list[Any] = [
+        sampler.sample(int(step), size) for step in steps for size in sizes
+    ]
+    return report.DrawnTriplets(
+        indices=np.concatenate([batch.indices for batch in batches]),
+        relevance=np.concatenate([batch.relevance for batch in batches]),
+        in_class=np.concatenate([batch.in_class for batch in batches]),
+        steps=np.repeat(steps, sum(sizes)),
+        records=experiment.records["train"],
+        thumbnails=thumbnails,
+        out_of_class=None if options.name == "file" else options.out_of_class,
+    )
+
+
+def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str, str]:
+    config, records = experiment.config, experiment.records
+    sizes = ", ".join(
+        f"{split} {len(part):,} ({len(np.unique(part.labels[:, -1])):,} classes)"
+        for split, part in records.items()
+    )
+    optimizer = config.optimizer
+    return {
+        "Dataset": config.data.name,
+        "Images": f"{sizes}; {config.data.image_size} pixels",
+        "Levels": " > ".join(records["train"].level_names),
+        "Relevance": f"{config.relevance.name} {tuple(config.relevance.levels) or ''}",
+        "Network": _network(config),
+        "Loss": _loss(config),
+        "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
+        f"{config.num_steps:,} steps of {config.batch_size} "
+        + ("triplets" if experiment.classes is None else "images"),
+        "Checkpoint": f"step {best:,}, the best on validation by "
+        f"{config.evaluation.best_metric}"
+        if best is not None
+        else "the last step",
+        "Time": f"{seconds / 60:.1f} min in the process that finished",
+        "Commit": version.commit(),
+    }
+
+
+def _network(config: ml_collections.ConfigDict) -> str:
+    model = config.model
+    start = config.init_from or model.weights
+    return (
+        f"{model.trunk.name}"
+        + (f" from {start}" if start else "")
+        + (
+            f", {len(model.paths)} low-resolution paths, {model.embedding_dim} "
+            "dimensions"
+            if config.task == "ranking"
+            else ", softmax"
+        )
+    )

@@ -1,0 +1,69 @@
+"""What a person should be told while training runs: collapse, bad numbers, a signal."""
+
+from collections.abc import Mapping
+
+# Unit vectors spread evenly have mean squared distance 2; a network that maps all
+# images to one place goes below this and rarely comes back.
+COLLAPSED_DISTANCE = 0.05
+COLLAPSED_RANK = 1.5
+
+ADVICE = (
+    "Try a lower config.optimizer.learning_rate, a longer config.schedule.warmup_steps "
+    'or config.loss.negatives = "sampled".'
+)
+
+
+class TrainingMonitor:
+    """Says in words what ails training, each thing once an episode."""
+
+    def __init__(self, margin: float | None, batch_size: int, *, patience: int = 3):
+        """Creates the monitor.
+
+        Args:
+          margin: of the hinge; its loss sits there when all distances are equal. None
+            for a loss without one, whose triplets are all active, ever.
+          batch_size: triplets of a batch.
+          patience: how many observations in a row make an episode.
+        """
+        self._margin = margin
+        self._batch_size = batch_size
+        self._patience = patience
+        self._seen: dict[str, int] = {}
+
+    def observe(self, metrics: Mapping[str, float]) -> list[str]:
+        """Returns what there is to say about the metrics of one logging interval.
+
+        Args:
+          metrics: means of `loss`, `active_share`, `mean_distance`, `effective_rank`
+            and `sampler_failures/repeated`, the triplets of a batch that repeat
+            another.
+        """
+        margin = self._margin
+        at_margin = margin is not None and abs(metrics["loss"] - margin) < 0.02 * margin
+        repeated = metrics.get("sampler_failures/repeated", 0.0) / self._batch_size
+        symptoms = {
+            "Training has collapsed: all embeddings lie within a mean squared "
+            f"distance of {COLLAPSED_DISTANCE} of each other. {ADVICE}": (
+                metrics["mean_distance"] < COLLAPSED_DISTANCE
+            ),
+            "Training has collapsed: the embeddings vary along fewer than "
+            f"{COLLAPSED_RANK} directions. {ADVICE}": (
+                metrics["effective_rank"] < COLLAPSED_RANK
+            ),
+            "Training does not get off the ground: the loss sits at the margin and "
+            f"every triplet is active, as if all distances were equal. {ADVICE}": (
+                at_margin and metrics["active_share"] > 0.99
+            ),
+            "Nothing is left to learn from these triplets: none violates the margin. "
+            'Try config.loss.negatives = "semi_hard" or a larger config.loss.margin.': (
+                metrics["active_share"] == 0.0
+            ),
+            "More than a tenth of the triplets repeat others, since the buffers hold "
+            "too few positives. Raise config.sampler.capacity, or set a finer "
+            "config.sampler.category_level.": repeated > 0.1,
+        }
+        return [text for text, here in symptoms.items() if self._episode(text, here)]
+
+    def _episode(self, text: str, present: bool) -> bool:
+        self._seen[text] = self._seen.get(text, 0) + 1 if present else 0
+        return self._seen[text] == self._patience

@@ -1,0 +1,143 @@
+"""Metrics of training steps: averaging, logging and the watch for bad numbers."""
+
+from collections.abc import Mapping
+import time
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+import tqdm
+
+from deeprank_jax.distributed import devices
+from deeprank_jax.sampling.level_shares import level_shares
+from deeprank_jax.sampling.stream import Batch, BatchStream
+from deeprank_jax.training import health, metrics_writer
+from deeprank_jax.training.experiment import Experiment
+
+# How many steps the host may run ahead of the devices before it looks at the metrics.
+_LAG = 1
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row gave numbers that are not finite."""
+
+
+class _TrainingLog:
+    """Averages metrics over logging intervals and watches for what goes wrong."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        stream: BatchStream,
+        writer: metrics_writer.MetricsWriter,
+        bar: tqdm.tqdm,
+    ):
+        self._experiment = experiment
+        self._stream, self._writer, self._bar = stream, writer, bar
+        config = experiment.config
+        self._monitor = None
+        if config.task == "ranking":
+            margin = None if config.loss.soft_margin else config.loss.margin
+            self._monitor = health.TrainingMonitor(margin, config.batch_size)
+        self._pending: list[tuple[int, Batch, Any]] = []
+        self._interval: list[Mapping[str, float]] = []
+        self.restart_clock()
+
+    def add(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
+        """Takes a step's metrics, which the devices may still be computing."""
+        self._pending.append((step, batch, metrics))
+        while len(self._pending) > _LAG:
+            self._take(*self._pending.pop(0))
+
+    def flush(self, step: int) -> None:
+        """Takes all that is pending and writes the interval, though it be short."""
+        while self._pending:
+            self._take(*self._pending.pop(0))
+        if self._interval:
+            self._write(step)
+
+    def restart_clock(self) -> None:
+        """Leaves out of the speed what was not training."""
+        self._clock, self._waited = time.perf_counter(), self._stream.wait_seconds
+        self._timed = 0
+
+    def _take(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
+        found = dict(jax.device_get(metrics))
+        finite = found.pop("finite")
+        in_a_row = int(found.pop("skipped_in_a_row"))
+        self._check_finite(step, batch, finite, in_a_row)
+        # What is not finite would drown the mean.
+        measured = {} if in_a_row else found
+        watched = batch.drawn.watched()
+        if self._experiment.config.task == "ranking":
+            records = self._experiment.records["train"]
+            labels = records.labels[batch.drawn.indices]
+            watched.update(level_shares(labels, records.level_names))
+        skipped = float(in_a_row > 0)
+        self._interval.append({**measured, "skipped": skipped, **watched})
+        self._timed += 1
+        # Of all processes together.
+        self._num_images = batch.drawn.indices.size * jax.process_count()
+        self._bar.update()
+        if step % self._experiment.config.log_every == 0:
+            self._write(step)
+
+    def _write(self, step: int) -> None:
+        names = sorted({name for entry in self._interval for name in entry})
+        means = {
+            name: float(np.mean([e[name] for e in self._interval if name in e]))
+            for name in names
+        }
+        self._interval = []
+        if self._timed:
+            seconds = time.perf_counter() - self._clock
+            waited = self._stream.wait_seconds - self._waited
+            images = self._num_images * self._timed
+            means["images_per_second"] = images / seconds
+            means["stall_share"] = waited / seconds
+            shown = {
+                "loss": f"{means.get('loss', np.nan):.3f}",
+                "images": f"{means['images_per_second']:.0f}/s",
+                "stall": f"{means['stall_share']:.1%}",
+            }
+            for name, key in (("active", "active_share"), ("top1", "top1")):
+                if key in means:
+                    shown[name] = f"{means[key]:.0%}"
+            self._bar.set_postfix(shown, refresh=False)
+        self.restart_clock()
+        if "loss" in means and self._monitor is not None:
+            for text in self._monitor.observe(means):
+                logging.warning("Step %d: %s", step, text)
+        self._writer.write(step, {f"train/{k}": v for k, v in means.items()})
+
+    def _check_finite(
+        self, step: int, batch: Batch, finite: np.ndarray, in_a_row: int
+    ) -> None:
+        if not in_a_row:
+            return
+        describe = self._experiment.records["train"].describe
+        own = devices.own_devices(finite).reshape(-1)
+        records = batch.drawn.indices[~own].reshape(-1)
+        if finite.all():
+            culprits = "the gradient is not finite, though all embeddings are"
+        elif own.all():
+            culprits = "embeddings are not finite for records of another process"
+        else:
+            culprits = "embeddings are not finite for " + ", ".join(
+                describe(int(i)) for i in records[:6]
+            )
+        logging.warning(
+            "Step %d: %s; the step was not applied (%d in a row).",
+            step,
+            culprits,
+            in_a_row,
+        )
+        if in_a_row >= self._experiment.config.max_skipped:
+            saved = self._experiment.checkpoints.latest_step()
+            goes_on = f"from step {saved}" if saved else "from the start"
+            raise NonFiniteError(
+                f"Step {step}: {in_a_row} steps in a row were not finite; last, "
+                f"{culprits}. Lower config.optimizer.learning_rate or set "
+                f"config.optimizer.clip_norm, then run again, to go on {goes_on}."
+            )

@@ -1,0 +1,303 @@
+"""The compiled train step: one pure function from state to state."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any, Protocol
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from deeprank_jax.distributed.devices import DATA_AXIS
+from deeprank_jax.models.layers import BLOCK_OUTPUT, l2_normalize
+from deeprank_jax.training import optimizers
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+# Keeps the keys of what is dropped apart from those of what the loss draws.
+_DROPOUT = 2**31 - 1
+# The parts of a state that say what the network computes.
+_NETWORK = ("params", "model_state")
+
+
+class Objective(Protocol):
+    """What a network is trained for."""
+
+    def __call__(
+        self, outputs: Array, batch: Batch, *, step: Array, key: Array
+    ) -> tuple[Array, Metrics]:
+        """Returns the loss of each group of images, and what else to watch.
+
+        Args:
+          outputs: `[B, n, D]` float32, what the network says of each image.
+          batch: the device's share of the batch.
+          step: `[]` int32, how many batches were seen.
+          key: random key of the step, the same on all devices.
+
+        Returns:
+          `[B]` losses, and scalars.
+        """
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Everything a checkpoint needs to resume training.
+
+    Attributes:
+      step: int32 scalar, the number of batches seen.
+      skipped_in_a_row: int32 scalar, how many of the last batches gave a loss,
+        embedding or gradient that is not finite, and so were not learned from.
+      params: the trained variables.
+      model_state: every other variable of the model, e.g. BatchNorm statistics.
+      opt_state: the optimizer's state.
+    """
+
+    step: Array
+    skipped_in_a_row: Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def create_train_state(
+    model: nnx.Module, tx: optax.GradientTransformation
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Splits a model into its static structure and the state to be trained."""
+    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+    state = TrainState(
+        step=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+        params=params,
+        model_state=model_state,
+        opt_state=jax.jit(tx.init)(params),
+    )
+    return graphdef, state
+
+
+def network_arrays(state: TrainState) -> dict[str, Array]:
+    """Returns the network's variables by path, e.g. `params/trunk/head/kernel/value`.
+
+    They are named as a checkpoint names them; counters and optimizer are left out.
+    """
+    parts = {name: getattr(state, name) for name in _NETWORK}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(parts)
+    }
+
+
+def with_network_arrays(state: TrainState, arrays: Mapping[str, Array]) -> TrainState:
+    """Returns a state with other variables, named as by `network_arrays`."""
+    parts = {name: getattr(state, name) for name in _NETWORK}
+    leaves = [arrays[name] for name in network_arrays(state)]
+    return dataclasses.replace(
+        state, **jax.tree.unflatten(jax.tree.structure(parts), leaves)
+    )
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    objective: Objective,
+    *,
+    seed: int = 0,
+    accumulate: int = 1,
+    remat: bool = False,
+    freeze_trunk: bool = False,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns `train_step(state, batch)`, written for one device.
+
+    The step is what one device does with its share of the batch; gradients, metrics
+    and BatchNorm statistics are then averaged over `DATA_AXIS`. A step whose outputs
+    or gradient are not finite changes nothing but the counters.
+
+    The batch holds uint8 `images [B, n, H, W, C]`, for ranking anchor, positive and
+    negative, and what the objective asks for. Of the metrics all are float32 scalars
+    but `finite`, bool `[devices, B]`: whether a group's outputs are.
+
+    Args:
+      graphdef: the model's structure, from `create_train_state`.
+      tx: the optimizer.
+      objective: what is minimised.
+      seed: of all that is drawn at random, with the step: a run that is resumed draws
+        as one that never stopped.
+      accumulate: in how many parts, one after the other, a device sees its share of
+        the batch, each with BatchNorm statistics of its own and selection among its
+        own images; must divide `B`.
+      remat: keep only what leaves each block of the network, and compute the rest
+        again for the gradient: less memory, more time.
+      freeze_trunk: compute no gradient of the trunk.
+    """
+    forward = make_forward(graphdef, remat=remat)
+    gradients = _make_gradients(forward, objective, freeze_trunk)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, model_state, finite, metrics = _accumulate(
+            gradients, state, batch, key, accumulate
+        )
+        metrics, model_state, grads = jax.lax.pmean(
+            (metrics, model_state, grads), DATA_AXIS
+        )
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
+
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        learned = dataclasses.replace(
+            state,
+            skipped_in_a_row=jnp.int32(0),
+            params=optax.apply_updates(state.params, updates),
+            model_state=model_state,
+            opt_state=opt_state,
+        )
+        skipped = dataclasses.replace(
+            state, skipped_in_a_row=state.skipped_in_a_row + 1
+        )
+        ok = jnp.all(metrics["finite"]) & jnp.isfinite(metrics["grad_norm"])
+        ok &= jnp.isfinite(metrics["loss"])
+        new_state = jax.tree.map(
+            lambda new, old: jnp.where(ok, new, old), learned, skipped
+        )
+        new_state = dataclasses.replace(new_state, step=state.step + 1)
+        metrics["skipped_in_a_row"] = new_state.skipped_in_a_row
+        return new_state, metrics
+
+    return train_step
+
+
+def make_forward(
+    graphdef: nnx.GraphDef, *, remat: bool = False
+) -> Callable[..., tuple[Array, Any]]:
+    """Returns `forward(params, model_state, images, key)`, the network in training.
+
+    It maps uint8 images `[B, n, H, W, C]` to outputs `[B, n, D]` and the new
+    `model_state`. With `remat` only what leaves each block of the network is kept for
+    the gradient.
+    """
+
+    def forward(params, model_state, images, key):
+        # copy=True: BatchNorm may only write to variables made in this trace.
+        model = nnx.merge(graphdef, params, model_state, copy=True)
+        # Folding [B, n, ...] into [B * n, ...] leaves every image on its device;
+        # concatenating n [B, ...] arrays would move them.
+        outputs = model(images.reshape(-1, *images.shape[2:]), key)
+        _, _, model_state = nnx.split(model, nnx.Param, ...)
+        return outputs.reshape(*images.shape[:2], -1), model_state
+
+    if not remat:
+        return forward
+    keep = jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT)
+    return jax.checkpoint(forward, policy=keep)
+
+
+def _make_gradients(
+    forward: Callable[..., tuple[Array, Any]], objective: Objective, freeze_trunk: bool
+) -> Callable[..., tuple[Any, Any, Array, Metrics]]:
+    """Returns `gradients(params, model_state, batch, step, key)` of one device."""
+
+    def gradients(params, model_state, batch, step, key):
+        # What the network drops differs by device, what the loss draws does not.
+        device_key = jax.random.fold_in(
+            jax.random.fold_in(key, _DROPOUT), jax.lax.axis_index(DATA_AXIS)
+        )
+
+        def mean_loss(params):
+            if freeze_trunk:
+                params = optimizers.stop_trunk_gradient(params)
+            outputs, new_state = forward(
+                params,
+                model_state,
+                batch["images"],
+                # Only trunks drop, and a frozen one is used as it is.
+                None if freeze_trunk else device_key,
+            )
+            group_losses, metrics = objective(outputs, batch, step=step, key=key)
+            # XLA may drop a NaN inside max(0, x), so the loss alone would not tell.
+            finite = jnp.all(jnp.isfinite(outputs), axis=(1, 2))
+            return jnp.mean(group_losses), (new_state, finite, metrics)
+
+        grad_fn = jax.value_and_grad(mean_loss, has_aux=True)
+        (loss, (model_state, finite, metrics)), grads = grad_fn(params)
+        return grads, model_state, finite, {"loss": loss, **metrics}
+
+    return gradients
+
+
+def _accumulate(
+    gradients: Callable[..., tuple[Any, Any, Array, Metrics]],
+    state: TrainState,
+    batch: Batch,
+    key: Array,
+    num_parts: int,
+) -> tuple[Any, Any, Array, Metrics]:
+    """Returns what `gradients` gives, averaged over the parts of the batch."""
+    if num_parts == 1:
+        return gradients(state.params, state.model_state, batch, state.step, key)
+    parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
+
+    def add(carry, part):
+        total, model_state = carry
+        index, part_batch = part
+        grads, model_state, finite, metrics = gradients(
+            state.params,
+            model_state,
+            part_batch,
+            state.step,
+            jax.random.fold_in(key, index),
+        )
+        total = jax.tree.map(lambda t, g: t + g / num_parts, total, grads)
+        return (total, model_state), (finite, metrics)
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (grads, model_state), (finite, metrics) = jax.lax.scan(
+        add, (zeros, state.model_state), (jnp.arange(num_parts), parts)
+    )
+    metrics = jax.tree.map(jnp.mean, metrics)
+    return grads, model_state, finite.reshape(-1), metrics
+
+
+def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
+    """Returns `embed_step(state, images)`, written for one device.
+
+    It maps uint8 images `[B, H, W, C]` to float32 embeddings `[B, D]`, with BatchNorm
+    at its running averages.
+    """
+    return _make_inference_step(graphdef, lambda model, images: model.embed(images))
+
+
+def make_logits_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
+    """Returns `logits_step(state, images)` of a classifier; see `make_embed_step`.
+
+    It maps the images to logits, float32 `[B, num_classes]`.
+    """
+    return _make_inference_step(graphdef, lambda model, images: model(images))
+
+
+def make_feature_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
+    """Returns `feature_step(state, images)`: what the trunk alone says of images.
+
+    It maps them to unit vectors, float32 `[B, num_features]`; see `make_embed_step`.
+    """
+    return _make_inference_step(
+        graphdef, lambda model, images: l2_normalize(model.features(images))
+    )
+
+
+def _make_inference_step(
+    graphdef: nnx.GraphDef, ask: Callable[[Any, Array], Array]
+) -> Callable[[TrainState, Array], Array]:
+    """Returns `step(state, images)`: what `ask(model, images)` gives outside training.
+
+    BatchNorm is at its running averages and nothing is dropped.
+    """
+
+    def inference_step(state: TrainState, images: Array) -> Array:
+        model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
+        model.eval()
+        return ask(model, images)
+
+    return inference_step

@@ -1,0 +1,358 @@
+"""The command `deeprank`, from the images of a folder to what it prints and draws."""
+
+import csv
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+import deeprank_jax
+from deeprank_jax.cli import __main__
+from deeprank_jax.data.records import Records
+from deeprank_jax.distributed import devices
+from deeprank_jax.inference import artifact, embedding_table, index_origins
+from deeprank_jax.search.votes import vote
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setattr(devices, "keep_compiled", lambda: None)
+
+
+@pytest.fixture
+def deeprank(capsys):
+    """Runs a command in this process and returns what it prints."""
+
+    def call(*words):
+        capsys.readouterr()
+        __main__.main([str(word) for word in words])
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def index(exported, photos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("index") / "photos.index"
+    __main__.main(["index", str(photos), f"--model={exported}", f"--out={path}"])
+    return path
+
+
+def test_three_commands_lead_from_a_run_to_a_search(trained, photos, tmp_path):
+    """As the README has them, each in a process of its own."""
+    text = (ROOT / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("deeprank ")]
+    assert [line.split()[1] for line in lines] == ["export", "index", "search"]
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(trained, tmp_path / "runs" / "emoji")
+    shutil.copy(sorted(photos.rglob("*.png"))[7], tmp_path / "query.jpg")
+    for line in lines:
+        words = [sys.executable, "-m", "deeprank_jax.cli", *line.split()[1:]]
+        done = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    first = done.stdout.splitlines()[1].split(maxsplit=2)
+    assert first[:2] == ["1", "0.0000"]
+    assert (tmp_path / "found.html").stat().st_size > 5_000
+
+
+def test_the_script_is_installed():
+    script = pathlib.Path(sys.executable).with_name("deeprank")
+    if not script.exists():
+        pytest.skip("the package is not installed: pip install --no-deps -e .")
+    done = subprocess.run(
+        [script, "--help"], capture_output=True, text=True, check=True
+    )
+    for name in ("export", "embed", "compare", "index", "search", "rank", "clusters"):
+        assert name in done.stdout
+
+
+def test_two_images_are_compared(deeprank, exported, photos, tmp_path):
+    one, other = sorted(photos.rglob("*.png"))[:8:7]
+    out = tmp_path / "pair.png"
+    said = deeprank("compare", one, other, f"--model={exported}", f"--out={out}")
+    wanted = str(deeprank_jax.load(exported).compare(one, other))
+    assert said == f"{wanted}\nWrote {out}.\n"
+    with Image.open(out) as picture:
+        assert picture.size[0] >= 2 * 122
+
+
+def test_a_folder_becomes_a_table(deeprank, exported, photos, tmp_path):
+    out = tmp_path / "photos.parquet"
+    said = deeprank("embed", photos, f"--model={exported}", f"--out={out}")
+    assert said == f"Wrote 72 embeddings of 8 numbers to {out}.\n"
+    assert len(embedding_table.read_table(out)[0]) == 72
+
+
+def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path):
+    paths = sorted(photos.rglob("*.png"))
+    out = tmp_path / "found.html"
+    said = deeprank("search", paths[3], f"--index={index}", "--k=5", f"--out={out}")
+    rows = [line.split() for line in said.splitlines()[1:6]]
+    model = deeprank_jax.load(exported)
+    distances = np.sum((model.embed(paths) - model.embed(paths[3])) ** 2, axis=1)
+    np.testing.assert_allclose(
+        [float(row[1]) for row in rows], np.sort(distances)[:5], atol=1e-4
+    )
+    assert rows[0][-1] == str(paths[3]).rsplit(maxsplit=1)[-1]
+    assert "Labels by vote: class 00" in said
+    page = out.read_text()
+    assert page.count("<img") == 6
+    assert str(paths[3]) in page
+
+
+def frames_of(page):
+    """Returns class and distance of each answer on a page."""
+    found = re.findall(r'<img class="(near|far)".*?<span>([\d.]+)</span>', page, re.S)
+    return [(name, float(distance)) for name, distance in found]
+
+
+@pytest.mark.parametrize("metric", ["squared_euclidean", "cosine"])
+def test_frames_and_votes_say_the_same_in_both_metrics(
+    deeprank, exported, photos, index, tmp_path, metric
+):
+    path = tmp_path / "other.index"
+    deeprank(
+        "index", photos, f"--model={exported}", f"--out={path}", f"--metric={metric}"
+    )
+    query = sorted(photos.rglob("*.png"))[0]
+    words = ("search", query, "--k=72")
+    said = [
+        deeprank(*words, f"--index={x}", f"--out={tmp_path / f'{i}.html'}")
+        for i, x in enumerate((index, path))
+    ]
+    assert (
+        said[0].split("Labels by vote")[1][:30]
+        == (said[1].split("Labels by vote")[1][:30])
+    )
+    pages = [frames_of((tmp_path / f"{i}.html").read_text()) for i in range(2)]
+    near = deeprank_jax.load(exported).cluster_distance
+    assert {name for name, _ in pages[0]} == {"near", "far"}
+    for name, distance in pages[0]:
+        # What is shown is rounded.
+        assert abs(distance - near) < 1e-4 or (name == "near") == (distance <= near)
+    num_near = [sum(name == "near" for name, _ in page) for page in pages]
+    assert num_near[0] == num_near[1]
+    model = deeprank_jax.load(exported)
+    paths = sorted(photos.rglob("*.png"))
+    distances = np.sum((model.embed(paths) - model.embed(query)) ** 2, axis=1)
+    (_, share), *_ = vote([path.parent.name for path in paths], distances, near)
+    assert f"Labels by vote: class 00 {share:.0%}," in said[0]
+
+
+def test_what_an_index_is_cannot_be_changed(exported, photos, index):
+    words = ["index", str(photos), f"--model={exported}", f"--out={index}"]
+    for option in ("--metric=cosine", "--kind=hnsw"):
+        with pytest.raises(
+            SystemExit, match=r"is there already, with the (metric|kind)"
+        ):
+            __main__.main([*words, option])
+
+
+def test_a_list_may_name_an_image_twice(deeprank, exported, photos, tmp_path):
+    (tmp_path / "index").mkdir()  # An empty folder will do.
+    one = next(photos.rglob("*.png"))
+    shutil.copy(one, tmp_path / "one.png")
+    shutil.copy(one, tmp_path / "two.png")
+    (tmp_path / "list.txt").write_text("\ufefftwo.png\none.png\none.png\n", "utf-8")
+    words = ("index", tmp_path / "list.txt", f"--model={exported}")
+    assert "2 images added" in deeprank(*words, f"--out={tmp_path / 'index'}")
+    said = deeprank("search", one, f"--index={tmp_path / 'index'}")
+    assert str(tmp_path / "one.png") in said
+
+
+def test_images_that_look_unlike_are_no_copies(deeprank, exported, photos, tmp_path):
+    """However near the model puts them."""
+    other = altered(exported, tmp_path, copies={"distance": 9.0, "pixel_distance": 0.0})
+    out = tmp_path / "groups.csv"
+    words = ("duplicates", photos, f"--model={other}", f"--out={out}")
+    assert deeprank(*words).startswith("Wrote")
+    assert out.read_text().strip() == "group,label,path"
+
+
+def test_a_datasets_images_are_shown(monkeypatch, tmp_path):
+    record = Records(
+        name="some",
+        labels=np.zeros((2, 1), np.int32),
+        level_names=("label",),
+        label_names=(("one",),),
+        read=lambda index: b"image %d" % index,
+        describe=lambda index: f"some/test[{index}]",
+    )
+    monkeypatch.setattr(index_origins, "open_source", lambda *args, **options: record)
+    options = {"model": "m", "source": "tfds:some/test", "data_dir": "d"}
+    index_origins.remember(tmp_path, **options)
+    find = index_origins.recall(tmp_path).create_finder(None)
+    assert find("some/test[1]") == b"image 1"
+    assert find("gone.png") == "gone.png"
+    assert find(str(tmp_path)) == str(tmp_path)
+
+
+def test_folders_of_the_user_are_found(deeprank, exported, photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos.parent))
+    one = sorted(photos.rglob("*.png"))[0].relative_to(photos.parent)
+    said = deeprank("compare", f"~/{one}", f"~/{one}", f"--model={exported}")
+    assert said.startswith("similar: ")
+    deeprank("index", f"~/{one.parent}", f"--model={exported}", "--out=~/home.index")
+    assert (photos.parent / "home.index").is_dir()
+
+
+def test_a_reader_may_have_read_enough(exported, photos):
+    one = sorted(photos.rglob("*.png"))[0]
+    command = f"rank {shlex.quote(str(photos))} --model={exported} --image={one}"
+    quoted = command.replace(f"--image={one}", f"--image={shlex.quote(str(one))}")
+    done = subprocess.run(
+        f"{sys.executable} -m deeprank_jax.cli {quoted} | true",
+        shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Broken pipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_search_can_be_among_some_labels(deeprank, photos, index):
+    query = sorted(photos.rglob("*.png"))[0]
+    words = ("--label=class 03", "--label=class 05", "--k=50")
+    said = deeprank("search", query, f"--index={index}", *words)
+    rows = said.splitlines()[1:-1]
+    assert len(rows) == 12
+    assert all("class 03" in row or "class 05" in row for row in rows)
+
+
+def test_an_index_takes_only_what_is_new(deeprank, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    late = some / "class 00" / "0.png"
+    late.rename(tmp_path / "late.png")
+    (some / "class 01" / "bad.png").write_bytes(b"no image")
+    words = ("index", some, f"--model={exported}", f"--out={tmp_path / 'index'}")
+    assert "71 images added, 71 in all (exact" in deeprank(*words)
+    (tmp_path / "late.png").rename(late)
+    assert "1 images added, 72 in all (exact" in deeprank(*words)
+
+
+def test_images_are_ranked(deeprank, exported, photos, tmp_path):
+    query = sorted(photos.rglob("*.png"))[9]
+    words = ("rank", photos, f"--model={exported}", f"--image={query}")
+    said = deeprank(*words, f"--out={tmp_path / 'ranked.html'}")
+    assert said.splitlines()[1].split()[:2] == ["1", "0.0000"]
+    deeprank(*words, f"--out={tmp_path / 'ranked.csv'}")
+    with (tmp_path / "ranked.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 72
+    distances = [float(row["distance"]) for row in rows]
+    assert distances == sorted(distances)
+    assert rows[0]["path"] == str(query)
+
+
+def test_copies_are_found(deeprank, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    one = some / "class 02" / "1.png"
+    shutil.copy(one, some / "class 07" / "copy.png")
+    out = tmp_path / "groups.csv"
+    deeprank("duplicates", some, f"--model={exported}", f"--out={out}")
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["group"], set()).add(row["path"])
+    (group,) = [g for g in groups.values() if str(one) in g]
+    assert str(some / "class 07" / "copy.png") in group
+    said = deeprank("duplicates", some, f"--model={exported}", "--max_distance=0")
+    assert "1 of 73 images are copies of others within 0.0000." in said
+
+
+def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
+    out = tmp_path / "clusters.html"
+    words = ("clusters", photos, f"--model={exported}", "--num=12", f"--out={out}")
+    assert "12 clusters of 72 images." in deeprank(*words)
+    assert out.read_text().count("<h2>") == 12
+
+
+def altered(exported, tmp_path, **values):
+    """Returns a copy of the model that says something else of itself."""
+    info = json.loads((exported / artifact.INFO).read_text())
+    with artifact.writing(tmp_path / "other") as folder:
+        for file in exported.iterdir():
+            shutil.copy(file, folder)
+        (folder / artifact.INFO).write_text(json.dumps({**info, **values}))
+    return tmp_path / "other"
+
+
+def test_another_model_cannot_search_an_index(exported, photos, index, tmp_path):
+    other = altered(exported, tmp_path, fingerprint="another")
+    query = next(photos.rglob("*.png"))
+    with pytest.raises(SystemExit, match=r"deeprank: .*not of another: use that model"):
+        __main__.main(["search", str(query), f"--index={index}", f"--model={other}"])
+
+
+def test_pairs_and_collections_have_distances_of_their_own(exported, tmp_path):
+    model = deeprank_jax.load(altered(exported, tmp_path, cluster_distance=0.25))
+    info = json.loads((exported / artifact.INFO).read_text())
+    assert model.cluster_distance == 0.25
+    assert model.threshold == info["threshold"]["distance"] != 0.25
+
+
+def test_a_model_without_a_threshold_gives_no_verdict(
+    deeprank, exported, photos, tmp_path
+):
+    other = altered(exported, tmp_path, threshold=None, cluster_distance=None)
+    one, two = sorted(photos.rglob("*.png"))[:2]
+    said = deeprank("compare", one, two, f"--model={other}")
+    assert said.startswith("no verdict: ")
+    with pytest.raises(SystemExit, match="knows no distance for clusters"):
+        __main__.main(["clusters", str(photos), f"--model={other}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["compare", "QUERY", "gone.png", "MODEL"], r"gone\.png: cannot be read"),
+        (["compare", "QUERY", "README.md", "MODEL"], r"README\.md: not an image"),
+        (["compare", "QUERY", "QUERY", "--model=gone"], "there is no such folder"),
+        (["compare", "QUERY", "QUERY", "MODEL", "--out=a.gif"], r"\.html or \.png"),
+        (["search", "QUERY", "--index=gone"], "gone is no index"),
+        (["search", "gone.png", "INDEX"], r"gone\.png: cannot be read"),
+        (["search", "QUERY", "INDEX", "--k=0"], "k"),
+        (["rank", "gone", "MODEL", "--image=QUERY"], "no such file or folder"),
+        (["search", "QUERY", "INDEX", "--label=nix"], "no image with the label nix"),
+        (["rank", "BAD", "MODEL", "--image=QUERY"], "none of 1 images can be read"),
+        (["index", "BAD", "MODEL", "--out=OUT"], "none of 1 images can be read"),
+        (["embed", "BAD", "MODEL", "--out=OUT"], "none of 1 images can be read"),
+        (["rank", "PHOTOS", "MODEL", "--image=QUERY", "--out=DIR.csv"], "cannot be w"),
+        (["clusters", "PHOTOS", "MODEL", "--num=99"], "choose from 1 to 72"),
+        (["export", "--workdir=gone", "--out=model"], "gone is no run"),
+        (["embed", "PHOTOS", "MODEL", "--out=/proc/no.parquet"], "cannot be written"),
+    ],
+    ids=lambda x: " ".join(x)[:40],
+)
+def test_what_goes_wrong_is_one_line(
+    words, match, exported, photos, index, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "dir.csv").mkdir()
+    query = str(sorted(photos.rglob("*.png"))[0])
+    names = {
+        "QUERY": query,
+        "PHOTOS": str(photos),
+        "MODEL": f"--model={exported}",
+        "INDEX": f"--index={index}",
+        "BAD": str(tmp_path / "bad"),
+        "--image=QUERY": f"--image={query}",
+        "--out=OUT": f"--out={tmp_path / 'out'}",
+        "--out=DIR.csv": f"--out={tmp_path / 'dir.csv'}",
+    }
+    with pytest.raises(SystemExit, match=f"deeprank: .*{match}") as stopped:
+        __main__.main([names.get(word, word) for word in words])
+    assert "\n" not in str(stopped.value)

@@ -1,0 +1,486 @@
+"""The documentation: it builds, its links lead somewhere, and what it says is so."""
+
+import html
+import html.parser
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from deeprank_jax import relevance
+from deeprank_jax.cli import __main__
+from deeprank_jax.cli import output as command_functions
+from deeprank_jax.distributed import devices
+from deeprank_jax.inference import artifact
+from deeprank_jax.training import health
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
+PAGES["README.md"] = (ROOT / "README.md").read_text("utf-8")
+WIDTHS = 1280, 390
+
+
+def blocks(language):
+    return [
+        (name, block)
+        for name, page in PAGES.items()
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
+    ]
+
+
+def commands():
+    """Every line of every bash block, as words."""
+    return [
+        (name, shlex.split(line))
+        for name, block in blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip()
+    ]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={folder}"],
+        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+class Targets(html.parser.HTMLParser):
+    """What a page links to, what it loads, and which anchors it has."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loaded, self.anchors = [], [], set()
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.anchors.update(filter(None, [found.get("id")]))
+        self.links += [found["href"]] if tag == "a" and "href" in found else []
+        if tag in ("img", "script", "iframe"):
+            self.loaded += [found["src"]] if "src" in found else []
+        elif tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
+            self.loaded.append(found["href"])
+
+
+def test_every_page_is_built(site):
+    built = {path.name for path in site.glob("*.html")}
+    wanted = {name.replace(".md", ".html") for name in PAGES} - {"README.html"}
+    assert built == {*wanted, "404.html"}
+    assert len(wanted) >= 12
+
+
+def test_every_link_and_anchor_leads_somewhere(site):
+    pages = {path: Targets(path) for path in site.glob("*.html")}
+    seen = 0
+    for path, page in pages.items():
+        if path.name == "404.html":  # Its links are those of a server's root.
+            continue
+        for link in page.links:
+            if link.startswith("https://"):
+                continue
+            file, _, anchor = link.partition("#")
+            target = (path.parent / file).resolve() if file not in ("", ".") else path
+            assert target.exists(), f"{path.name}: {link}"
+            if anchor:
+                assert anchor in pages[target].anchors, f"{path.name}: {link}"
+                seen += target != path
+    assert seen > 10
+
+
+def test_nothing_is_fetched_from_elsewhere(site):
+    for path in site.glob("*.html"):
+        loaded = Targets(path).loaded
+        assert loaded
+        assert [x for x in loaded if re.match(r"(https?:)?//", x)] == [], path.name
+    styles = [path.read_text("utf-8") for path in site.rglob("*.css")]
+    assert styles
+    assert not any(re.search(r"(url\(|@import)\W*(https?:)?//", x) for x in styles)
+
+
+# Tells the page around it how it is: whether anything failed, and what sticks out.
+ASK = """<script>
+const failed = [];
+addEventListener("error", e => failed.push(e.message || e.target.src), true);
+addEventListener("unhandledrejection", e => failed.push(String(e.reason)));
+const scrolls = e => {
+  for (; e && e !== document.body; e = e.parentElement)
+    if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true;
+  return false;
+};
+addEventListener("load", () => setTimeout(() => {
+  const width = document.documentElement.clientWidth;
+  const inside = [...document.querySelectorAll(".md-content *, .md-header *")];
+  const wide = inside.filter(
+    e => e.getBoundingClientRect().right > width + 1 && !scrolls(e));
+  const images = [...document.images];
+  parent.postMessage({
+    page: location.pathname.split("/").pop() + location.search, failed,
+    width: innerWidth,
+    overflow: document.documentElement.scrollWidth - width,
+    wide: wide.map(e => e.tagName + " " + e.className).slice(0, 5),
+    broken: images.filter(i => !i.naturalWidth).map(i => i.src),
+    unnamed: images.filter(i => !i.alt).length,
+    found: document.querySelectorAll(".md-search-result__item").length,
+  }, "*");
+}, 1500));
+</script>
+"""
+FRAMES = """<!doctype html><meta charset="utf-8"><title>frames</title>
+<script>
+const told = [];
+addEventListener("message", e => {
+  if (!e.data.page) return;
+  told.push(e.data);
+  document.querySelector("pre").textContent = JSON.stringify(told);
+});
+</script>
+<pre></pre>
+"""
+
+
+@pytest.fixture(scope="module")
+def told(site, tmp_path_factory):
+    """What each page says of itself at each width, and what the console says.
+
+    All are frames of one page: browsers make no window as narrow as a telephone.
+    """
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if browser is None:
+        assert os.environ.get("CI") != "true", "CI must have a browser"
+        pytest.skip("neither chromium nor google-chrome is installed")
+    folder = tmp_path_factory.mktemp("browser")
+    copied = shutil.copytree(site, folder / "site")
+    (copied / "404.html").unlink()
+    names = sorted(path.name for path in copied.glob("*.html"))
+    for name in names:
+        page = (copied / name).read_text("utf-8")
+        assert "<meta charset" in page
+        page = page.replace("<meta charset", ASK + "<meta charset", 1)
+        (copied / name).write_text(page, "utf-8")
+    frames = [(name, width) for width in WIDTHS for name in names]
+    frames.append(("index.html?q=threshold", WIDTHS[0]))
+    text = "\n".join(
+        f'<iframe src="{name}" width="{width}" height="900"></iframe>'
+        for name, width in frames
+    )
+    (copied / "frames.html").write_text(FRAMES + text, "utf-8")
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync"
+    flags += " disable-background-networking disable-component-update dump-dom"
+    flags += " enable-logging=stderr v=0 virtual-time-budget=20000"
+    done = subprocess.run(
+        [
+            browser, *(f"--{flag}" for flag in flags.split()),
+            f"--user-data-dir={folder / 'profile'}",
+            (copied / "frames.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    result = re.search(r"<pre>(.*?)</pre>", done.stdout, re.DOTALL)
+    assert result, done.stderr
+    assert result[1], done.stderr
+    found = json.loads(html.unescape(result[1]))
+    assert len(found) == len(frames), done.stderr
+    return found, re.findall(r".*CONSOLE.*", done.stderr)
+
+
+def test_pages_open_without_errors(told):
+    found, console = told
+    assert console == []
+    for page in found:
+        assert page["failed"] == [], page
+        assert page["broken"] == [], page
+        assert page["unnamed"] == 0, page
+
+
+def test_nothing_sticks_out_sideways(told):
+    found, _ = told
+    assert {page["width"] for page in found} == set(WIDTHS)
+    for page in found:
+        assert page["overflow"] <= 0, page
+        assert page["wide"] == [], page
+
+
+def test_a_search_finds_something_without_a_server(told):
+    (searched,) = (page for page in told[0] if "?q=" in page["page"])
+    assert searched["found"] >= 2
+
+
+def test_every_command_is_one_that_a_test_knows():
+    """`make`, pip and `python -m` lines are those of test_readme."""
+    known = ("make", "python", "deeprank")
+    for name, words in commands():
+        if words != ["source", ".venv/bin/activate"]:
+            assert words[0] in known, f"{name}: {shlex.join(words)}"
+        if words[0] == "python" and words[1] != "-m":
+            assert words[1] == artifact.USE, f"{name}: {shlex.join(words)}"
+            assert len(words) in (4, 5)
+            assert words[4:] in ([], ["onnx"])
+
+
+def test_the_command_line_takes_every_command():
+    seen = set()
+    parser = __main__._create_parser()
+    for name, words in commands():
+        if words[0] == "deeprank":
+            try:
+                seen.add(parser.parse_args(words[1:]).command)
+            except SystemExit:
+                pytest.fail(f"{name}: {shlex.join(words)}")
+    assert seen == set(command_functions.COMMANDS)
+
+
+def test_the_commands_that_use_a_model_work(exported, photos, tmp_path, monkeypatch):
+    """All in use.md but the export, which test_cli runs."""
+    for name in ("photos", "more_photos"):
+        shutil.copytree(photos, tmp_path / name)
+        for old, new in (("class 00", "robin"), ("class 01", "wren")):
+            (tmp_path / name / old).rename(tmp_path / name / new)
+    for name in ("a.jpg", "b.jpg", "query.jpg"):
+        shutil.copy(next((tmp_path / "photos" / "robin").iterdir()), tmp_path / name)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "photos").symlink_to(exported)
+    monkeypatch.setattr(devices, "keep_compiled", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    written = set()
+    for name, words in commands():
+        if name == "use.md" and words[0] == "deeprank" and words[1] != "export":
+            __main__.main(words[1:])
+            written.update(x[6:] for x in words if x.startswith("--out="))
+    assert len(written) >= 8
+    assert [name for name in written if not (tmp_path / name).exists()] == []
+
+
+def test_the_python_of_a_model_runs(exported, photos, tmp_path, monkeypatch, capsys):
+    one, other = sorted(photos.rglob("*.png"))[:2]
+    for name, path in ("a.jpg", one), ("b.jpg", other):
+        cv2.imwrite(str(tmp_path / name), cv2.imread(str(path)))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "emoji").symlink_to(exported)
+    monkeypatch.chdir(tmp_path)
+    names = run_python("use.md")
+    assert names["embeddings"].shape == (2, names["model"].embedding_dim)
+    assert f"{names['found'].distance}" in capsys.readouterr().out
+
+
+def test_the_python_of_ones_own_relevance_runs(monkeypatch):
+    monkeypatch.setattr(relevance, "KINDS", dict(relevance.KINDS))
+    config = run_python("relevance.md")["get_config"]()
+    kind = relevance.create_relevance(config.relevance.name)
+    x = np.array([[0], [1], [11], [6]])
+    found = kind.pairwise(x[:1], x)
+    np.testing.assert_allclose(found, np.exp([0.0, -1.0, -1.0, -6.0]), rtol=1e-6)
+
+
+def test_the_python_that_lists_weights_runs(capsys):
+    run_python("weights.md")
+    assert re.search(r"^trunk/\S+ \(3, 3, 3, \d+\)$", capsys.readouterr().out, re.M)
+
+
+def test_no_python_of_a_page_is_left_out():
+    """That of evaluation.md runs in test_evaluation, where there is what to measure."""
+    ran = {"use.md", "relevance.md", "weights.md", "evaluation.md"}
+    assert {name for name, _ in blocks("python")} == ran
+
+
+def run_python(name):
+    names = {}
+    for page, block in blocks("python"):
+        if page == name:
+            exec(block, names)
+    return names
+
+
+def test_a_models_folder_is_told_in_full(exported):
+    table = PAGES["use.md"].split("## In Python")[0]
+    for path in exported.iterdir():
+        assert f"| `{path.name}` |" in table
+
+
+def run_tool(name, *flags):
+    done = subprocess.run(
+        [sys.executable, "-m", f"tools.{name}", *flags],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_configuration_is_that_of_the_code(tmp_path):
+    run_tool("config_reference", f"--out={tmp_path / 'page.md'}")
+    page = (tmp_path / "page.md").read_text("utf-8")
+    assert page == PAGES["configuration.md"], (
+        "run `python -m tools.docs.config_reference`"
+    )
+
+
+def test_the_configuration_has_every_key_and_config():
+    from configs import base
+
+    page = PAGES["configuration.md"]
+    told = re.findall(r"^\| `([a-z_0-9.]+)` \|", page, re.M)
+    assert len(told) == len(set(told))
+
+    def keys(config, prefix=""):
+        for key, value in config.items():
+            section = hasattr(value, "items") and any(
+                x.startswith(f"{prefix}{key}.") for x in told
+            )
+            if section:
+                yield from keys(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    assert sorted(told) == sorted(keys(base.get_config()))
+    for path in (ROOT / "configs").glob("[!_]*.py"):
+        assert f"### `configs/{path.name}`\n" in page
+    for words in (
+        "test Recall@1 .656",
+        "test Recall@1 .809",
+        "1.3 million photographs",
+    ):
+        assert words in page
+
+
+def test_the_figures_are_those_of_the_tool(tmp_path):
+    run_tool("docs_figures", f"--out={tmp_path}")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(path.name for path in (DOCS / "images").iterdir())
+    for name in names:
+        committed = DOCS / "images" / name
+        assert committed.stat().st_size < 100_000
+        drawn = cv2.imread(str(tmp_path / name)).astype(int)
+        assert np.abs(drawn - cv2.imread(str(committed))).mean() < 1
+        assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50
+
+
+def test_what_the_monitor_says_is_told():
+    page = " ".join(
+        re.sub(r"^> ?", "", PAGES["troubleshooting.md"], flags=re.M).split()
+    )
+    fine = {"loss": 0.1, "active_share": 0.5, "mean_distance": 2, "effective_rank": 9}
+    ailing = [
+        {"mean_distance": 0.0}, {"effective_rank": 1.0}, {"active_share": 0.0},
+        {"loss": 0.2, "active_share": 1.0}, {"sampler_failures/repeated": 8.0},
+    ]  # fmt: skip
+    for symptom in ailing:
+        watch = health.TrainingMonitor(0.2, 10, patience=1)
+        (text,) = watch.observe({**fine, **symptom})
+        assert text in page
+
+
+def test_what_is_quoted_as_a_message_is_in_the_code():
+    page = PAGES["troubleshooting.md"]
+    sources = (ROOT / "deeprank_jax").rglob("*.py")
+    # As one line each, without the quotes at which strings are broken.
+    code = "\n".join(
+        re.sub(r'"\s+f?"', "", " ".join(path.read_text("utf-8").split()))
+        for path in sources
+    )
+    tables = re.findall(r"^\| it says \| because \|\n(.*?)\n\n", page, re.M | re.S)
+    quoted = re.findall(r"^\| `(.*?)` \|", "\n".join(tables), re.M)
+    quoted += re.findall(r"^> (Lower .*)", page, re.M)
+    assert (len(tables), len(quoted)) == (2, 14)
+    for text in quoted:
+        parts = [x.strip() for x in re.split("…|, then run", text) if x.strip(" :")]
+        for part in parts:
+            assert part.removesuffix(": config.") in code, part
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ablation_sampling", "ablation_sampling_uniform_triplets", "ablation_multiscale"],
+)
+def test_the_ablations_are_those_of_their_files(name):
+    page = PAGES["results.md"]
+    for metric, entry in json.loads((ROOT / "results" / f"{name}.json").read_text())[
+        "test"
+    ].items():
+        show = show_count if metric.endswith("score_at_30") else show_share
+        means = [show(x) for x in entry["mean"].values()]
+        (gap,) = entry["difference"].values()
+        told = f"{show(gap['mean'], '+')} [{show(gap['low'], '+')}, "
+        told += f"{show(gap['high'], '+')}]"
+        (row,) = (line for line in page.splitlines() if told in line)
+        assert [x.strip("* ") for x in row.split("|")][2:4] == means
+        for seeds in zip(*entry["seeds"].values(), strict=True):
+            assert f"| {' / '.join(map(show, seeds))} |" in page
+
+
+def test_the_papers_table_is_that_of_its_file():
+    from configs import paper_table_emoji
+
+    told = json.loads((ROOT / "results" / "paper_table_emoji.json").read_text())
+    metrics = {
+        "triplets/precision": show_share,
+        "triplets/score_at_30": show_count,
+        "retrieval/recall@1": show_share,
+        "retrieval/map@r": show_share,
+    }
+    best = {m: max(row["numbers"][m][0] for row in told["rows"]) for m in metrics}
+    lines, readme = (PAGES[x].splitlines() for x in ("results.md", "README.md"))
+    told_in_readme = 0
+    for row in told["rows"]:
+        cells = [row["name"]]
+        for metric, show in metrics.items():
+            value = row["numbers"][metric][0]
+            text = show(value)
+            cells.append(f"**{text}**" if value == best[metric] else text)
+        less = row["difference"].get("triplets/precision")
+        better = ""
+        if less is not None:
+            value, low, high = (show_share(x, "+") for x in less)
+            better = f"{value} [{low}, {high}]"
+        published = [
+            show(row["published"][metric]) if metric in row["published"] else ""
+            for metric, show in [*metrics.items()][:2]
+        ]
+        short = [*cells, better]
+        told_in_readme += (
+            f"|{'|'.join(f' {x} ' if x else ' ' for x in short)}|" in readme
+        )
+        cells += [better, *published]
+        assert f"|{'|'.join(f' {x} ' if x else ' ' for x in cells)}|" in lines
+    for i, (share, _) in enumerate(told["sweeps"]["triplets/precision"]["uniform"]):
+        cells = [f"{share:g}".removeprefix("0") or "0"]
+        for metric, show in [*metrics.items()][:2]:
+            points = [told["sweeps"][metric][x][i] for x in ("importance", "uniform")]
+            cells += [show(number[0]) for _, number in points]
+        assert f"| {' | '.join(cells)} |" in lines
+    assert told_in_readme == 6
+    values = {x["name"]: x["numbers"]["triplets/precision"][0] for x in told["rows"]}
+    expected = paper_table_emoji.__doc__.split("Expected: ")[1].split(";")[0]
+    named = ("Deep ranking", "Single-scale ranking", "OASIS", "Softmax, further", "HOG")
+    found = re.findall(r"\.\d{3}", expected)
+    assert found == [show_share(values[name]) for name in named]
+    text = " ".join(PAGES["results.md"].split())
+    assert told["command"] in text
+    minutes = float(told["facts"]["Hand-made part"].split()[0])
+    assert f"{minutes:.0f} minutes of it" in text
+
+
+def show_share(value, sign=""):
+    return show_sign(value, sign) + f"{abs(value):.3f}".lstrip("0")
+
+
+def show_count(value, sign=""):
+    return show_sign(value, sign) + f"{abs(value):,.0f}"
+
+
+def show_sign(value, sign):
+    return "\N{MINUS SIGN}" if value < 0 else sign

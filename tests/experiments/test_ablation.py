@@ -1,0 +1,101 @@
+"""The comparison of arms: tuned alike, paired by seed, taken up again."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+from helpers import shrunk
+import numpy as np
+import pytest
+from scipy import stats
+
+from deeprank_jax.evaluation.paired_intervals import (
+    compare_arms,
+    format_comparison,
+    paired_interval,
+)
+from deeprank_jax.experiments import ablation, plans
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_the_interval_is_that_of_the_paired_t_test():
+    a, b = [0.6, 0.7, 0.65, 0.72], [0.55, 0.69, 0.6, 0.7]
+    mean, low, high = paired_interval(a, b)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert mean == pytest.approx(np.mean(a) - np.mean(b))
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("a", "b"), [([1.0], [1.0]), ([1.0, 2.0], [1.0])])
+def test_too_few_pairs_are_refused(a, b):
+    with pytest.raises(ValueError, match="as many values of both arms"):
+        paired_interval(a, b)
+
+
+def test_arms_are_compared_by_seed():
+    compared = compare_arms({"a": [2.0, 3.0, 5.0], "b": [1.0, 2.0, 3.0]})
+    assert compared["mean"] == {"a": pytest.approx(10 / 3), "b": 2.0}
+    difference = compared["difference"]["a - b"]
+    assert difference["mean"] == pytest.approx(4 / 3)
+    assert difference["low"] < 4 / 3 < difference["high"]
+    table = format_comparison({"x/y": compared}).splitlines()
+    assert table[0] == "| | a | b | a - b |"
+    assert table[2].startswith("| x/y | 3.333 | 2 | +1.333 [")
+
+
+PLAN = """
+from configs import ablation_sampling
+
+ARMS, METRICS = ablation_sampling.ARMS, ("triplets/precision", "retrieval/map@r")
+GRID = {"optimizer.learning_rate": (1e-3, 3e-3)}
+TUNING_SEED, SEEDS = 7, (0, 1)
+get_config = ablation_sampling.get_config
+"""
+
+
+@pytest.mark.full  # Eight runs.
+def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
+    plan = tmp_path / "plan.py"
+    plan.write_text(PLAN)
+    command = [
+        sys.executable,
+        "-m",
+        "deeprank_jax.experiments.ablation",
+        f"--config={plan}",
+    ]
+    command += [f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'x.json'}"]
+    command += [f"--data_dir={tmp_path / 'data'}"]
+    command += [f"--set={name}={value}" for name, value in shrunk.VALUES.items()]
+    run = lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run()
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "x.json").read_text())
+    assert set(summary["tuning"]) == {
+        f"{arm}-tune{i}" for arm in ("importance", "uniform") for i in (0, 1)
+    }
+    compared = summary["test"]["triplets/precision"]
+    assert compared["seeds"].keys() == {"importance", "uniform"}
+    folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(folders) == 8
+    config = json.loads((tmp_path / "runs/uniform-seed1/config.json").read_text())
+    assert (config["sampler"]["mode"], config["seed"]) == ("uniform", 1)
+    times = [path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()]
+    assert run().returncode == 0
+    assert times == [path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()]
+
+    command[2] = "deeprank_jax.experiments.rejudge"
+    judged = [word for word in command if not word.startswith("--set")]
+    done = subprocess.run(judged, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    judged = json.loads((tmp_path / "x.json").read_text())["test"]
+    assert judged.keys() == {"triplets/precision"}
+    assert 0 < judged["triplets/precision"]["mean"]["uniform"] < 1
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="is no config file"):
+        plans.load_plan(tmp_path / "absent.py", ablation.PLAN)
+    with pytest.raises(SystemExit, match="has no ARMS"):
+        plans.load_plan(ROOT / "configs" / "emoji.py", ablation.PLAN)

@@ -1,0 +1,87 @@
+"""A plan of the paper's table is refused before hours of work, not after."""
+
+import pathlib
+
+import pytest
+
+from deeprank_jax.experiments.paper_table import plan
+
+PLAN = """
+from configs import emoji
+
+NETWORKS = {{
+    "softmax": {{"task": "classification"}},
+    "softmax_further": {{"init_from": "{{softmax}}"}},
+    "single_scale": {{"evaluation.rated_triplets": "of/{{split}}.csv"}},
+    "deep_ranking": {{}},
+    {networks}
+}}
+SWEEP = {{"a": {{"sampler.mode": "uniform", "sampler.out_of_class": 0.2}}, {sweep}}}
+SWEEP_CONFIG = "configs/emoji.py"
+get_config = emoji.get_config
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(networks="", sweep="", values=(), sweeps=True):
+        path = tmp_path / "a_plan.py"
+        path.write_text(PLAN.format(networks=networks, sweep=sweep))
+        return plan.read_plan(path, list(values), sweeps=sweeps)
+
+    return read
+
+
+def test_folders_of_networks_are_filled_in_and_nothing_else(read):
+    found = read(values=["seed=5"])
+    folder = pathlib.Path("x/y")
+    assert found.settings("softmax_further", folder) == {"init_from": "x/y/softmax"}
+    rated = found.settings("single_scale", folder)
+    assert rated == {"evaluation.rated_triplets": "of/{split}.csv"}
+    assert found.config.seed == 5
+    assert found.sweep.keys() == {"a"}
+    assert not read(sweeps=False).sweep
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"networks": '"more": {},'}, r"deep_ranking, more; the rows .* made of softm"),
+        (
+            {"networks": '"softmax": {"init_from": "{deep_ranking}"},'},
+            r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not made",
+        ),
+        (
+            {"networks": '"deep_ranking": {"init_from": "{softmx}"},'},
+            "starts from softmx, which .* before it are softmax, softmax_further, sing",
+        ),
+        (
+            {"networks": '"single_scale": {"num_steps": 0},'},
+            r"num_steps must be at least 1, got 0\. It is of NETWORKS\['single_sc",
+        ),
+        (
+            {"networks": '"softmax": {"tusk": "ranking"},'},
+            r"there is no tusk\..* It is of NETWORKS\['softmax'\] in .*a_plan\.py",
+        ),
+        (
+            {"sweep": '"b": {"sampler.mode": "uniform"}'},
+            r"SWEEP\['b'\] in .* does not say sampler\.out_of_class",
+        ),
+        (
+            {"sweep": '"b": {"sampler.mode": "all", "sampler.out_of_class": 0.5}'},
+            r"sampler.mode='all' is none; choose .* It is of SWEEP\['b'\]",
+        ),
+        (
+            {"sweep": '"b": {"sampler.mode": "uniform", "sampler.out_of_class": 7.0}'},
+            r"sampler.out_of_class=7.0 must be in \[0, 1\].* It is of SWEEP\['b'\]",
+        ),
+        ({"values": ["sede=1"]}, r"^error: sede=1: there is no sede"),
+    ],
+)
+def test_what_cannot_be_made_is_told(read, options, message):
+    with pytest.raises(SystemExit, match=message):
+        read(**options)
+
+
+def test_a_sweep_that_is_not_wanted_is_not_looked_at(read):
+    assert not read(sweep='"b": {"nonsense": 1}', sweeps=False).sweep

@@ -1,0 +1,137 @@
+"""The whole table on a small folder: every row, the files, the page; and again."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+from helpers import shrunk
+from helpers.browser import open_in_browser
+import pytest
+
+from configs import paper_table_emoji
+from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
+
+ROOT = pathlib.Path(__file__).parents[2]
+PLAN = """
+from configs import folder, paper_table_emoji
+NETWORKS = paper_table_emoji.NETWORKS
+SWEEP = {
+    f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
+    for mode in ("importance", "uniform") for share in (0.0, 1.0)
+}
+SWEEP_CONFIG = "configs/folder.py"
+get_config = folder.get_config
+"""
+
+
+def run(tmp_path, *flags):
+    command = [
+        sys.executable,
+        "-m",
+        "deeprank_jax.experiments.paper_table.run",
+        f"--out={tmp_path / 'out'}",
+    ]
+    command += [f"--config={tmp_path / 'plan.py'}", f"--workdir={tmp_path / 'runs'}"]
+    command += [f"--data_dir={tmp_path / 'photos'}", *flags]
+    command += [f"--set={name}={value}" for name, value in shrunk.VALUES.items()]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "plan.py").write_text(PLAN)
+    shrunk.write_images(tmp_path / "photos", num_classes=14, num_images=8)
+    return tmp_path
+
+
+def test_every_row_is_measured_and_written(folder):
+    done = run(folder, "--nosweep")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "out" / "plan.json").read_text())
+    names = [row.name for row in ROWS.values()]
+    assert [row["name"] for row in told["rows"]] == names
+    for row in told["rows"]:
+        assert row["numbers"].keys() > {*METRICS, "hierarchical/h_ap"}
+        assert bool(row["whole"]) != row["name"].startswith("OASIS")
+        for metric, (value, low, high) in row["numbers"].items():
+            assert low <= value <= high, (row["name"], metric)
+        assert bool(row["difference"]) == (row["name"] != ROWS[FIRST].name)
+        for metric, (value, low, high) in row["difference"].items():
+            assert low <= value <= high, (row["name"], metric)
+            ours, own = (x["numbers"][metric][0] for x in (told["rows"][-1], row))
+            assert value == pytest.approx(ours - own)
+    found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}
+    assert len(found) > len(names) / 2
+    assert told["command"].startswith(
+        "python -m deeprank_jax.experiments.paper_table.run --out="
+    )
+    assert "Seen in training" in told["facts"]
+    markdown = (folder / "out" / "plan.md").read_text()
+    assert markdown in done.stdout
+    assert "Similarity precision, paper (other data) |" in markdown
+    lines = (folder / "out" / "plan.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))
+    told_whole = {row["metric"] for row in rows if not row["low"]}
+    assert told_whole >= {"clustering/nmi", "clustering/ami", "pairs/fnmr@0.01"}
+    assert {row["system"] for row in rows} == set(names)
+    page = (folder / "runs" / "table.html").read_text(encoding="utf-8")
+    found, console = open_in_browser(page, folder)
+    assert not found["violations"] + found["errors"] + found["requests"] + console
+    assert found["overflow"] <= 0
+
+    times = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("*/results.json")}
+    assert len(times) == 4
+    again = run(folder, "--nosweep")
+    assert again.returncode == 0, again.stderr
+    assert times == {p: p.stat().st_mtime_ns for p in times}
+    found = json.loads((folder / "out" / "plan.json").read_text())
+    assert found["rows"] == told["rows"]
+
+
+@pytest.mark.full  # Four more runs.
+def test_the_sweep_is_drawn(folder):
+    done = run(folder, "--jobs=2")
+    assert done.returncode == 0, done.stderr
+    sweeps = json.loads((folder / "out" / "plan.json").read_text())["sweeps"]
+    assert sweeps.keys() == set([*METRICS][:2])
+    for lines in sweeps.values():
+        assert lines.keys() == {"importance", "uniform"}
+        assert [x for x, _ in lines["uniform"]] == [0.0, 1.0]
+        for _, (value, low, high) in lines["uniform"]:
+            assert low <= value <= high
+    wide = [
+        low < high for _, (_, low, high) in sweeps["triplets/score_at_30"]["uniform"]
+    ]
+    assert any(wide)
+    assert "<svg" in (folder / "runs" / "table.html").read_text()
+
+
+def test_a_plan_without_networks_is_refused_before_anything_is_done(folder):
+    plan = folder / "plan.py"
+    plan.write_text(PLAN.replace("= paper_table_emoji.NETWORKS", "= {}"))
+    done = run(folder)
+    assert done.returncode == 1
+    assert "are none; the rows of the table are made of softmax, " in done.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_a_folder_that_is_missing_is_told_in_a_line(folder):
+    (folder / "photos").rename(folder / "elsewhere")
+    done = run(folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "photos: there is no such folder; set config.data.dir" in done.stderr
+
+
+def test_the_plan_on_emoji_is_the_papers():
+    assert paper_table_emoji.NETWORKS.keys() == {
+        "softmax",
+        "softmax_further",
+        "single_scale",
+        "deep_ranking",
+    }
+    # Figure 6 has six shares, each with weighted and uniform sampling.
+    assert len(paper_table_emoji.SWEEP) == 12
+    assert paper_table_emoji.get_config().data.name == "emoji"

@@ -1,0 +1,232 @@
+"""A run leaves the project as one folder, whose forms agree with its checkpoint."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import cv2
+from helpers import shrunk
+import jax
+import jax.export
+import numpy as np
+import optax
+import pytest
+
+import configs.deep_ranking
+import configs.emoji
+import configs.emoji_lite0
+import configs.keras_vgg16
+from deeprank_jax import config as config_lib
+from deeprank_jax.data.records import Records
+from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.evaluation import calibration
+from deeprank_jax.export import copies, export_run, network, run
+from deeprank_jax.inference import artifact
+from deeprank_jax.models import cpu_ops
+from deeprank_jax.training import checkpoints
+from deeprank_jax.training import network as network_lib
+from deeprank_jax.training import step as step_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+# What embed.py must not need.
+_WITHOUT_US = """
+import runpy, sys
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        assert not name.startswith(("deeprank_jax", "flax", "orbax")), name
+sys.meta_path.insert(0, Ban())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def embed_alone(model, images, tmp_path):
+    """Calls a model's own embed.py where none of this project can be imported."""
+    np.save(tmp_path / "images.npy", images)
+    paths = [tmp_path / name for name in ("images.npy", "embeddings.npy")]
+    subprocess.run(
+        [sys.executable, "-c", _WITHOUT_US, model / artifact.USE, *paths],
+        cwd=tmp_path, check=True, timeout=120,
+    )  # fmt: skip
+    return np.load(paths[1])
+
+
+def embed_by_checkpoint(workdir, images):
+    """Embeds as the training code does."""
+    config = config_lib.read_run_config(workdir)
+    saved = checkpoints.read_network(workdir)
+    model = network_lib.create_model(config, None)
+    graphdef, state = step_lib.create_train_state(model, optax.identity())
+    state = step_lib.with_network_arrays(state, saved.arrays)
+    return np.asarray(jax.jit(step_lib.make_embed_step(graphdef))(state, images))
+
+
+def test_the_folder_stands_alone_and_agrees(trained, exported, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    alone = embed_alone(exported, images, tmp_path)
+    wanted = embed_by_checkpoint(trained, images)
+    assert wanted.shape == (5, 8)
+    np.testing.assert_allclose(alone, wanted, atol=1e-5)
+    # As many images as there are: the batch is symbolic.
+    one = embed_alone(exported, images[:1], tmp_path)
+    np.testing.assert_allclose(one, wanted[:1], atol=1e-5)
+
+
+def test_the_folder_says_what_it_is(trained, exported):
+    info = artifact.read_artifact(exported).info
+    files = {p.name for p in exported.iterdir()}
+    assert files == {
+        artifact.CARD, artifact.CONFIG, artifact.INFO, artifact.STABLEHLO,
+        artifact.USE, artifact.WEIGHTS, artifact.CHECKSUMS,
+    }  # fmt: skip
+    assert info["agreement"]["stablehlo"] <= run.TOLERANCE
+    assert info["agreement"]["images"] > 4
+    assert info["preprocessing"]["image_size"] == 16
+    results = json.loads((trained / "results.json").read_text())
+    assert info["metrics"] == results["test"]
+    assert info["checkpoint_step"] == int(checkpoints.read_network(trained).where.name)
+    assert info["copies"]["distance"] > 0
+    card = (exported / artifact.CARD).read_text()
+    recall = results["test"]["retrieval"]["recall@1"]["model"]
+    assert f"| retrieval: recall@1 | {recall:.3f} |" in card
+    assert info["fingerprint"] in card
+    for word in ("{{", "}}", "{%", "None", "nan"):
+        assert word not in card
+
+
+def test_the_distances_are_calibrated_on_validation(monkeypatch):
+    def split(name):
+        rng = np.random.default_rng(["train", "validation", "test"].index(name))
+        labels = np.repeat(np.arange(9), 8)
+        rows = rng.normal(size=(9, 4))[labels] + 0.4 * rng.normal(size=(72, 4))
+        return rows, labels
+
+    measured = object.__new__(run._Measured)
+    measured._config = configs.emoji.get_config()
+    measured._records = {"validation": None}
+    monkeypatch.setattr(measured, "_embed_split", split)
+    monkeypatch.setattr(copies, "measure_copies", lambda *args: {})
+    found = measured.calibrate(0.8)
+    wanted = calibration.calibrate(*split("validation"), 0.8)
+    in_tens = calibration.calibrate(*split("validation"), 0.8, prior=0.1)
+    assert 0 < in_tens.distance < 0.9 * wanted.distance
+    assert found["threshold"]["distance"] == wanted.distance
+    assert found["cluster_distance"] == in_tens.distance
+    tested = calibration.verify(*split("test"), wanted.distance)
+    assert found["threshold"]["validation"] == dataclasses.asdict(wanted)
+    assert found["threshold"]["test"] == dataclasses.asdict(tested)
+    assert tested.precision != wanted.precision
+
+
+def test_one_program_holds_all_platforms(exported):
+    code = bytearray((exported / artifact.STABLEHLO).read_bytes())
+    assert jax.export.deserialize(code).platforms == network.PLATFORMS
+
+
+def test_an_export_that_disagrees_is_not_written(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "TOLERANCE", -1.0)
+    with pytest.raises(run.ExportError, match="stablehlo differs from the checkpoint"):
+        export_run(trained, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_cannot_be_is_told_at_once(tmp_path):
+    with pytest.raises(ValueError, match="precision must be in"):
+        export_run(tmp_path, tmp_path / "model", precision=2)
+
+
+def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
+    with pytest.raises(ValueError, match="is no run, it has no config"):
+        export_run(tmp_path, tmp_path / "model")
+    with pytest.raises(ValueError, match="is there already"):
+        export_run(trained, exported)
+    with pytest.raises(run.ExportError, match="cannot be started"):
+        export_run(trained, tmp_path / "model", onnx_python="/no/python")
+    other = shutil.copytree(trained, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["model"]["embedding_dim"] = 9
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(checkpoints.CheckpointError, match="is of another network"):
+        export_run(other, tmp_path / "model")
+    (other / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        export_run(other, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [configs.emoji, configs.deep_ranking, configs.keras_vgg16, configs.emoji_lite0],
+)
+def test_every_kind_of_network_is_exported(config, tmp_path):
+    config = shrunk.shrink(config.get_config())
+    config.model.weights = ""
+    num_classes = None if config.task == "ranking" else 7
+    model = network_lib.create_model(config, num_classes)
+    graphdef, state = step_lib.create_train_state(model, optax.identity())
+    arrays = jax.tree.map(np.asarray, step_lib.network_arrays(state))
+    embed, weights = network.create_embed(config, arrays, source="here")
+    assert not any(name.startswith("params/head") for name in weights)
+    size = config.data.image_size
+    network.write_stablehlo(tmp_path / "model", embed, weights, size)
+    called = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    wanted = jax.jit(step_lib.make_embed_step(graphdef))(state, images)
+    np.testing.assert_allclose(called.call(weights, images), wanted, atol=1e-5)
+
+
+def test_plain_forms_leave_no_choice_of_platform():
+    x = np.zeros((1, 8, 8, 3), np.float32)
+    # A new function each time: what was traced once is not traced again.
+    text = lambda: str(jax.make_jaxpr(lambda x: cpu_ops.max_pool(x, 3, 2))(x))
+    assert "platform_index" in text()
+    with cpu_ops.plain_forms():
+        assert "platform_index" not in text()
+    assert "platform_index" in text()
+
+
+def test_worse_copies_are_smaller_and_near():
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3)), 8, 0), 8, 1)
+    worse = copies.worse_copy(image.astype(np.uint8))
+    assert worse.shape == (48, 48, 3)
+    assert abs(worse.mean() - image.mean()) < 3
+
+
+def test_copies_stay_within_the_distances_that_are_told():
+    rng = np.random.default_rng(0)
+    images = [
+        np.kron(rng.integers(0, 256, (8, 8, 1)), np.ones((8, 8, 3))).astype(np.uint8)
+        for _ in range(40)
+    ]
+    split = Records(
+        name="some",
+        labels=np.zeros((40, 1), np.int32),
+        level_names=("label",),
+        label_names=(("one",),),
+        read=lambda index: images[index],
+        describe=str,
+    )
+    prepare = lambda image: cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    embed = lambda x: x.reshape(len(x), -1)[:, ::7].astype(np.float32)
+    found = copies.measure_copies(split, prepare, embed)
+    pairs = [(prepare(x)[None], prepare(copies.worse_copy(x))[None]) for x in images]
+    for name, fn in (("distance", embed), ("pixel_distance", pixels)):
+        by_hand = [np.sum((fn(a) - fn(b)) ** 2) for a, b in pairs]
+        assert found[name] == pytest.approx(np.quantile(by_hand, 0.99), rel=1e-4)
+        assert found[name] > np.median(by_hand) > 0
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_onnx_agrees_too(trained, tmp_path):
+    subprocess.run(["make", ".venv-onnx"], cwd=ROOT, check=True)
+    python = str(ROOT / ".venv-onnx" / "bin" / "python")
+    model = export_run(trained, tmp_path / "model", onnx_python=python)
+    info = artifact.read_artifact(model).info
+    assert info["agreement"]["onnx"] <= run.TOLERANCE
+    assert (model / artifact.ONNX).stat().st_size > 1000
+    assert "onnx " in (model / artifact.CARD).read_text()

@@ -1,0 +1,39 @@
+"""A small run and what is exported of it, made once for the tests that use a model."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from deeprank_jax.export import export_run
+from helpers import shrunk
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Returns a folder of images, one folder a class."""
+    folder = tmp_path_factory.mktemp("own") / "photos"
+    return shrunk.write_images(folder, num_classes=12, num_images=6)
+
+
+@pytest.fixture(scope="session")
+def trained(photos, tmp_path_factory):
+    """Returns the workdir of a finished run on `photos`."""
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    subprocess.run(
+        [
+            sys.executable, "-m", "deeprank_jax.main", "--config=configs/folder.py",
+            f"--config.data.dir={photos}", f"--workdir={workdir}", *shrunk.flags(),
+        ],
+        cwd=ROOT, capture_output=True, check=True, timeout=300,
+    )  # fmt: skip
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory):
+    """Returns the folder of the exported model."""
+    return export_run(trained, tmp_path_factory.mktemp("models") / "model")

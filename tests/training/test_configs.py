@@ -1,0 +1,111 @@
+"""Every config file trains, and its step lowers for the accelerators it is for."""
+
+import importlib
+import json
+import pathlib
+import types
+
+from helpers import shrunk
+import jax
+import jax.numpy as jnp
+import pytest
+import tensorflow_datasets as tfds
+
+from deeprank_jax.distributed import devices
+from deeprank_jax.training import experiment, loop, network, tasks
+from deeprank_jax.training import step as step_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
+NAMES.remove("base")
+
+
+def load(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.lock()
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_train_step_lowers(name, platform):
+    config = load(name)
+    config.unlock()
+    config.model.weights = ""  # A file that may not be there; shapes are the same.
+    classes, num_images = None, 3
+    if config.task == "classification":
+        classes, num_images = types.SimpleNamespace(names=("cat", "dog")), 1
+    structure = {}
+
+    def create_state():
+        structure["graphdef"], structure["tx"], state = network.create_network(
+            config, classes
+        )
+        return state
+
+    state = jax.eval_shape(create_state)
+    relevance = experiment.create_run_relevance(config)
+    step = step_lib.make_train_step(
+        structure["graphdef"],
+        structure["tx"],
+        tasks.create_objective(config, relevance),
+    )
+    # The mapped step itself cannot be exported; this is the same computation.
+    mapped = jax.jit(
+        jax.vmap(step, in_axes=(None, 0), out_axes=None, axis_name=devices.DATA_AXIS)
+    )
+    size, num_levels = config.data.image_size, max(1, len(config.relevance.levels))
+    batch = {
+        "images": jax.ShapeDtypeStruct(
+            (2, config.batch_size // 2, num_images, size, size, 3), jnp.uint8
+        ),
+        "labels": jax.ShapeDtypeStruct((2, config.batch_size // 2, 1), jnp.int32),
+        "attributes": jax.ShapeDtypeStruct(
+            (2, config.batch_size // 2, 3, num_levels), jnp.int32
+        ),
+    }
+    exported = jax.export.export(mapped, platforms=[platform])(state, batch)
+    assert exported.platforms == (platform,)
+    module = exported.mlir_module()  # Not the CPU's form.
+    assert "reduce_window" in module or "feature_group_count = 32" in module
+
+
+def mock_tfds(name):
+    """Returns a context in which TFDS makes up the images of a config's dataset."""
+    # Of a thousand classes some must have several images.
+    return tfds.testing.mock_data(num_examples=600 if name == "imagenet2012" else 64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_two_steps(name, tmp_path):
+    config = shrunk.shrink(load(name), num_steps=2, **{"schedule.warmup_steps": 1})
+    if config.data.name == "folder":
+        config.data.dir = str(shrunk.write_images(tmp_path / "images"))
+        report = loop.train(config, tmp_path / "run")
+    elif config.data.name == "manifest":
+        images = shrunk.write_images(tmp_path / "images")
+        lines = [
+            f"{path.relative_to(tmp_path)},{path.parent.name}"
+            for path in sorted(images.rglob("*.png"))
+        ]
+        manifest = tmp_path / "images.csv"
+        manifest.write_text("\n".join(["path,level_1", *lines]))
+        config.data.dir = str(manifest)
+        report = loop.train(config, tmp_path / "run")
+    elif config.data.name == "emoji":
+        config.data.dir = str(tmp_path / "data")
+        report = loop.train(config, tmp_path / "run")
+    else:
+        with mock_tfds(config.data.name):
+            report = loop.train(config, tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    told = results.pop("held out", None)
+    assert (told is not None) == (config.task == "classification")
+    assert set(results) == {"validation", "test"}
+    for split in results.values():
+        assert set(split) == {"retrieval", "triplets"}
+        systems = {"model", "untrained", "pixels"}
+        systems |= {"frozen"} if config.model.weights else set()
+        assert set(split["retrieval"]["recall@1"]) == systems
+        assert split["triplets"]["num_triplets"]["model"] > 0
+    assert report.stat().st_size < 10 * 2**20

@@ -1,0 +1,1 @@
+"""Benchmarks of the project's promises: `python -m tools.benchmark NAME`."""

@@ -1,0 +1,149 @@
+r"""Draws the figures of docs/relevance.md by the package's own relevance and losses.
+
+  python -m tools.docs.figures --out=docs/images
+
+Twelve images of birds and cars are made up: labels, and vectors of two numbers.
+"""
+
+import pathlib
+
+from absl import app, flags, logging
+import jax.numpy as jnp
+from matplotlib import patches
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+import numpy as np
+
+from deeprank_jax.losses import mining
+from deeprank_jax.relevance import create_relevance
+
+_OUT = flags.DEFINE_string("out", "docs/images", "The folder to write to.")
+
+_NAMES = [f"{n} {i}" for n in ("robin", "wren", "van", "coupé") for i in (1, 2, 3)]
+_LABELS = np.repeat([[0, 0], [0, 1], [1, 2], [1, 3]], 3, axis=0)
+_VECTORS = np.array(
+    [
+        [0, 0], [0.3, 0.4], [0.2, -0.4], [0.52, 0.18], [1.0, 0.2], [1.1, -0.4],
+        [0, 0], [0.4, 0.1], [0.7, 0.4], [0.9, -0.1], [1.3, 0.2], [1.4, -0.3],
+    ],
+    np.float32,
+)  # fmt: skip
+_LEVELS, _GAP, _POSITIVE = (0.4, 1.0), 0.1, 1
+# Where twelve images lie to a network that has learned a little; the first is asked.
+_EMBEDDINGS = np.array(
+    [
+        [0, 0], [0.52, 0.3], [-0.75, 0.35], [-0.4, 0.6], [0.25, -0.32], [0.75, 0.52],
+        [0.1, 0.83], [-0.75, -0.5], [0.5, -0.75], [1.05, -0.2], [-0.15, -0.98],
+        [-1.1, 0.05],
+    ],
+    np.float32,
+)  # fmt: skip
+_BLUE, _GREEN, _RED, _GREY = "#2a78c2", "#0b7a56", "#c2412d", "#bbbbbb"
+
+
+def main(argv: list[str]) -> None:
+    """Writes the figures."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    out = pathlib.Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, draw in {"relevance": _draw_kinds, "triplets": _draw_triplets}.items():
+        # Without the version of the library, the same picture is the same file.
+        draw().savefig(out / f"{name}.png", dpi=100, metadata={"Software": None})
+        print(f"Wrote {out / name}.png.")
+
+
+def _kinds() -> dict[str, np.ndarray]:
+    """Returns the relevance of all pairs by each of three kinds, `[12, 12]`."""
+    within = create_relevance("embedding", file="", scale=0.5, category_level=0)
+    vectors = np.concatenate([_LABELS[:, :1].astype(np.float32), _VECTORS], axis=1)
+    every = {
+        "same_class": (create_relevance("same_class"), _LABELS),
+        f"hierarchy, {_LEVELS}": (create_relevance("hierarchy", levels=_LEVELS), None),
+        "embedding, inside a category": (within, vectors),
+    }
+    return {
+        name: np.asarray(relevance.pairwise(x[:, None], x[None]))
+        for name, (relevance, given) in every.items()
+        for x in [_LABELS if given is None else given]
+    }
+
+
+def _draw_kinds() -> Figure:
+    figure = Figure(figsize=(10.4, 3.8), layout="constrained", facecolor="white")
+    axes = figure.subplots(1, 3, sharey=True)
+    shades = ScalarMappable(Normalize(0.0, 1.0), "Blues")
+    for axis, (name, table) in zip(axes, _kinds().items(), strict=True):
+        axis.imshow(table, cmap=shades.cmap, norm=shades.norm)
+        axis.set_title(name, fontsize=11)
+        axis.set_xticks(range(12), _NAMES, rotation=90, fontsize=9)
+        axis.set_yticks(range(12), _NAMES, fontsize=9)
+        for edge in (2.5, 5.5, 8.5):
+            width = 1.6 if edge == 5.5 else 0.6
+            axis.axhline(edge, color="#888", linewidth=width)
+            axis.axvline(edge, color="#888", linewidth=width)
+    figure.colorbar(shades, ax=axes, shrink=0.8, label="relevance")
+    return figure
+
+
+def _draw_triplets() -> Figure:
+    figure = Figure(figsize=(10.4, 4.6), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    relevance = list(_kinds().values())[-1][0]
+    fair = np.asarray(mining.is_less_relevant(relevance, relevance[_POSITIVE], _GAP))
+    _draw_fair(left, relevance, fair)
+    _draw_plane(right, relevance, fair)
+    return figure
+
+
+def _draw_fair(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
+    order = [i for i in np.argsort(-relevance, kind="stable") if i]
+    colors = [_BLUE if i == _POSITIVE else _GREEN if fair[i] else _GREY for i in order]
+    axis.barh(range(len(order)), relevance[order], color=colors)
+    axis.set_yticks(range(len(order)), [_NAMES[i] for i in order], fontsize=9)
+    for label, color in zip(axis.get_yticklabels(), colors, strict=True):
+        label.set_color("#777" if color == _GREY else color)
+    axis.invert_yaxis()
+    most = relevance[_POSITIVE] - _GAP
+    axis.axvspan(most, relevance[_POSITIVE], color="#f3d9a4", zorder=0)
+    axis.set_xlabel(f"relevance to {_NAMES[0]}, the anchor; the band is $T_r$ wide")
+    axis.set_title("Which negatives are fair", fontsize=11)
+    told = {"positive": _BLUE, "fair negative": _GREEN, "neither": _GREY}
+    handles = [patches.Patch(color=color, label=name) for name, color in told.items()]
+    axis.legend(handles=handles, loc="lower right", fontsize=9)
+
+
+def _draw_plane(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
+    judged = dict(
+        positive_relevance=jnp.asarray(relevance[[_POSITIVE]]),
+        relevance=jnp.asarray(relevance[None]),
+        min_relevance_gap=_GAP,
+    )
+    images = jnp.asarray(_EMBEDDINGS)
+    anchor, positive = images[:1], images[_POSITIVE : _POSITIVE + 1]
+    semi_hard, _ = mining.semi_hard_negatives(anchor, positive, images, **judged)
+    columns = dict(columns=jnp.array([0]), positive_columns=jnp.array([_POSITIVE]))
+    farthest, hardest, _ = mining.hardest_pairs(anchor, images, **columns, **judged)
+    notes = {0: "anchor", _POSITIVE: "positive", int(semi_hard[0]): "semi-hard"}
+    notes[int(hardest[0])] = "batch-hard"
+    notes.setdefault(int(farthest[0]), "batch-hard's positive")
+    for i, (x, y) in enumerate(_EMBEDDINGS):
+        color = _BLUE if i in (0, _POSITIVE) else _GREEN if fair[i] else _GREY
+        axis.scatter(x, y, s=90, color=color, marker="*" if i == 0 else "o", zorder=2)
+        text = f"{_NAMES[i]}\n{notes.get(i, '')}".strip()
+        weight = "bold" if i in notes else "normal"
+        axis.annotate(
+            text, (x, y), (7, -3), textcoords="offset points", fontsize=8,
+            weight=weight, va="top",
+        )  # fmt: skip
+    radius = float(np.linalg.norm(positive))
+    axis.add_patch(patches.Circle((0, 0), radius, fill=False, edgecolor=_BLUE))
+    axis.set(xlim=(-1.4, 1.5), ylim=(-1.25, 1.15), aspect="equal", xticks=[], yticks=[])
+    axis.set_title("Which of them stands in, by distance", fontsize=11)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)
