@@ -23,6 +23,7 @@ from deeprank_jax import config as config_lib
 from deeprank_jax import evaluation, version
 from deeprank_jax.data import create_records, decode
 from deeprank_jax.data.records import Records
+from deeprank_jax.errors import ExportError
 from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network
 from deeprank_jax.export.card import write_card
@@ -34,10 +35,6 @@ from deeprank_jax.training.experiment import create_reader
 TOLERANCE = 1e-4
 _NUM_PROVED = 64
 _BATCH_SIZE = 64
-
-
-class ExportError(RuntimeError):
-    """A form of the network could not be written, or says something else."""
 
 
 def export_run(

@@ -16,6 +16,8 @@ import shutil
 import tempfile
 from typing import Any
 
+from deeprank_jax.errors import ArtifactError
+
 CHECKSUMS = "SHA256SUMS"
 INFO = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -27,10 +29,6 @@ USE = "embed.py"
 FORMAT = 1
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-
-
-class ArtifactError(ValueError):
-    """A folder is no exported model, or not as it was written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

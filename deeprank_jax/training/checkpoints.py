@@ -18,12 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from deeprank_jax.distributed import devices
+from deeprank_jax.errors import CheckpointError
 
 managers = ocp.checkpoint_managers
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be saved, or does not belong to this run."""
 
 
 class Checkpoints:

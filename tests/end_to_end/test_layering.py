@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
     {"errors", "version", "logs"},
-    {"files"},
+    {"files", "registry"},
     {"descriptors", "losses", "models", "distributed"},
     {"data", "search"},
     {"relevance"},

@@ -1,0 +1,183 @@
+"""Registries of plug-ins: kinds by name, created from the options of a config section.
+
+A section of the config names its kind and holds that kind's options, e.g.
+`config.loss = dict(name="triplet_hinge", margin=0.2)`. A kind is a class or a function
+whose keyword parameters are its options; there is no second list of them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import difflib
+import inspect
+from typing import Any, Generic, TypeVar
+
+from deeprank_jax.errors import ConfigError, UserError
+
+T = TypeVar("T")
+Kind = TypeVar("Kind", bound=Callable[..., Any])
+
+
+class Registry(Mapping[str, Callable[..., T]], Generic[T]):
+    """Kinds of one section of the config by name."""
+
+    def __init__(
+        self,
+        section: str,
+        kinds: Mapping[str, Callable[..., T]],
+        *,
+        methods: tuple[str, ...] = (),
+        from_function: Callable[[Callable[..., Any]], Callable[..., T]] | None = None,
+    ):
+        """Creates a registry.
+
+        Args:
+          section: Dotted name of the section, e.g. `"config.loss"`, for messages.
+          kinds: Built-in kinds by name.
+          methods: Names of the methods that a registered class must have.
+          from_function: Converter of a registered plain function into a kind; None
+            where functions are kinds themselves.
+        """
+        self.section = section
+        self._kinds = dict(kinds)
+        self._built_in = frozenset(kinds)
+        self._methods = methods
+        self._from_function = from_function
+
+    def __getitem__(self, name: str) -> Callable[..., T]:
+        """Returns the kind of a name.
+
+        Raises:
+          ConfigError: No kind has this name; the message gives the nearest names.
+        """
+        if name not in self._kinds:
+            raise ConfigError(
+                f"{self.section}.name={name!r} is not known"
+                f"{did_you_mean(name, self._kinds)}; choose one of "
+                f"{', '.join(sorted(self._kinds))}."
+            )
+        return self._kinds[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Returns whether a kind has this name."""
+        return name in self._kinds
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names."""
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        """Returns the number of kinds."""
+        return len(self._kinds)
+
+    def register(self, name: str) -> Callable[[Kind], Kind]:
+        """Returns a decorator that adds a kind under a name.
+
+        A name may be registered again, as it is when a config file is read twice.
+
+        Args:
+          name: Name of the kind in the config.
+
+        Raises:
+          ConfigError: The name is built in, or the class lacks a method.
+        """
+        if name in self._built_in:
+            raise ConfigError(
+                f"{name!r} is a built-in name of {self.section}; register yours under "
+                "another name."
+            )
+
+        def decorate(kind: Kind) -> Kind:
+            if not inspect.isclass(kind) and self._from_function:
+                self._kinds[name] = self._from_function(kind)
+                return kind
+            for method in self._methods if inspect.isclass(kind) else ():
+                if not callable(getattr(kind, method, None)):
+                    raise ConfigError(
+                        f"{kind.__name__}, registered as {name!r} for {self.section}, "
+                        f"has no method {method}()."
+                    )
+            self._kinds[name] = kind
+            return kind
+
+        return decorate
+
+    def options(self, name: str, context: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Returns a kind's options and their defaults.
+
+        The default of a required option is `inspect.Parameter.empty`.
+
+        Args:
+          name: Name of the kind.
+          context: Parameters that the caller gives and the config does not.
+        """
+        fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return {
+            key: parameter.default
+            for key, parameter in inspect.signature(self[name]).parameters.items()
+            if key not in context and parameter.kind not in fixed
+        }
+
+    def check(self, section: Mapping[str, Any], context: tuple[str, ...] = ()) -> None:
+        """Checks the options of a section against the signature of its kind.
+
+        Args:
+          section: `name` and the options of that kind.
+          context: Parameters that the caller gives and the config does not.
+
+        Raises:
+          ConfigError: The section has no name or an unknown one, an option that the
+            kind does not have, or lacks one that the kind needs.
+        """
+        if "name" not in section:
+            raise ConfigError(
+                f"{self.section} has no name; choose one of "
+                f"{', '.join(sorted(self._kinds))}."
+            )
+        name = section["name"]
+        options = self.options(name, context)
+        for key in section:
+            if key != "name" and key not in options:
+                has = ", ".join(options) if options else "none"
+                raise ConfigError(
+                    f"{self.section}.{key} is not an option of {name!r}"
+                    f"{did_you_mean(key, options)}; its options are: {has}."
+                )
+        for key, default in options.items():
+            if default is inspect.Parameter.empty and key not in section:
+                raise ConfigError(
+                    f"{self.section}.name={name!r} needs {self.section}.{key}."
+                )
+
+    def create(self, section: Mapping[str, Any], **context: Any) -> T:
+        """Creates the kind that a section names, with the section's options.
+
+        Args:
+          section: `name` and the options of that kind.
+          **context: Arguments from the caller; those that the kind does not take are
+            left out.
+
+        Raises:
+          ConfigError: As `check`; or the kind refuses a value. A `ValueError` whose
+            message begins with the name of an option becomes one that begins with the
+            option's full name.
+        """
+        self.check(section, tuple(context))
+        name = section["name"]
+        options = {key: value for key, value in section.items() if key != "name"}
+        kind = self[name]
+        taken = inspect.signature(kind).parameters
+        context = {key: value for key, value in context.items() if key in taken}
+        try:
+            return kind(**options, **context)
+        except UserError:
+            raise
+        except ValueError as error:
+            first = str(error).split(maxsplit=1)[0] if str(error) else ""
+            if first.split("=")[0] not in self.options(name):
+                raise
+            raise ConfigError(f"{self.section}.{error}") from error
+
+
+def did_you_mean(name: str, names: Mapping[str, Any] | Iterator[str]) -> str:
+    """Returns `" (did you mean 'x'?)"` with the nearest of the names, or nothing."""
+    nearest = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.6)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""

@@ -1,0 +1,89 @@
+import functools
+
+import pytest
+
+from deeprank_jax.errors import ConfigError
+from deeprank_jax.registry import Registry
+
+
+class Hinge:
+    def __init__(self, *, margin: float = 0.2, scale: float, relevance_fn):
+        if margin <= 0:
+            raise ValueError(f"margin must be above 0, got {margin}.")
+        self.values = margin, scale, relevance_fn
+
+    def losses(self):
+        return self.values
+
+
+class Broken:
+    def __init__(self):
+        raise ValueError("operands could not be broadcast together.")
+
+
+def create_registry():
+    kinds = {"hinge": Hinge, "wide_hinge": functools.partial(Hinge, margin=2.0)}
+    return Registry("config.loss", {**kinds, "broken": Broken}, methods=("losses",))
+
+
+def test_a_kind_is_created_with_its_options_and_the_context_it_takes():
+    kinds = create_registry()
+    section = {"name": "hinge", "scale": 3.0}
+    made = kinds.create(section, relevance_fn=len, axis_name="data")
+    assert made.values == (0.2, 3.0, len)
+    made = kinds.create({**section, "name": "wide_hinge"}, relevance_fn=len)
+    assert made.values == (2.0, 3.0, len)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({}, "config.loss has no name; choose one of broken, hinge, wide_hinge."),
+        (
+            {"name": "hnige"},
+            r"config.loss.name='hnige' is not known \(did you mean 'hinge'\?\); choose",
+        ),
+        (
+            {"name": "hinge", "scale": 1.0, "margn": 0.1},
+            r"config.loss.margn is not an option of 'hinge' \(did you mean 'margin'\?\)"
+            "; its options are: margin, scale.",
+        ),
+        ({"name": "hinge"}, "config.loss.name='hinge' needs config.loss.scale."),
+        (
+            {"name": "hinge", "scale": 1.0, "margin": 0.0},
+            "config.loss.margin must be above 0, got 0.0.",
+        ),
+    ],
+)
+def test_what_cannot_be_created_is_named(section, message):
+    with pytest.raises(ConfigError, match=message):
+        create_registry().create(section, relevance_fn=len)
+
+
+def test_a_bug_in_a_kind_keeps_its_own_error():
+    with pytest.raises(ValueError, match="broadcast") as error:
+        create_registry().create({"name": "broken"})
+    assert not isinstance(error.value, ConfigError)
+
+
+def test_a_kind_of_ones_own_is_registered_twice_but_not_over_a_built_in_one():
+    kinds = create_registry()
+    for _ in range(2):
+        assert kinds.register("mine")(Hinge) is Hinge
+    assert "mine" in kinds
+    assert len(kinds) == 4
+    with pytest.raises(
+        ConfigError, match=r"'hinge' is a built-in name of config\.loss"
+    ):
+        kinds.register("hinge")
+
+
+def test_a_class_that_lacks_a_method_is_refused():
+    with pytest.raises(ConfigError, match=r"Broken, .* has no method losses\(\)"):
+        create_registry().register("mine")(Broken)
+
+
+def test_a_function_becomes_a_kind():
+    kinds = Registry("config.loss", {}, from_function=lambda fn: lambda: fn)
+    kinds.register("mine")(len)
+    assert kinds.create({"name": "mine"}) is len
