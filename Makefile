@@ -32,7 +32,7 @@ docs: .venv/dev
 .venv: .venv/installed
 
 # The stamps come last: an install that failed half-way is done again.
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --editable .
