@@ -6,8 +6,11 @@ whose keyword parameters are its options; there is no second list of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import difflib
+import functools
 import inspect
+import re
 from typing import Any, Generic, TypeVar
 
 from deeprank_jax.errors import ConfigError, UserError
@@ -143,8 +146,10 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
                 )
         for key, default in options.items():
             if default is inspect.Parameter.empty and key not in section:
+                doc = argument_doc(self[name], key)
                 raise ConfigError(
-                    f"{self.section}.name={name!r} needs {self.section}.{key}."
+                    f"{self.section}.name={name!r} needs {self.section}.{key}"
+                    + (f": {doc}." if doc else ".")
                 )
 
     def create(self, section: Mapping[str, Any], **context: Any) -> T:
@@ -163,18 +168,56 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         self.check(section, tuple(context))
         name = section["name"]
         options = {key: value for key, value in section.items() if key != "name"}
+        keys = {key: f"{self.section}.{key}" for key in self.options(name, (*context,))}
         kind = self[name]
-        taken = inspect.signature(kind).parameters
-        context = {key: value for key, value in context.items() if key in taken}
-        try:
+        parameters = inspect.signature(kind).parameters
+        context = {key: value for key, value in context.items() if key in parameters}
+        with config_keys(keys):
             return kind(**options, **context)
-        except UserError:
+
+
+@contextlib.contextmanager
+def config_keys(keys: Mapping[str, str]) -> Iterator[None]:
+    """Turns a `ValueError` about an argument into a `ConfigError` about its key.
+
+    Pure functions do not know the config: their messages begin with the argument's
+    name, in whose place the name of the key is put.
+
+    Args:
+      keys: Full name of the config's key by argument, e.g.
+        `{"image_size": "config.data.image_size"}`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        argument = re.match(r"\w*", str(error))
+        if argument is None or argument[0] not in keys:
             raise
-        except ValueError as error:
-            first = str(error).split(maxsplit=1)[0] if str(error) else ""
-            if first.split("=")[0] not in self.options(name):
-                raise
-            raise ConfigError(f"{self.section}.{error}") from error
+        rest = str(error)[argument.end() :]
+        raise ConfigError(keys[argument[0]] + rest) from error
+
+
+def argument_doc(kind: Callable[..., object], argument: str) -> str:
+    """Returns the first clause of an argument's doc, "" if it has none.
+
+    Args:
+      kind: Class or function with a docstring in Google style.
+      argument: Name of a parameter.
+    """
+    while isinstance(kind, functools.partial):
+        kind = kind.func
+    documented = kind.__init__ if inspect.isclass(kind) else kind
+    entry = re.search(
+        rf"^ +{argument}: (.+(?:\n {{3,}}\S.*)*)",
+        inspect.getdoc(documented) or "",
+        re.MULTILINE,
+    )
+    text = " ".join(entry[1].split()) if entry else ""
+    clause = re.split(r"[;.] |\.$", text)[0]
+    # A capital letter inside a sentence stays where it is a name's.
+    return clause[:1].lower() + clause[1:] if clause[1:2].islower() else clause
 
 
 def did_you_mean(name: str, names: Mapping[str, Any] | Iterator[str]) -> str:

@@ -3,11 +3,21 @@ import functools
 import pytest
 
 from deeprank_jax.errors import ConfigError
-from deeprank_jax.registry import Registry
+from deeprank_jax.registry import Registry, argument_doc, config_keys
 
 
 class Hinge:
     def __init__(self, *, margin: float = 0.2, scale: float, relevance_fn):
+        """Creates the loss.
+
+        Args:
+          margin: Gap between the distances.
+          scale: Factor of each distance, above 0, by which the
+            loss grows; 1 is usual.
+          relevance_fn: Relevance of pairs.
+        """
+        if relevance_fn is None:
+            raise ValueError("relevance_fn must be a function, got None.")
         if margin <= 0:
             raise ValueError(f"margin must be above 0, got {margin}.")
         self.values = margin, scale, relevance_fn
@@ -48,7 +58,11 @@ def test_a_kind_is_created_with_its_options_and_the_context_it_takes():
             r"config.loss.margn is not an option of 'hinge' \(did you mean 'margin'\?\)"
             "; its options are: margin, scale.",
         ),
-        ({"name": "hinge"}, "config.loss.name='hinge' needs config.loss.scale."),
+        (
+            {"name": "hinge"},
+            "config.loss.name='hinge' needs config.loss.scale: factor of "
+            "each distance, above 0, by which the loss grows.",
+        ),
         (
             {"name": "hinge", "scale": 1.0, "margin": 0.0},
             "config.loss.margin must be above 0, got 0.0.",
@@ -64,6 +78,45 @@ def test_a_bug_in_a_kind_keeps_its_own_error():
     with pytest.raises(ValueError, match="broadcast") as error:
         create_registry().create({"name": "broken"})
     assert not isinstance(error.value, ConfigError)
+    # The caller's argument is no option of the section.
+    with pytest.raises(ValueError, match=r"^relevance_fn must") as error:
+        create_registry().create({"name": "hinge", "scale": 1.0}, relevance_fn=None)
+    assert not isinstance(error.value, ConfigError)
+
+
+def test_an_argument_is_named_as_in_the_config():
+    for message, expected in (
+        ("size must be above 0.", "config.data.image_size must be above 0."),
+        ("size[0].width=0 is small", r"config.data.image_size\[0\].width=0 is small"),
+        ("sizes must be", "^sizes must be"),
+        ("", "^$"),
+    ):
+        with (
+            pytest.raises(ValueError, match=expected),
+            config_keys({"size": "config.data.image_size"}),
+        ):
+            raise ValueError(message)
+    with (
+        pytest.raises(ConfigError, match=r"^size is this"),
+        config_keys({"size": "config.data.image_size"}),
+    ):
+        raise ConfigError("size is this already.")
+
+
+def test_the_doc_of_an_argument():
+    def fn(file, other):
+        """Reads.
+
+        Args:
+          file: CSV file
+            of pairs; more.
+        """
+
+    assert argument_doc(fn, "file") == "CSV file of pairs"
+    assert argument_doc(fn, "other") == ""
+    assert argument_doc(functools.partial(Hinge), "margin") == (
+        "gap between the distances"
+    )
 
 
 def test_a_kind_of_ones_own_is_registered_twice_but_not_over_a_built_in_one():
