@@ -29,6 +29,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         *,
         methods: tuple[str, ...] = (),
         from_function: Callable[[Callable[..., Any]], Callable[..., T]] | None = None,
+        by_key: bool = False,
     ):
         """Creates a registry.
 
@@ -38,12 +39,15 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
           methods: Names of the methods that a registered class must have.
           from_function: Converter of a registered plain function into a kind; None
             where functions are kinds themselves.
+          by_key: True for a section of several kinds, each with its options under its
+            name: `config.evaluation.evaluators.triplets.k`.
         """
         self.section = section
         self._kinds = dict(kinds)
         self._built_in = frozenset(kinds)
         self._methods = methods
         self._from_function = from_function
+        self._by_key = by_key
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         """Returns the kind of a name.
@@ -53,7 +57,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         """
         if name not in self._kinds:
             raise ConfigError(
-                f"{self.section}.name={name!r} is not known"
+                f"{self._choice(name)} is not known"
                 f"{did_you_mean(name, self._kinds)}; choose one of "
                 f"{', '.join(sorted(self._kinds))}."
             )
@@ -141,14 +145,14 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
             if key != "name" and key not in options:
                 has = ", ".join(options) if options else "none"
                 raise ConfigError(
-                    f"{self.section}.{key} is not an option of {name!r}"
+                    f"{self._prefix(name)}{key} is not an option of {name!r}"
                     f"{did_you_mean(key, options)}; its options are: {has}."
                 )
         for key, default in options.items():
             if default is inspect.Parameter.empty and key not in section:
                 doc = argument_doc(self[name], key)
                 raise ConfigError(
-                    f"{self.section}.name={name!r} needs {self.section}.{key}"
+                    f"{self._choice(name)} needs {self._prefix(name)}{key}"
                     + (f": {doc}." if doc else ".")
                 )
 
@@ -168,12 +172,23 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         self.check(section, tuple(context))
         name = section["name"]
         options = {key: value for key, value in section.items() if key != "name"}
-        keys = {key: f"{self.section}.{key}" for key in self.options(name, (*context,))}
+        prefix = self._prefix(name)
+        keys = {key: prefix + key for key in self.options(name, (*context,))}
         kind = self[name]
         parameters = inspect.signature(kind).parameters
         context = {key: value for key, value in context.items() if key in parameters}
         with config_keys(keys):
             return kind(**options, **context)
+
+    def _choice(self, name: str) -> str:
+        """Returns the words of the config that select a kind."""
+        if self._by_key:
+            return f"{self.section}.{name}"
+        return f"{self.section}.name={name!r}"
+
+    def _prefix(self, name: str) -> str:
+        """Returns the beginning of the full name of a kind's option."""
+        return f"{self.section}.{name}." if self._by_key else f"{self.section}."
 
 
 @contextlib.contextmanager

@@ -74,6 +74,24 @@ def test_what_cannot_be_created_is_named(section, message):
         create_registry().create(section, relevance_fn=len)
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"name": "hnige"}, r"config.losses.hnige is not known \(did you mean 'hinge'"),
+        ({"name": "hinge", "margn": 0.1}, "config.losses.hinge.margn is not an option"),
+        ({"name": "hinge"}, "config.losses.hinge needs config.losses.hinge.scale: "),
+        (
+            {"name": "hinge", "scale": 1.0, "margin": 0.0},
+            "config.losses.hinge.margin must be above 0, got 0.0.",
+        ),
+    ],
+)
+def test_options_of_a_section_of_several_kinds_are_named_in_full(section, message):
+    kinds = Registry("config.losses", {"hinge": Hinge}, by_key=True)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        kinds.create(section, relevance_fn=len)
+
+
 def test_a_bug_in_a_kind_keeps_its_own_error():
     with pytest.raises(ValueError, match="broadcast") as error:
         create_registry().create({"name": "broken"})
