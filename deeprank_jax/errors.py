@@ -36,6 +36,14 @@ class MissingExtraError(UserError):
     """A package that an optional feature needs is not installed."""
 
 
+class WriteError(UserError, OSError):
+    """A file cannot be written to the place that the user gave; `errno` says why."""
+
+    def __str__(self) -> str:
+        """Returns the message alone; OSError would put `strerror` in its place."""
+        return str(self.args[0])
+
+
 @contextlib.contextmanager
 def needs_extra(name: str) -> Iterator[None]:
     """Turns a failed import in the body into a sentence with the install command.

@@ -2,39 +2,67 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import json
 import os
 import pathlib
-from typing import IO, Any
+import secrets
+from typing import IO
+
+from deeprank_jax.errors import WriteError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space, or write to another disk",
+    errno.EDQUOT: "free some of your disk quota, or write to another disk",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENOENT: "create its folder first",
+    errno.EISDIR: "choose the name of a file, not of a folder",
+}
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Returns a path or a part of it for people: bytes that are no UTF-8 as `\xe9`.
+    r"""Returns a path or a part of it for people: bytes that are not UTF-8 as `\xe9`.
 
     Args:
-      path: as the system names it, such bytes as surrogates.
+      path: Path as the system names it, such bytes as surrogates.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """Opens a file to be written that takes a path's place once all is on disk."""
-    unfinished = path.with_name(f".{path.name}.tmp")
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a file for writing that replaces `path` once all of it is on disk.
+
+    After an error `path` is as it was before.
+
+    Raises:
+      WriteError: The file cannot be written, e.g. because the disk is full.
+    """
+    path = pathlib.Path(path)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        try:
+            with scratch.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        # Other names, and no number, are errors of other files in the caller's block.
+        if error.errno is None or error.filename not in (None, os.fspath(scratch)):
+            raise
+        raise _write_error(path, error) from error
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Waits until the disk has the folder's list of files."""
+    """Waits until the folder's list of files is on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,8 +70,35 @@ def sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=2) + "\n")
-    scratch.replace(path)
+def create_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Creates a folder and its parents if they do not exist, and returns it.
+
+    Raises:
+      WriteError: The folder cannot be created.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _write_error(folder, error) from error
+    return folder
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file as `replacing` does."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Writes an indented JSON file as `replacing` does."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write_error(path: pathlib.Path, cause: OSError) -> WriteError:
+    remedy = _REMEDIES.get(cause.errno or 0, "choose another place")
+    error = WriteError(
+        f"{printable(path)} cannot be written ({cause.strerror or cause}): {remedy}."
+    )
+    error.errno, error.strerror = cause.errno, cause.strerror
+    return error

@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 
+from deeprank_jax import files
+
 _RECORDS, _DRAWN, _HEADER = "# records ", "# drawn ", "anchor,positive,negative"
 
 
@@ -25,13 +27,10 @@ def save_triplets(
     """
     if len(drawn.splitlines()) != 1:
         raise ValueError(f"drawn must be one line of text, got {drawn!r}.")
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [_RECORDS + fingerprint, _DRAWN + drawn, _HEADER]
     lines += [",".join(map(str, triplet)) for triplet in np.asarray(triplets).tolist()]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(path)
+    files.create_folder(pathlib.Path(path).parent)
+    files.write_text(path, "\n".join(lines) + "\n")
 
 
 def load_triplets(

@@ -14,6 +14,7 @@ from absl import logging
 import numpy as np
 import tqdm
 
+from deeprank_jax import files
 from deeprank_jax.relevance.fingerprint import add_parts
 
 # A category beyond this size is estimated.
@@ -200,15 +201,9 @@ def _load(path: pathlib.Path, size: int) -> np.ndarray | None:
 
 
 def _save(path: pathlib.Path, totals: np.ndarray) -> None:
-    """Writes the whole file or, if it is cut off, none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            np.save(file, totals)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.create_folder(path.parent)
+    with files.replacing(path) as file:
+        np.save(file, totals)
 
 
 def _fingerprint(relevance: Any, attributes: np.ndarray, category: np.ndarray) -> str:

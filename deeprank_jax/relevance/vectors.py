@@ -19,6 +19,8 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
+from deeprank_jax import files
+
 _METADATA = b"deeprank"
 _BLOCK = 2**24
 
@@ -105,13 +107,9 @@ def write_vectors(
     table = table.append_column("vector", column).replace_schema_metadata(
         {_METADATA: json.dumps(dict(metadata))}
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        pyarrow.parquet.write_table(table, unfinished)
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.create_folder(file.parent)
+    with files.replacing(file) as output:
+        pyarrow.parquet.write_table(table, output)
 
 
 def match(vectors: Vectors, records: Any) -> np.ndarray:

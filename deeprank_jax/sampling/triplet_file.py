@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import csv
 import functools
+import io
 import os
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow
@@ -21,6 +22,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from deeprank_jax import files
+from deeprank_jax.errors import DataError
 from deeprank_jax.sampling.file_sampler import FileTripletData
 from deeprank_jax.sampling.reservoir.sampler import Triplets
 
@@ -28,6 +31,8 @@ _SIDES = ("anchor", "positive", "negative")
 _RELEVANCE = ("relevance_positive", "relevance_negative")
 _ALL = (*_SIDES, *_RELEVANCE, "in_class", "step")
 _NEEDED = "it needs the columns anchor,positive,negative"
+Columns = dict[str, np.ndarray]
+
 # Rows that are written together, and read together from Parquet.
 _ROWS = 2**16
 _BYTES = 2**24
@@ -57,20 +62,16 @@ def write_triplets(
     file = pathlib.Path(path).expanduser()
     if file.suffix.lower() not in _WRITERS:
         raise ValueError(f"{path}: {_OTHER_SUFFIX}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    written = 0
-    try:
-        with _WRITERS[file.suffix.lower()](unfinished, _list_ids(records)) as write:
+    files.create_folder(file.parent)
+    num_written = 0
+    with files.replacing(file) as output:
+        with _WRITERS[file.suffix.lower()](output, _list_ids(records)) as write:
             for columns in _join_batches(batches, limit):
                 write(columns)
-                written += len(columns["step"])
-        if not written:
-            raise ValueError(f"{path}: there is no triplet to write.")
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return written
+                num_written += len(columns["step"])
+        if not num_written:
+            raise DataError(f"{path}: there is no triplet to write.")
+    return num_written
 
 
 def read_triplets(
@@ -327,31 +328,32 @@ def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
 
 @contextlib.contextmanager
 def _write_csv(
-    file: pathlib.Path, names: Sequence[str], *, header: bool = True
-) -> Iterator[Callable[[dict[str, Any]], None]]:
+    file: IO[bytes], names: Sequence[str], *, header: bool = True
+) -> Iterator[Callable[[Columns], None]]:
     # The csv module leaves a lone carriage return bare, where readers end a line.
     quoting = any("\r" in name for name in names)
-    with file.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(
-            text,
-            lineterminator="\n",
-            quoting=csv.QUOTE_NONNUMERIC if quoting else csv.QUOTE_MINIMAL,
-        )
-        if header:
-            writer.writerow(_ALL)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(
+        text,
+        lineterminator="\n",
+        quoting=csv.QUOTE_NONNUMERIC if quoting else csv.QUOTE_MINIMAL,
+    )
+    if header:
+        writer.writerow(_ALL)
 
-        def write(columns: dict[str, Any]) -> None:
-            sides = [[names[i] for i in columns[side].tolist()] for side in _SIDES]
-            rest = [columns[name].tolist() for name in _ALL[3:]] if header else []
-            writer.writerows(zip(*sides, *rest, strict=True))
+    def write(columns: Columns) -> None:
+        sides = [[names[i] for i in columns[side].tolist()] for side in _SIDES]
+        rest = [columns[name].tolist() for name in _ALL[3:]] if header else []
+        writer.writerows(zip(*sides, *rest, strict=True))
 
-        yield write
+    yield write
+    text.detach()  # Flushes, and leaves the file open.
 
 
 @contextlib.contextmanager
 def _write_parquet(
-    file: pathlib.Path, names: Sequence[str]
-) -> Iterator[Callable[[dict[str, Any]], None]]:
+    file: IO[bytes], names: Sequence[str]
+) -> Iterator[Callable[[Columns], None]]:
     ids = pyarrow.array(names, pyarrow.string())
     types = dict(
         zip(
@@ -364,16 +366,14 @@ def _write_parquet(
     )
     with pyarrow.parquet.ParquetWriter(file, pyarrow.schema(types)) as writer:
 
-        def write(columns: dict[str, Any]) -> None:
+        def write(columns: Columns) -> None:
             sides = {side: ids.take(pyarrow.array(columns[side])) for side in _SIDES}
             writer.write_table(pyarrow.table({**columns, **sides}, writer.schema))
 
         yield write
 
 
-def _join_batches(
-    batches: Iterable[Triplets], limit: int | None
-) -> Iterator[dict[str, np.ndarray]]:
+def _join_batches(batches: Iterable[Triplets], limit: int | None) -> Iterator[Columns]:
     """Yields the columns of many triplets at a time, `limit` in all."""
     held, num_held, left = [], 0, np.inf if limit is None else limit
     for batch in batches:
@@ -391,11 +391,11 @@ def _join_batches(
         yield _concatenate(held)
 
 
-def _concatenate(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _concatenate(parts: Sequence[Columns]) -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in _ALL}
 
 
-def _to_columns(batch: Triplets, limit: float) -> dict[str, np.ndarray]:
+def _to_columns(batch: Triplets, limit: float) -> Columns:
     values = [
         *batch.indices.T,
         *batch.relevance.T,

@@ -346,21 +346,3 @@ def test_a_manifest_in_the_wrong_folder(tmp_path):
     write_manifest(tmp_path / "elsewhere" / "m.csv", columns)
     with pytest.raises(errors.DataError, match="none of its first 80 files exist"):
         create("manifest", tmp_path / "elsewhere" / "m.csv")
-
-
-def write_half(path):
-    with files.replacing(path) as file:
-        file.write(b"half")
-        raise KeyError
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(KeyError):
-        write_half(path)
-    assert [x.name for x in tmp_path.iterdir()] == ["file"]
-    assert path.read_bytes() == b"old"
-    with files.replacing(path) as file:
-        file.write(b"new")
-    assert path.read_bytes() == b"new"

@@ -65,7 +65,7 @@ def test_a_file_that_is_cut_off_leaves_the_old_one(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def fail(table, where):
-        where.write_bytes(b"half")
+        where.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(pyarrow.parquet, "write_table", fail)
