@@ -10,7 +10,6 @@ import re
 import struct
 import zlib
 
-import cv2
 import numpy as np
 from PIL import (
     BmpImagePlugin,
@@ -23,12 +22,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from deeprank_jax.data.resize import HAS_OPENCV, resize
+
 MAX_PIXELS = 50_000_000
 
-# The readers bring their own threads; OpenCV's would fight with them for the cores.
-cv2.setNumThreads(1)
-# A bad file is reported once, by its name, and not by OpenCV as well.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if HAS_OPENCV:
+    import cv2
+
+    # The readers bring their own threads; OpenCV's would compete for the cores.
+    cv2.setNumThreads(1)
+    # A bad file is reported once, by its name, and not by OpenCV as well.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -126,29 +130,17 @@ def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
     if fit == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        return _resize(image[top : top + side, left : left + side], size, size)
+        return resize(image[top : top + side, left : left + side], size, size)
     if fit == "stretch":
-        return _resize(image, size, size)
+        return resize(image, size, size)
     if fit == "pad":
         scale = size / max(height, width)
         inner = [max(1, round(side * scale)) for side in (height, width)]
         top, left = ((size - side) // 2 for side in inner)
         padded = np.full((size, size, 3), 255, np.uint8)
-        padded[top : top + inner[0], left : left + inner[1]] = _resize(image, *inner)
+        padded[top : top + inner[0], left : left + inner[1]] = resize(image, *inner)
         return padded
     raise ValueError(f'fit={fit!r} is unknown; take "crop", "pad" or "stretch".')
-
-
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Averages where an axis shrinks, interpolates where it grows."""
-    smaller = (min(image.shape[1], width), min(image.shape[0], height))
-    # OpenCV's area mode averages only where it shrinks both axes or neither grows.
-    shrunk = image
-    if smaller != image.shape[1::-1]:
-        shrunk = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
-    if shrunk.shape[:2] == (height, width):
-        return np.array(shrunk)
-    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def _raise_limit(max_pixels: int) -> None:
@@ -185,7 +177,8 @@ def _too_large(size: str, max_pixels: int) -> str:
 
 
 def _suits_opencv(size: tuple[int, int]) -> bool:
-    return max(size) <= _CV2_MAX_SIDE and size[0] * size[1] <= _CV2_MAX_PIXELS
+    fits = max(size) <= _CV2_MAX_SIDE and size[0] * size[1] <= _CV2_MAX_PIXELS
+    return HAS_OPENCV and fits
 
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
