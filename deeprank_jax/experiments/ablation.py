@@ -1,73 +1,62 @@
-r"""Compares arms of an experiment over several seeds, each arm tuned alike.
+r"""Ablations: arms of an experiment compared over seeds, each tuned on the same grid.
 
-  python -m deeprank_jax.experiments.ablation --config=configs/ablation_sampling.py
-
-The config file names ARMS, the GRID that each is tuned on by validation, TUNING_SEED,
-SEEDS and METRICS. Every run is a process of its own in a folder of its own; called
-again, runs that are done are not made again. Writes `results/<config>.json`.
+The config file also defines ARMS, the GRID that each arm is tuned on by validation,
+TUNING_SEED, SEEDS and METRICS. Every run is a process of its own in its own folder;
+finished runs are reused.
 """
 
 from collections.abc import Sequence
 import itertools
 import pathlib
 import shlex
+import types
 
 from absl import app, flags, logging
 
 from deeprank_jax import files, logs
+from deeprank_jax.errors import UserError
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.experiments import plans, runs
 
-_CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
-_OUT = flags.DEFINE_string("out", None, "The summary; results/<config>.json.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
 PLAN = ("ARMS", "GRID", "TUNING_SEED", "SEEDS", "METRICS")
-_EXTRA = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Tunes, runs, compares."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    path = pathlib.Path(_CONFIG.value)
+def run_ablation(
+    path: pathlib.Path,
+    *,
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    overrides: Sequence[str] = (),
+    jobs: int = 1,
+) -> str:
+    """Tunes and trains all arms, compares them and writes the summary.
+
+    Args:
+      path: Path of the config file with the plan.
+      workdir: Folder for the runs.
+      out: Path of the summary, a JSON file.
+      overrides: `KEY=VALUE` overrides of every run's config.
+      jobs: Number of runs trained at the same time.
+
+    Returns:
+      The comparison as a Markdown table.
+
+    Raises:
+      ConfigError: The file is not a plan, or an override does not fit the config.
+      DataError: The folder holds runs with other settings.
+      RunError: A run fails.
+    """
     plan = plans.load_plan(path, PLAN)
-    made = runs.Runs(
-        config=path,
-        workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
-        common=[f"data.dir={_DATA_DIR.value}", *_EXTRA.value],
-        jobs=_JOBS.value,
-    )
-    points = [
-        dict(zip(plan.GRID, values, strict=True))
-        for values in itertools.product(*plan.GRID.values())
-    ]
-    numbered = list(itertools.product(plan.ARMS, range(len(points))))
-    tuned = made.make_all(
-        {
-            f"{arm}-tune{i}": plan.ARMS[arm] | points[i] | {"seed": plan.TUNING_SEED}
-            for arm, i in numbered
-        },
-        description="tuning",
-    )
-    best_metric = plan.get_config().evaluation.best_metric
-    scores = {
-        name: runs.value(r, best_metric, split="validation")
-        for name, r in tuned.items()
-    }
-    best = {
-        arm: points[max(range(len(points)), key=lambda i: scores[f"{arm}-tune{i}"])]
-        for arm in plan.ARMS
-    }
-    results = made.make_all(
+    launcher = runs.Runs(config=path, workdir=workdir, common=overrides, jobs=jobs)
+    scores, best = _tune(plan, launcher)
+    results = launcher.train_all(
         {
             f"{arm}-seed{seed}": plan.ARMS[arm] | best[arm] | {"seed": seed}
             for seed, arm in itertools.product(plan.SEEDS, plan.ARMS)
         },
         description="comparing",
     )
-    compared = {
+    comparison = {
         metric: compare_arms(
             {
                 arm: [runs.value(results[f"{arm}-seed{s}"], metric) for s in plan.SEEDS]
@@ -76,28 +65,72 @@ def main(argv: Sequence[str]) -> None:
         )
         for metric in plan.METRICS
     }
+    # The folder of the data differs between machines and changes no number.
+    words = [f"--config.{x}" for x in overrides if not x.startswith("data.dir=")]
     summary = {
-        "command": shlex.join(
-            [
-                *(
-                    "python",
-                    "-m",
-                    "deeprank_jax.experiments.ablation",
-                    f"--config={path}",
-                ),
-                *(f"--set={value}" for value in _EXTRA.value),
-            ]
-        ),
+        "command": shlex.join(["deeprank", "ablation", f"--config={path}", *words]),
         "tuning": scores,
         "chosen": best,
-        "test": compared,
+        "test": comparison,
     }
-    out = pathlib.Path(_OUT.value or f"results/{path.stem}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(out, summary)
-    print(format_comparison(compared), f"Wrote {out}.", sep="\n")
+    return format_comparison(comparison)
+
+
+def _tune(
+    plan: types.ModuleType, launcher: runs.Runs
+) -> tuple[dict[str, float], dict[str, dict[str, object]]]:
+    """Returns the validation metric of each tuning run, and each arm's best settings."""
+    grid: list[dict[str, object]] = [
+        dict(zip(plan.GRID, values, strict=True))
+        for values in itertools.product(*plan.GRID.values())
+    ]
+    results = launcher.train_all(
+        {
+            f"{arm}-tune{i}": plan.ARMS[arm] | point | {"seed": plan.TUNING_SEED}
+            for arm in plan.ARMS
+            for i, point in enumerate(grid)
+        },
+        description="tuning",
+    )
+    metric = plan.get_config().evaluation.best_metric
+    scores = {
+        name: runs.value(result, metric, split="validation")
+        for name, result in results.items()
+    }
+    best = {
+        arm: grid[max(range(len(grid)), key=lambda i: scores[f"{arm}-tune{i}"])]
+        for arm in plan.ARMS
+    }
+    return scores, best
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    path = pathlib.Path(_CONFIG.value)
+    out = pathlib.Path(_OUT.value or f"results/{path.stem}.json")
+    try:
+        table = run_ablation(
+            path,
+            workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
+            out=out,
+            overrides=[f"data.dir={_DATA_DIR.value}", *_EXTRA.value],
+            jobs=_JOBS.value,
+        )
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(table, f"Wrote {out}.", sep="\n")
 
 
 if __name__ == "__main__":
+    _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
+    _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
+    _OUT = flags.DEFINE_string("out", None, "The summary; results/<config>.json.")
+    _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
+    _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
+    _EXTRA = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
     logs.show_own(logging.WARNING)
     app.run(main)

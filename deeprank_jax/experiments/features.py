@@ -1,4 +1,4 @@
-"""Features of all records: descriptors, and embeddings of trained runs."""
+"""Features of all records: descriptors, and embeddings by trained runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -11,6 +11,7 @@ import tqdm
 from deeprank_jax import config as config_lib
 from deeprank_jax import descriptors, evaluation
 from deeprank_jax.data.records import Records
+from deeprank_jax.errors import CheckpointError
 from deeprank_jax.training import experiment
 
 _BATCH = 256
@@ -22,21 +23,25 @@ def compute_descriptors(
     names: Sequence[str],
     image_size: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns descriptors by name, `[N, D]` each, and which records are ok, `[N]`.
+    """Computes descriptors of all records.
 
     Args:
-      config: says how images become squares, and how many threads there are.
-      splits: the records; theirs are the rows, all splits in turn.
-      names: of the descriptors, at least one.
-      image_size: of the images that they are computed from.
+      config: Config whose `data` section says how images are resized and how many
+        threads read them.
+      splits: Records of each split; the rows are those of all splits in turn.
+      names: Names of the descriptors, at least one.
+      image_size: Side of the images described, in pixels.
+
+    Returns:
+      Descriptors `[N, D]` by name, and a mask `[N]` of the records that could be read.
 
     Raises:
-      ValueError: there is no such descriptor, or the images are too small for it.
+      ValueError: There is no such descriptor, or the images are too small for it.
     """
     compute = functools.partial(descriptors.compute, names, workers=config.data.workers)
     blank = np.zeros((1, image_size, image_size, 3), np.uint8)
     widths = [x.shape[1] for x in compute(blank).values()]
-    # One pass over the images; to read them takes longer than some descriptors.
+    # Reading the images takes longer than some descriptors, so they are read once.
     embed = lambda images: np.concatenate(list(compute(images).values()), axis=1)
     joined, ok = _embed(config, splits, embed, "descriptors", image_size)
     parts = np.split(joined, np.cumsum(widths)[:-1], axis=1)
@@ -50,24 +55,30 @@ def embed_by_run(
     *,
     logits: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns embeddings `[N, D]` of a run's best checkpoint, and which are ok, `[N]`.
+    """Embeds all records with a run's best checkpoint.
 
     Args:
-      workdir: of the run.
-      splits: the records; theirs are the rows, all splits in turn.
-      data_dir: where the run's own data are now.
-      logits: what a classifier says in place of what its trunk does.
+      workdir: Folder of the run.
+      splits: Records of each split; the rows are those of all splits in turn.
+      data_dir: Folder that holds the run's own data now.
+      logits: True for a classifier's logits instead of its trunk's features.
+
+    Returns:
+      Embeddings `[N, D]`, and a mask `[N]` of the records that could be read.
 
     Raises:
-      ValueError: there is no such run, or it has no checkpoint that was evaluated.
-      CheckpointError: the checkpoint is damaged.
+      ConfigError: The folder is not a run.
+      CheckpointError: The run has no evaluated checkpoint, or it is damaged.
     """
     config = config_lib.read_run_config(workdir)
     config.data.dir = data_dir
     with experiment.create_experiment(config, workdir) as run:
         best = run.checkpoints.best_step()
         if best is None:
-            raise ValueError(f"{workdir} has no checkpoint that was evaluated.")
+            raise CheckpointError(
+                f"{workdir} has no checkpoint that was evaluated; train it further, "
+                "or remove it, so that it is trained again."
+            )
         run.restore(best)
         network = run.logits if logits else run.embed
         embed = lambda images: network(run.state, images)
@@ -81,7 +92,7 @@ def _embed(
     description: str,
     image_size: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = []
+    parts = []
     for name, records in splits.items():
         progress = functools.partial(
             tqdm.tqdm,
@@ -91,12 +102,10 @@ def _embed(
         )
         with experiment.create_reader(config, records, image_size=image_size) as reader:
             batches, size = reader.batches(_BATCH), len(records)
-            embedded = evaluation.embed_split(
-                embed_fn, batches, size, progress=progress
-            )
-        found.append(embedded)
-    embeddings, ok = zip(*found, strict=True)
+            part = evaluation.embed_split(embed_fn, batches, size, progress=progress)
+        parts.append(part)
+    embeddings, ok = zip(*parts, strict=True)
     width = max(x.shape[1] for x in embeddings)
-    # Of a split of which nothing could be read, the rows have no length.
-    filled = [x if x.shape[1] else np.zeros((len(x), width)) for x in embeddings]
-    return np.concatenate(filled), np.concatenate(ok)
+    # A split without a readable image has rows of length 0.
+    padded = [x if x.shape[1] else np.zeros((len(x), width)) for x in embeddings]
+    return np.concatenate(padded), np.concatenate(ok)

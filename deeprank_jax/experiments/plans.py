@@ -1,42 +1,47 @@
-"""Plans: config files that say what to compare, and how their configs are changed."""
+"""Experiment plans: config files that also define the runs to compare."""
 
 import ast
 from collections.abc import Sequence
 import importlib.util
 import pathlib
-from typing import Any
+import types
 
 import ml_collections
 
+from deeprank_jax.errors import ConfigError
 
-def load_plan(path: pathlib.Path, names: Sequence[str]) -> Any:
+
+def load_plan(path: pathlib.Path, names: Sequence[str]) -> types.ModuleType:
     """Returns a config file as a module.
 
     Args:
-      path: the file.
-      names: what it must define beside `get_config`.
+      path: Path of the file.
+      names: Names that it must define beside `get_config`.
 
     Raises:
-      SystemExit: there is no such file, or it does not define one of them.
+      ConfigError: The file does not exist, or lacks a name.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise SystemExit(f"error: {path} is no config file; give its path.")
+        raise ConfigError(f"{path} is not a config file; give its path.")
     plan = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plan)
-    for name in names:
+    for name in ("get_config", *names):
         if not hasattr(plan, name):
-            raise SystemExit(f"error: {path} has no {name}, and so nothing to compare.")
+            raise ConfigError(
+                f"{path} defines no {name}, which this experiment needs; give a config "
+                "file with it, as configs/ablation_sampling.py."
+            )
     return plan
 
 
-def changed(
+def override(
     config: ml_collections.ConfigDict, values: Sequence[str]
 ) -> ml_collections.ConfigDict:
-    """Returns a config with NAME=VALUE changed, as flags would.
+    """Returns a copy of a config with `KEY=VALUE` overrides applied.
 
     Raises:
-      SystemExit: there is no such name, or the value is of another type.
+      ConfigError: The config has no such key, or the value has another type.
     """
     config = config.copy_and_resolve_references().lock()
     for text in values:
@@ -51,7 +56,7 @@ def changed(
             # The message lists the whole config; its last line is the suggestion.
             *_, hint = str(error.args[0]).splitlines()
             hint = hint if hint.startswith("Did you mean") else "see configs/base.py."
-            raise SystemExit(f"error: {text}: there is no {name}. {hint}") from error
+            raise ConfigError(f"{text}: there is no {name}. {hint}") from error
         except (TypeError, ValueError) as error:
-            raise SystemExit(f"error: {text}: {error}") from error
+            raise ConfigError(f"{text}: {error}") from error
     return config

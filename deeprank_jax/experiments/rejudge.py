@@ -1,10 +1,8 @@
-r"""Judges the runs of deeprank_jax.experiments.ablation once more, by triplets drawn in another mode.
+r"""Evaluation of an ablation's runs on triplets drawn in another mode.
 
-  python -m deeprank_jax.experiments.rejudge --config=configs/ablation_sampling.py --mode=uniform
-
-The triplets that a run is judged by follow the law of importance sampling, which is
-also one arm's law of training; this says whether the answer hangs on that. Writes
-`results/<config>_<mode>_triplets.json`.
+The evaluation triplets of a run are drawn by importance sampling, which is also how one
+arm's training triplets are drawn. Triplets of another mode show how far the comparison
+depends on that.
 """
 
 from collections.abc import Sequence
@@ -14,23 +12,38 @@ from absl import app, flags, logging
 import numpy as np
 
 from deeprank_jax import data, evaluation, files, logs, relevance, sampling
+from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.experiments import ablation, plans
 from deeprank_jax.training import experiment
 
-# --config, --workdir, --out and --data_dir are flags of deeprank_jax.experiments.ablation.
-_MODE = flags.DEFINE_enum("mode", "uniform", sampling.MODES, "Of the triplets.")
 
+def rejudge(
+    path: pathlib.Path,
+    *,
+    mode: str,
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    overrides: Sequence[str] = (),
+) -> str:
+    """Measures the runs of an ablation on triplets of a mode and writes the summary.
 
-def main(argv: Sequence[str]) -> None:
-    """Draws, measures, compares."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    path = pathlib.Path(flags.FLAGS.config)
-    workdir = pathlib.Path(flags.FLAGS.workdir or f"runs/{path.stem}")
+    Args:
+      path: Path of the config file with the ablation's plan.
+      mode: Mode of the evaluation triplets, one of `sampling.MODES`.
+      workdir: Folder of the runs.
+      out: Path of the summary, a JSON file.
+      overrides: `KEY=VALUE` overrides of the config.
+
+    Returns:
+      The comparison as a Markdown table.
+
+    Raises:
+      ConfigError: The file is not a plan, or an override does not fit the config.
+      DataError: A run of the ablation is missing.
+    """
     plan = plans.load_plan(path, ablation.PLAN)
-    config = plan.get_config()
-    config.data.dir = flags.FLAGS.data_dir
+    config = plans.override(plan.get_config(), overrides)
     kind = experiment.create_run_relevance(config)
     records = relevance.attach(kind, data.create_records(config.data))["test"]
     level, options = config.sampler.category_level, config.evaluation.triplets
@@ -42,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
             kind,
             options.num,
             seed=seed,
-            mode=_MODE.value,
+            mode=mode,
             positive_cap=config.sampler.positive_cap,
             min_relevance_gap=config.sampler.min_relevance_gap,
             out_of_class=options.out_of_class,
@@ -51,26 +64,58 @@ def main(argv: Sequence[str]) -> None:
             records.labels, triplets, category_level=level, k=options.k
         )
         for arm in plan.ARMS:
-            file = workdir / f"{arm}-seed{seed}" / "test_embeddings.npz"
-            if not file.exists():
-                raise SystemExit(
-                    f"error: {file} is missing; run deeprank_jax.experiments.ablation first."
-                )
-            with np.load(file) as saved:
-                found = evaluator.run(saved["embeddings"], saved["ok"])
-                for name, value in found:
-                    values.setdefault(f"triplets/{name}", {}).setdefault(arm, [])
-                    values[f"triplets/{name}"][arm].append(value)
-    names = [name for name in plan.METRICS if name in values]
-    compared = {name: compare_arms(values[name]) for name in names}
-    stem = f"{path.stem}_{_MODE.value}_triplets"
-    out = pathlib.Path(flags.FLAGS.out or f"results/{stem}.json")
+            embeddings, ok = _read_embeddings(workdir / f"{arm}-seed{seed}")
+            for name, value in evaluator.run(embeddings, ok):
+                arms = values.setdefault(f"triplets/{name}", {})
+                arms.setdefault(arm, []).append(value)
+    comparison = {
+        name: compare_arms(values[name]) for name in plan.METRICS if name in values
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"python -m deeprank_jax.experiments.rejudge --config={path} --mode={_MODE.value}"
-    files.write_json(out, {"command": command, "test": compared})
-    print(format_comparison(compared), f"Wrote {out}.", sep="\n")
+    command = f"deeprank rejudge --config={path} --mode={mode}"
+    files.write_json(out, {"command": command, "test": comparison})
+    return format_comparison(comparison)
+
+
+def _read_embeddings(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    path = workdir / "test_embeddings.npz"
+    try:
+        with np.load(path) as saved:
+            return saved["embeddings"], saved["ok"]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; run `deeprank ablation` first.") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); remove {workdir} and run `deeprank "
+            "ablation` again."
+        ) from error
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    path = pathlib.Path(_CONFIG.value)
+    stem = f"{path.stem}_{_MODE.value}_triplets"
+    out = pathlib.Path(_OUT.value or f"results/{stem}.json")
+    try:
+        table = rejudge(
+            path,
+            mode=_MODE.value,
+            workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
+            out=out,
+            overrides=[f"data.dir={_DATA_DIR.value}"],
+        )
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(table, f"Wrote {out}.", sep="\n")
 
 
 if __name__ == "__main__":
+    _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Of the runs; runs/<config>.")
+    _OUT = flags.DEFINE_string("out", None, "The summary.")
+    _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
+    _MODE = flags.DEFINE_enum("mode", "uniform", sampling.MODES, "Of the triplets.")
     logs.show_own(logging.WARNING)
     app.run(main)

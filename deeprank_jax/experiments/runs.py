@@ -1,7 +1,6 @@
-"""Makes the runs of an experiment, each a process of its own in a folder of its own.
+"""Training runs of an experiment, each a process of its own in its own folder.
 
-Convention: what is done is not done again, and runs that were made with other settings
-are refused, not taken for these.
+A finished run is reused. A folder that holds a run with other settings is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ import json
 import pathlib
 import subprocess
 import sys
-from typing import Any
 
 import ml_collections
 import numpy as np
@@ -20,19 +18,29 @@ import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import files
+from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.experiments import plans
 from deeprank_jax.training import checkpoints
+
+# `{split: {evaluator: {metric: {system: value}}}}`, the content of results.json.
+Results = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+# Changes of a config: values by dotted key.
+Settings = Mapping[str, object]
+
+
+class RunError(UserError):
+    """A training run failed; the message names its log."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """Where and how runs are made.
+    """The training runs of one config file.
 
     Attributes:
-      config: the config file.
-      workdir: holds a folder for each run.
-      common: NAME=VALUE of every run's config.
-      jobs: runs at the same time.
+      config: Path of the config file.
+      workdir: Folder that holds a folder per run.
+      common: `KEY=VALUE` overrides of every run's config.
+      jobs: Number of runs trained at the same time.
     """
 
     config: pathlib.Path
@@ -40,123 +48,134 @@ class Runs:
     common: Sequence[str] = ()
     jobs: int = 1
 
-    def make_all(
-        self, runs: Mapping[str, Mapping[str, Any]], *, description: str
-    ) -> dict[str, Any]:
-        """Returns the results of each run, made if they are not there yet.
+    def train_all(
+        self, settings: Mapping[str, Settings], *, description: str
+    ) -> dict[str, Results]:
+        """Trains the runs that are not finished, and returns the results of all.
 
         Args:
-          runs: by name, what of the config is changed.
-          description: of the progress bar.
+          settings: Config changes of each run, by the run's name.
+          description: Text of the progress bar.
         """
         with futures.ThreadPoolExecutor(self.jobs) as pool:
-            done = pool.map(self.make, runs, runs.values())
-            bar = tqdm.tqdm(done, total=len(runs), desc=description, unit="run")
-            return dict(zip(runs, bar, strict=True))
+            results = pool.map(self.train, settings, settings.values())
+            bar = tqdm.tqdm(results, total=len(settings), desc=description, unit="run")
+            return dict(zip(settings, bar, strict=True))
 
-    def make(self, name: str, settings: Mapping[str, Any]) -> Any:
-        """Returns the results of a run, made if they are not there yet.
+    def train(self, name: str, settings: Settings) -> Results:
+        """Trains a run unless it is finished, and returns its results.
+
+        Args:
+          name: Name of the run and of its folder.
+          settings: Config changes of the run.
 
         Raises:
-          SystemExit: the run fails, or its folder is of another.
+          RunError: The run fails.
+          DataError: The folder holds a run with other settings.
         """
         workdir = self.workdir / name
-        results, made = workdir / "results.json", workdir / "settings.json"
+        results_path, settings_path = (
+            workdir / "results.json",
+            workdir / "settings.json",
+        )
         values = [f"{key}={value}" for key, value in settings.items()]
         values += self.common
-        config = plans.changed(plans.load_plan(self.config, ()).get_config(), values)
-        wanted = {"values": values, "start": _digest(config.init_from)}
-        if made.exists():
-            _check_settings(made, wanted)
-        if results.exists() and (workdir / "intervals.json").exists():
-            self._check_same(workdir, config)
-            return json.loads(results.read_text())
+        config = plans.override(plans.load_plan(self.config, ()).get_config(), values)
+        identity = {"values": values, "start": _digest(config.init_from)}
+        if settings_path.exists():
+            _check_settings(settings_path, identity)
+        if results_path.exists() and (workdir / "intervals.json").exists():
+            self._check_same_config(workdir, config)
+            return json.loads(results_path.read_text())
         workdir.mkdir(parents=True, exist_ok=True)
-        files.write_json(made, wanted)
+        files.write_json(settings_path, identity)
         command = [sys.executable, "-m", "deeprank_jax.main"]
         command += [f"--workdir={workdir}", f"--config={self.config}"]
         command += [f"--config.{value}" for value in values]
         with (workdir / "log.txt").open("a") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, check=False)
-        if done.returncode:
-            raise SystemExit(f"error: a run failed; see {workdir / 'log.txt'}.")
-        return json.loads(results.read_text())
+            process = subprocess.run(command, stdout=log, stderr=log, check=False)
+        if process.returncode:
+            raise RunError(f"the run {name} failed; see {workdir / 'log.txt'}.")
+        return json.loads(results_path.read_text())
 
     def interval(self, name: str, metric: str) -> tuple[float, float] | None:
-        """Returns the ends of a metric's interval on test, None if it has none.
+        """Returns the interval `(low, high)` of a metric on test; None without one.
 
         Args:
-          name: of a run that is made.
-          metric: as `"evaluator/name"`.
+          name: Name of a finished run.
+          metric: Metric as `"evaluator/name"`.
         """
-        found = json.loads((self.workdir / name / "intervals.json").read_text())
-        evaluator, own = metric.split("/")
-        ends = found["test"][evaluator][own].get("model")
+        intervals = json.loads((self.workdir / name / "intervals.json").read_text())
+        evaluator, metric_name = metric.split("/")
+        ends = intervals["test"][evaluator][metric_name].get("model")
         return None if ends is None else (ends["low"], ends["high"])
 
-    def _check_same(
+    def _check_same_config(
         self, workdir: pathlib.Path, config: ml_collections.ConfigDict
     ) -> None:
-        """Checks that a run had the config that the file gives now.
+        """Checks a finished run's config against the current one.
 
         Raises:
-          SystemExit: it had another.
+          DataError: They differ.
         """
-        told = json.loads((workdir / "config.json").read_text())
-        wanted, found = map(
-            config_lib.flatten_config, (config, ml_collections.ConfigDict(told))
-        )
-        # What came to be told since then was as it is by default.
-        for key in found.keys() & wanted.keys():
-            if found[key] != wanted[key]:
-                raise SystemExit(
-                    f"error: {workdir} was made with {key}={found[key]}, "
-                    f"{self.config} now has {wanted[key]}; give another --workdir, or "
-                    "remove it."
+        saved = config_lib.flatten_config(config_lib.read_run_config(workdir))
+        current = config_lib.flatten_config(config)
+        # Keys added since that run have their default in it.
+        for key in saved.keys() & current.keys():
+            if saved[key] != current[key]:
+                raise DataError(
+                    f"{workdir} was trained with {key}={saved[key]}, {self.config} now "
+                    f"has {current[key]}; give another --workdir, or remove it."
                 )
 
 
 def _digest(start: str) -> str | None:
-    """Returns what changes when the run that another starts from is made anew.
+    """Returns a digest of the weights that a run starts from; None without any.
 
     Args:
-      start: `config.init_from`.
+      start: Value of `config.init_from`.
     """
     if not start:
         return None
     try:
         arrays = checkpoints.read_network(start).arrays
     except checkpoints.CheckpointError:
-        return None  # Of which the run itself will tell.
+        return None  # The run itself reports it.
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(name.encode() + np.asarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _check_settings(made: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Checks what a run was made with.
+def _check_settings(path: pathlib.Path, identity: Mapping[str, object]) -> None:
+    """Checks the saved settings of a run against the current ones.
+
+    Args:
+      path: Path of the run's settings.json.
+      identity: Current content of that file.
 
     Raises:
-      SystemExit: it was something else.
+      DataError: They differ.
     """
-    told = json.loads(made.read_text())
-    if isinstance(told, list):  # As of before the start was told.
-        told = {"values": told, "start": None}
-    if told["values"] != wanted["values"]:
-        raise SystemExit(
-            f"error: {made.parent} was made with the settings in {made}, now they are "
-            f"{' '.join(wanted['values'])}; give another --workdir, or remove it."
+    saved = json.loads(path.read_text())
+    if isinstance(saved, list):  # Written before the start was recorded.
+        saved = {"values": saved, "start": None}
+    values = identity["values"]
+    assert isinstance(values, list)
+    if saved["values"] != values:
+        raise DataError(
+            f"{path.parent} was trained with the settings in {path}, now they are "
+            f"{' '.join(values)}; give another --workdir, or remove it."
         )
-    # It may not have been there yet, so that the run failed.
-    if told["start"] is not None and told["start"] != wanted["start"]:
-        raise SystemExit(
-            f"error: {made.parent} started from a run that was made anew since then; "
-            "remove it, so that it is made anew, too."
+    # The start may have been missing, so that the run failed.
+    if saved["start"] is not None and saved["start"] != identity["start"]:
+        raise DataError(
+            f"{path.parent} started from a run that was trained again since then; "
+            "remove it, so that it is trained again, too."
         )
 
 
-def value(results: Any, metric: str, *, split: str = "test") -> float:
-    """Returns a metric, as `"evaluator/name"`, of a run's model."""
+def value(results: Results, metric: str, *, split: str = "test") -> float:
+    """Returns the model's value of a metric, given as `"evaluator/name"`."""
     evaluator, name = metric.split("/")
     return results[split][evaluator][name]["model"]

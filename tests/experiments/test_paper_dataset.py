@@ -46,10 +46,10 @@ def split_of(table, triplets):
 
 def test_settings_are_chosen_on_validation_and_oasis_learns_from_training(table):
     assert {*table.rows} == {"train", "validation", "test"}
-    assert split_of(table, table.judged) == {"validation"}
+    assert split_of(table, table.validation_triplets) == {"validation"}
     assert split_of(table, np.concatenate(table.training_triplets())) == {"train"}
     labels = np.concatenate([x.labels[:, -1] for x in table.splits.values()])
-    for triplets in table.judged, table.training_triplets()[0]:
+    for triplets in table.validation_triplets, table.training_triplets()[0]:
         anchor, positive, negative = labels[triplets].T
         assert np.all((anchor == positive) & (anchor != negative))
 
@@ -93,12 +93,14 @@ def test_pairs_are_of_the_finest_class_and_of_what_is_measured(table):
 
 
 def test_ratings_are_simulated_where_nobody_rated(table):
-    assert table.told.startswith("train: ")
-    assert table.told.endswith("simulated from names and categories")
+    assert table.ratings.startswith("train: ")
+    assert table.ratings.endswith("simulated from names and categories")
     assert not any(name.startswith("rated/") for name in table.test.evaluators)
     train = table.rows["train"]
-    own = ((table.rated >= train.start) & (table.rated < train.stop)).all(axis=1)
-    assert f"train: {own.sum():,}," in table.told
+    own = (
+        (table.rated_triplets >= train.start) & (table.rated_triplets < train.stop)
+    ).all(axis=1)
+    assert f"train: {own.sum():,}," in table.ratings
 
 
 @pytest.mark.parametrize("has_train", [True, False])
@@ -122,17 +124,19 @@ def test_what_people_rated_is_learned_from_and_measured(
     config.evaluation.rated_triplets = str(tmp_path / f"{name}.csv")
     found = dataset.create_table(config, tmp_path / "runs")
     assert "rated" in found.test.evaluators
-    assert "test: 9 of " in found.told
+    assert "test: 9 of " in found.ratings
     measured = found.measure(
         random_system(found, 3), np.ones(len(found.splits["test"]))
     )
     assert measured["rated/num_triplets"].value == 9
     if has_train:
-        learned = found.rated[np.isin(found.rated, drawn["train"]).all(axis=1)]
+        learned = found.rated_triplets[
+            np.isin(found.rated_triplets, drawn["train"]).all(axis=1)
+        ]
         np.testing.assert_array_equal(learned, drawn["train"])
-        assert "simulated" not in found.told
+        assert "simulated" not in found.ratings
         assert split_of(found, learned) == {"train"}
-        assert len(found.rated) == 18
+        assert len(found.rated_triplets) == 18
     else:
-        assert "simulated from names" in found.told
-        np.testing.assert_array_equal(found.rated, table.rated)
+        assert "simulated from names" in found.ratings
+        np.testing.assert_array_equal(found.rated_triplets, table.rated_triplets)

@@ -73,21 +73,22 @@ def test_it_says_what_was_measured_and_what_was_left_out(table, measured):
     size = len(table.splits["test"])
     assert facts["Left out"] == "1 images of test that a row could not embed"
     assert facts["Queries"].startswith(f"{size - 1:,} images of test")
-    assert facts["Ratings"] == table.told
+    assert facts["Ratings"] == table.ratings
     assert facts["Hand-made part"].startswith("1.2 minutes")
     systems, scores, _ = measured
     everyone = systems, scores, np.ones(size, bool)
     assert "Left out" not in compare(table, everyone).facts
 
 
-def test_names_with_dots_keep_them(table, measured, tmp_path, capsys):
+def test_names_with_dots_keep_them(table, measured, tmp_path):
     compared = compare(table, measured)
     for version in "1.1", "1.2":
-        outcome.write(compared, tmp_path / "out" / f"table_v{version}", tmp_path)
+        stem = tmp_path / "out" / f"table_v{version}"
+        text = outcome.write(compared, stem, tmp_path)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     kinds = ("csv", "json", "md")
     assert names == [f"table_v1.{i}.{kind}" for i in (1, 2) for kind in kinds]
-    assert "table_v1.2.json, .csv and .md" in capsys.readouterr().out
+    assert "table_v1.2.json, .csv and .md" in text
     told = json.loads((tmp_path / "out" / "table_v1.1.json").read_text())
     assert told["command"] == "a command"
 

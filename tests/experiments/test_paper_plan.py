@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments.paper_table import plan
 
 PLAN = """
@@ -49,7 +50,7 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ({"networks": '"more": {},'}, r"deep_ranking, more; the rows .* made of softm"),
         (
             {"networks": '"softmax": {"init_from": "{deep_ranking}"},'},
-            r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not made",
+            r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not trained",
         ),
         (
             {"networks": '"deep_ranking": {"init_from": "{softmx}"},'},
@@ -57,29 +58,29 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ),
         (
             {"networks": '"single_scale": {"num_steps": 0},'},
-            r"num_steps must be at least 1, got 0\. It is of NETWORKS\['single_sc",
+            r"num_steps must be at least 1, got 0\. It comes from NETWORKS\['single_sc",
         ),
         (
             {"networks": '"softmax": {"tusk": "ranking"},'},
-            r"there is no tusk\..* It is of NETWORKS\['softmax'\] in .*a_plan\.py",
+            r"there is no tusk\..* It comes from NETWORKS\['softmax'\] in .*a_plan\.py",
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform"}'},
-            r"SWEEP\['b'\] in .* does not say sampler\.out_of_class",
+            r"SWEEP\['b'\] in .* lacks sampler\.out_of_class",
         ),
         (
             {"sweep": '"b": {"sampler.mode": "all", "sampler.out_of_class": 0.5}'},
-            r"sampler.mode='all' is none; choose .* It is of SWEEP\['b'\]",
+            r"sampler.mode='all' is none; choose .* It comes from SWEEP\['b'\]",
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform", "sampler.out_of_class": 7.0}'},
-            r"sampler.out_of_class=7.0 must be in \[0, 1\].* It is of SWEEP\['b'\]",
+            r"sampler.out_of_class=7.0 must be in \[0, 1\].* It comes from SWEEP\['b'\]",
         ),
-        ({"values": ["sede=1"]}, r"^error: sede=1: there is no sede"),
+        ({"values": ["sede=1"]}, r"^sede=1: there is no sede"),
     ],
 )
 def test_what_cannot_be_made_is_told(read, options, message):
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ConfigError, match=message):
         read(**options)
 
 

@@ -3,6 +3,7 @@
 import ml_collections
 import pytest
 
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import plans
 
 
@@ -16,23 +17,23 @@ def config():
 
 def test_settings_change_a_copy_of_the_config(config):
     values = ["steps=7", "data.dir=some/where", "data.levels=()"]
-    found = plans.changed(config, values)
+    found = plans.override(config, values)
     assert (found.steps, found.data.dir, found.data.levels) == (7, "some/where", ())
     assert (config.steps, config.data.dir) == (5, "")
 
 
 @pytest.mark.parametrize("value", ["stesp=7", "steps=many", "data.levels=3"])
 def test_settings_that_cannot_be_are_told(config, value):
-    with pytest.raises(SystemExit, match=f"error: {value}: "):
-        plans.changed(config, [value])
+    with pytest.raises(ConfigError, match=f"^{value}: "):
+        plans.override(config, [value])
 
 
 def test_a_misspelt_name_is_told_in_a_line(config):
-    with pytest.raises(SystemExit) as found:
-        plans.changed(config, ["stesp=7"])
+    with pytest.raises(ConfigError) as found:
+        plans.override(config, ["stesp=7"])
     told = str(found.value)
     assert told == (
-        'error: stesp=7: there is no stesp. Did you mean "steps" instead of "stesp"?'
+        'stesp=7: there is no stesp. Did you mean "steps" instead of "stesp"?'
     )
-    with pytest.raises(SystemExit, match=r"there is no zzzzz\. see configs"):
-        plans.changed(config, ["zzzzz=7"])
+    with pytest.raises(ConfigError, match=r"there is no zzzzz\. see configs"):
+        plans.override(config, ["zzzzz=7"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import emoji
+from deeprank_jax.errors import DataError
 from deeprank_jax.experiments import runs
 from deeprank_jax.training import checkpoints
 
@@ -52,22 +53,22 @@ def made(tmp_path, monkeypatch):
 
 
 def test_a_run_is_made_once(made, tmp_path):
-    assert made.runs.make("one", {"seed": 3}) == {"call": 1}
+    assert made.runs.train("one", {"seed": 3}) == {"call": 1}
     assert made.calls[0] == {
         "--workdir": str(tmp_path / "one"),
         "--config": str(tmp_path / "plan.py"),
         "--config.seed": "3",
         "--config.data.dir": "data",
     }
-    assert made.runs.make("one", {"seed": 3}) == {"call": 1}
+    assert made.runs.train("one", {"seed": 3}) == {"call": 1}
     assert made.runs.interval("one", "retrieval/recall@1") == (0, 1)
     # Without its intervals it is not complete: as of an older version.
     (tmp_path / "one" / "intervals.json").unlink()
-    assert made.runs.make("one", {"seed": 3}) == {"call": 2}
+    assert made.runs.train("one", {"seed": 3}) == {"call": 2}
 
 
 def test_a_metric_may_have_no_interval(made, tmp_path):
-    made.runs.make("one", {"seed": 3})
+    made.runs.train("one", {"seed": 3})
     found = {"test": {"retrieval": {"recall@1": {}}}}
     (tmp_path / "one" / "intervals.json").write_text(json.dumps(found))
     assert made.runs.interval("one", "retrieval/recall@1") is None
@@ -75,56 +76,56 @@ def test_a_metric_may_have_no_interval(made, tmp_path):
 
 def test_a_run_that_fails_is_told(made):
     made.returncode[0] = 1
-    with pytest.raises(SystemExit, match=r"a run failed; see .*one/log\.txt"):
-        made.runs.make("one", {"seed": 3})
+    with pytest.raises(runs.RunError, match=r"the run one failed; see .*one/log\.txt"):
+        made.runs.train("one", {"seed": 3})
 
 
 def test_runs_of_other_settings_are_not_taken_up(made, tmp_path):
-    made.runs.make("one", {"seed": 0})
-    with pytest.raises(SystemExit, match=r"now they are seed=1 data\.dir=data"):
-        made.runs.make("one", {"seed": 1})
+    made.runs.train("one", {"seed": 0})
+    with pytest.raises(DataError, match=r"now they are seed=1 data\.dir=data"):
+        made.runs.train("one", {"seed": 1})
     settings = tmp_path / "one" / "settings.json"
     settings.write_text(json.dumps(json.loads(settings.read_text())["values"]))
-    assert made.runs.make("one", {"seed": 0}) == {"call": 1}  # As of before.
+    assert made.runs.train("one", {"seed": 0}) == {"call": 1}  # As of before.
     path = tmp_path / "one" / "config.json"
     config = json.loads(path.read_text())
     del config["max_skipped"]  # As of before there was such a key.
     path.write_text(json.dumps(config))
-    assert made.runs.make("one", {"seed": 0}) == {"call": 1}
+    assert made.runs.train("one", {"seed": 0}) == {"call": 1}
     path.write_text(json.dumps(config | {"num_steps": 999}))
-    with pytest.raises(SystemExit, match=r"num_steps=999, .* now has 1000; give"):
-        made.runs.make("one", {"seed": 0})
+    with pytest.raises(DataError, match=r"num_steps=999, .* now has 1000; give"):
+        made.runs.train("one", {"seed": 0})
 
 
 @pytest.mark.parametrize("start", ["first", "first/checkpoints/20"])
 def test_a_run_is_refused_if_what_it_starts_from_was_made_anew(made, tmp_path, start):
     settings = {"init_from": str(tmp_path / start)}
-    made.runs.make("first", {})
+    made.runs.train("first", {})
     weights = tmp_path / "first" / "weights"
     weights.write_text("1")
-    assert made.runs.make("second", settings) == {"call": 2}
-    assert made.runs.make("second", settings) == {"call": 2}
+    assert made.runs.train("second", settings) == {"call": 2}
+    assert made.runs.train("second", settings) == {"call": 2}
     # The same numbers written again are the same start.
     (tmp_path / "first" / "results.json").write_text("{}")
-    assert made.runs.make("second", settings) == {"call": 2}
+    assert made.runs.train("second", settings) == {"call": 2}
     weights.write_text("2")
-    with pytest.raises(SystemExit, match="second started from a run that was made"):
-        made.runs.make("second", settings)
+    with pytest.raises(DataError, match="second started from a run that was trained"):
+        made.runs.train("second", settings)
 
 
 def test_a_start_that_was_not_there_yet_is_no_other(made, tmp_path):
     settings = {"init_from": str(tmp_path / "first")}
     made.returncode[0] = 1
-    with pytest.raises(SystemExit, match="a run failed"):
-        made.runs.make("second", settings)
+    with pytest.raises(runs.RunError, match="failed; see"):
+        made.runs.train("second", settings)
     (tmp_path / "second" / "results.json").unlink()
     made.returncode[0] = 0
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "weights").write_text("1")
-    assert made.runs.make("second", settings) == {"call": 2}
+    assert made.runs.train("second", settings) == {"call": 2}
     (tmp_path / "first" / "weights").write_text("2")
-    with pytest.raises(SystemExit, match="second started from a run that was made"):
-        made.runs.make("second", settings)
+    with pytest.raises(DataError, match="second started from a run that was trained"):
+        made.runs.train("second", settings)
 
 
 @pytest.mark.parametrize("where", ["common", "plan"])
@@ -138,10 +139,10 @@ def test_the_start_is_that_of_the_whole_config(made, tmp_path, where):
         plan = f"from configs import emoji\n{change}get_config = lambda: config\n"
         (tmp_path / "plan.py").write_text(plan)
     made.runs = runs.Runs(tmp_path / "plan.py", tmp_path, common)
-    made.runs.make("second", {"seed": 1})
+    made.runs.train("second", {"seed": 1})
     (first / "weights").write_text("2")
-    with pytest.raises(SystemExit, match="second started from a run that was made"):
-        made.runs.make("second", {"seed": 1})
+    with pytest.raises(DataError, match="second started from a run that was trained"):
+        made.runs.train("second", {"seed": 1})
 
 
 def test_a_value_is_the_models_on_a_split():

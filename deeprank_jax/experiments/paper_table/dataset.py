@@ -1,4 +1,4 @@
-"""What the paper's table is measured on: records, and every metric of a system."""
+"""Dataset of the paper's table: records, evaluation triplets, metrics of a system."""
 
 from collections.abc import Iterable
 import contextlib
@@ -14,31 +14,33 @@ from deeprank_jax.baselines import oasis
 from deeprank_jax.baselines.systems import System, rows_of
 from deeprank_jax.data import leakage, rated_triplets, simulated_ratings
 from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation import calibration
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.training import experiment
 
-# Pixels of the images that are described.
+# Side of the images that descriptors are computed from, in pixels.
 IMAGE_SIZE = 72
 _NUM_RATED = 10_000
 _FALSE_MATCH_RATES = (0.1, 0.01, 0.001)
-# Of 1,024 triplets for OASIS.
+# Batches of 1,024 triplets to train OASIS on.
 _NUM_BATCHES = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A dataset and what is measured on it.
+    """A dataset and its evaluation.
 
     Attributes:
-      config: of the dataset, its relevance and its metrics.
-      splits: the records.
-      kind: their relevance.
-      rows: which rows of a system are the records of each split.
-      test: what is measured.
-      judged: `[T, 3]` rows of validation, by which settings are chosen.
-      rated: `[T, 3]` rows, for the golden feature: it learns from those of training.
-      told: which ratings there are, in words.
+      config: Config of the dataset, its relevance and its metrics.
+      splits: Records by split.
+      kind: Relevance of the records.
+      rows: Rows of a system that belong to each split.
+      test: Evaluation of the test split.
+      validation_triplets: `[T, 3]` rows of validation, for choosing settings.
+      rated_triplets: `[T, 3]` rows for the golden feature, which trains on those of
+        the training split.
+      ratings: Description of the ratings, in words.
     """
 
     config: ml_collections.ConfigDict
@@ -46,12 +48,12 @@ class Table:
     kind: relevance.Relevance
     rows: dict[str, slice]
     test: split_lib.SplitEvaluation
-    judged: np.ndarray
-    rated: np.ndarray
-    told: str
+    validation_triplets: np.ndarray
+    rated_triplets: np.ndarray
+    ratings: str
 
     def measurable(self, systems: Iterable[System]) -> np.ndarray:
-        """Returns `[N]` bool, the records of test that all systems have."""
+        """Returns a mask `[N]` of the test records that all systems embed."""
         return np.logical_and.reduce([x.ok[self.rows["test"]] for x in systems])
 
     def measure(
@@ -60,38 +62,38 @@ class Table:
         """Returns every metric of a system on the test split, query by query.
 
         Args:
-          system: what to measure.
-          ok: `[N]` bool, the records of test to measure it on.
+          system: System to measure.
+          ok: `[N]` bool, the test records to measure on.
         """
         rows = self.rows["test"]
         queries = None if system.queries is None else system.queries[rows]
         return self.test.scores(system.embeddings[rows], ok, queries)
 
     def measure_whole(self, system: System, ok: np.ndarray) -> dict[str, float]:
-        """Returns what is no mean over queries: of clusters, and of pairs.
+        """Returns the metrics that are not means over queries: clusters and pairs.
 
-        Nothing for a similarity that is not symmetric, of which neither is told.
+        They are not defined for a similarity that is not symmetric, which has none.
 
         Args:
-          system: as of `measure`.
-          ok: as of `measure`.
+          system: System to measure.
+          ok: `[N]` bool, the test records to measure on.
         """
         if system.queries is not None:
             return {}
         embeddings = system.embeddings[self.rows["test"]]
         labels = self.splits["test"].labels
         clusters = evaluation_lib.Clustering(labels, seed=self.config.seed)
-        found = {f"clustering/{k}": x for k, x in clusters.run(embeddings, ok)}
+        metrics = {f"clustering/{k}": x for k, x in clusters.run(embeddings, ok)}
         missed = calibration.false_non_match_rates(
             embeddings[ok], labels[ok, -1], _FALSE_MATCH_RATES, seed=self.config.seed
         )
         if missed is not None:
             rates = zip(_FALSE_MATCH_RATES, missed, strict=True)
-            found |= {f"pairs/fnmr@{rate:g}": value for rate, value in rates}
-        return found
+            metrics |= {f"pairs/fnmr@{rate:g}": value for rate, value in rates}
+        return metrics
 
     def overlap(self) -> leakage.Overlap:
-        """Returns what the test split shares with training."""
+        """Returns the leakage between the training and the test split."""
         names = ("train", "test")
         with contextlib.ExitStack() as stack:
             readers = {
@@ -107,9 +109,9 @@ class Table:
             return leakage.find_overlap(records, readers, max_images=limit)["test"]
 
     def training_triplets(self) -> list[np.ndarray]:
-        """Returns batches `[1024, 3]` of rows, drawn as the networks' triplets are."""
+        """Returns batches `[1024, 3]` of rows, drawn like the networks' triplets."""
         options, train = self.config.sampler, self.splits["train"]
-        drawn = oasis.draw_batches(
+        batches = oasis.draw_batches(
             sampling.create_candidates(train, self.kind, options.category_level),
             self.kind,
             _NUM_BATCHES,
@@ -119,19 +121,26 @@ class Table:
             min_relevance_gap=options.min_relevance_gap,
             out_of_class=options.out_of_class,
         )
-        return [self.rows["train"].start + batch for batch in drawn]
+        return [self.rows["train"].start + batch for batch in batches]
 
 
 def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Table:
-    """Opens the dataset, and draws the triplets to measure by."""
+    """Opens the dataset and draws its evaluation triplets.
+
+    Raises:
+      DataError: The dataset cannot be used, or has no evaluation triplet.
+    """
     kind = experiment.create_run_relevance(config)
     splits = relevance.attach(kind, data.create_records(config.data))
     rows = rows_of(splits)
     reader = experiment.create_reader(config, splits["test"], image_size=IMAGE_SIZE)
     path = workdir / "triplets" / "validation.csv"
-    judged = split_lib.evaluation_triplets(config, splits["validation"], kind, path)
-    if judged is None:
-        raise ValueError("The validation split has no triplet to choose settings by.")
+    triplets = split_lib.evaluation_triplets(config, splits["validation"], kind, path)
+    if triplets is None:
+        raise DataError(
+            "the validation split has no triplet to choose settings by; give a "
+            "dataset with at least two images of a class in it."
+        )
     ratings = _read_ratings(config, splits)
     test = split_lib.SplitEvaluation(
         config,
@@ -143,26 +152,26 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
         rated=ratings.get("test"),
     )
     test.add_hierarchical_ap()
-    rated, told = _ratings_to_learn(config, splits, rows, ratings)
+    rated, description = _training_ratings(config, splits, rows, ratings)
     return Table(
         config=config,
         splits=splits,
         kind=kind,
         rows=rows,
         test=test,
-        judged=rows["validation"].start + judged,
-        rated=rated,
-        told=told,
+        validation_triplets=rows["validation"].start + triplets,
+        rated_triplets=rated,
+        ratings=description,
     )
 
 
 def _read_ratings(
     config: ml_collections.ConfigDict, splits: dict[str, Records]
 ) -> dict[str, rated_triplets.RatedTriplets]:
-    """Returns what people rated of training and of test, where they did.
+    """Returns people's ratings of the training and the test split, where there are any.
 
     Raises:
-      DataError: the file cannot be used, or holds nothing of either.
+      DataError: The file cannot be used, or has ratings of neither split.
     """
     path = config.evaluation.rated_triplets
     if not path:
@@ -171,26 +180,26 @@ def _read_ratings(
     if "{split}" in path:
         file = lambda name: pathlib.Path(path.replace("{split}", name)).expanduser()
         names = [name for name in names if name == "test" or file(name).exists()]
-    found = rated_triplets.read_rated_splits(path, splits, names)
-    return {name: x for name, x in found.items() if len(x.indices)}
+    ratings = rated_triplets.read_rated_splits(path, splits, names)
+    return {name: x for name, x in ratings.items() if len(x.indices)}
 
 
-def _ratings_to_learn(
+def _training_ratings(
     config: ml_collections.ConfigDict,
     splits: dict[str, Records],
     rows: dict[str, slice],
     ratings: dict[str, rated_triplets.RatedTriplets],
 ) -> tuple[np.ndarray, str]:
-    """Returns `[T, 3]` rows for the golden feature, and in words what is rated.
+    """Returns `[T, 3]` rows for the golden feature, and a description of the ratings.
 
     Without ratings of training images all are simulated.
     """
-    told = [f"{name}: {found.describe()}" for name, found in ratings.items()]
+    lines = [f"{name}: {x.describe()}" for name, x in ratings.items()]
     if "train" in ratings:
-        rated = [rows[name].start + found.indices for name, found in ratings.items()]
-        return np.concatenate(rated), "; ".join(told)
+        triplets = [rows[name].start + x.indices for name, x in ratings.items()]
+        return np.concatenate(triplets), "; ".join(lines)
     rated = simulated_ratings.simulate_ratings(splits, num=_NUM_RATED, seed=config.seed)
     train = rows["train"]
-    own = np.all((rated >= train.start) & (rated < train.stop), axis=1)
-    told.append(f"train: {own.sum():,}, simulated from names and categories")
-    return rated, "; ".join(told)
+    in_train = np.all((rated >= train.start) & (rated < train.stop), axis=1)
+    lines.append(f"train: {in_train.sum():,}, simulated from names and categories")
+    return rated, "; ".join(lines)

@@ -1,55 +1,61 @@
-"""Measures systems on the records that all of them have, and how long that takes."""
+"""Metrics of all systems, measured on the records that every system has."""
 
 from collections.abc import Mapping
 import json
 import pathlib
-from typing import Any
 
 import numpy as np
 import tqdm
 
 from deeprank_jax import files
 from deeprank_jax.baselines.systems import System
+from deeprank_jax.evaluation import QueryScores
 from deeprank_jax.experiments.paper_table.dataset import Table
+
+# Per-query scores by metric, of one system.
+Scores = Mapping[str, QueryScores]
 
 
 def measure_all(
     table: Table,
-    found: Mapping[str, System],
+    handmade: Mapping[str, System],
     trained: Mapping[str, System],
-    scores: Mapping[str, Any],
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Returns the scores of all systems, and the records of test that all have.
+    scores: Mapping[str, Scores],
+) -> tuple[dict[str, Scores], np.ndarray]:
+    """Measures all systems on the records of test that all of them have.
 
     Args:
-      table: the dataset.
-      found: systems that were measured before the others were trained.
-      trained: these others.
-      scores: of the first, on the records that they all have.
+      table: Dataset of the table.
+      handmade: Systems measured before the networks were trained.
+      trained: Systems of the trained networks.
+      scores: Scores of the hand-made systems, on the records that these have.
+
+    Returns:
+      Scores by system, and a mask `[N]` of the records measured.
     """
-    everyone = {**found, **trained}
+    everyone = {**handmade, **trained}
     ok = table.measurable(everyone.values())
-    if np.array_equal(ok, table.measurable(found.values())):
+    if np.array_equal(ok, table.measurable(handmade.values())):
         return {**scores, **measure(table, trained, ok)}, ok
     return measure(table, everyone, ok), ok
 
 
 def measure(
-    table: Table, found: Mapping[str, System], ok: np.ndarray
-) -> dict[str, Any]:
+    table: Table, systems: Mapping[str, System], ok: np.ndarray
+) -> dict[str, Scores]:
     """Returns the scores of systems by name.
 
     Args:
-      table: the dataset.
-      found: the systems.
-      ok: as of `Table.measure`.
+      table: Dataset of the table.
+      systems: Systems by name.
+      ok: `[N]` bool, the records of test to measure on.
     """
-    bar = tqdm.tqdm(found.items(), desc="measuring", unit="row")
+    bar = tqdm.tqdm(systems.items(), desc="measuring", unit="row")
     return {name: table.measure(system, ok) for name, system in bar}
 
 
 def longest(path: pathlib.Path, seconds: float) -> float:
-    """Returns how long the call took that had the most to do, and keeps it."""
+    """Returns the longest duration of all calls so far, stored in a file."""
     if path.exists():
         seconds = max(seconds, json.loads(path.read_text())["seconds"])
     files.write_json(path, {"seconds": seconds})

@@ -1,35 +1,39 @@
-"""What came out of the paper's table: all systems side by side, as files and a page."""
+"""The finished table: all systems side by side, as files and a page."""
 
 from collections.abc import Mapping
 import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 import tqdm
 
-from deeprank_jax import evaluation, files, version
+from deeprank_jax import files, version
 from deeprank_jax.baselines.systems import System
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.experiments.paper_table import rows as rows_lib
 from deeprank_jax.experiments.paper_table.dataset import Table
+from deeprank_jax.experiments.paper_table.measuring import Scores
 from deeprank_jax.report import comparison
 
+# Points of the sweep `(share, (value, low, high))`, by metric and sampling mode.
+Sweeps = Mapping[str, Mapping[str, list[tuple[float, comparison.Number]]]]
 
-def metrics_of(scores: Mapping[str, Any]) -> Mapping[str, str]:
-    """Returns the metrics of the table, and what they are called.
+
+def metrics_of(scores: Scores) -> Mapping[str, str]:
+    """Returns the table's metrics and their titles.
 
     Args:
-      scores: of a system, by metric.
+      scores: Scores of a system by metric.
 
     Raises:
-      ValueError: one is not there.
+      ConfigError: A metric of the table is missing.
     """
     is_rated = "rated/precision" in scores
     metrics = rows_lib.RATED_METRICS if is_rated else rows_lib.METRICS
     missing = [name for name in metrics if name not in scores]
     if missing:
-        raise ValueError(
+        raise ConfigError(
             f"{', '.join(missing)} cannot be measured: the test split has no "
             "triplet, or config.evaluation has other cut-offs than k=30 for triplets "
             "and 1 and 10 among those of retrieval."
@@ -40,26 +44,26 @@ def metrics_of(scores: Mapping[str, Any]) -> Mapping[str, str]:
 def compare(
     table: Table,
     systems: Mapping[str, System],
-    scores: Mapping[str, Mapping[str, evaluation.QueryScores]],
+    scores: Mapping[str, Scores],
     ok: np.ndarray,
     *,
-    sweeps: Mapping[str, Any],
+    sweeps: Sweeps,
     minutes: float,
     command: str,
 ) -> comparison.Comparison:
     """Compares all systems with the first.
 
     Args:
-      table: the dataset.
-      systems: by row.
-      scores: of each, from `Table.measure`.
+      table: Dataset of the table.
+      systems: Systems by row.
+      scores: Scores of each system, from `Table.measure`.
       ok: `[N]` bool, the records of test that all were measured on.
-      sweeps: as of `Comparison`.
-      minutes: that the hand-made part took.
-      command: as of `Comparison`.
+      sweeps: Points of the sweep by metric and sampling mode.
+      minutes: Duration of the hand-made part.
+      command: Command line that makes the table.
     """
-    # The one that all others are compared with comes first.
-    sure = bootstrap.compare(
+    # The system that all others are compared with comes first.
+    intervals = bootstrap.compare(
         {rows_lib.FIRST: scores[rows_lib.FIRST], **scores}, groups=table.test.groups
     )
     metrics = metrics_of(scores[rows_lib.FIRST])
@@ -67,7 +71,7 @@ def compare(
         title=f"The paper's table, on {table.config.data.name}",
         first=rows_lib.ROWS[rows_lib.FIRST].name,
         rows=[
-            _row(name, sure[name], table.measure_whole(systems[name], ok), metrics)
+            _row(name, intervals[name], table.measure_whole(systems[name], ok), metrics)
             for name in tqdm.tqdm(rows_lib.ROWS, desc="clusters", unit="row")
         ],
         metrics=metrics,
@@ -80,52 +84,55 @@ def compare(
 
 
 def write(
-    compared: comparison.Comparison, stem: pathlib.Path, workdir: pathlib.Path
-) -> None:
-    """Writes the files and the page, and says where they are.
+    outcome: comparison.Comparison, stem: pathlib.Path, workdir: pathlib.Path
+) -> str:
+    """Writes the files and the page.
 
     Args:
-      compared: what `compare` returns.
-      stem: of the JSON, the CSV and the Markdown.
-      workdir: for the page.
+      outcome: Result of `compare`.
+      stem: Path of the JSON, CSV and Markdown files, without their suffix.
+      workdir: Folder for the page.
+
+    Returns:
+      The table as Markdown, and the paths of the files.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    # A name may hold a dot.
+    # A name may hold a dot, which `with_suffix` would cut off.
     file = lambda kind: stem.with_name(f"{stem.name}.{kind}")
-    files.write_json(file("json"), dataclasses.asdict(compared))
-    table = comparison.format_markdown(compared)
+    files.write_json(file("json"), dataclasses.asdict(outcome))
+    table = comparison.format_markdown(outcome)
     file("md").write_text(table)
-    file("csv").write_text(comparison.format_csv(compared))
-    page = comparison.write_comparison(compared, workdir / "table.html")
-    print(table, f"Wrote {stem}.json, .csv and .md. Look at {page}.", sep="\n")
+    file("csv").write_text(comparison.format_csv(outcome))
+    page = comparison.write_comparison(outcome, workdir / "table.html")
+    return f"{table}\nWrote {stem}.json, .csv and .md. Look at {page}."
 
 
 def _row(
     name: str,
-    found: Mapping[str, bootstrap.Compared],
+    intervals: Mapping[str, bootstrap.Compared],
     whole: Mapping[str, float],
     metrics: Mapping[str, str],
 ) -> comparison.Row:
-    about = rows_lib.ROWS[name]
+    description = rows_lib.ROWS[name]
     return comparison.Row(
-        name=about.name,
-        about=about.text,
-        group=about.group,
-        numbers={metric: _number(x.own) for metric, x in found.items()},
+        name=description.name,
+        about=description.text,
+        group=description.group,
+        numbers={metric: _number(x.own) for metric, x in intervals.items()},
         whole=whole,
         difference={
             metric: _number(less)
             for metric in metrics
-            if (less := found[metric].difference) is not None
+            if (less := intervals[metric].difference) is not None
         },
-        published=dict(zip(metrics, about.paper or (), strict=False)),
+        published=dict(zip(metrics, description.paper or (), strict=False)),
     )
 
 
-def _number(found: bootstrap.Interval) -> comparison.Number:
-    if not found.is_known:
-        return found.value, None, None
-    return found.value, found.low, found.high
+def _number(interval: bootstrap.Interval) -> comparison.Number:
+    if not interval.is_known:
+        return interval.value, None, None
+    return interval.value, interval.low, interval.high
 
 
 def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
@@ -137,7 +144,7 @@ def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
         "Triplets": f"{options.num:,} of test, drawn by the relevance "
         f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
         "categories",
-        "Ratings": table.told,
+        "Ratings": table.ratings,
         "Queries": f"{ok.sum():,} images of test, each searched for among the others",
         "Seen in training": table.overlap().describe(),
         "Settings": "weights of the golden feature from ratings of training images; "

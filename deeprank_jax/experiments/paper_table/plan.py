@@ -1,41 +1,42 @@
-"""What the config file of a paper's table says, checked before anything is made."""
+"""The plan of a paper's table, checked before any work starts."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 import re
-from typing import Any
 
 import ml_collections
 
 from deeprank_jax import config as config_lib
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import plans
 from deeprank_jax.experiments.paper_table.rows import TRAINED
+from deeprank_jax.experiments.runs import Settings
 
 _SHARE, _MODE = "sampler.out_of_class", "sampler.mode"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be compared.
+    """The networks and the sweep of a table.
 
     Attributes:
-      config: of the dataset and its metrics.
-      networks: by name the settings of each; `{other}` stands for the folder of a
-        network before it.
-      sweep: by name the settings of each run.
-      sweep_config: the config file of these.
+      config: Config of the dataset and its metrics.
+      networks: Settings of each network by name; `{other}` stands for the folder of a
+        network trained before it.
+      sweep: Settings of each run of the sweep by name.
+      sweep_config: Path of the sweep's config file.
     """
 
     config: ml_collections.ConfigDict
-    networks: Mapping[str, Mapping[str, Any]]
-    sweep: Mapping[str, Mapping[str, Any]]
+    networks: Mapping[str, Settings]
+    sweep: Mapping[str, Settings]
     sweep_config: pathlib.Path
 
-    def settings(self, name: str, workdir: pathlib.Path) -> dict[str, Any]:
+    def settings(self, name: str, workdir: pathlib.Path) -> Settings:
         """Returns a network's settings with the folders in `workdir` filled in."""
 
-        def fill(value: Any) -> Any:
+        def fill(value: object) -> object:
             if not isinstance(value, str):
                 return value
             named = lambda match: str(workdir / match[1])
@@ -45,27 +46,27 @@ class Plan:
 
 
 def read_plan(path: pathlib.Path, values: Sequence[str], *, sweeps: bool) -> Plan:
-    """Reads the config file.
+    """Reads and checks the config file.
 
     Args:
-      path: the file.
-      values: NAME=VALUE of every run's config.
-      sweeps: whether the sweep is wanted; without, it is empty.
+      path: Path of the file.
+      values: `KEY=VALUE` overrides of every run's config.
+      sweeps: False leaves out the sweep, which is then empty.
 
     Raises:
-      SystemExit: it lacks something, or a run's settings cannot be.
+      ConfigError: The file lacks a name, or the settings of a run are not valid.
     """
-    found = plans.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
-    if found.NETWORKS.keys() != set(TRAINED):
-        raise SystemExit(
-            f"error: the NETWORKS of {path} are {', '.join(found.NETWORKS) or 'none'}; "
+    module = plans.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
+    if module.NETWORKS.keys() != set(TRAINED):
+        raise ConfigError(
+            f"the NETWORKS of {path} are {', '.join(module.NETWORKS) or 'none'}; "
             f"the rows of the table are made of {', '.join(TRAINED)}."
         )
     plan = Plan(
-        config=plans.changed(found.get_config(), values),
-        networks=found.NETWORKS,
-        sweep=found.SWEEP if sweeps else {},
-        sweep_config=pathlib.Path(found.SWEEP_CONFIG),
+        config=plans.override(module.get_config(), values),
+        networks=module.NETWORKS,
+        sweep=module.SWEEP if sweeps else {},
+        sweep_config=pathlib.Path(module.SWEEP_CONFIG),
     )
     _check_networks(path, plan, values)
     if sweeps:
@@ -78,10 +79,10 @@ def _check_networks(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> No
     for name, settings in plan.networks.items():
         where = f"NETWORKS[{name!r}] in {path}"
         _check_settings(where, plan.config, plan.settings(name, pathlib.Path()), values)
-        named = re.findall(r"\{(\w+)\}", settings.get("init_from", ""))
+        named = re.findall(r"\{(\w+)\}", str(settings.get("init_from", "")))
         if late := sorted({*named} - {*before}):
-            raise SystemExit(
-                f"error: {where} starts from {late[0]}, which is not made before it; "
+            raise ConfigError(
+                f"{where} starts from {late[0]}, which is not trained before it; "
                 f"the networks before it are {', '.join(before) or 'none'}."
             )
         before.append(name)
@@ -93,20 +94,18 @@ def _check_sweep(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> None:
         where = f"SWEEP[{name!r}] in {path}"
         for key in (_MODE, _SHARE):
             if key not in settings:
-                raise SystemExit(f"error: {where} does not say {key}.")
+                raise ConfigError(f"{where} lacks {key}; give it a value.")
         _check_settings(where, config, settings, values)
 
 
 def _check_settings(
     where: str,
     config: ml_collections.ConfigDict,
-    settings: Mapping[str, Any],
+    settings: Settings,
     values: Sequence[str],
 ) -> None:
     try:
         texts = [f"{key}={value}" for key, value in settings.items()]
-        changed = plans.changed(config, [*texts, *values])
-        config_lib.check_config(changed)
-    except (SystemExit, ValueError) as error:
-        text = str(error).removeprefix("error: ")
-        raise SystemExit(f"error: {text} It is of {where}, or of --set.") from error
+        config_lib.check_config(plans.override(config, [*texts, *values]))
+    except ValueError as error:
+        raise ConfigError(f"{error} It comes from {where} or an override.") from error

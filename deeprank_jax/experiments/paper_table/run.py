@@ -1,9 +1,6 @@
-r"""Computes the paper's table on a dataset: every baseline, every network, one command.
+r"""The paper's table on a dataset: every baseline and every network, by one command.
 
-  python -m deeprank_jax.experiments.paper_table.run --config=configs/paper_table_emoji.py
-
-The config file names the NETWORKS to train and the SWEEP. What is done is not done
-again. Writes `results/<config>.json`, `.csv` and `.md`, and a page in the workdir.
+The config file names the NETWORKS to train and the SWEEP. Finished runs are reused.
 """
 
 from collections.abc import Sequence
@@ -11,80 +8,120 @@ import pathlib
 import shlex
 import sys
 import time
-from typing import Any
 
 from absl import app, flags, logging
 
 from deeprank_jax import logs
 from deeprank_jax.distributed import backend
+from deeprank_jax.errors import UserError
 from deeprank_jax.experiments import runs
 from deeprank_jax.experiments.paper_table import measuring, outcome, systems
 from deeprank_jax.experiments.paper_table.dataset import create_table
 from deeprank_jax.experiments.paper_table.plan import Plan, read_plan
 from deeprank_jax.experiments.paper_table.rows import METRICS
-
-_CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
-_OUT = flags.DEFINE_string("out", "results", "The folder for the tables.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
-_SET = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
-_DO_SWEEP = flags.DEFINE_bool("sweep", True, "Whether to make the runs of the sweep.")
+from deeprank_jax.report.comparison import Number
 
 
-def main(argv: Sequence[str]) -> None:
-    """Describes, trains, measures, writes."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    backend.configure_backend()
-    try:
-        _compare()
-    except (ValueError, OSError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from error
+def run_paper_table(
+    path: pathlib.Path,
+    *,
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    command: str,
+    overrides: Sequence[str] = (),
+    jobs: int = 1,
+    sweep: bool = True,
+) -> str:
+    """Computes descriptors, trains networks, measures all and writes the table.
 
+    Args:
+      path: Path of the config file with the plan.
+      workdir: Folder for the runs and the page.
+      out: Folder for the JSON, CSV and Markdown files, named after the config file.
+      command: Command line, for the page.
+      overrides: `KEY=VALUE` overrides of every run's config.
+      jobs: Number of the sweep's runs trained at the same time.
+      sweep: False leaves out the sweep.
 
-def _compare() -> None:
-    path = pathlib.Path(_CONFIG.value)
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{path.stem}")
-    values = [f"data.dir={_DATA_DIR.value}", *_SET.value]
-    plan = read_plan(path, values, sweeps=_DO_SWEEP.value)
+    Returns:
+      The table as Markdown, and the paths of the files.
+
+    Raises:
+      ConfigError: The plan is not valid.
+      DataError: The dataset cannot be used, or the folder holds other runs.
+      RunError: A run fails.
+    """
+    plan = read_plan(path, overrides, sweeps=sweep)
     start = time.perf_counter()
     table = create_table(plan.config, workdir)
-    found = systems.hand_made_systems(table)
-    scores = measuring.measure(table, found, table.measurable(found.values()))
-    outcome.metrics_of(scores["pixels"])  # Before hours of training.
+    handmade = systems.hand_made_systems(table)
+    scores = measuring.measure(table, handmade, table.measurable(handmade.values()))
+    outcome.metrics_of(scores["pixels"])  # A missing metric ends it before training.
     seconds = measuring.longest(workdir / "hand_made.json", time.perf_counter() - start)
-    made = runs.Runs(path, workdir, values)
-    trained = systems.network_systems(table, made, plan, found["l1_hash_kpca"])
-    scores, ok = measuring.measure_all(table, found, trained, scores)
-    compared = outcome.compare(
+    launcher = runs.Runs(path, workdir, overrides)
+    trained = systems.network_systems(table, launcher, plan, handmade["l1_hash_kpca"])
+    scores, ok = measuring.measure_all(table, handmade, trained, scores)
+    comparison = outcome.compare(
         table,
-        found | trained,
+        handmade | trained,
         scores,
         ok,
-        sweeps=_sweep(plan, workdir / "sweep", values),
-        minutes=seconds / 60,
-        command=shlex.join(
-            ["python", "-m", "deeprank_jax.experiments.paper_table.run", *sys.argv[1:]]
+        sweeps=_sweep(
+            plan, runs.Runs(plan.sweep_config, workdir / "sweep", overrides, jobs)
         ),
+        minutes=seconds / 60,
+        command=command,
     )
-    outcome.write(compared, pathlib.Path(_OUT.value) / path.stem, workdir)
+    return outcome.write(comparison, out / path.stem, workdir)
 
 
-def _sweep(plan: Plan, workdir: pathlib.Path, values: Sequence[str]) -> dict[str, Any]:
-    """Returns by metric and mode the points of the sweep, `(share, number)`."""
-    made = runs.Runs(plan.sweep_config, workdir, values, _JOBS.value)
-    results = made.make_all(plan.sweep, description="sweep")
-    lines: dict[str, Any] = {}
+def _sweep(plan: Plan, launcher: runs.Runs) -> outcome.Sweeps:
+    """Trains the sweep and returns its points by metric and mode."""
+    results = launcher.train_all(plan.sweep, description="sweep")
+    lines: dict[str, dict[str, list[tuple[float, Number]]]] = {}
     for name, settings in plan.sweep.items():
+        mode, share = settings["sampler.mode"], settings["sampler.out_of_class"]
         for metric in [*METRICS][:2]:
-            found = runs.value(results[name], metric)
-            ends = made.interval(name, metric) or (None, None)
-            line = lines.setdefault(metric, {}).setdefault(settings["sampler.mode"], [])
-            line.append((settings["sampler.out_of_class"], (found, *ends)))
+            value = runs.value(results[name], metric)
+            low, high = launcher.interval(name, metric) or (None, None)
+            line = lines.setdefault(metric, {}).setdefault(str(mode), [])
+            line.append((float(str(share)), (value, low, high)))
     return lines
 
 
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    backend.configure_backend()
+    path = pathlib.Path(_CONFIG.value)
+    try:
+        text = run_paper_table(
+            path,
+            workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
+            out=pathlib.Path(_OUT.value),
+            command=shlex.join(
+                [
+                    *("python", "-m", "deeprank_jax.experiments.paper_table.run"),
+                    *sys.argv[1:],
+                ]
+            ),
+            overrides=[f"data.dir={_DATA_DIR.value}", *_SET.value],
+            jobs=_JOBS.value,
+            sweep=_DO_SWEEP.value,
+        )
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(text)
+
+
 if __name__ == "__main__":
+    _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
+    _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
+    _OUT = flags.DEFINE_string("out", "results", "The folder for the tables.")
+    _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
+    _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
+    _SET = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
+    _DO_SWEEP = flags.DEFINE_bool("sweep", True, "Whether to make the sweep's runs.")
     logs.show_own(logging.WARNING)
     app.run(main)

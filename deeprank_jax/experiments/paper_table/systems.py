@@ -1,4 +1,4 @@
-"""The systems of the paper's table: described, learned, trained."""
+"""Systems of the paper's table: descriptors, learned baselines, trained networks."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -20,7 +20,7 @@ Embed = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def hand_made_systems(table: Table) -> dict[str, System]:
-    """Returns the rows of descriptors and of what is learned from them."""
+    """Returns the descriptors and the baselines learned from them, by row."""
     config, train = table.config, table.rows["train"]
 
     def load(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +28,7 @@ def hand_made_systems(table: Table) -> dict[str, System]:
         with experiment.create_reader(config, records, image_size=IMAGE_SIZE) as reader:
             return reader.load(np.arange(len(records)))
 
-    described = handmade.describe_all(
+    descriptors = handmade.describe_all(
         table.splits,
         load,
         rows_lib.DESCRIPTORS,
@@ -39,87 +39,91 @@ def hand_made_systems(table: Table) -> dict[str, System]:
         seed=config.seed,
         progress=lambda batches, text: tqdm.tqdm(batches, desc=text, unit="batch"),
     )
-    golden, _ = combined.golden_feature(described, table.rated, train, seed=config.seed)
+    golden, _ = combined.golden_feature(
+        descriptors, table.rated_triplets, train, seed=config.seed
+    )
     hashed = combined.l1_hash_kpca(
         golden, train, seed=config.seed, workers=config.data.workers
     )
     triplets = table.training_triplets()
-    learned, _ = combined.oasis(hashed, triplets, table.judged, train)
-    rows = hand_made_rows(described, table.rows)
-    return {**rows, "golden": golden, "l1_hash_kpca": hashed, "oasis": learned}
+    oasis, _ = combined.oasis(hashed, triplets, table.validation_triplets, train)
+    rows = hand_made_rows(descriptors, table.rows)
+    return {**rows, "golden": golden, "l1_hash_kpca": hashed, "oasis": oasis}
 
 
 def network_systems(
-    table: Table, made: runs.Runs, plan: Plan, visual: System
+    table: Table, launcher: runs.Runs, plan: Plan, visual: System
 ) -> dict[str, System]:
     """Trains the networks and returns their rows.
 
     Args:
-      table: the dataset.
-      made: where runs are made.
-      plan: says which.
-      visual: stands beside the single-scale network.
+      table: Dataset of the table.
+      launcher: Runs of the networks.
+      plan: Plan with the networks' settings.
+      visual: System joined with the single-scale network.
     """
     for name in tqdm.tqdm(plan.networks, desc="networks", unit="run"):
-        made.make(name, plan.settings(name, made.workdir))
+        launcher.train(name, plan.settings(name, launcher.workdir))
     embed = functools.partial(
         features.embed_by_run,
         splits=table.splits,
         data_dir=table.config.data.dir,
     )
     return network_rows(
-        lambda name, **options: embed(made.workdir / name, **options),
+        lambda name, **options: embed(launcher.workdir / name, **options),
         visual,
         table.training_triplets(),
-        table.judged,
+        table.validation_triplets,
         table.rows["train"],
     )
 
 
 def hand_made_rows(
-    described: Mapping[str, System], rows: Mapping[str, slice]
+    descriptors: Mapping[str, System], rows: Mapping[str, slice]
 ) -> dict[str, System]:
     """Returns the rows of descriptors; pixels are centred on each split, as in a run.
 
     Args:
-      described: the descriptors, by name.
-      rows: which rows are the records of each split.
+      descriptors: Descriptors of all records by name.
+      rows: Rows of each split's records.
     """
-    pixels, ok = described["pixels"].embeddings.copy(), described["pixels"].ok
+    pixels, ok = descriptors["pixels"].embeddings.copy(), descriptors["pixels"].ok
     for part in rows.values():
         pixels[part][ok[part]] = center_and_normalize(pixels[part][ok[part]])
-    return {**described, "pixels": System(embeddings=pixels, ok=ok)}
+    return {**descriptors, "pixels": System(embeddings=pixels, ok=ok)}
 
 
 def network_rows(
     embed: Embed,
     visual: System,
     triplets: list[np.ndarray],
-    judged: np.ndarray,
+    validation_triplets: np.ndarray,
     train: slice,
 ) -> dict[str, System]:
-    """Returns the rows of networks, and of what is made of them.
+    """Returns the rows of networks and of the systems built on them.
 
     Args:
-      embed: maps the name of a run, and `logits=True`, to rows of all splits in turn
-        and which are ok.
-      visual: stands beside the single-scale network.
-      triplets: batches of rows of the training split, for OASIS.
-      judged: `[T, 3]` rows of validation.
-      train: the rows of the training split.
+      embed: Function from the name of a run, and `logits=True`, to the rows of all
+        splits in turn and a mask of those that could be read.
+      visual: System joined with the single-scale network.
+      triplets: Batches of rows of the training split, for OASIS.
+      validation_triplets: `[T, 3]` rows of validation.
+      train: Rows of the training split.
     """
     rows = {}
     for name in rows_lib.TRAINED:
         embeddings, ok = embed(name)
         rows[name] = System(embeddings=embeddings, ok=ok)
     logits, ok = embed("softmax", logits=True)
-    # What is added to all logits changes no class.
+    # A constant added to all logits changes no class probability.
     logits -= logits.mean(axis=1, keepdims=True)
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     classes = exponents / exponents.sum(axis=1, keepdims=True)
     rows["softmax_logits"] = System(embeddings=unit_rows(logits), ok=ok)
     rows["softmax_classes"] = System(embeddings=classes.astype(np.float32), ok=ok)
     single = rows["single_scale"]
-    rows["oasis_single_scale"], _ = combined.oasis(single, triplets, judged, train)
-    rows["single_scale_visual"] = combined.join(single, visual, judged)
+    rows["oasis_single_scale"], _ = combined.oasis(
+        single, triplets, validation_triplets, train
+    )
+    rows["single_scale_visual"] = combined.join(single, visual, validation_triplets)
     return rows
