@@ -1,48 +1,65 @@
-"""Records from TFDS, a folder or a manifest, and their images as arrays."""
+"""Records from a folder, a manifest or TFDS, and their images as arrays."""
 
-from collections.abc import Callable
+import inspect
 from typing import Any
+
+import ml_collections
 
 from deeprank_jax import errors
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import folder, manifest
+from deeprank_jax.data.sources import SOURCES, register_source
 
-_FROM_FILES: dict[str, Callable[[str], dict[str, Records]]] = {
-    "folder": folder.create_records,
-    "manifest": manifest.create_records,
-}
+__all__ = [
+    "SOURCES",
+    "Records",
+    "create_records",
+    "dataset_name",
+    "register_source",
+    "source_section",
+]
 
 
-def create_records(config: Any) -> dict[str, Records]:
-    """Returns the records that `config.data` names.
+def create_records(config: ml_collections.ConfigDict) -> dict[str, Records]:
+    """Creates the records selected by `config.data`.
 
     Args:
-      config: `name` (`"emoji"`, `"folder"`, `"manifest"` or what TFDS knows), `dir`
-        (the folder, the manifest, or where TFDS keeps its datasets), and for TFDS
-        `levels`, `columns`, `image_feature`, `name_feature` and `split_by`.
+      config: `config.data`.
 
     Returns:
       The records of `"train"`, `"validation"` and `"test"`.
 
     Raises:
-      DataError: the data cannot be used as given.
+      ConfigError: The source or one of its options is not known, or has a value that
+        the data does not allow.
+      DataError: The data cannot be used.
     """
-    if config.name not in _FROM_FILES:
-        # TFDS is slow to import, and own images do not need it.
-        from deeprank_jax.data.sources import tfds
+    source = source_section(config)
+    SOURCES.check(source, ("directory",))
+    name = str(source["name"])
+    directory = SOURCES.options(name).get("directory")
+    if directory is inspect.Parameter.empty and not config.dir:
+        raise errors.ConfigError(
+            f"config.data.dir is not set; pass --config.data.dir=PATH, the path of the "
+            f"{name}."
+        )
+    return SOURCES.create(source, directory=config.dir)
 
-        return tfds.create_records(
-            config.name,
-            config.dir,
-            levels=tuple(config.levels),
-            columns=tuple(config.columns),
-            image_feature=config.image_feature,
-            name_feature=config.name_feature,
-            split_by=config.split_by,
-        )
-    if not config.dir:
-        raise errors.DataError(
-            f"config.data.dir is not set; pass --config.data.dir=PATH, the path of "
-            f"the {config.name}."
-        )
-    return _FROM_FILES[config.name](config.dir)
+
+def dataset_name(config: ml_collections.ConfigDict) -> str:
+    """Returns the name of the TFDS dataset, or of the source if it is another."""
+    source = source_section(config)
+    return str(source.get("dataset", source["name"]))
+
+
+def source_section(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns `config.source` as a plain dict: `name` and the options."""
+    if "source" in config:
+        return config.source.to_dict()
+    if config.name in ("folder", "manifest"):
+        return {"name": config.name}
+    options = ("levels", "columns", "name_feature", "split_by")
+    source = {key: config[key] for key in options}
+    if config.name == "emoji":
+        return {"name": "emoji"} | source
+    source["image_feature"] = config.image_feature
+    return {"name": "tfds", "dataset": config.name} | source

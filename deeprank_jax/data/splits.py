@@ -1,34 +1,36 @@
-"""Which record is in which split?
+"""Splits of records into training, validation and test.
 
-Convention: a hash of a name decides, so that a class (or a file) stays in its split
-whatever else is added. With `b` the first byte of the SHA-256 of the name, `b < 128`
-is test, `b < 152` validation, else train. Only where that would leave a split of few
-records without triplets are some of them moved.
+Convention: a hash of its name decides, so that a class (or a file) stays in its split
+when others are added. With `b` the first byte of the SHA-256 of the name, `b < 128` is
+test, `b < 152` validation, and the rest training. Records are moved only where a small
+split would otherwise have no triplets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import hashlib
-from typing import Any
+from typing import TypeVar
 import unicodedata
 
 from absl import logging
 import numpy as np
 
 from deeprank_jax import errors
-from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.records import Records
+
+T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
 _TEST_BYTES = 128
 _VALIDATION_BYTES = 24
-# As long as the longest name: NumPy would cut what does not fit.
+# As long as the longest name: NumPy would cut longer ones.
 _SPLIT_DTYPE = f"<U{max(map(len, SPLITS))}"
-_SEEN = " (seen classes)"
-# What a split needs for triplets with an anchor of either class.
+_SEEN_CLASSES = " (seen classes)"
+# Needed in a split for triplets with an anchor of either class.
 _NUM_CLASSES, _NUM_IMAGES = 2, 2
 
 
 def digest(name: str) -> bytes:
-    """Returns the SHA-256 of a name, the same however its accents are composed."""
+    """Returns the SHA-256 of a name; Unicode spellings of one accent are equal."""
     normal = unicodedata.normalize("NFC", name)
     return hashlib.sha256(normal.encode("utf-8", "surrogateescape")).digest()
 
@@ -42,21 +44,21 @@ def class_split(name: str) -> str:
 
 
 def split_by_class_hash(
-    pool: records_lib.Records, class_names: Sequence[str]
-) -> dict[str, records_lib.Records]:
-    """Splits by class, or by record if there are too few classes for that.
+    pool: Records, class_names: Sequence[str]
+) -> dict[str, Records]:
+    """Splits by class, or by record if there are too few classes.
 
     Args:
-      pool: all records.
-      class_names: for each finest label of the pool the name that is hashed.
+      pool: Records of all splits.
+      class_names: Name of each finest label of the pool, which is hashed.
 
     Returns:
-      The records of each split, which holds two classes or more with two records or
-      more: at the finest level at which that can be. `name` says so where classes of
-      a split are seen in training too.
+      The records of each split. Each has at least two classes with at least two
+      records, at the finest level at which this is possible. The name of a split
+      says so if it shares classes with training.
 
     Raises:
-      DataError: there are too few records for that.
+      DataError: There are too few records.
     """
     everything = np.full(len(pool), "train", _SPLIT_DTYPE)
     labels = _choose_labels(pool, everything == "train", SPLITS)
@@ -68,41 +70,40 @@ def split_by_class_hash(
         if validated is not None:
             return _select_splits(pool, validated)
     logging.warning(
-        "%s: %d classes are too few to keep some unseen (with two images or more: %d "
-        "for training, %d for validation, %d for test); it is split by record, so "
-        "that its test classes are seen in training.",
+        "%s: %d classes are too few for splits without common classes (with two "
+        "images or more: %d for training, %d for validation, %d for test); it is split "
+        "by record, so test classes are seen in training.",
         pool.name,
         len(class_names),
         *num_paired.values(),
     )
     ends = {"test": _TEST_BYTES, "validation": _TEST_BYTES + _VALIDATION_BYTES}
-    by_record = _take_records(pool, labels, everything, ends)
+    by_record = _split_records(pool, labels, everything, ends)
     assert by_record is not None, "the labels were chosen so that there are enough"
     return _select_splits(pool, by_record)
 
 
-def split_first_half(
-    pool: records_lib.Records, class_names: Sequence[str]
-) -> dict[str, records_lib.Records]:
+def split_first_half(pool: Records, class_names: Sequence[str]) -> dict[str, Records]:
     """Splits by label order, the protocol of CUB-200 and Cars-196.
 
-    The first half of the finest classes are for training, less those whose hash has
-    a first byte below 24, which are for validation; the others are for test.
+    The first half of the finest classes is for training, except those whose hash
+    begins with a byte below 24, which are for validation; the others are for test.
 
     Args:
-      pool: all records.
-      class_names: for each finest label of the pool the name that is hashed.
+      pool: Records of all splits.
+      class_names: Name of each finest label of the pool, which is hashed.
 
     Returns:
       The records of each split, none empty.
 
     Raises:
-      DataError: there are too few classes or records.
+      DataError: There are too few records.
+      ValueError: There are too few classes.
     """
     if len(class_names) < 4:
-        raise errors.DataError(
-            f"{pool.name}: {len(class_names)} classes cannot be halved into training "
-            'and test; take config.data.split_by="class_hash".'
+        raise ValueError(
+            f"split_by='first_half' needs at least four classes, {pool.name} has "
+            f"{len(class_names)}; use 'class_hash'."
         )
     in_test = np.arange(len(class_names)) >= len(class_names) // 2
     held_out = _held_out(class_names) & ~in_test
@@ -113,39 +114,40 @@ def split_first_half(
     return _validate(pool, assignment)
 
 
-def split_as_given(
-    pool: records_lib.Records, class_names: Sequence[str], given: np.ndarray
-) -> dict[str, records_lib.Records]:
-    """Splits as the dataset's authors did.
+def split_as_stored(
+    pool: Records, class_names: Sequence[str], stored_splits: np.ndarray
+) -> dict[str, Records]:
+    """Uses the dataset's own splits.
 
-    Where they set only a validation apart, it is the test. Where there is no validation
-    then, it is the training classes whose hash has a first byte below 24.
+    Without a test split, the validation split becomes test. Without a validation split,
+    the training classes whose hash begins with a byte below 24 become validation.
 
     Args:
-      pool: all records.
-      class_names: for each finest label of the pool the name that is hashed.
-      given: `[N]` str, the split of each record.
+      pool: Records of all splits.
+      class_names: Name of each finest label of the pool, which is hashed.
+      stored_splits: `[N]` str, split of each record in the dataset.
 
     Returns:
-      The records of each split, none empty; those of no split are left out.
+      The records of each split, none empty; records of other splits are left out.
 
     Raises:
-      DataError: there is no training or test split, or too few records.
+      DataError: There are too few records.
+      ValueError: There is no training or test split.
     """
-    if not np.any(given == "test"):
-        given = np.where(given == "validation", "test", given)
+    names = stored_splits
+    if not np.any(names == "test"):
+        names = np.where(names == "validation", "test", names)
     for split in ("train", "test"):
-        if not np.any(given == split):
-            raise errors.DataError(
-                f"{pool.name}: has no split {split!r} (it has "
-                f"{', '.join(np.unique(given))}); take "
-                'config.data.split_by="class_hash".'
+        if not np.any(names == split):
+            raise ValueError(
+                f"split_by='dataset' needs the splits train and test, {pool.name} has "
+                f"{', '.join(np.unique(stored_splits))}; use 'class_hash'."
             )
-    given = np.where(np.isin(given, SPLITS), given, "").astype(_SPLIT_DTYPE)
-    if np.any(given == "validation"):
-        return _select_splits(pool, given)
-    held_out = _held_out(class_names)[pool.labels[:, -1]] & (given == "train")
-    return _validate(pool, np.where(held_out, "validation", given))
+    assignment = np.where(np.isin(names, SPLITS), names, "").astype(_SPLIT_DTYPE)
+    if np.any(assignment == "validation"):
+        return _select_splits(pool, assignment)
+    held_out = _held_out(class_names)[pool.labels[:, -1]] & (assignment == "train")
+    return _validate(pool, np.where(held_out, "validation", assignment))
 
 
 def _held_out(class_names: Sequence[str]) -> np.ndarray:
@@ -153,25 +155,25 @@ def _held_out(class_names: Sequence[str]) -> np.ndarray:
 
 
 def _num_paired(labels: np.ndarray) -> int:
-    """Returns how many labels two records or more have: an anchor and a positive."""
+    """Returns the number of labels with at least two records."""
     return int(np.sum(np.bincount(labels) >= _NUM_IMAGES))
 
 
 def _choose_labels(
-    pool: records_lib.Records, among: np.ndarray, names: Sequence[str]
+    pool: Records, among: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
-    """Returns the labels of the finest level at which all splits can have triplets.
+    """Returns the finest labels with which all splits can have triplets.
 
     Args:
-      pool: all records.
-      among: `[N]` bool, the records to split.
-      names: the splits to make of them.
+      pool: Records of all splits.
+      among: `[N]` bool, records to split.
+      names: Names of the splits.
 
     Returns:
       `[N]` ints, a column of the pool's labels.
 
     Raises:
-      DataError: there is no such level.
+      DataError: There is no such level.
     """
     for labels in pool.labels.T[::-1]:
         shares = np.minimum(np.bincount(labels[among]) // _NUM_IMAGES, len(names))
@@ -186,9 +188,7 @@ def _choose_labels(
     )
 
 
-def _validate(
-    pool: records_lib.Records, assignment: np.ndarray
-) -> dict[str, records_lib.Records]:
+def _validate(pool: Records, assignment: np.ndarray) -> dict[str, Records]:
     names = ("train", "validation")
     labels = _choose_labels(pool, np.isin(assignment, names), names)
     validated = _with_validation(pool, labels, assignment)
@@ -197,54 +197,54 @@ def _validate(
 
 
 def _with_validation(
-    pool: records_lib.Records, labels: np.ndarray, assignment: np.ndarray
+    pool: Records, labels: np.ndarray, assignment: np.ndarray
 ) -> np.ndarray | None:
-    """Validates on training records where the validation classes are too few.
+    """Moves training records to validation if its classes are too few.
 
     Args:
-      pool: all records.
-      labels: `[N]` ints, the class of each record.
-      assignment: `[N]` str, the split of each record.
+      pool: Records of all splits.
+      labels: `[N]` ints, class of each record.
+      assignment: `[N]` str, split of each record.
 
     Returns:
-      `[N]` str, the split of each record; None where there are too few.
+      `[N]` str, the split of each record; None if there are too few records.
     """
     in_validation = assignment == "validation"
     num_paired = _num_paired(labels[in_validation])
     if min(num_paired, _num_paired(labels[assignment == "train"])) >= _NUM_CLASSES:
         return assignment
     rest = np.where(in_validation, "train", assignment).astype(_SPLIT_DTYPE)
-    taken = _take_records(pool, labels, rest, {"validation": _VALIDATION_BYTES})
-    if taken is not None:
+    validated = _split_records(pool, labels, rest, {"validation": _VALIDATION_BYTES})
+    if validated is not None:
         logging.warning(
-            "%s: %d classes are too few to validate on; some records of the training "
-            "classes are taken instead.",
+            "%s: %d classes are too few for validation; some records of the training "
+            "classes are used instead.",
             pool.name,
             num_paired,
         )
-    return taken
+    return validated
 
 
-def _take_records(
-    pool: records_lib.Records,
+def _split_records(
+    pool: Records,
     labels: np.ndarray,
     assignment: np.ndarray,
     ends: Mapping[str, int],
 ) -> np.ndarray | None:
-    """Splits the training records by the hash of what describes them.
+    """Splits the training records by the hash of their descriptions.
 
-    Where that leaves a split without triplets, some classes give each split two of
-    the records whose hashes are the nearest.
+    Where a split would have no triplets, some classes give it the two records whose
+    hashes are nearest.
 
     Args:
-      pool: all records.
-      labels: `[N]` ints, the class of each record.
-      assignment: `[N]` str, the split of each record.
-      ends: for each split to fill, in rising order, what the first byte of its
-        records' hashes lies below; the other records stay in training.
+      pool: Records of all splits.
+      labels: `[N]` ints, class of each record.
+      assignment: `[N]` str, split of each record.
+      ends: Upper bound of the first byte of the hashes in each split to fill, in
+        rising order; the other records stay in training.
 
     Returns:
-      `[N]` str, the split of each record; None where there are too few.
+      `[N]` str, the split of each record; None if there are too few records.
     """
     names = np.array([*ends, "train"], _SPLIT_DTYPE)
     indices = np.flatnonzero(assignment == "train")
@@ -252,8 +252,8 @@ def _take_records(
     ordered: dict[int, list[int]] = {}
     for index in sorted(digests, key=digests.__getitem__):
         ordered.setdefault(int(labels[index]), []).append(index)
-    # Each class is cut in the order of its hashes; classes stand in that of their
-    # first, which a dict keeps.
+    # Each class is divided in the order of its hashes; classes come in the order of
+    # their first hash, which a dict keeps.
     counts = np.zeros((len(ordered), len(names)), np.int64)
     for row, members in enumerate(ordered.values()):
         first_bytes = [digests[index][0] for index in members]
@@ -264,35 +264,39 @@ def _take_records(
         if needed is None:
             return None
         counts = np.array(list(map(_raise_counts, counts, needed)))
-    taken = assignment.astype(_SPLIT_DTYPE)
+    new_assignment = assignment.astype(_SPLIT_DTYPE)
     for row, members in enumerate(ordered.values()):
-        taken[members] = np.repeat(names, counts[row])
-    return taken
+        new_assignment[members] = np.repeat(names, counts[row])
+    return new_assignment
 
 
 def _choose_classes(counts: np.ndarray) -> np.ndarray | None:
-    """Returns how many records each class must give each split, None if it cannot be.
+    """Chooses the classes that provide each split's triplets.
 
     Args:
-      counts: `[C, S]` ints, the records of each class that the hash puts into each
-        split.
+      counts: `[C, S]` ints, number of records that the hash puts into each split, per
+        class.
+
+    Returns:
+      `[C, S]` ints, the least number of records per class and split; None if there
+      are too few.
     """
-    # A split takes the classes with the most left to give, which leaves a choice for
-    # the splits after it wherever there is one (Gale and Ryser).
-    left = np.minimum(counts.sum(axis=1) // _NUM_IMAGES, counts.shape[1])
+    # Each split uses the classes with the most records to spare, which finds a choice
+    # for all splits whenever there is one (Gale and Ryser).
+    spare = np.minimum(counts.sum(axis=1) // _NUM_IMAGES, counts.shape[1])
     needed = np.zeros_like(counts)
     for split in range(counts.shape[1]):
         has_enough = counts[:, split] >= _NUM_IMAGES
-        chosen = np.lexsort((~has_enough, -left))[:_NUM_CLASSES]
-        if len(chosen) < _NUM_CLASSES or np.any(left[chosen] < 1):
+        rows = np.lexsort((~has_enough, -spare))[:_NUM_CLASSES]
+        if len(rows) < _NUM_CLASSES or np.any(spare[rows] < 1):
             return None
-        needed[chosen, split] = _NUM_IMAGES
-        left[chosen] -= 1
+        needed[rows, split] = _NUM_IMAGES
+        spare[rows] -= 1
     return needed
 
 
 def _raise_counts(counts: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Returns `[S]` counts with the same sum, none below `needed`, moved the least."""
+    """Returns `[S]` counts of the same sum, at least `needed`, changed the least."""
     ends, start = np.cumsum(counts), 0
     for split in range(len(counts) - 1):
         most = ends[-1] - needed[split + 1 :].sum()
@@ -300,10 +304,8 @@ def _raise_counts(counts: np.ndarray, needed: np.ndarray) -> np.ndarray:
     return np.diff(ends, prepend=0)
 
 
-def _select_splits(
-    pool: records_lib.Records, assignment: np.ndarray
-) -> dict[str, records_lib.Records]:
-    """Returns each split, its name saying so where it shares classes with training."""
+def _select_splits(pool: Records, assignment: np.ndarray) -> dict[str, Records]:
+    """Returns the splits; a name tells if classes are shared with training."""
     labels = pool.labels[:, -1]
     trained = np.unique(labels[assignment == "train"])
     selected = {}
@@ -311,26 +313,24 @@ def _select_splits(
         indices = np.flatnonzero(assignment == split)
         if not len(indices):
             raise errors.DataError(
-                f"{pool.name}: its {len(pool):,} records leave the {split} split "
-                "empty; add images."
+                f"{pool.name}: none of its {len(pool):,} records is in the {split} "
+                "split; add images."
             )
-        seen = split != "train" and bool(np.any(np.isin(labels[indices], trained)))
-        name = f"{pool.name}/{split}{_SEEN if seen else ''}"
+        shares = split != "train" and bool(np.any(np.isin(labels[indices], trained)))
+        name = f"{pool.name}/{split}{_SEEN_CLASSES if shares else ''}"
         selected[split] = select(pool, indices, name)
     return selected
 
 
-def select(
-    pool: records_lib.Records, indices: np.ndarray, name: str
-) -> records_lib.Records:
+def select(pool: Records, indices: np.ndarray, name: str) -> Records:
     """Returns some records of a pool, with the pool's labels.
 
     Args:
-      pool: the records to choose from.
-      indices: `[M]` ints into `pool`.
-      name: the name of what is returned.
+      pool: Records to select from.
+      indices: `[M]` ints, indices in `pool`.
+      name: Name of the selected records.
     """
-    return records_lib.Records(
+    return Records(
         name=name,
         labels=pool.labels[indices],
         level_names=pool.level_names,
@@ -341,5 +341,5 @@ def select(
     )
 
 
-def _through(fn: Callable[[int], Any], indices: np.ndarray) -> Callable[[int], Any]:
+def _through(fn: Callable[[int], T], indices: np.ndarray) -> Callable[[int], T]:
     return lambda index: fn(int(indices[index]))

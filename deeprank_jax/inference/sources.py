@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import errors, files
-from deeprank_jax.data import create_records
+from deeprank_jax.data import SOURCES, source_section
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import folder, manifest
 
@@ -93,21 +93,16 @@ def _open_dataset(
         raise errors.DataError(
             f"tfds:{name} names no split; give tfds:NAME/SPLIT, e.g. tfds:emoji/test."
         )
-    if like is None or like.name != dataset or label_feature:
-        like = ml_collections.ConfigDict(
-            dict(columns=(), image_feature="image", name_feature="")
-        )
-        like.levels = (label_feature,) if label_feature else ()
-        like.split_by = "dataset"
-    config = like.copy_and_resolve_references()
-    config.update(dict(name=dataset, dir=data_dir))
+    kind, options = _dataset_source(dataset, like, label_feature)
     try:
-        splits = create_records(config)
-    except errors.DataError as error:
-        raise errors.DataError(
-            f"tfds:{name}: {error} Of a dataset that no model here was trained on, "
-            "name the feature that labels it by --label_feature."
-        ) from error
+        splits = SOURCES[kind](data_dir, **options)
+    except errors.UserError:
+        raise
+    except ValueError as error:
+        # Of the options, a command sets only the levels.
+        option, _, reason = str(error).partition(" ")
+        option = {"levels": "--label_feature"}.get(option, option)
+        raise errors.DataError(f"tfds:{name}: {option} {reason}") from error
     if split not in splits:
         raise errors.DataError(
             f"tfds:{name}: {dataset} has no split {split!r}; choose one of "
@@ -117,6 +112,20 @@ def _open_dataset(
     labels = [records.label_name(i) for i in range(len(records))]
     found = _create_records(f"tfds:{name}", [], labels)
     return dataclasses.replace(found, read=records.read, describe=records.describe)
+
+
+def _dataset_source(
+    dataset: str, like: ml_collections.ConfigDict | None, label_feature: str
+) -> tuple[str, dict[str, object]]:
+    """Returns the source of a TFDS dataset and its options, those of `like` if it is."""
+    section: dict[str, object] = {"name": "emoji"}
+    if dataset != "emoji":
+        section = {"name": "tfds", "dataset": dataset}
+    if label_feature:
+        section |= {"levels": (label_feature,), "name_feature": ""}
+    elif like is not None and section.items() <= source_section(like).items():
+        section = source_section(like)
+    return str(section.pop("name")), section
 
 
 def _create_records(name: str, paths: list[str], labels: list[str]) -> Records:

@@ -97,14 +97,14 @@ def test_a_missing_folder(tmp_path):
 
 
 def test_no_folder():
-    with pytest.raises(errors.DataError, match=r"--config\.data\.dir=PATH"):
+    with pytest.raises(errors.ConfigError, match=r"--config\.data\.dir=PATH"):
         create("folder", "")
 
 
 def test_an_empty_folder(tmp_path):
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "notes.txt").touch()
-    with pytest.raises(errors.DataError, match="holds no image"):
+    with pytest.raises(errors.DataError, match="contains no image"):
         create("folder", tmp_path)
 
 
@@ -179,7 +179,7 @@ def test_errors_about_names_that_are_not_utf_8_can_be_printed(tmp_path):
     with pytest.raises(errors.DataError, match=r"caf\\xe9: there is no such manifest"):
         create("manifest", os.fsdecode(root))
     os.makedirs(root)
-    with pytest.raises(errors.DataError, match=r"caf\\xe9: holds no image"):
+    with pytest.raises(errors.DataError, match=r"caf\\xe9: contains no image"):
         create("folder", os.fsdecode(root))
     assert files.printable(os.fsdecode(root)).encode().endswith(rb"caf\xe9")
 
@@ -195,7 +195,7 @@ def test_unequal_depths_name_two_folders(tmp_path):
 
 def test_images_outside_of_classes(tmp_path):
     write_image(tmp_path / "0.png")
-    with pytest.raises(errors.DataError, match=r"0\.png: lies in no class folder"):
+    with pytest.raises(errors.DataError, match=r"0\.png: is not in a class folder"):
         create("folder", tmp_path)
 
 
@@ -206,7 +206,7 @@ def test_a_link_to_a_class_counts_and_a_loop_is_an_error(tmp_path):
     records = create("folder", tmp_path / "images")
     assert sum(len(part) for part in records.values()) == 16
     (tmp_path / "images" / "class 1" / "loop").symlink_to(tmp_path / "images")
-    with pytest.raises(errors.DataError, match="a link to a folder that it lies in"):
+    with pytest.raises(errors.DataError, match="a link to a folder that contains it"):
         create("folder", tmp_path / "images")
 
 

@@ -58,7 +58,7 @@ def test_few_validation_classes_are_replaced_by_training_records(
     assert not labels_of["test"] & labels_of["train"]
     total = sum(len(part) for part in records.values())
     assert total == 80
-    assert "0 classes are too few to validate" in warnings_logged[0]
+    assert "0 classes are too few for validation" in warnings_logged[0]
 
 
 def test_tiny_folders_fill_all_splits_or_say_why(tmp_path):
@@ -128,7 +128,7 @@ def test_classes_of_one_image_are_split_by_a_coarser_level(warnings_logged):
     given = np.repeat(["train", "test"], 20)
     for parts in (
         splits.split_by_class_hash(pool, names),
-        splits.split_as_given(pool, names, given),
+        splits.split_as_stored(pool, names, given),
     ):
         for part in parts.values():
             assert np.bincount(part.labels[:, 0]).min() >= 2
@@ -155,7 +155,7 @@ def test_given_splits_say_whether_their_classes_are_seen():
     names = [f"class {i}" for i in range(4)]
     pool = create_pool(names, [10] * 4)
     given = np.array(["train"] * 12 + ["validation"] * 8 + ["test"] * 20)
-    parts = splits.split_as_given(pool, names, given)
+    parts = splits.split_as_stored(pool, names, given)
     assert {split: part.name for split, part in parts.items()} == {
         "train": "pool/train",
         "validation": "pool/validation (seen classes)",
@@ -168,7 +168,7 @@ def test_given_splits_of_other_names_are_left_out(warnings_logged):
     names = [f"class {i}" for i in range(3)]
     pool = create_pool(names, [20] * 3)
     given = np.array(["train", "test", "validation_mismatched", "train"] * 15)
-    parts = splits.split_as_given(pool, names, given)
+    parts = splits.split_as_stored(pool, names, given)
     left_out = set(np.array(paths_of(pool))[2::4].tolist())
     assert not left_out & {path for part in parts.values() for path in paths_of(part)}
 
@@ -179,7 +179,7 @@ def test_given_splits_with_too_few_to_validate_on():
     with pytest.raises(
         errors.DataError, match="6 images of 2 classes are too few: train"
     ):
-        splits.split_as_given(create_pool(names, [4, 4]), names, given)
+        splits.split_as_stored(create_pool(names, [4, 4]), names, given)
 
 
 def test_a_fingerprint_knows_the_images(tmp_path):

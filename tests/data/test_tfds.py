@@ -12,28 +12,19 @@ import tensorflow_datasets as tfds
 
 from deeprank_jax import data, errors
 from deeprank_jax.data import decode
-from deeprank_jax.data.sources import emoji_builder
-from deeprank_jax.data.sources import tfds as tfds_lib
+from deeprank_jax.data.sources import emoji_builder, tfds_dataset
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def config(name, directory, levels, split_by="dataset", name_feature="", columns=()):
-    return ml_collections.ConfigDict(
-        {
-            "name": name,
-            "dir": str(directory),
-            "levels": levels,
-            "columns": columns,
-            "image_feature": "image",
-            "name_feature": name_feature,
-            "split_by": split_by,
-        }
-    )
+def config(dataset, directory, **options):
+    source = {"name": "tfds", "dataset": dataset, **options}
+    return ml_collections.ConfigDict({"source": source, "dir": str(directory)})
 
 
-def emoji_config(directory, split_by="dataset"):
-    return config("emoji", directory, ("category", "subcategory", "emoji"), split_by)
+def emoji_config(directory, **options):
+    source = {"name": "emoji", "name_feature": "", **options}
+    return ml_collections.ConfigDict({"source": source, "dir": str(directory)})
 
 
 def byte(name):
@@ -43,7 +34,7 @@ def byte(name):
 @pytest.fixture(scope="module")
 def emoji_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
-    tfds_lib.prepare("emoji", str(directory))
+    tfds_dataset.prepare("emoji", str(directory))
     return directory
 
 
@@ -79,8 +70,7 @@ def test_the_emoji_are_those_of_the_facts(emoji_records):
 
 
 def test_people_read_names_and_splits_hash_code_points(emoji_dir, emoji_records):
-    levels = ("category", "subcategory", "emoji")
-    named = data.create_records(config("emoji", emoji_dir, levels, name_feature="name"))
+    named = data.create_records(emoji_config(emoji_dir, name_feature="name"))
     train, plain = named["train"], emoji_records["train"]
     np.testing.assert_array_equal(train.labels, plain.labels)
     name_of = {plain.label_name(i): train.label_name(i) for i in range(len(plain))}
@@ -89,12 +79,10 @@ def test_people_read_names_and_splits_hash_code_points(emoji_dir, emoji_records)
 
 @pytest.mark.parametrize("split_by", ["dataset", "class_hash"])
 def test_further_features_are_columns(emoji_dir, emoji_records, split_by):
-    levels = ("category", "subcategory", "emoji")
-    records = data.create_records(
-        config("emoji", emoji_dir, levels, split_by, "name", columns=("vendor",))
-    )
+    options = dict(split_by=split_by, name_feature="name", columns=("vendor",))
+    records = data.create_records(emoji_config(emoji_dir, **options))
     assert emoji_records["train"].columns == {}
-    builder = tfds_lib.prepare("emoji", str(emoji_dir))
+    builder = tfds_dataset.prepare("emoji", str(emoji_dir))
     vendor = builder.info.features["vendor"]
     only = tfds.features.FeaturesDict({"vendor": vendor})
     for split, part in records.items():
@@ -111,17 +99,27 @@ def test_further_features_are_columns(emoji_dir, emoji_records, split_by):
 def test_columns_that_cannot_be(emoji_dir):
     levels = ("category", "emoji")
     create = lambda name: data.create_records(
-        config("emoji", emoji_dir, levels, columns=(name,))
+        emoji_config(emoji_dir, levels=levels, columns=(name,))
     )
-    with pytest.raises(errors.DataError, match="has no feature 'colour'"):
+    with pytest.raises(errors.ConfigError) as error:
         create("colour")
-    with pytest.raises(errors.DataError, match=r"names the level 'emoji'; .* take it"):
+    assert str(error.value) == (
+        "config.data.source.columns must be among the features of emoji (category, "
+        "emoji, image, name, subcategory, vendor), got 'colour'."
+    )
+    with pytest.raises(errors.ConfigError, match="must not name the level 'emoji'"):
         create("emoji")
-    with pytest.raises(errors.DataError, match="names 'image', which is Image"):
+    with pytest.raises(errors.ConfigError, match="but 'image' of emoji is Image"):
         create("image")
-    price = tfds.features.Scalar(np.float32)
-    with pytest.raises(errors.DataError, match="a label is a whole number or a str"):
-        tfds_lib._check_columns("emoji", {"price": price}, levels)
+    features = {
+        "label": tfds.features.ClassLabel(num_classes=2),
+        "image": tfds.features.Image(),
+        "price": tfds.features.Scalar(np.float32),
+    }
+    with pytest.raises(ValueError, match="whole numbers or strings, but 'price' of"):
+        tfds_dataset._check_features(
+            "shop", features, ("label",), ("price",), "image", ""
+        )
 
 
 def test_no_flags_skin_tones_or_joined_sequences(emoji_records):
@@ -156,7 +154,7 @@ def test_a_label_stands_for_its_path(emoji_records):
 
 
 def test_the_emoji_features_hold_names(emoji_dir):
-    builder = tfds_lib.prepare("emoji", str(emoji_dir))
+    builder = tfds_dataset.prepare("emoji", str(emoji_dir))
     source = builder.as_data_source(
         split="train+validation+test", decoders={"image": tfds.decode.SkipDecoding()}
     )
@@ -177,8 +175,8 @@ def test_the_emoji_features_hold_names(emoji_dir):
 def test_building_again_gives_the_same_bytes(emoji_dir, tmp_path):
     # In a process of its own: the order of protobuf's maps is drawn per process.
     code = (
-        "from deeprank_jax.data.sources import tfds as tfds_records;"
-        f"tfds_records.prepare('emoji', {str(tmp_path)!r})"
+        "from deeprank_jax.data.sources import tfds_dataset;"
+        f"tfds_dataset.prepare('emoji', {str(tmp_path)!r})"
     )
     command = [sys.executable, "-c", code]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
@@ -201,7 +199,7 @@ def test_labels_are_read_without_decoding_images(emoji_dir, monkeypatch):
 
 
 def test_class_hash_agrees_with_the_splits_of_emoji(emoji_dir, emoji_records):
-    records = data.create_records(emoji_config(emoji_dir, "class_hash"))
+    records = data.create_records(emoji_config(emoji_dir, split_by="class_hash"))
     for split, part in records.items():
         assert part.fingerprint == emoji_records[split].fingerprint
         index = len(part) // 2
@@ -210,7 +208,7 @@ def test_class_hash_agrees_with_the_splits_of_emoji(emoji_dir, emoji_records):
 
 
 def test_first_half(emoji_dir):
-    records = data.create_records(emoji_config(emoji_dir, "first_half"))
+    records = data.create_records(emoji_config(emoji_dir, split_by="first_half"))
     for split, part in records.items():
         for label in np.unique(part.labels[:, -1]):
             held_out = byte(part.label_names[-1][label]) < 24
@@ -251,7 +249,9 @@ def test_placeholder_art_is_dropped(tmp_path, monkeypatch):
 @pytest.mark.parametrize("split_by", ["dataset", "class_hash", "first_half"])
 def test_cars196_mocked(tmp_path, split_by):
     with tfds.testing.mock_data(num_examples=300):
-        records = data.create_records(config("cars196", tmp_path, ("label",), split_by))
+        records = data.create_records(
+            config("cars196", tmp_path, levels=("label",), split_by=split_by)
+        )
         names = records["train"].label_names[0]
         assert all(len(part) for part in records.values())
         for split, part in records.items():
@@ -277,7 +277,7 @@ def test_cars196_mocked(tmp_path, split_by):
 
 def test_class_labels_keep_the_order_of_the_dataset(tmp_path):
     with tfds.testing.mock_data(num_examples=300):
-        records = data.create_records(config("cars196", tmp_path, ("label",)))
+        records = data.create_records(config("cars196", tmp_path, levels=("label",)))
         names = tfds.builder("cars196").info.features["label"].names
     numbers = [names.index(name) for name in records["train"].label_names[0]]
     assert numbers == sorted(numbers)
@@ -285,7 +285,7 @@ def test_class_labels_keep_the_order_of_the_dataset(tmp_path):
 
 def test_the_only_class_label_needs_no_name(tmp_path):
     with tfds.testing.mock_data(num_examples=300):
-        records = data.create_records(config("cifar10", tmp_path, ()))
+        records = data.create_records(config("cifar10", tmp_path))
         assert records["train"].level_names == ("label",)
         assert len(records["test"]) == 300
         assert records["test"].name == "cifar10/test (seen classes)"
@@ -293,28 +293,39 @@ def test_the_only_class_label_needs_no_name(tmp_path):
 
 
 def test_levels_that_are_not_set(emoji_dir):
-    with pytest.raises(errors.DataError) as error:
-        data.create_records(config("emoji", emoji_dir, ()))
+    with pytest.raises(errors.ConfigError) as error:
+        data.create_records(config("emoji", emoji_dir))
     assert str(error.value) == (
-        "emoji: which features label an image? It has 2 class labels among its "
-        "features category, emoji, image, name, subcategory, vendor; set "
-        "config.data.levels to some of them, coarse to fine."
+        "config.data.source.levels must name the features that label an image, from "
+        "coarse to fine: emoji has 2 class labels among its features category, emoji, "
+        "image, name, subcategory, vendor."
     )
 
 
 def test_a_missing_feature(emoji_dir):
-    with pytest.raises(errors.DataError, match="has no feature 'colour'"):
-        data.create_records(config("emoji", emoji_dir, ("colour",)))
+    for option in ("levels", "image_feature", "name_feature"):
+        value = ("colour",) if option == "levels" else "colour"
+        with pytest.raises(
+            errors.ConfigError,
+            match=rf"^config\.data\.source\.{option} must be among the .* got 'colour'",
+        ):
+            data.create_records(
+                config("emoji", emoji_dir, **{"levels": ("emoji",), option: value})
+            )
 
 
 def test_a_misspelt_dataset(tmp_path):
-    with pytest.raises(errors.DataError, match="did you mean cars196"):
-        data.create_records(config("cars_196", tmp_path, ("label",)))
+    with pytest.raises(errors.DataError, match=r"^cars_196: not a .* mean cars196\?"):
+        data.create_records(config("cars_196", tmp_path, levels=("label",)))
 
 
 def test_a_misspelt_split(tmp_path):
-    with pytest.raises(errors.DataError, match="split_by='half' is unknown"):
-        data.create_records(config("emoji", tmp_path, ("emoji",), "half"))
+    message = (
+        r"^config\.data\.source\.split_by must be one of dataset, class_hash, "
+        r"first_half, got 'half'"
+    )
+    with pytest.raises(errors.ConfigError, match=message):
+        data.create_records(emoji_config(tmp_path, split_by="half"))
 
 
 def test_no_network(tmp_path, monkeypatch):
@@ -324,7 +335,7 @@ def test_no_network(tmp_path, monkeypatch):
     builder = tfds.core.DatasetBuilder
     monkeypatch.setattr(builder, "download_and_prepare", refuse)
     with pytest.raises(errors.DataError) as error:
-        data.create_records(config("cars196", tmp_path, ("label",)))
+        data.create_records(config("cars196", tmp_path, levels=("label",)))
     message = str(error.value)
     assert message.startswith(f"cars196: cannot be prepared in {tmp_path}")
     assert "(ConnectionError: Name or service not known); check the network" in message
@@ -337,7 +348,7 @@ def test_preparing_needs_a_package(tmp_path, monkeypatch):
     builder = tfds.core.DatasetBuilder
     monkeypatch.setattr(builder, "download_and_prepare", refuse)
     with pytest.raises(errors.DataError, match="`pip install scipy`"):
-        data.create_records(config("cars196", tmp_path, ("label",)))
+        data.create_records(config("cars196", tmp_path, levels=("label",)))
 
 
 def run_prepare(tmp_path, directory):

@@ -122,7 +122,7 @@ def test_a_folder_that_is_missing_is_told_in_a_line(folder):
     done = run(folder)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "photos: there is no such folder; set config.data.dir" in done.stderr
+    assert "photos: there is no such folder; give a folder" in done.stderr
 
 
 def test_the_plan_on_emoji_is_the_papers():

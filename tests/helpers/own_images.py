@@ -24,7 +24,7 @@ def write_classes(root, num_classes, num_images, parent=lambda i: ""):
 
 def create(name, directory):
     return data.create_records(
-        ml_collections.ConfigDict({"name": name, "dir": str(directory)})
+        ml_collections.ConfigDict({"source": {"name": name}, "dir": str(directory)})
     )
 
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from configs import emoji
 from deeprank_jax import data
 from deeprank_jax.data import reader
-from deeprank_jax.data.sources import tfds as tfds_lib
+from deeprank_jax.data.sources import tfds_dataset
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vendors(data_dir):
-    builder = tfds_lib.prepare("emoji", str(data_dir))
+    builder = tfds_dataset.prepare("emoji", str(data_dir))
     source = builder.as_data_source(
         split="test", decoders={"image": tfds.decode.SkipDecoding()}
     )

@@ -18,7 +18,7 @@ from configs import emoji
 from deeprank_jax import data, errors, relevance
 from deeprank_jax.data import reader
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import tfds as tfds_lib
+from deeprank_jax.data.sources import tfds_dataset
 from deeprank_jax.report import query_panel
 from deeprank_jax.report import thumbnails as thumbnails_lib
 
@@ -85,7 +85,7 @@ def _draw(
 
 def _read_vendors(data_dir: str, num_records: int) -> np.ndarray:
     """Returns `[N]` strings, whose design each test record is."""
-    builder = tfds_lib.prepare("emoji", data_dir)
+    builder = tfds_dataset.prepare("emoji", data_dir)
     source = builder.as_data_source(
         split="test", decoders={"image": tfds.decode.SkipDecoding()}
     )

@@ -1,7 +1,7 @@
-"""What does a folder of images hold? `DIR/coarse/.../fine/image.jpg`.
+"""Source "folder": images laid out as `DIR/coarse/.../fine/image.jpg`.
 
-Convention: the folder that holds an image is its class, the folders above it, up to
-but without `DIR`, its coarser levels.
+Convention: the folder that holds an image is its class; the folders above it, below
+`DIR`, are its coarser levels.
 """
 
 from collections.abc import Iterator
@@ -12,31 +12,31 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax import errors, files
-from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-def create_records(directory: str) -> dict[str, records_lib.Records]:
+def create_records(directory: str) -> dict[str, Records]:
     """Lists a folder's images and splits them by class.
 
     Args:
-      directory: the folder; `list_images` says which of its files count.
+      directory: Folder of images; see `list_images` for the files that count.
 
     Returns:
       The records of each split, in the order of their paths.
 
     Raises:
-      DataError: the folder is missing, unreadable or empty, its images lie at
+      DataError: The folder is missing, unreadable or empty, its images lie at
         different depths, or they are too few to split.
     """
     root = pathlib.Path(directory).expanduser()
     images = list_images(root)
     if not images:
         raise errors.DataError(
-            f"{files.printable(root)}: holds no image; it needs one folder per class "
-            f"with files that end in {' '.join(EXTENSIONS)}."
+            f"{files.printable(root)}: contains no image; it needs one folder per "
+            f"class with files that end in {' '.join(EXTENSIONS)}."
         )
     depth = _common_depth(root, images)
     columns = [np.array([path[level] for path in images]) for level in range(depth)]
@@ -48,21 +48,23 @@ def create_records(directory: str) -> dict[str, records_lib.Records]:
 def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
     """Returns the parts of each image's path below a folder, in order.
 
-    Hidden files and folders are left out; files with other extensions too, and
-    counted in the log.
+    Hidden files and folders are ignored. Files with other extensions are ignored too,
+    and their number is logged.
+
+    Args:
+      root: Folder of images.
 
     Raises:
-      DataError: the folder is missing or unreadable.
+      DataError: The folder is missing or unreadable.
     """
-    shown = files.printable(root)
     try:
         is_folder = root.is_dir()
     except OSError as error:
         raise _unreadable(root, error) from error
     if not is_folder:
         raise errors.DataError(
-            f"{shown}: there is no such folder; set config.data.dir to a folder with "
-            "one folder of images per class."
+            f"{files.printable(root)}: there is no such folder; give a folder with one "
+            "folder of images per class."
         )
     images, num_ignored = [], 0
     for path in _walk(str(root), ()):
@@ -73,7 +75,7 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
     if num_ignored:
         logging.info(
             "%s: ignored %s files that do not end in %s.",
-            shown,
+            files.printable(root),
             f"{num_ignored:,}",
             " ".join(EXTENSIONS),
         )
@@ -87,8 +89,8 @@ def _walk(
     real = os.path.realpath(directory)
     if real in above:
         raise errors.DataError(
-            f"{files.printable(directory)}: is a link to a folder that it lies in; "
-            "remove it."
+            f"{files.printable(directory)}: is a link to a folder that contains it; "
+            "remove the link."
         )
     for name, is_folder in _list(directory):
         if is_folder:
@@ -99,7 +101,7 @@ def _walk(
 
 
 def _list(directory: str) -> list[tuple[str, bool]]:
-    """Returns the names of what is not hidden, in order, and whether it is a folder."""
+    """Returns name and `is_folder` of each entry that is not hidden, in order."""
     listed = []
     path = directory
     try:
@@ -116,8 +118,8 @@ def _list(directory: str) -> list[tuple[str, bool]]:
 
 def _unreadable(path: str | os.PathLike[str], error: OSError) -> errors.DataError:
     return errors.DataError(
-        f"{files.printable(path)}: cannot be read ({error.strerror or error}); give "
-        "yourself the right to read it, or move it away."
+        f"{files.printable(path)}: cannot be read ({error.strerror or error}); grant "
+        "read permission, or move it away."
     )
 
 
@@ -131,13 +133,12 @@ def _common_depth(root: pathlib.Path, images: list[tuple[str, ...]]) -> int:
             for folder in (root.joinpath(*first[:-1]), root.joinpath(*other[:-1]), root)
         )
         raise errors.DataError(
-            f"{one} and {two}: both hold images, but {len(first) - 1} and "
-            f"{len(other) - 1} folders below {top}; every image must lie at the same "
-            "depth."
+            f"{one} and {two}: both contain images, but {len(first) - 1} and "
+            f"{len(other) - 1} folders below {top}; move all images to the same depth."
         )
     if len(first) == 1:
         raise errors.DataError(
-            f"{files.printable(root / first[0])}: lies in no class folder; move the "
+            f"{files.printable(root / first[0])}: is not in a class folder; move the "
             f"images into one folder per class below {files.printable(root)}."
         )
     return len(first) - 1

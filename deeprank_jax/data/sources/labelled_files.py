@@ -1,7 +1,4 @@
-"""How do image files with named levels become records? For folders and manifests.
-
-And how is a file written whole or not at all.
-"""
+"""Records of image files with named levels, for folders and manifests."""
 
 from collections.abc import Mapping, Sequence
 import pathlib
@@ -10,8 +7,8 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax.data import labels as labels_lib
-from deeprank_jax.data import records as records_lib
 from deeprank_jax.data import splits
+from deeprank_jax.data.records import Records
 from deeprank_jax.files import printable
 
 
@@ -21,52 +18,51 @@ def create_records(
     paths: Sequence[str],
     columns: Sequence[np.ndarray],
     further: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, records_lib.Records]:
+) -> dict[str, Records]:
     """Splits image files by the hash of their class's path.
 
     Args:
-      name: what the records are called in messages.
-      root: the folder that relative paths start from.
-      paths: the `N` files, as the system names them.
-      columns: for each level, coarse to fine, `[N]` str.
-      further: other labels by name, each `[N]` str; one may be empty.
+      name: Name of the records in messages.
+      root: Folder that relative paths start from.
+      paths: Paths of the `N` files, as the file system spells them.
+      columns: `[N]` str for each level, from coarse to fine.
+      further: Other labels by name, each `[N]` str; empty where a file has none.
 
     Returns:
       The records of each split.
 
     Raises:
-      DataError: there are too few files to split.
+      DataError: There are too few files to split.
     """
     labels, firsts = labels_lib.encode_labels(columns)
     columns = [np.array([printable(name) for name in column]) for column in columns]
-    pool = records_lib.Records(
+    codes = {key: _encode_column(values) for key, values in (further or {}).items()}
+    pool = Records(
         name=name,
         labels=labels,
         level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
         label_names=labels_lib.name_labels(columns, firsts),
         read=lambda index: (root / paths[index]).read_bytes(),
         describe=lambda index: printable(paths[index]),
-        columns={key: _number(values) for key, values in (further or {}).items()},
+        columns=codes,
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
     _warn_of_single_images(pool, class_names)
     return splits.split_by_class_hash(pool, class_names)
 
 
-def _number(values: np.ndarray) -> np.ndarray:
-    """Returns `[N]` int32, the same for the same values; -1 for an empty one."""
+def _encode_column(values: np.ndarray) -> np.ndarray:
+    """Returns `[N]` int32, equal for equal values; -1 for an empty one."""
     labels, _ = labels_lib.encode_labels([values])
     return np.where(values == "", np.int32(-1), labels[:, 0])
 
 
-def _warn_of_single_images(
-    pool: records_lib.Records, class_names: Sequence[str]
-) -> None:
+def _warn_of_single_images(pool: Records, class_names: Sequence[str]) -> None:
     single = np.flatnonzero(np.bincount(pool.labels[:, -1]) == 1)
     if len(single):
         logging.warning(
-            "%s: %s of %s classes have a single image, e.g. %s; it has no positive of "
-            "its own class.",
+            "%s: %s of %s classes have a single image, e.g. %s; such an image has no "
+            "positive of its own class.",
             pool.name,
             f"{len(single):,}",
             f"{len(class_names):,}",

@@ -1,7 +1,7 @@
-"""What does a table of images hold? CSV or Parquet with `path,level_1,...,level_n`.
+"""Source "manifest": a CSV or Parquet file with columns `path,level_1,...,level_n`.
 
 Convention: paths are relative to the folder of the manifest; level 1 is the coarsest.
-Any other column is a further label, which a relevance may compare.
+Any other column is a further label that a relevance may compare.
 """
 
 from collections.abc import Sequence
@@ -12,44 +12,39 @@ import pathlib
 import numpy as np
 
 from deeprank_jax import errors, files
-from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
 
-_NEEDED = "it needs the columns path,level_1,...,level_n"
 _NUM_CHECKED = 100
 
 
-def create_records(file: str) -> dict[str, records_lib.Records]:
+def create_records(directory: str) -> dict[str, Records]:
     """Reads a manifest and splits its images by class.
 
     Args:
-      file: a `.csv` or `.parquet` file.
+      directory: Path of a `.csv` or `.parquet` file.
 
     Returns:
       The records of each split, in the manifest's order.
 
     Raises:
-      DataError: the manifest is missing or cannot be read, it lacks a column or a
+      DataError: The manifest is missing or cannot be read, it lacks a column or a
         value, none of its first files exist, or they are too few to split.
     """
-    path = pathlib.Path(file).expanduser()
+    path = pathlib.Path(directory).expanduser()
     try:
         is_file = path.is_file()
     except OSError as error:
         reason = error.strerror or error
         raise _error(
-            path, f"cannot be read ({reason}); give yourself the right to read it."
+            path, f"cannot be read ({reason}); grant read permission."
         ) from error
     if not is_file:
-        raise _error(
-            path,
-            "there is no such manifest; set config.data.dir to a .csv or .parquet "
-            "file.",
-        )
+        raise _error(path, "there is no such manifest; give a .csv or .parquet file.")
     table = read_table(path)
     level_names = _check_columns(path, list(table))
     if not table["path"]:
-        raise _error(path, "lists no image; add a row per image.")
+        raise _error(path, "lists no image; add one row per image.")
     for name in ("path", *level_names):
         _check_values(path, name, table[name])
     _check_files(path, table["path"])
@@ -65,20 +60,23 @@ def create_records(file: str) -> dict[str, records_lib.Records]:
 
 
 def read_table(path: pathlib.Path) -> dict[str, list[str]]:
-    """Returns a file's columns by name, as text, missing values as empty strings.
+    """Returns a file's columns by name, as text; missing values are empty.
+
+    Args:
+      path: Path of a `.csv` or `.parquet` file.
 
     Raises:
-      DataError: it is neither .csv nor .parquet, or cannot be read.
+      DataError: The file is neither .csv nor .parquet, or cannot be read.
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise _error(
-            path, "is neither .csv nor .parquet; save the manifest as one of them."
+            path, "is neither .csv nor .parquet; save the list as one of them."
         )
     try:
         return readers[path.suffix.lower()](path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _error(path, f"cannot be read ({error}); {_NEEDED}.") from error
+        raise _error(path, f"cannot be read ({error}); save it again.") from error
 
 
 def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
@@ -114,7 +112,8 @@ def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
         raise _error(
             path,
             f"has no column {missing[0]!r} (its columns are "
-            f"{', '.join(names) or 'none'}); {_NEEDED}.",
+            f"{', '.join(names) or 'none'}); it needs the columns "
+            "path,level_1,...,level_n.",
         )
     return level_names
 
@@ -123,13 +122,13 @@ def _check_values(path: pathlib.Path, name: str, values: Sequence[str]) -> None:
     for row, value in enumerate(values):
         if not value:
             raise _error(
-                path, f"row {row + 1:,} has no {name}; fill it in or remove the row."
+                path, f"row {row + 1:,} has no {name}; add it or remove the row."
             )
 
 
 def _check_files(path: pathlib.Path, paths: Sequence[str]) -> None:
     first = paths[:_NUM_CHECKED]
-    # Unlike `Path.exists`, it takes an answer that is an error for a no.
+    # Unlike `Path.exists`, it returns False on an OSError.
     if not any(os.path.exists(path.parent / name) for name in first):
         raise _error(
             path,
