@@ -1,25 +1,84 @@
-"""Image similarity by deep ranking, in JAX/Flax for GPU and TPU."""
+"""Image similarity by deep ranking, in JAX/Flax for GPU and TPU.
 
+  model = deeprank_jax.load("models/photos")
+  model.compare("a.jpg", "b.jpg")
+  model.search("query.jpg", "photos", k=5)
+
+Everything else is imported at first use, so that `import deeprank_jax` takes no time
+and flags of XLA are set before JAX starts.
+"""
+
+import importlib
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deeprank_jax.inference.model import Model
+    from deeprank_jax.inference.index import Index as Index
+    from deeprank_jax.inference.model import Model as Model
+    from deeprank_jax.inference.results import Comparison as Comparison
+    from deeprank_jax.inference.results import EmbeddedImages as EmbeddedImages
+    from deeprank_jax.inference.results import Hit as Hit
+    from deeprank_jax.inference.results import ImageGroup as ImageGroup
+    from deeprank_jax.inference.results import ImageGroups as ImageGroups
+    from deeprank_jax.inference.results import SearchResult as SearchResult
+
+_LAZY = {
+    "Comparison": "deeprank_jax.inference.results:Comparison",
+    "EmbeddedImages": "deeprank_jax.inference.results:EmbeddedImages",
+    "Hit": "deeprank_jax.inference.results:Hit",
+    "ImageGroup": "deeprank_jax.inference.results:ImageGroup",
+    "ImageGroups": "deeprank_jax.inference.results:ImageGroups",
+    "Index": "deeprank_jax.inference.index:Index",
+    "Model": "deeprank_jax.inference.model:Model",
+    "SearchResult": "deeprank_jax.inference.results:SearchResult",
+}
+
+__all__ = [
+    "Comparison",
+    "EmbeddedImages",
+    "Hit",
+    "ImageGroup",
+    "ImageGroups",
+    "Index",
+    "Model",
+    "SearchResult",
+    "load",
+]
 
 
 def load(path: str | os.PathLike[str]) -> "Model":
-    """Reads an exported model, to embed and compare images with.
+    """Reads an exported model.
 
     Args:
-      path: a folder that `deeprank export` wrote.
+      path: Folder written by `deeprank export`.
 
     Raises:
-      ArtifactError: it is no exported model, or not as it was exported.
+      ArtifactError: The folder is not an exported model, or a file is damaged.
     """
-    from deeprank_jax.distributed import backend
-
-    # Before JAX starts, if it has not started yet.
-    backend.configure_backend()
+    _configure()
     from deeprank_jax.inference.model import Model
 
     return Model(path)
+
+
+def _configure() -> None:
+    """Sets the flags of XLA, unless JAX has started already."""
+    from deeprank_jax.distributed import backend
+
+    backend.configure_backend()
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name at its first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _configure()
+    module, _, attribute = _LAZY[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return sorted(__all__)

@@ -18,7 +18,7 @@ from deeprank_jax.inference.model import AnyImage, Model, decode
 from deeprank_jax.inference.sources import PREFIX, open_source
 from deeprank_jax.report import contact_sheet
 from deeprank_jax.search import grouping, store, votes
-from deeprank_jax.search.index import Index
+from deeprank_jax.search.index import VectorIndex as Index
 
 # How much of a sheet is still looked at.
 _MAX_GROUPS, _MAX_TILES = 60, 24
@@ -82,7 +82,7 @@ def run_index(
         source = os.path.abspath(source)
     loaded, records = _open(model, source, data_dir, label_feature)
     with _open_index(pathlib.Path(out), loaded, kind, metric) as index:
-        index_origins.remember(
+        index_origins.write_origins(
             out,
             model=model,
             source=source,
@@ -150,7 +150,7 @@ def run_search(
 ) -> None:
     """Finds the images nearest to one."""
     path = None if out is None else contact_sheet.check_suffix(out)
-    known = index_origins.recall(index)
+    known = index_origins.read_origins(index)
     loaded = Model(model or known.model)
     opened = Index.open(index, model_fingerprint=loaded.fingerprint)
     found = opened.search(loaded.embed(image), k, labels=label)
@@ -178,7 +178,7 @@ def run_search(
     told = ", ".join(f"{text or 'no label'} {share:.0%}" for text, share in shares[:5])
     print(f"Labels by vote: {told}.")
     if path is not None:
-        find = known.create_finder(loaded.data_config)
+        find = known.create_reader(loaded.data_config)
         answers = contact_sheet.Group(
             heading=f"nearest{_framed(near)}; labels by vote: {told}",
             tiles=[

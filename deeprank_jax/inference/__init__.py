@@ -1,1 +1,1 @@
-"""Exported models: embedding and comparing images, one at a time or in bulk."""
+"""Exported models: embedding, comparing, searching and grouping images."""

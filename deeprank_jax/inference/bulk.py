@@ -1,45 +1,69 @@
-"""How do many images become embeddings, decoded while the network is busy?
+"""Bulk embedding: images are decoded while the network runs.
 
-Convention: images that cannot be read are left out and named in the log.
+Images that cannot be read are left out and named in the log.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 import os
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
-import tqdm
 
 from deeprank_jax import errors
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
-from deeprank_jax.inference.model import BATCH_SIZE, Model
+from deeprank_jax.inference.progress import Progress, reporting
 
-# Batches decoded ahead of the one that the network is at.
+# Number of images per program call; smaller batches are padded, so few shapes compile.
+BATCH_SIZE = 64
+# Batches decoded ahead of the network.
 _AHEAD = 2
 
-Watch = Callable[[np.ndarray], Any]
+Watch = Callable[[np.ndarray], object]
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+
+class Embedder(Protocol):
+    """A model that embeds batches of prepared images."""
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Returns `image_size`, `fit` and `max_pixels`."""
+
+    def embed_batches(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the embeddings of each batch."""
 
 
 def embed_records(
-    model: Model, records: Records, *, watch: Watch = lambda images: None
+    model: Embedder,
+    records: Records,
+    *,
+    watch: Watch = lambda images: None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns embeddings `[M, D]` of the images that can be read, and their indices.
+    """Embeds the images of a split or folder that can be read.
 
     Args:
-      model: which embeds.
-      records: the `N` images.
-      watch: is shown the images of each batch, in order, `[n, S, S, 3]` as the network
-        sees them, zeros for one that cannot be read.
+      model: Model that embeds.
+      records: `N` images.
+      watch: Function called with the images of each batch, in order, `[n, S, S, 3]` as
+        the network sees them, zeros for an unreadable one.
+      progress: Function that receives the progress; None for a bar.
+
+    Returns:
+      Embeddings `[M, D]` float32 and their indices `[M]`.
 
     Raises:
-      DataError: none of the images can be read.
+      DataError: No image can be read.
     """
     everything = np.arange(len(records))
-    parts = list(embed_parts(model, records, everything, len(records), watch=watch))
+    parts = embed_parts(
+        model, records, everything, len(records), watch=watch, progress=progress
+    )
     embeddings, indices = (np.concatenate(x) for x in zip(*parts, strict=True))
     if not len(indices):
         raise none_readable(records.name, len(records))
@@ -47,28 +71,30 @@ def embed_records(
 
 
 def embed_parts(
-    model: Model,
+    model: Embedder,
     records: Records,
-    wanted: np.ndarray,
+    indices: np.ndarray,
     part_size: int,
     *,
     bad: BadImages | None = None,
     watch: Watch = lambda images: None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields embeddings `[m, D]` and indices `[m]` of what can be read, part by part.
+    """Yields embeddings `[m, D]` and indices `[m]` of readable images, part by part.
 
     The network does not wait between parts.
 
     Args:
-      model: which embeds.
-      records: the images.
-      wanted: `[n]` indices of those to embed, in order.
-      part_size: how many images a part is of, of which some may not be readable.
-      bad: takes those that cannot be read.
-      watch: as of `embed_records`.
+      model: Model that embeds.
+      records: Images.
+      indices: `[n]` indices of the images to embed, in order.
+      part_size: Number of images per part, unreadable ones included.
+      bad: List to which unreadable images are added.
+      watch: Function called with the images of each batch, as in `embed_records`.
+      progress: Function that receives the progress; None for a bar.
     """
-    starts = range(0, len(wanted), part_size)
-    parts = [wanted[start : start + part_size] for start in starts]
+    starts = range(0, len(indices), part_size)
+    parts = [indices[start : start + part_size] for start in starts]
     slices = [
         part[first : first + BATCH_SIZE]
         for part in parts
@@ -78,35 +104,45 @@ def embed_parts(
 
     def batches() -> Iterator[np.ndarray]:
         ahead = _run_ahead(reader.load, slices)
-        for indices, (images, ok) in zip(slices, ahead, strict=True):
-            loaded.append((indices, ok))
+        for batch_indices, (images, ok) in zip(slices, ahead, strict=True):
+            loaded.append((batch_indices, ok))
             watch(images)
             yield images
 
-    with _reader(model, records, bad) as reader, _bar(len(wanted)) as bar:
+    with (
+        _create_reader(model, records, bad) as reader,
+        reporting(len(indices), "embed", progress) as advance,
+    ):
         embedded = model.embed_batches(batches())
         for part in parts:
-            rows, indices = [], []
+            part_rows, part_indices = [], []
             for _ in range(0, len(part), BATCH_SIZE):
                 embeddings = next(embedded)
-                those, ok = loaded.popleft()
-                rows.append(embeddings[ok])
-                indices.append(those[ok])
-                bar.update(len(those))
-            yield np.concatenate(rows), np.concatenate(indices)
+                batch_indices, ok = loaded.popleft()
+                part_rows.append(embeddings[ok])
+                part_indices.append(batch_indices[ok])
+                advance(len(batch_indices))
+            yield np.concatenate(part_rows), np.concatenate(part_indices)
 
 
 def none_readable(name: str, num: int) -> errors.DataError:
-    """Returns the error of a source of which nothing can be used."""
+    """Returns the error for images none of which can be read.
+
+    Args:
+      name: Name of the folder or list.
+      num: Number of images.
+    """
     return errors.DataError(
         f"{name}: none of {num:,} images can be read; the log says why."
     )
 
 
-def _run_ahead(load: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Yields what `load` makes of the items, in order, a thread being some ahead."""
+def _run_ahead(
+    load: Callable[[Item], Loaded], items: Iterable[Item]
+) -> Iterator[Loaded]:
+    """Yields `load(item)` for each item, in order, computed ahead by a thread."""
     pool = futures.ThreadPoolExecutor(1)
-    pending: collections.deque[futures.Future[Any]] = collections.deque()
+    pending: collections.deque[futures.Future[Loaded]] = collections.deque()
     try:
         for item in items:
             pending.append(pool.submit(load, item))
@@ -118,19 +154,17 @@ def _run_ahead(load: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any
         pool.shutdown(cancel_futures=True)
 
 
-def _reader(model: Model, records: Records, bad: BadImages | None) -> ImageReader:
-    how = model.preprocessing
-    # Where the network runs on the processor, every thread takes from it.
-    busy = jax.default_backend() == "cpu"
+def _create_reader(
+    model: Embedder, records: Records, bad: BadImages | None
+) -> ImageReader:
+    preprocessing = model.preprocessing
+    # On the CPU the network needs all cores, so extra decoding threads slow it down.
+    on_cpu = jax.default_backend() == "cpu"
     return ImageReader(
         records,
-        image_size=how["image_size"],
-        fit=how["fit"],
-        max_pixels=how["max_pixels"],
-        workers=0 if busy else os.cpu_count() or 1,
+        image_size=preprocessing["image_size"],
+        fit=preprocessing["fit"],
+        max_pixels=preprocessing["max_pixels"],
+        workers=0 if on_cpu else os.cpu_count() or 1,
         bad_images=bad,
     )
-
-
-def _bar(total: int) -> tqdm.tqdm:
-    return tqdm.tqdm(total=total, desc="embed", unit=" images")

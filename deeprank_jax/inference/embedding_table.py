@@ -1,8 +1,8 @@
-"""How does a folder become a table of embeddings, though the process be killed?
+"""Bulk embedding into a Parquet table that resumes after the process is killed.
 
-Convention: what is done lies beside the table in `NAME.parts/`, a file for every 1,024
-images, and is gone once the table is whole. A table that took several processes is
-byte for byte that of one.
+Finished parts are kept beside the table in `NAME.parts/`, a file for every 1,024
+images, and deleted once the table is complete. A table written by several processes,
+one after another, is byte for byte that of one.
 """
 
 from collections.abc import Iterator
@@ -21,53 +21,60 @@ import pyarrow.parquet
 from deeprank_jax import files
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
+from deeprank_jax.inference.progress import Progress
 
 _PART_SIZE = 1024
 
 
-class CannotWriteError(OSError):
-    """The table could not be written; what was done is kept."""
+class CannotWriteError(UserError):
+    """The table cannot be written; finished parts are kept."""
 
 
 def embed_to_file(
-    model: Model, records: Records, out: str | os.PathLike[str]
+    model: Model,
+    records: Records,
+    out: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Writes the embeddings of images as Parquet.
 
-    The table has the columns `path`, `label` and `embedding`, and says in its metadata
-    which model it is of. Images that cannot be read are listed, with the reason, in
-    `NAME.bad.csv` beside it. Memory is that of a few parts, however many there are.
+    The table has the columns `path`, `label` and `embedding`, and the model's
+    fingerprint in its metadata. Unreadable images are listed with the reason in
+    `NAME.bad.csv` beside it. Memory is that of a few parts, for any number of images.
 
     Args:
-      model: which embeds.
-      records: the images, of `open_source`.
-      out: the table; one that is there is replaced once the new one is whole.
+      model: Model that embeds.
+      records: Images from `open_source`.
+      out: Path of the table; an existing one is replaced once the new one is complete.
+      progress: Function that receives the progress; None for a bar on a terminal.
 
     Returns:
-      How many images are in the table, and how many could not be read.
+      The number of images in the table, and the number of unreadable ones.
 
     Raises:
-      CannotWriteError: as when the disk is full; run again to go on.
-      DataError: none of the images can be read; the table is then empty.
+      CannotWriteError: The disk is full, for example; run again to continue.
+      DataError: No image can be read; the table is then empty.
     """
     out = pathlib.Path(out).expanduser()
     parts = out.with_name(f"{out.name}.parts")
-    listed = out.with_name(f"{out.name}.bad.csv")
+    bad_list = out.with_name(f"{out.name}.bad.csv")
     if out.is_dir():
         raise CannotWriteError(f"{out} is a folder; give --out the name of a file.")
     try:
-        _begin(parts, _describe(model, records), listed)
-        bad = BadImages(listed, len(records), max_share=1.0)
-        _write_parts(model, records, bad, parts)
+        _begin(parts, _describe(model, records), bad_list)
+        bad = BadImages(bad_list, len(records), max_share=1.0)
+        _write_parts(model, records, bad, parts, progress)
         num = _join(model, records, parts, out)
     except (OSError, pyarrow.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise CannotWriteError(
-            f"{out} cannot be written ({reason}); what was embedded is kept. Make "
+            f"{out} cannot be written ({reason}); finished embeddings are kept. Make "
             "room, or give an --out that you may write to, and run the same command "
-            "again to go on."
+            "again to continue."
         ) from error
     shutil.rmtree(parts)
     if not num:
@@ -78,10 +85,10 @@ def embed_to_file(
 def read_table(
     path: str | os.PathLike[str],
 ) -> tuple[list[str], list[str], np.ndarray, str]:
-    """Returns paths, labels, embeddings `[N, D]` and the model of a table.
+    """Returns paths, labels, embeddings `[N, D]` and model fingerprint of a table.
 
     Raises:
-      OSError: it cannot be read, or is no table of embeddings.
+      DataError: The file cannot be read, or is not a table of embeddings.
     """
     try:
         table = pyarrow.parquet.read_table(path)
@@ -93,36 +100,43 @@ def read_table(
             embeddings.flatten().to_numpy().reshape(len(embeddings), -1),
             metadata[b"model"].decode(),
         )
-    except (pyarrow.ArrowException, KeyError) as error:
-        raise OSError(
-            f"{path} is no table of `deeprank embed` ({error}); write one with it."
+    except (pyarrow.ArrowException, KeyError, OSError) as error:
+        raise DataError(
+            f"{path} is not a table of embeddings ({error}); write one with "
+            "`deeprank embed`."
         ) from error
 
 
 def _write_parts(
-    model: Model, records: Records, bad: BadImages, parts: pathlib.Path
+    model: Model,
+    records: Records,
+    bad: BadImages,
+    parts: pathlib.Path,
+    progress: Progress | None,
 ) -> None:
     starts = range(0, len(records), _PART_SIZE)
-    todo = [start for start in starts if not _part(parts, start).exists()]
-    wanted = [np.arange(s, min(s + _PART_SIZE, len(records))) for s in todo]
-    num_left = sum(map(len, wanted))
-    if num_left < len(records):
-        done = f"{len(records) - num_left:,}"
-        logging.info("%s: %s images are done already.", records.name, done)
-    if not todo:
+    pending = [start for start in starts if not _part(parts, start).exists()]
+    ranges = [np.arange(s, min(s + _PART_SIZE, len(records))) for s in pending]
+    num_pending = sum(map(len, ranges))
+    if num_pending < len(records):
+        finished = f"{len(records) - num_pending:,}"
+        logging.info("%s: %s images are embedded already.", records.name, finished)
+    if not pending:
         return
-    # Only the last part of all is shorter: cut by size, these are the same again.
-    embedded = embed_parts(model, records, np.concatenate(wanted), _PART_SIZE, bad=bad)
+    # Only the last part can be shorter, so cutting by size gives the same parts again.
+    embedded = embed_parts(
+        model, records, np.concatenate(ranges), _PART_SIZE, bad=bad, progress=progress
+    )
     with futures.ThreadPoolExecutor(1) as pool:
         writing = pool.submit(lambda: None)
-        for start, (embeddings, indices) in zip(todo, embedded, strict=True):
+        for start, (embeddings, indices) in zip(pending, embedded, strict=True):
             writing.result()
             writing = pool.submit(_write, embeddings, indices, _part(parts, start))
         writing.result()
 
 
 def _write(embeddings: np.ndarray, indices: np.ndarray, path: pathlib.Path) -> None:
-    """Writes a part, whole or not at all."""
+    """Writes a part atomically."""
     with files.replacing(path) as file:
         np.savez(file, embeddings=embeddings, indices=indices)
 
@@ -130,7 +144,7 @@ def _write(embeddings: np.ndarray, indices: np.ndarray, path: pathlib.Path) -> N
 def _join(
     model: Model, records: Records, parts: pathlib.Path, out: pathlib.Path
 ) -> int:
-    """Writes the table, a group of rows for each part that has any."""
+    """Writes the table, one row group per part, and returns its number of rows."""
     num = 0
     schema = _schema(model)
     # Vectors neither repeat nor shrink; to try takes longer than to write them.
@@ -178,40 +192,41 @@ def _part(parts: pathlib.Path, start: int) -> pathlib.Path:
 
 
 def _describe(model: Model, records: Records) -> dict[str, str]:
-    """Returns what the parts have to agree on, to be those of one table."""
+    """Returns the identity of a table: its model and images."""
     digest = hashlib.sha256()
     for index in range(len(records)):
         name = records.describe(index)
-        told = f"{name}\0{records.label_name(index)}\0{_version(name)}\0"
-        digest.update(told.encode("utf-8", "backslashreplace"))
+        line = f"{name}\0{records.label_name(index)}\0{_version(name)}\0"
+        digest.update(line.encode("utf-8", "backslashreplace"))
     return {"model": model.fingerprint, "images": digest.hexdigest()}
 
 
 def _version(name: str) -> str:
-    """Returns what differs for another image of the same name; "" for no file."""
+    """Returns size and time of change of an image file; "" for no file."""
     try:
-        found = os.stat(name)
+        status = os.stat(name)
     except OSError:
         return ""
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _begin(parts: pathlib.Path, wanted: dict[str, str], bad: pathlib.Path) -> None:
-    """Makes the folder of the parts; those of another model or list are thrown away."""
+def _begin(parts: pathlib.Path, identity: dict[str, str], bad: pathlib.Path) -> None:
+    """Creates the folder of parts; parts of another model or list are deleted."""
     about = parts / "parts.json"
     parts.mkdir(parents=True, exist_ok=True)
     try:
-        found = json.loads(about.read_text())
+        saved_identity = json.loads(about.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
-        found = None
-    if found == wanted:
+        saved_identity = None
+    if saved_identity == identity:
         return
-    if found is not None:
+    if saved_identity is not None:
         logging.warning(
-            "%s: begun with another model or other images; starting anew.", parts
+            "%s: from another model or other images; starting from the beginning.",
+            parts,
         )
     for file in parts.glob("*.npz"):
         file.unlink()
     bad.unlink(missing_ok=True)
     with files.replacing(about) as file:
-        file.write(json.dumps(wanted).encode())
+        file.write(json.dumps(identity).encode())

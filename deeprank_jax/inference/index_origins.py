@@ -1,6 +1,6 @@
-"""Where do the images of an index come from, and which model embedded them?
+"""Origins of an index: the model that embedded its images, and their sources.
 
-`origins.json` in the index's folder says it, so that a search needs neither again.
+They are kept as `origins.json` in the index's folder, so that a search needs neither.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,11 +9,13 @@ import functools
 import json
 import os
 import pathlib
-from typing import Any
 
 import ml_collections
+import numpy as np
 
-from deeprank_jax import errors, files
+from deeprank_jax import files
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference.sources import PREFIX, open_source
 
 _FILE = "origins.json"
@@ -21,87 +23,89 @@ _FILE = "origins.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origins:
-    """What an index was made of.
+    """Model and sources of an index.
 
     Attributes:
-      model: the path of the exported model.
-      sources: what `open_source` was given, by name: the options of each.
+      model: Path of the exported model.
+      sources: Options of `open_source` by source.
     """
 
     model: str
     sources: Mapping[str, Mapping[str, str]]
 
-    def create_finder(self, data: ml_collections.ConfigDict) -> Callable[[str], Any]:
-        """Returns a function from an image's name to what can be decoded.
+    def create_reader(
+        self, data: ml_collections.ConfigDict
+    ) -> Callable[[str], str | bytes | np.ndarray]:
+        """Returns a function from an image's name to its path, bytes or pixels.
 
-        That is its path, or what a dataset holds; datasets are opened at the first
-        name that is of none of the files.
+        Datasets are opened at the first name that is not a file.
 
         Args:
-          data: the `config.data` of the model in use.
+          data: `config.data` of the model in use.
         """
 
         @functools.cache
-        def of_datasets() -> dict[str, tuple[Any, int]]:
-            found: dict[str, tuple[Any, int]] = {}
+        def dataset_images() -> dict[str, tuple[Records, int]]:
+            images: dict[str, tuple[Records, int]] = {}
             for source, options in self.sources.items():
                 if source.startswith(PREFIX):
                     records = open_source(source, **options, like=data)
                     for index in range(len(records)):
-                        found[records.describe(index)] = records, index
-            return found
+                        images[records.describe(index)] = records, index
+            return images
 
-        def find(name: str) -> Any:
-            if os.path.exists(name) or name not in of_datasets():
+        def read(name: str) -> str | bytes | np.ndarray:
+            if os.path.exists(name) or name not in dataset_images():
                 return name
-            records, index = of_datasets()[name]
+            records, index = dataset_images()[name]
             return records.read(index)
 
-        return find
+        return read
 
 
-def remember(
+def write_origins(
     index: str | os.PathLike[str],
     *,
-    model: str,
-    source: str,
-    data_dir: str,
+    model: str | os.PathLike[str],
+    source: str | None = None,
+    data_dir: str = "data",
     label_feature: str = "",
 ) -> None:
-    """Adds a source to what an index was made of.
+    """Records the model of an index, and adds a source of its images.
 
     Args:
-      index: its folder.
-      model: the path of the exported model.
-      source: what `open_source` was given.
-      data_dir: where TFDS keeps its datasets.
-      label_feature: as of `open_source`.
+      index: Folder of the index.
+      model: Path of the exported model.
+      source: Folder, list file or `"tfds:NAME/SPLIT"`; None for no new source.
+      data_dir: Folder of TFDS datasets.
+      label_feature: Feature with the labels, see `open_source`.
     """
     path = pathlib.Path(index) / _FILE
-    sources = dict(recall(index).sources) if path.exists() else {}
-    if not source.startswith(PREFIX):
-        source = os.path.abspath(source)
-    sources[source] = {
-        "data_dir": os.path.abspath(data_dir),
-        "label_feature": label_feature,
-    }
-    told = {"model": os.path.abspath(model), "sources": sources}
+    sources = dict(read_origins(index).sources) if path.exists() else {}
+    if source is not None:
+        if not source.startswith(PREFIX):
+            source = os.path.abspath(source)
+        sources[source] = {
+            "data_dir": os.path.abspath(data_dir),
+            "label_feature": label_feature,
+        }
+    content = {"model": os.path.abspath(model), "sources": sources}
     with files.replacing(path) as file:
-        file.write((json.dumps(told, indent=2) + "\n").encode())
+        file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
-def recall(index: str | os.PathLike[str]) -> Origins:
-    """Returns what an index was made of.
+def read_origins(index: str | os.PathLike[str]) -> Origins:
+    """Returns the model and sources of an index.
 
     Raises:
-      DataError: it does not say.
+      ArtifactError: The folder is not an index, or its list of origins is damaged.
     """
     path = pathlib.Path(index) / _FILE
     try:
         return Origins(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise errors.DataError(
-            f"{index} is no index of `deeprank index` (its {_FILE} cannot be read: "
-            f"{error}); make one with "
+        raise ArtifactError(
+            f"{index} is not an index of `deeprank index` (its {_FILE} cannot be read: "
+            f"{error}); create one with "
             "`deeprank index IMAGES --model=MODEL --out=INDEX`."
         ) from error

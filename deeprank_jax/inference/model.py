@@ -1,10 +1,9 @@
-"""An exported model in use: from images to embeddings, and two images compared.
+"""An exported model in use: embeds, compares, searches and groups images.
 
-It runs the exported program and needs none of the code that trained it.
+The model runs the exported program and needs none of the code that trained it.
 """
 
 from collections.abc import Iterable, Iterator
-import dataclasses
 import json
 import os
 import pathlib
@@ -14,71 +13,61 @@ import jax
 import jax.export
 import ml_collections
 import numpy as np
-from PIL import Image, ImageOps
 import safetensors.numpy
 
-from deeprank_jax import files
+from deeprank_jax import errors, files
 from deeprank_jax.data import decode as decode_lib
-from deeprank_jax.inference import artifact
+from deeprank_jax.data.records import Records
+from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.inference import artifact, bulk, sources
+from deeprank_jax.inference import images as images_lib
+from deeprank_jax.inference.bulk import BATCH_SIZE
+from deeprank_jax.inference.images import AnyImage, decode
+from deeprank_jax.inference.progress import Progress, reporting
+from deeprank_jax.inference.results import (
+    Comparison,
+    EmbeddedImages,
+    ImageGroup,
+    ImageGroups,
+    SearchResult,
+    create_search_result,
+)
+from deeprank_jax.inference.sources import ImageSource
+from deeprank_jax.search import grouping
 
-# A path, an encoded image, a PIL image or an array `[H, W]` or `[H, W, 1, 3 or 4]`.
-AnyImage = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+__all__ = ["BATCH_SIZE", "AnyImage", "Comparison", "Model", "decode"]
 
-# How many images a program takes: what is fewer is padded, so that few are compiled.
-_FEW, BATCH_SIZE = 8, 64
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """How similar two images are.
-
-    Attributes:
-      distance: squared Euclidean.
-      cosine: of the two embeddings, in [-1, 1].
-      threshold: up to which distance images are called similar; None if the model has
-        none.
-    """
-
-    distance: float
-    cosine: float
-    threshold: float | None
-
-    @property
-    def is_similar(self) -> bool | None:
-        """Returns the verdict, None without a threshold."""
-        return None if self.threshold is None else self.distance <= self.threshold
-
-    def __str__(self) -> str:
-        """Returns one line."""
-        verdict = {True: "similar", False: "not similar", None: "no verdict"}
-        return (
-            f"{verdict[self.is_similar]}: squared distance {self.distance:.4f}"
-            + (f" (threshold {self.threshold:.4f})" if self.threshold else "")
-            + f", cosine {self.cosine:.4f}"
-        )
+# Batch size of few images, so that one image does not cost a whole batch.
+_FEW = 8
 
 
 class Model:
-    """Embeds images by an exported model.
+    """An exported model.
+
+    Methods that take a collection accept a folder, a list of files (`.txt`, `.csv` or
+    `.parquet`), `"tfds:NAME/SPLIT"` or a sequence of paths. Images of a collection that
+    cannot be read are left out and named in the log.
 
     Attributes:
-      artifact: the model's folder and what it says of itself.
-      embedding_dim: the length of an embedding.
-      image_size: of what the network sees, in pixels.
-      threshold: up to which squared distance two images are called similar, or None:
-        calibrated for pairs of which as many are of one class as not.
-      cluster_distance: the same where one pair in ten is, as in a collection.
-      fingerprint: tells its embeddings from those of any other model.
+      artifact: Folder of the model and the contents of its `model.json`.
+      embedding_dim: Number of dimensions of an embedding.
+      image_size: Height and width of the network's input, in pixels.
+      threshold: Largest squared distance of similar images, calibrated on pairs of
+        which half are of one class; None if the model has none.
+      cluster_distance: Largest squared distance of similar images in a collection,
+        where one pair in ten is of one class; None if the model has none.
+      fingerprint: Identifier of the weights and preprocessing; embeddings of models
+        with different fingerprints cannot be compared.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         """Reads an exported model.
 
         Args:
-          path: its folder.
+          path: Folder of the model.
 
         Raises:
-          ArtifactError: it is no exported model, or not as it was exported.
+          ArtifactError: The folder is not an exported model, or a file is damaged.
         """
         self.artifact = artifact.read_artifact(path)
         info = self.artifact.info
@@ -94,28 +83,84 @@ class Model:
         self._call = jax.jit(jax.export.deserialize(code).call)
         self._weights = jax.device_put(weights)
 
-    def embed(self, images: AnyImage | Iterable[AnyImage]) -> np.ndarray:
+    def __repr__(self) -> str:
+        """Returns the model's folder and its main properties."""
+        size, threshold = self.image_size, self.threshold
+        return (
+            f"<Model {self.artifact.path}: {self.embedding_dim} dimensions, "
+            f"{size}x{size} pixels, task {self.task}, trained on {self.trained_on}, "
+            + ("no threshold>" if threshold is None else f"threshold {threshold:.4g}>")
+        )
+
+    @property
+    def task(self) -> str:
+        """Returns the task of the training, e.g. `"ranking"`."""
+        task = self._config["task"]
+        return task if isinstance(task, str) else task["name"]
+
+    @property
+    def trained_on(self) -> str:
+        """Returns the name of the training dataset, of a folder with its name."""
+        name = self.artifact.info["dataset"]["name"]
+        if name not in ("folder", "manifest"):
+            return name
+        return f"{name} {pathlib.PurePath(self.data_config.dir).name}"
+
+    @property
+    def data_config(self) -> ml_collections.ConfigDict:
+        """Returns the `config.data` of the exported run."""
+        return ml_collections.ConfigDict(self._config["data"])
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Returns the preprocessing of images: `image_size`, `fit` and `max_pixels`."""
+        return self.artifact.info["preprocessing"]
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        text = self.artifact.file(artifact.CONFIG).read_text(encoding="utf-8")
+        return json.loads(text)
+
+    def embed(
+        self,
+        images: AnyImage | Iterable[AnyImage],
+        *,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
         """Returns embeddings `[N, D]` float32, of one image `[1, D]`.
 
         Args:
-          images: a path, an encoded image, a PIL image or an array `[H, W]`,
+          images: A path, an encoded image, a PIL image or an array `[H, W]`,
             `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8 or uint16; or several of
-            them, as a list or an array `[N, H, W, 3]`.
+            them: a list, a NumPy array or pandas Series of paths, or an array
+            `[N, H, W, 3]`.
+          progress: Function that receives the progress, called as
+            `progress(done, total, description)`; None for no reports.
 
         Raises:
-          BadImageError: an image cannot be used; the message names it.
+          BadImageError: An image cannot be read; the message names it.
         """
-        several = _as_several(images)
-        rows = [self._prepare(image, i) for i, image in enumerate(several)]
-        if not rows:
-            return np.zeros((0, self.embedding_dim), np.float32)
-        return self.embed_prepared(np.stack(rows))
+        several = images_lib.as_sequence(images)
+        size = BATCH_SIZE if len(several) > _FEW else _FEW
+
+        def batches() -> Iterator[np.ndarray]:
+            for start in range(0, len(several), size):
+                chunk = enumerate(several[start : start + size], start)
+                yield np.stack([self._prepare(image, i) for i, image in chunk])
+
+        pieces = [np.zeros((0, self.embedding_dim), np.float32)]
+        report = progress or (lambda done, total, description: None)
+        with reporting(len(several), "embed", report) as advance:
+            for embeddings in self.embed_batches(batches()):
+                pieces.append(embeddings)
+                advance(len(embeddings))
+        return np.concatenate(pieces)
 
     def embed_prepared(self, images: np.ndarray) -> np.ndarray:
         """Returns embeddings `[N, D]` float32 of uint8 images `[N, S, S, 3]`.
 
         Args:
-          images: of the size that the network sees.
+          images: Images of the network's input size.
         """
         size = BATCH_SIZE if len(images) > _FEW else _FEW
         starts = range(0, len(images), size)
@@ -126,7 +171,7 @@ class Model:
         """Yields the embeddings of each batch, while the next one is being prepared.
 
         Args:
-          batches: uint8 `[n, S, S, 3]`, each of at most `BATCH_SIZE` images.
+          batches: uint8 `[n, S, S, 3]`, batches of at most `BATCH_SIZE` images.
         """
         pending = None
         for batch in batches:
@@ -139,11 +184,43 @@ class Model:
         if pending is not None:
             yield np.asarray(pending[0])[: pending[1]]
 
-    def compare(self, one: AnyImage, other: AnyImage) -> Comparison:
-        """Returns how similar two images are.
+    def embed_folder(
+        self,
+        images: ImageSource,
+        *,
+        data_dir: str = "data",
+        label_feature: str = "",
+        progress: Progress | None = None,
+    ) -> EmbeddedImages:
+        """Embeds all readable images of a folder or another collection.
+
+        Args:
+          images: Collection of images, see `Model`.
+          data_dir: Folder of TFDS datasets.
+          label_feature: Feature with the labels of a TFDS dataset that the model was
+            not trained on.
+          progress: Function that receives the progress; None for a bar on a terminal.
 
         Raises:
-          BadImageError: an image cannot be used; the message names it.
+          DataError: There is no such collection, or none of its images can be read.
+        """
+        records = self.open_images(
+            images, data_dir=data_dir, label_feature=label_feature
+        )
+        embeddings, indices = bulk.embed_records(self, records, progress=progress)
+        unreadable = np.setdiff1d(np.arange(len(records)), indices)
+        return EmbeddedImages(
+            embeddings=embeddings,
+            paths=_paths(records, indices),
+            labels=_labels(records, indices),
+            unreadable=_paths(records, unreadable),
+        )
+
+    def compare(self, one: AnyImage, other: AnyImage) -> Comparison:
+        """Returns the similarity of two images.
+
+        Raises:
+          BadImageError: An image cannot be read; the message names it.
         """
         a, b = self.embed([one, other]).astype(np.float64)
         norms = np.linalg.norm(a) * np.linalg.norm(b)
@@ -153,77 +230,166 @@ class Model:
             threshold=self.threshold,
         )
 
-    @property
-    def data_config(self) -> ml_collections.ConfigDict:
-        """Returns the `config.data` of the run that was exported."""
-        config = self.artifact.file(artifact.CONFIG).read_text(encoding="utf-8")
-        return ml_collections.ConfigDict(json.loads(config)["data"])
+    def search(
+        self,
+        image: AnyImage,
+        images: ImageSource,
+        k: int | None = 10,
+        *,
+        progress: Progress | None = None,
+    ) -> SearchResult:
+        """Finds the images of a collection nearest to one image, exactly.
 
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """Returns how an image reaches the network: `image_size`, `fit`, and more."""
-        return self.artifact.info["preprocessing"]
+        All images are embedded for each call; `deeprank_jax.Index` keeps embeddings.
+
+        Args:
+          image: Image to search with.
+          images: Collection to search, see `Model`.
+          k: Number of hits; None for all images.
+          progress: Function that receives the progress; None for a bar on a terminal.
+
+        Raises:
+          BadImageError: The query image cannot be read.
+          DataError: There is no such collection, or none of its images can be read.
+        """
+        if k is not None and k < 1:
+            raise errors.DataError(f"k must be at least 1, got {k}.")
+        records = self.open_images(images)
+        query = self.embed([image])
+        rows, indices = bulk.embed_records(self, records, progress=progress)
+        distances = np.sum(np.square(rows - query), axis=1)
+        order = np.argsort(distances, kind="stable")[:k]
+        return create_search_result(
+            _paths(records, indices[order]),
+            _labels(records, indices[order]),
+            distances[order].tolist(),
+            self.cluster_distance,
+        )
+
+    def duplicates(
+        self,
+        images: ImageSource,
+        *,
+        max_distance: float | None = None,
+        progress: Progress | None = None,
+    ) -> ImageGroups:
+        """Finds copies among images, as groups of two or more.
+
+        Args:
+          images: Collection of images, see `Model`.
+          max_distance: Largest squared distance of two copies' embeddings; None for the
+            distances by embedding and by pixels within which 99 % of smaller,
+            compressed copies of validation images lie.
+          progress: Function that receives the progress; None for a bar on a terminal.
+
+        Raises:
+          DataError: There is no such collection, or none of its images can be read.
+        """
+        records = self.open_images(images)
+        batches: list[np.ndarray] = []
+        rows, indices = bulk.embed_records(
+            self,
+            records,
+            watch=lambda batch: batches.append(pixels(batch)),
+            progress=progress,
+        )
+        if max_distance is None:
+            copies = self.artifact.info["copies"]
+            max_distance = float(copies["distance"])
+            pixel_rows = np.concatenate(batches)[indices]
+            groups = grouping.find_duplicates(
+                rows, max_distance, pixel_rows, float(copies["pixel_distance"])
+            )
+        else:
+            groups = grouping.find_duplicates(rows, max_distance)
+        return _create_groups(records, indices, groups, max_distance)
+
+    def clusters(
+        self,
+        images: ImageSource,
+        *,
+        max_distance: float | None = None,
+        num: int | None = None,
+        progress: Progress | None = None,
+    ) -> ImageGroups:
+        """Groups images by similarity; every image is in one group.
+
+        Args:
+          images: Collection of images, see `Model`.
+          max_distance: Largest mean squared distance within a group; None for
+            `cluster_distance`.
+          num: Number of groups, in place of a distance.
+          progress: Function that receives the progress; None for a bar on a terminal.
+
+        Raises:
+          DataError: Neither a distance nor a number is known, or there is no such
+            collection, or none of its images can be read.
+        """
+        if num is None and max_distance is None:
+            max_distance = self.cluster_distance
+            if max_distance is None:
+                raise errors.DataError(
+                    f"{self.artifact.path} has no distance for clusters: give "
+                    "max_distance or num, the number of clusters."
+                )
+        records = self.open_images(images)
+        rows, indices = bulk.embed_records(self, records, progress=progress)
+        groups = grouping.find_clusters(rows, max_distance=max_distance, num=num)
+        return _create_groups(records, indices, groups, max_distance)
+
+    def open_images(
+        self, images: ImageSource, *, data_dir: str = "data", label_feature: str = ""
+    ) -> Records:
+        """Returns the records of a collection, see `Model`.
+
+        Args:
+          images: Collection of images.
+          data_dir: Folder of TFDS datasets.
+          label_feature: Feature with the labels of a TFDS dataset that the model was
+            not trained on.
+
+        Raises:
+          DataError: There is no such collection, or it has no image.
+        """
+        return sources.open_source(
+            images,
+            data_dir=data_dir,
+            like=self.data_config,
+            label_feature=label_feature,
+        )
 
     def _prepare(self, image: AnyImage, index: int) -> np.ndarray:
         name = f"image {index}"
         if isinstance(image, (str, os.PathLike)):
             name = files.printable(image)
-        pixels = decode(image, name, max_pixels=self.preprocessing["max_pixels"])
+        max_pixels = self.preprocessing["max_pixels"]
+        decoded = decode(image, name, max_pixels=max_pixels)
         fit = self.preprocessing["fit"]
-        return decode_lib.resize_image(pixels, self.image_size, fit)
+        return decode_lib.resize_image(decoded, self.image_size, fit)
 
 
-def _as_several(images: Any) -> Iterable[Any]:
-    if isinstance(images, (str, os.PathLike, bytes, Image.Image)):
-        return [images]
-    if hasattr(images, "__array__"):
-        array = np.asarray(images)
-        return [array] if array.ndim < 4 else array
-    return images if isinstance(images, Iterable) else [images]
+def _paths(records: Records, indices: np.ndarray) -> tuple[str, ...]:
+    return tuple(records.describe(int(i)) for i in indices)
 
 
-def decode(
-    image: AnyImage, name: str, *, max_pixels: int = decode_lib.MAX_PIXELS
-) -> np.ndarray:
-    """Returns an image as uint8 `[H, W, 3]`, upright.
+def _labels(records: Records, indices: np.ndarray) -> tuple[str, ...]:
+    return tuple(records.label_name(int(i)) for i in indices)
 
-    Args:
-      image: a path, an encoded image, a PIL image or an array.
-      name: what errors call it.
-      max_pixels: larger images are refused.
 
-    Raises:
-      BadImageError: it cannot be used.
-    """
-    try:
-        if isinstance(image, (str, os.PathLike)):
-            data: bytes | np.ndarray = pathlib.Path(image).expanduser().read_bytes()
-        elif isinstance(image, Image.Image):
-            data = _pil_pixels(image)
-        elif hasattr(image, "__array__"):
-            data = np.asarray(image)
-        elif isinstance(image, bytes):
-            data = image
-        else:
-            raise decode_lib.BadImageError(
-                f"is a {type(image).__name__}; expected a path, bytes, a PIL image or "
-                "an array"
+def _create_groups(
+    records: Records,
+    indices: np.ndarray,
+    groups: list[np.ndarray],
+    max_distance: float | None,
+) -> ImageGroups:
+    return ImageGroups(
+        groups=tuple(
+            ImageGroup(
+                paths=_paths(records, indices[group]),
+                labels=_labels(records, indices[group]),
             )
-        return decode_lib.decode_image(data, max_pixels=max_pixels)
-    except decode_lib.BadImageError as error:
-        raise decode_lib.BadImageError(f"{name}: {error}.") from error
-    except OSError as error:
-        raise decode_lib.BadImageError(
-            f"{name}: cannot be read ({error.strerror or error}); give the path of an "
-            "image."
-        ) from error
-
-
-def _pil_pixels(image: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("L", "RGB", "RGBA"):
-        return np.asarray(upright)
-    if upright.mode.startswith("I;16"):
-        return np.asarray(upright, np.uint16)
-    has_alpha = upright.has_transparency_data
-    return np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))
+            for group in groups
+        ),
+        num_images=len(indices),
+        max_distance=max_distance,
+    )

@@ -1,10 +1,11 @@
-"""Which images does a command work on? A folder, a list of files, a TFDS split.
+"""Image collections for inference: a folder, a list of files or a TFDS split.
 
-Convention: an image is known by its path, one of a dataset by its description there.
-Relative paths of a list begin in the list's folder. A label is the folder an image lies
-in, below the folder that was given, or what the list or the dataset says.
+An image is identified by its path, an image of a TFDS dataset by its description there.
+Relative paths in a list file start at the folder of that file. The label of an image is
+its parent folder below the source folder, or a column of the list or dataset.
 """
 
+from collections.abc import Iterable, Sequence
 import dataclasses
 import os
 import pathlib
@@ -17,6 +18,9 @@ from deeprank_jax.data import SOURCES, source_section
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import folder, manifest
 
+# A folder, a list file, "tfds:NAME/SPLIT", paths or records.
+ImageSource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Records
+
 PREFIX = "tfds:"
 _FORMS = (
     "a folder, a .txt file with a path on each line, a .csv or .parquet file with the "
@@ -25,43 +29,79 @@ _FORMS = (
 
 
 def open_source(
-    source: str,
+    source: ImageSource,
     *,
     data_dir: str = "data",
     like: ml_collections.ConfigDict | None = None,
     label_feature: str = "",
 ) -> Records:
-    """Lists the images that a command was given.
+    """Lists the images of a source.
 
     Args:
-      source: a folder; a `.txt`, `.csv` or `.parquet` file; or `tfds:NAME/SPLIT`.
-      data_dir: where TFDS keeps its datasets.
-      like: the `config.data` of a run, which says how its own dataset is read.
-      label_feature: the feature that labels another dataset.
+      source: A folder; a `.txt`, `.csv` or `.parquet` file; `"tfds:NAME/SPLIT"`; a
+        sequence of paths; or records, which are returned.
+      data_dir: Folder of TFDS datasets.
+      like: `config.data` of a run, used to read the same dataset in the same way.
+      label_feature: Feature with the labels of another dataset.
 
     Returns:
-      The images in order, with one level of labels; without labels it is `""` for all.
+      The images in order, with one level of labels, `""` for images without one.
 
     Raises:
-      DataError: there is no such source, or it holds no image.
+      DataError: There is no such source, or it has no image.
     """
-    if source.startswith(PREFIX):
-        return _open_dataset(source.removeprefix(PREFIX), data_dir, like, label_feature)
-    path = pathlib.Path(source).expanduser()
+    if isinstance(source, Records):
+        return source
+    if not isinstance(source, (str, os.PathLike)):
+        paths = _as_paths(source)
+        return _create_records("images", paths, [""] * len(paths))
+    text = os.fspath(source)
+    if text.startswith(PREFIX):
+        return _open_dataset(text.removeprefix(PREFIX), data_dir, like, label_feature)
+    path = pathlib.Path(text).expanduser()
     if path.is_dir():
-        found = folder.list_images(path)
-        names = [os.path.join(path, *parts) for parts in found]
-        labels = [parts[-2] if len(parts) > 1 else "" for parts in found]
+        relative = folder.list_images(path)
+        paths = [os.path.join(path, *parts) for parts in relative]
+        labels = [parts[-2] if len(parts) > 1 else "" for parts in relative]
     elif path.is_file():
-        names, labels = _read_list(path)
+        paths, labels = _read_list(path)
     else:
         raise errors.DataError(
-            f"{files.printable(source)}: there is no such file or folder; give "
-            f"{_FORMS}."
+            f"{files.printable(text)}: there is no such file or folder; give {_FORMS}."
         )
-    if not names:
-        raise errors.DataError(f"{files.printable(source)}: holds no image.")
-    return _create_records(files.printable(source), names, labels)
+    if not paths:
+        raise errors.DataError(
+            f"{files.printable(text)}: holds no image; give a folder or list with "
+            "images."
+        )
+    return _create_records(files.printable(text), paths, labels)
+
+
+def absolute_source(source: ImageSource) -> ImageSource:
+    """Returns a source with absolute paths, valid in every working directory.
+
+    Args:
+      source: Source as for `open_source`.
+    """
+    if isinstance(source, Records):
+        return source
+    if not isinstance(source, (str, os.PathLike)):
+        return [os.path.abspath(path) for path in _as_paths(source)]
+    text = os.fspath(source)
+    is_dataset = text.startswith(PREFIX)
+    return text if is_dataset else os.path.abspath(os.path.expanduser(text))
+
+
+def _as_paths(source: Iterable[str | os.PathLike[str]]) -> list[str]:
+    paths = list(source)
+    for index, path in enumerate(paths):
+        if not isinstance(path, (str, os.PathLike)):
+            raise errors.DataError(
+                f"images[{index}] is a {type(path).__name__}; give a path, or {_FORMS}."
+            )
+    if not paths:
+        raise errors.DataError("The list of images is empty; give at least one path.")
+    return [str(os.path.expanduser(path)) for path in paths]
 
 
 def _read_list(path: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -74,11 +114,11 @@ def _read_list(path: pathlib.Path) -> tuple[list[str], list[str]]:
         if "path" not in table:
             raise errors.DataError(
                 f"{files.printable(path)}: has no column 'path' (its columns are "
-                f"{', '.join(table)}); name the one with the images so."
+                f"{', '.join(table)}); rename the column with the paths to 'path'."
             )
         names = table["path"]
         labels = table.get("label", [""] * len(names))
-    # As in a manifest, a relative path begins where the list lies.
+    # As in a manifest, a relative path starts at the folder of the list.
     return [os.path.join(path.parent, name) for name in names], labels
 
 
@@ -99,7 +139,7 @@ def _open_dataset(
     except errors.UserError:
         raise
     except ValueError as error:
-        # Of the options, a command sets only the levels.
+        # The levels are the only option that a caller sets.
         option, _, reason = str(error).partition(" ")
         option = {"levels": "--label_feature"}.get(option, option)
         raise errors.DataError(f"tfds:{name}: {option} {reason}") from error
@@ -110,14 +150,14 @@ def _open_dataset(
         )
     records = splits[split]
     labels = [records.label_name(i) for i in range(len(records))]
-    found = _create_records(f"tfds:{name}", [], labels)
-    return dataclasses.replace(found, read=records.read, describe=records.describe)
+    listed = _create_records(f"tfds:{name}", [], labels)
+    return dataclasses.replace(listed, read=records.read, describe=records.describe)
 
 
 def _dataset_source(
     dataset: str, like: ml_collections.ConfigDict | None, label_feature: str
 ) -> tuple[str, dict[str, object]]:
-    """Returns the source of a TFDS dataset and its options, those of `like` if it is."""
+    """Returns the kind of a TFDS dataset's source and its options."""
     section: dict[str, object] = {"name": "emoji"}
     if dataset != "emoji":
         section = {"name": "tfds", "dataset": dataset}
@@ -128,13 +168,13 @@ def _dataset_source(
     return str(section.pop("name")), section
 
 
-def _create_records(name: str, paths: list[str], labels: list[str]) -> Records:
-    found, numbers = np.unique(labels, return_inverse=True)
+def _create_records(name: str, paths: Sequence[str], labels: Sequence[str]) -> Records:
+    label_names, numbers = np.unique(labels, return_inverse=True)
     return Records(
         name=name,
         labels=numbers.reshape(-1, 1).astype(np.int32),
         level_names=("label",),
-        label_names=(tuple(map(str, found)),),
+        label_names=(tuple(map(str, label_names)),),
         read=lambda index: pathlib.Path(paths[index]).read_bytes(),
         describe=lambda index: files.printable(paths[index]),
     )

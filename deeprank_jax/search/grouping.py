@@ -12,6 +12,8 @@ from scipy.sparse import csgraph
 from scipy.spatial import distance
 from sklearn import cluster
 
+from deeprank_jax.errors import DataError
+
 # Above, the table of all distances would not fit: 400 MiB.
 MAX_LINKED = 10_000
 # Pairs whose distances are computed at a time, and measured again at a time.
@@ -73,17 +75,17 @@ def find_clusters(
     if (max_distance is None) == (num is None):
         raise ValueError("Give either max_distance or num.")
     if num is not None and not 1 <= num <= len(embeddings):
-        raise ValueError(
-            f"{num} clusters of {len(embeddings):,} images: choose from 1 to "
+        raise DataError(
+            f"num={num} clusters of {len(embeddings):,} images: choose from 1 to "
             f"{len(embeddings):,}."
         )
     if len(embeddings) < 2:
         return _groups(np.zeros(len(embeddings), int), at_least=1)
     if len(embeddings) > MAX_LINKED:
         if num is None:
-            raise ValueError(
+            raise DataError(
                 f"{len(embeddings):,} images are more than the {MAX_LINKED:,} whose "
-                "distances fit in memory: say how many clusters there should be."
+                "distances fit in memory: give num, the number of clusters."
             )
         means = cluster.MiniBatchKMeans(num, random_state=seed, n_init=3)
         return _groups(means.fit_predict(embeddings), at_least=1)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import ArtifactError, DataError
 from deeprank_jax.search import hnsw, store
 from deeprank_jax.search.rows import Table
 
@@ -39,10 +39,10 @@ class Found:
     labels: list[list[str]]
 
 
-class Index:
+class VectorIndex:
     """Embeddings of one model in a folder.
 
-    `with Index.open(path, writable=True) as index:` gives back the writer's lock at the
+    `with VectorIndex.open(path, writable=True) as index:` gives back the writer's lock at the
     end. An index that is open for reading stays as it was when it was opened.
     """
 
@@ -161,6 +161,21 @@ class Index:
         table = self._table()
         return [table.ids[row] for row in np.flatnonzero(table.is_live)]
 
+    def check_writable(self, verb: str) -> None:
+        """Checks that the index is open for writing.
+
+        Args:
+          verb: Verb of the error message, e.g. `"add"`.
+
+        Raises:
+          ArtifactError: The index is open for reading only.
+        """
+        if not self._store.writable:
+            raise ArtifactError(
+                f"{self._store.folder} is open for reading; to {verb}, open it with "
+                "writable=True."
+            )
+
     def add(
         self,
         ids: Sequence[str],
@@ -177,7 +192,7 @@ class Index:
         Raises:
           DataError: an argument is none of these, or the disk cannot take it.
         """
-        self._check_writable("add")
+        self.check_writable("add")
         ids = [str(x) for x in ids]
         texts = [x or "" for x in labels] if labels is not None else [""] * len(ids)
         embeddings = self._checked("embeddings", embeddings)
@@ -207,7 +222,7 @@ class Index:
         Raises:
           DataError: an id is not in the index, or the disk cannot take it.
         """
-        self._check_writable("delete")
+        self.check_writable("delete")
         table = self._table()
         wanted = list(dict.fromkeys(ids))
         unknown = [x for x in wanted if x not in table.places]
@@ -352,13 +367,6 @@ class Index:
         """
         self._known: Table | None = None
         self._exact: dict[frozenset[str] | None, Any] = {}
-
-    def _check_writable(self, verb: str) -> None:
-        if not self._store.writable:
-            raise DataError(
-                f"{self._store.folder} is open for reading; to {verb}, open it with "
-                "writable=True."
-            )
 
     def _check_new(self, ids: list[str]) -> None:
         given: set[str] = set()

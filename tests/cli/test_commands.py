@@ -192,8 +192,8 @@ def test_a_datasets_images_are_shown(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(index_origins, "open_source", lambda *args, **options: record)
     options = {"model": "m", "source": "tfds:some/test", "data_dir": "d"}
-    index_origins.remember(tmp_path, **options)
-    find = index_origins.recall(tmp_path).create_finder(None)
+    index_origins.write_origins(tmp_path, **options)
+    find = index_origins.read_origins(tmp_path).create_reader(None)
     assert find("some/test[1]") == b"image 1"
     assert find("gone.png") == "gone.png"
     assert find(str(tmp_path)) == str(tmp_path)

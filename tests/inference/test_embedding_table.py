@@ -23,7 +23,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 _EMBED = """
 import sys, time
 import deeprank_jax
-from deeprank_jax.gallery import embed_file, source
+from deeprank_jax.inference import embedding_table as embed_file
+from deeprank_jax.inference import sources as source
 embed_file._PART_SIZE = 4
 write = embed_file._write
 def slow(embeddings, indices, path):
@@ -101,7 +102,7 @@ def stop_half_way(model, records, out, monkeypatch):
 
     monkeypatch.setattr(embedding_table, "_write", full)
     with pytest.raises(
-        embedding_table.CannotWriteError, match=r"No space left.*is kept"
+        embedding_table.CannotWriteError, match=r"No space left.*are kept"
     ):
         embedding_table.embed_to_file(model, records, out)
     monkeypatch.setattr(embedding_table, "_write", write)
@@ -135,7 +136,7 @@ def test_other_images_begin_anew(
     embedded = count_embedded(model, monkeypatch)
     embedding_table.embed_to_file(model, records, out)
     assert sum(embedded) == len(records)
-    assert any("starting anew" in text for text in warnings_logged)
+    assert any("starting from the beginning" in text for text in warnings_logged)
     assert len(embedding_table.read_table(out)[0]) == 19
 
 
@@ -157,7 +158,7 @@ def test_a_folder_is_no_table(model, some_photos, tmp_path):
 def test_other_tables_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"path": ["a"]}), tmp_path / "t.parquet")
     for name in ("t.parquet", "gone.parquet"):
-        with pytest.raises(OSError, match=name):
+        with pytest.raises(errors.DataError, match=name):
             embedding_table.read_table(tmp_path / name)
 
 

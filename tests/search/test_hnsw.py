@@ -9,7 +9,7 @@ import pytest
 from deeprank_jax.errors import DataError
 from deeprank_jax.search import hnsw, store
 from deeprank_jax.search import index as index_lib
-from deeprank_jax.search.index import Index
+from deeprank_jax.search.index import VectorIndex
 
 DIM, NUM = 16, 600
 
@@ -20,7 +20,7 @@ def rows(num, seed=0):
 
 def create(path, **options):
     fixed = dict(dim=DIM, model_fingerprint="m", kind="hnsw")
-    return Index.create(path, **fixed | options)
+    return VectorIndex.create(path, **fixed | options)
 
 
 @pytest.fixture(params=["squared_euclidean", "cosine"])
@@ -33,7 +33,7 @@ def filled(tmp_path, request):
                 ids = [str(start + i) for i in range(NUM // 2)]
                 labels = ["a" if i % 3 else "b" for i in range(NUM // 2)]
                 index.add(ids, rows(NUM // 2, start), labels)
-        pair.append(Index.open(tmp_path / kind, writable=True))
+        pair.append(VectorIndex.open(tmp_path / kind, writable=True))
     yield pair
     for index in pair:
         index.close()
@@ -122,7 +122,7 @@ def test_the_graph_is_kept_and_extended(filled, added):
     assert_alike(graph, exact)
     assert added == [NUM, 50]
     graph.close()
-    assert_alike(Index.open(graph._store.folder), exact)
+    assert_alike(VectorIndex.open(graph._store.folder), exact)
     assert added == [NUM, 50]
 
 
@@ -138,7 +138,7 @@ def test_a_few_rows_are_not_worth_writing_the_graph(filled, added):
         # The seventh makes more than one in a hundred.
         assert (path.read_bytes() == before) == (i < 6)
     graph.close()
-    assert_alike(Index.open(path.parent), exact)
+    assert_alike(VectorIndex.open(path.parent), exact)
     assert added == [NUM] + [1] * 7
 
 
@@ -162,17 +162,17 @@ def test_a_reader_keeps_the_graph_unless_somebody_writes(
 ):
     graph, _ = filled
     path = graph._store.folder / hnsw.GRAPH
-    Index.open(path.parent).prepare()
+    VectorIndex.open(path.parent).prepare()
     assert not path.exists()
     assert "cannot be written now" in warnings_logged.pop()
     graph.close()
-    reader = Index.open(path.parent)
-    with Index.open(path.parent, writable=True) as writer:
+    reader = VectorIndex.open(path.parent)
+    with VectorIndex.open(path.parent, writable=True) as writer:
         writer.add(["new"], rows(1))
     reader.prepare()  # Not of all that there is by now.
     assert not path.exists()
     assert warnings_logged.pop()
-    Index.open(path.parent).prepare()
+    VectorIndex.open(path.parent).prepare()
     assert path.exists()
     assert not warnings_logged
     assert added == [NUM, NUM, NUM + 1]
@@ -195,12 +195,12 @@ def test_a_graph_that_is_damaged_is_built_again(filled, added, warnings_logged, 
         content = json.dumps(header).encode().ljust(hnsw._HEADER_BYTES) + payload
     size = {"cut": len(content) - 9, "empty": 0}.get(damage)
     path.write_bytes(content[:size])
-    assert_alike(Index.open(path.parent), exact)
+    assert_alike(VectorIndex.open(path.parent), exact)
     assert added == [NUM, NUM]
     assert "building it again" in warnings_logged[0]
     graph.close()
-    Index.open(path.parent).prepare()
-    assert_alike(Index.open(path.parent), exact)
+    VectorIndex.open(path.parent).prepare()
+    assert_alike(VectorIndex.open(path.parent), exact)
     assert added == [NUM, NUM, NUM]
 
 
@@ -210,7 +210,7 @@ def test_a_graph_of_other_batches_is_built_again(tmp_path, warnings_logged):
             index.add([str(i) for i in range(NUM)], rows(NUM, seed))
             index.prepare()
     (tmp_path / "y" / hnsw.GRAPH).replace(tmp_path / "x" / hnsw.GRAPH)
-    found = Index.open(tmp_path / "x").search(rows(1), 1)
+    found = VectorIndex.open(tmp_path / "x").search(rows(1), 1)
     assert found.ids == [["0"]]
     assert "of other batches" in warnings_logged[0]
 
@@ -239,9 +239,9 @@ def test_auto_takes_the_graph_beyond_a_size(tmp_path, monkeypatch):
         index.delete(["0", "1", "2"])
         assert index.kind == "hnsw"
     assert json.loads((tmp_path / "x" / "index.json").read_text())["kind"] == "hnsw"
-    assert Index.open(tmp_path / "x").kind == "hnsw"
+    assert VectorIndex.open(tmp_path / "x").kind == "hnsw"
     monkeypatch.setattr(hnsw, "is_installed", lambda: False)
-    index = Index.open(tmp_path / "x")
+    index = VectorIndex.open(tmp_path / "x")
     assert index.kind == "exact"
     assert index.search(rows(1), 1).ids == [["100"]]
 
@@ -259,8 +259,8 @@ def test_without_faiss_auto_stays_exact_and_hnsw_is_refused(tmp_path, monkeypatc
         create(tmp_path / "z")
     assert not (tmp_path / "z").exists()
     with pytest.raises(DataError, match="pip install faiss-cpu"):
-        Index.open(tmp_path / "y").search(rows(1), 1)
-    assert Index.open(tmp_path / "y").ids() == ["a"]
+        VectorIndex.open(tmp_path / "y").search(rows(1), 1)
+    assert VectorIndex.open(tmp_path / "y").ids() == ["a"]
 
 
 _WARNS = """

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from deeprank_jax.errors import DataError
-from deeprank_jax.search.index import Index
+from deeprank_jax.errors import DataError, UserError
+from deeprank_jax.search.index import VectorIndex
 
 DIM = 3
 PAGE = 4096
 
 
 def create(path, **options):
-    return Index.create(path, **dict(dim=DIM, model_fingerprint="m") | options)
+    return VectorIndex.create(path, **dict(dim=DIM, model_fingerprint="m") | options)
 
 
 def rows(num, seed=0):
@@ -76,7 +76,7 @@ def test_an_index_is_a_dictionary_on_disk(steps, metric):
         for seed, (step, given_) in enumerate([*steps, ("reopen", None)]):
             if step == "reopen":
                 index.close()
-                index = Index.open(path, writable=True)
+                index = VectorIndex.open(path, writable=True)
             elif step == "search" and model:
                 labels = None if given_ is None else [given_]
                 assert_finds(index, model, rows(2, seed), 3, labels)
@@ -114,7 +114,7 @@ def test_a_search_finds_the_nearest(tmp_path, metric):
             index.add(ids, embeddings, labels)
             model |= dict(zip(ids, zip(embeddings, labels, strict=True), strict=True))
     for mode in (False, True):
-        with Index.open(tmp_path / "x", writable=mode) as index:
+        with VectorIndex.open(tmp_path / "x", writable=mode) as index:
             assert_finds(index, model, rows(5, 7), 4)
             assert_finds(index, model, rows(5, 7), 4, "a")
             assert_finds(index, model, rows(5, 7), 25, ["a", "c"])
@@ -164,19 +164,19 @@ def test_what_was_deleted_is_gone_and_can_be_added_again(tmp_path):
 def test_a_reader_sees_what_was_there_when_it_opened(tmp_path):
     with create(tmp_path / "x") as writer:
         writer.add(["0", "1"], rows(2))
-        reader = Index.open(tmp_path / "x")
+        reader = VectorIndex.open(tmp_path / "x")
         writer.delete(["0"])
         writer.add(["2"], rows(1))
         assert reader.ids() == ["0", "1"]
         assert set(reader.search(rows(1), 2).ids[0]) == {"0", "1"}
-        assert Index.open(tmp_path / "x").ids() == ["1", "2"]
+        assert VectorIndex.open(tmp_path / "x").ids() == ["1", "2"]
 
 
 _LIGHT = """
 import sys
 import numpy as np
-from deeprank_jax.gallery.index import Index
-with Index.create(sys.argv[1], dim=3, model_fingerprint="m") as index:
+from deeprank_jax.search.index import VectorIndex
+with VectorIndex.create(sys.argv[1], dim=3, model_fingerprint="m") as index:
     index.add(["a", "b"], np.ones((2, 3)))
     index.delete(["a"])
     assert index.ids() == ["b"]
@@ -217,25 +217,25 @@ def test_a_folder_that_is_taken_is_refused(tmp_path):
 
 def test_what_is_no_index_of_this_model_is_refused(tmp_path):
     create(tmp_path / "x").close()
-    assert Index.open(tmp_path / "x", model_fingerprint="m").metric
+    assert VectorIndex.open(tmp_path / "x", model_fingerprint="m").metric
     with pytest.raises(DataError, match="of the model m, not of other"):
-        Index.open(tmp_path / "x", model_fingerprint="other", writable=True)
-    Index.open(tmp_path / "x", writable=True).close()  # The lock was given back.
+        VectorIndex.open(tmp_path / "x", model_fingerprint="other", writable=True)
+    VectorIndex.open(tmp_path / "x", writable=True).close()  # The lock was given back.
     for path in (tmp_path, tmp_path / "none", tmp_path / "x" / "index.json"):
         with pytest.raises(DataError, match="is no index"):
-            Index.open(path)
+            VectorIndex.open(path)
 
 
 def test_one_process_writes_at_a_time(tmp_path):
     with create(tmp_path / "x"):
-        with pytest.raises(DataError, match="being written by another"):
-            Index.open(tmp_path / "x", writable=True)
-        reader = Index.open(tmp_path / "x")
-    with pytest.raises(DataError, match="open for reading; to add"):
+        with pytest.raises(UserError, match="being written by another"):
+            VectorIndex.open(tmp_path / "x", writable=True)
+        reader = VectorIndex.open(tmp_path / "x")
+    with pytest.raises(UserError, match="open for reading; to add"):
         reader.add(["1"], rows(1))
-    with pytest.raises(DataError, match="open for reading; to delete"):
+    with pytest.raises(UserError, match="open for reading; to delete"):
         reader.delete(["1"])
-    Index.open(tmp_path / "x", writable=True).close()
+    VectorIndex.open(tmp_path / "x", writable=True).close()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_damaged_batch_is_told(tmp_path, suffix, damage):
     else:
         path.write_bytes(content if damage == "flip" else content[:-3])
     with pytest.raises(DataError, match=rf"{path.name} is damaged.*backup"):
-        Index.open(tmp_path / "x").search(rows(1), 1)
+        VectorIndex.open(tmp_path / "x").search(rows(1), 1)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 2}'])
@@ -307,7 +307,7 @@ def test_a_damaged_list_is_told(tmp_path, text):
     create(tmp_path / "x").close()
     (tmp_path / "x" / "index.json").write_text(text)
     with pytest.raises(DataError, match=r"index\.json (is damaged|has format 2)"):
-        Index.open(tmp_path / "x")
+        VectorIndex.open(tmp_path / "x")
 
 
 def test_the_next_writer_removes_what_is_not_committed(tmp_path):
@@ -318,9 +318,9 @@ def test_the_next_writer_removes_what_is_not_committed(tmp_path):
     for name in [*left, "model_path.txt", "batch-1.npy"]:
         (path / name).write_text("x")
     before = {file.name for file in path.iterdir()}
-    Index.open(path)
+    VectorIndex.open(path)
     assert {file.name for file in path.iterdir()} == before
-    Index.open(path, writable=True).close()
+    VectorIndex.open(path, writable=True).close()
     assert {file.name for file in path.iterdir()} == before - set(left)
 
 
@@ -355,14 +355,14 @@ def test_a_disk_that_fills_up_leaves_the_index_as_it_was(small_disk):
             fill(filler, pages_left)
             with pytest.raises(DataError, match="No space left on device"):
                 index.add(["b"], rows(1))
-            assert index.ids() == Index.open(path).ids() == ["a"]
+            assert index.ids() == VectorIndex.open(path).ids() == ["a"]
             filler.unlink()
         fill(filler, 3)  # Also for the list.
         index.add(["b"], rows(1))
         with pytest.raises(DataError, match="No space left on device"):
             index.delete(["a"])
         filler.unlink()
-        assert index.ids() == Index.open(path).ids() == ["a", "b"]
+        assert index.ids() == VectorIndex.open(path).ids() == ["a", "b"]
     kept = {".lock", "index.json"}
     assert len({file.name for file in path.iterdir()} - kept) == 4
 
@@ -394,12 +394,12 @@ def test_a_commit_is_whole_wherever_it_fails(tmp_path, monkeypatch, fails_at):
         except DataError:
             whole = index.ids() == ["a", "b", "c"]
     assert index.ids() == (["a", "b", "c"] if whole else ["a"])
-    assert Index.open(path).ids() == index.ids()
+    assert VectorIndex.open(path).ids() == index.ids()
     index.add(["d"], rows(1))
-    assert Index.open(path).ids() == index.ids()
-    assert Index.open(path).search(rows(1), 1).ids
+    assert VectorIndex.open(path).ids() == index.ids()
+    assert VectorIndex.open(path).search(rows(1), 1).ids
     index.close()
-    with Index.open(path, writable=True) as again:
+    with VectorIndex.open(path, writable=True) as again:
         files = {file.name for file in path.iterdir()}
         listed = 2 * len(again._store.manifest.batches)
         assert len(files - {"index.json", ".lock"}) == listed

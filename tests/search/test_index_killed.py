@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from deeprank_jax.search.index import Index
+from deeprank_jax.search.index import VectorIndex
 
 _KILLS, _BATCH, _DIM = 50, 3, 40
 
@@ -16,12 +16,12 @@ _KILLS, _BATCH, _DIM = 50, 3, 40
 _WRITER = f"""
 import sys
 import numpy as np
-from deeprank_jax.gallery.index import Index
+from deeprank_jax.search.index import VectorIndex
 
 def rows(number):
     return np.full(({_BATCH}, {_DIM}), number) + np.arange({_BATCH})[:, None] / 8
 
-with Index.open(sys.argv[1], writable=True) as index:
+with VectorIndex.open(sys.argv[1], writable=True) as index:
     first = number = int(sys.argv[2])
     while True:
         index.add([f"{{number}}/{{i}}" for i in range({_BATCH})], rows(number))
@@ -35,7 +35,7 @@ with Index.open(sys.argv[1], writable=True) as index:
 
 def test_fifty_writers_are_killed(tmp_path):
     path, told, rng = tmp_path / "x", [], random.Random(0)
-    Index.create(path, dim=_DIM, model_fingerprint="m").close()
+    VectorIndex.create(path, dim=_DIM, model_fingerprint="m").close()
     num_cut_off = number = 0
     for _ in range(_KILLS):
         command = [sys.executable, "-c", _WRITER, str(path), str(number)]
@@ -48,20 +48,20 @@ def test_fifty_writers_are_killed(tmp_path):
         num_cut_off += bool(uncommitted(path))
     assert number > 1.5 * _KILLS
     assert num_cut_off  # A kill came in the midst of a commit.
-    with Index.open(path, writable=True):
+    with VectorIndex.open(path, writable=True):
         assert not uncommitted(path)
 
 
 def uncommitted(path: pathlib.Path) -> set[str]:
     """Returns the files that the index does not need."""
-    manifest = Index.open(path)._store.manifest
+    manifest = VectorIndex.open(path)._store.manifest
     listed = {entry.name for entry in (*manifest.batches, *manifest.deletions)}
     return {file.stem for file in path.iterdir()} - {".lock", "index"} - listed
 
 
 def check(path: pathlib.Path, told: list[list[str]]) -> int:
     """Checks that whole batches are there; returns the number of the next."""
-    index = Index.open(path)
+    index = VectorIndex.open(path)
     names, _ = index._store.names()
     num, rest = divmod(len(names), _BATCH)
     assert rest == 0

@@ -82,14 +82,16 @@ def prepare(case: str) -> Callable[[], object]:
 def measure_graph() -> dict[str, float]:
     """Returns the graph's recall and speed, and how long it took to build."""
     from deeprank_jax.search import exact, hnsw
-    from deeprank_jax.search.index import Index
+    from deeprank_jax.search.index import VectorIndex
 
     faiss = hnsw.import_faiss()
     gallery, queries = create_clusters()
     truth = exact.ExactSearch([gallery], _ROWS, _DIM).search(queries, _K)[1]
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch) / "index"
-        with Index.create(path, dim=_DIM, model_fingerprint="", kind="hnsw") as index:
+        with VectorIndex.create(
+            path, dim=_DIM, model_fingerprint="", kind="hnsw"
+        ) as index:
             for start in range(0, _ROWS, 100_000):
                 rows = gallery[start : start + 100_000]
                 index.add([str(start + i) for i in range(len(rows))], rows)

@@ -1,0 +1,78 @@
+"""Image inputs of an exported model: paths, bytes, PIL images and arrays."""
+
+from collections.abc import Iterable
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from deeprank_jax.data import decode as decode_lib
+
+# A path, an encoded image, a PIL image or an array `[H, W]` or `[H, W, 1, 3 or 4]`.
+AnyImage = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+def as_sequence(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
+    """Returns one or several images as a list.
+
+    Args:
+      images: An image, or an iterable of images, e.g. a list, a NumPy array of paths,
+        a pandas Series or an array `[N, H, W, 3]`.
+    """
+    if isinstance(images, (str, os.PathLike, bytes, Image.Image)):
+        return [images]
+    if hasattr(images, "__array__"):
+        array = np.asarray(images)
+        if array.dtype.kind in "OTU":
+            return array.reshape(-1).tolist()
+        return [array] if array.ndim < 4 else list(array)
+    # The decoder names the type of a value that is no image.
+    return list(images) if isinstance(images, Iterable) else [images]
+
+
+def decode(
+    image: AnyImage, name: str, *, max_pixels: int = decode_lib.MAX_PIXELS
+) -> np.ndarray:
+    """Returns an image as uint8 `[H, W, 3]`, upright.
+
+    Args:
+      image: Image as a path, encoded bytes, a PIL image or an array.
+      name: Name of the image in error messages.
+      max_pixels: Largest number of pixels; larger images are refused.
+
+    Raises:
+      BadImageError: The image cannot be read.
+    """
+    try:
+        if isinstance(image, (str, os.PathLike)):
+            data: bytes | np.ndarray = pathlib.Path(image).expanduser().read_bytes()
+        elif isinstance(image, Image.Image):
+            data = _pil_pixels(image)
+        elif hasattr(image, "__array__"):
+            data = np.asarray(image)
+        elif isinstance(image, bytes):
+            data = image
+        else:
+            raise decode_lib.BadImageError(
+                f"is a {type(image).__name__}; expected a path, bytes, a PIL image or "
+                "an array"
+            )
+        return decode_lib.decode_image(data, max_pixels=max_pixels)
+    except decode_lib.BadImageError as error:
+        raise decode_lib.BadImageError(f"{name}: {error}.") from error
+    except OSError as error:
+        raise decode_lib.BadImageError(
+            f"{name}: cannot be read ({error.strerror or error}); give the path of an "
+            "image."
+        ) from error
+
+
+def _pil_pixels(image: Image.Image) -> np.ndarray:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("L", "RGB", "RGBA"):
+        return np.asarray(upright)
+    if upright.mode.startswith("I;16"):
+        return np.asarray(upright, np.uint16)
+    has_alpha = upright.has_transparency_data
+    return np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))

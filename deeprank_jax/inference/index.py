@@ -1,0 +1,362 @@
+"""Searchable images: the embeddings of one model in a folder, searched by image.
+
+`deeprank_jax.search.index` holds the vectors; this module adds the model, the images
+and their labels.
+"""
+
+from collections.abc import Callable, Collection
+import os
+import pathlib
+from typing import Self
+
+import numpy as np
+
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
+from deeprank_jax.inference import bulk, index_origins
+from deeprank_jax.inference.images import AnyImage
+from deeprank_jax.inference.model import Model
+from deeprank_jax.inference.progress import Progress
+from deeprank_jax.inference.results import SearchResult, create_search_result
+from deeprank_jax.inference.sources import ImageSource, absolute_source
+from deeprank_jax.search import store
+from deeprank_jax.search.index import VectorIndex
+
+# Number of images per commit, unreadable ones included.
+_PART_SIZE = 1024
+
+
+class Index:
+    """Searchable images of one model.
+
+    An index is a folder. One process at a time can add to it; use it as a context
+    manager, or call `close`, to let the next one do so:
+
+      with Index.create("photos.index", model) as index:
+          index.add("photos")
+      result = Index.open("photos.index").search("query.jpg", k=5)
+    """
+
+    def __init__(self, vectors: VectorIndex, model: Model, path: pathlib.Path):
+        """Holds an open index; use `create` or `open`.
+
+        Args:
+          vectors: Embeddings, ids and labels.
+          model: Model of the embeddings.
+          path: Folder of the index.
+        """
+        self._vectors, self.model, self.path = vectors, model, path
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        model: Model | str | os.PathLike[str],
+        *,
+        metric: str = "squared_euclidean",
+        kind: str = "auto",
+    ) -> Self:
+        """Creates an empty index and opens it for writing.
+
+        Args:
+          path: Folder that does not exist yet, or is empty.
+          model: Exported model or its folder.
+          metric: Distance metric, `"squared_euclidean"` or `"cosine"` (1 - cosine).
+          kind: `"exact"`, `"hnsw"` (approximate, needs FAISS) or `"auto"`, which
+            changes from exact to hnsw above 200,000 images if FAISS is installed.
+
+        Raises:
+          ArtifactError: The folder is not empty, or the model cannot be read.
+          DataError: The metric or kind is unknown.
+        """
+        path = pathlib.Path(path).expanduser()
+        model = model if isinstance(model, Model) else Model(model)
+        vectors = VectorIndex.create(
+            path,
+            dim=model.embedding_dim,
+            model_fingerprint=model.fingerprint,
+            metric=metric,
+            kind=kind,
+        )
+        index_origins.write_origins(path, model=model.artifact.path)
+        return cls(vectors, model, path)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        model: Model | str | os.PathLike[str] | None = None,
+        *,
+        writable: bool = False,
+    ) -> Self:
+        """Opens an index.
+
+        Args:
+          path: Folder of the index.
+          model: Exported model or its folder; None for the model that the index was
+            created with, in its place at that time.
+          writable: True to add or delete images; one process at a time can.
+
+        Raises:
+          ArtifactError: The folder is not an index, it is damaged, it has the
+            embeddings of another model, or another process writes to it.
+        """
+        path = pathlib.Path(path).expanduser()
+        if not isinstance(model, Model):
+            model = Model(model or index_origins.read_origins(path).model)
+        vectors = VectorIndex.open(
+            path, model_fingerprint=model.fingerprint, writable=writable
+        )
+        return cls(vectors, model, path)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | os.PathLike[str],
+        model: Model | str | os.PathLike[str],
+        *,
+        metric: str | None = None,
+        kind: str | None = None,
+    ) -> Self:
+        """Opens an index for writing; creates it if there is none.
+
+        Args:
+          path: Folder of the index.
+          model: Exported model or its folder.
+          metric: Metric of a new index, which an existing one must have; None for any.
+          kind: Kind of a new index, which an existing one must have; None for any.
+
+        Raises:
+          ArtifactError: As `open` and `create`.
+          DataError: The existing index has another metric or kind.
+        """
+        path = pathlib.Path(path).expanduser()
+        if not (path / store.MANIFEST).exists():
+            metric = metric or "squared_euclidean"
+            return cls.create(path, model, metric=metric, kind=kind or "auto")
+        index = cls.open(path, model, writable=True)
+        for name, requested, actual in (
+            ("metric", metric, index.metric),
+            ("kind", kind if kind != "auto" else None, index.kind),
+        ):
+            if requested not in (None, actual):
+                index.close()
+                raise DataError(
+                    f"{path} exists already with the {name} {actual}, not {requested}: "
+                    f"leave out the {name}, or name another folder for a new index."
+                )
+        return index
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the index."""
+        self.close()
+
+    def close(self) -> None:
+        """Releases the lock of the writer; the index can still be searched."""
+        self._vectors.close()
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._vectors)
+
+    def __repr__(self) -> str:
+        """Returns the index's folder and its main properties."""
+        return (
+            f"<Index {self.path}: {len(self):,} images, {self.kind}, {self.metric}, "
+            f"model {self.model.artifact.path}>"
+        )
+
+    @property
+    def metric(self) -> str:
+        """Returns the distance metric, `"squared_euclidean"` or `"cosine"`."""
+        return self._vectors.metric
+
+    @property
+    def kind(self) -> str:
+        """Returns the search method in use, `"exact"` or `"hnsw"`."""
+        return self._vectors.kind
+
+    @property
+    def threshold(self) -> float | None:
+        """Returns the largest distance of similar images, in the index's metric."""
+        distance = self.model.cluster_distance
+        if distance is None or self.metric != "cosine":
+            return distance
+        # The squared distance of two unit vectors is twice their 1 - cosine.
+        return distance / 2
+
+    def paths(self) -> list[str]:
+        """Returns the path of each image, in the order of adding."""
+        return self._vectors.ids()
+
+    def add(
+        self,
+        images: ImageSource,
+        *,
+        data_dir: str = "data",
+        label_feature: str = "",
+        progress: Progress | None = None,
+    ) -> int:
+        """Adds the images of a collection that the index does not have yet.
+
+        Images that cannot be read are left out and named in the log. Every thousand
+        images are committed, so that a process that is killed loses little.
+
+        Args:
+          images: Collection of images, see `Model`.
+          data_dir: Folder of TFDS datasets.
+          label_feature: Feature with the labels of a TFDS dataset that the model was
+            not trained on.
+          progress: Function that receives the progress; None for a bar on a terminal.
+
+        Returns:
+          The number of images added.
+
+        Raises:
+          ArtifactError: The index is open for reading, or cannot be written.
+          DataError: There is no such collection, or no new image can be read.
+        """
+        self._vectors.check_writable("add")
+        # With absolute paths, images are found from any working directory.
+        images = absolute_source(images)
+        records = self.model.open_images(
+            images, data_dir=data_dir, label_feature=label_feature
+        )
+        source = images if isinstance(images, str) else None
+        return self._add_records(records, source, data_dir, label_feature, progress)
+
+    def _add_records(
+        self,
+        records: Records,
+        source: str | None,
+        data_dir: str,
+        label_feature: str,
+        progress: Progress | None,
+    ) -> int:
+        index_origins.write_origins(
+            self.path,
+            model=self.model.artifact.path,
+            source=source,
+            data_dir=data_dir,
+            label_feature=label_feature,
+        )
+        # A list may have the same image twice.
+        paths, new = set(self.paths()), []
+        for i in range(len(records)):
+            if records.describe(i) not in paths:
+                paths.add(records.describe(i))
+                new.append(i)
+        num_added = 0
+        parts = bulk.embed_parts(
+            self.model, records, np.array(new, int), _PART_SIZE, progress=progress
+        )
+        for embeddings, indices in parts:
+            num_added += len(indices)
+            if len(indices):
+                ids = [records.describe(int(i)) for i in indices]
+                labels = [records.label_name(int(i)) for i in indices]
+                self._vectors.add(ids, embeddings, labels)
+        if new and not num_added:
+            raise bulk.none_readable(records.name, len(new))
+        if self.kind == "hnsw":
+            self._vectors.prepare()
+        return num_added
+
+    def delete(self, paths: Collection[str]) -> None:
+        """Deletes images from the index; their files stay.
+
+        Args:
+          paths: Paths as `paths` returns them.
+
+        Raises:
+          ArtifactError: The index is open for reading, or cannot be written.
+          DataError: A path is not in the index.
+        """
+        self._vectors.delete(paths)
+
+    def search(
+        self,
+        image: AnyImage,
+        k: int = 10,
+        *,
+        labels: str | Collection[str] | None = None,
+    ) -> SearchResult:
+        """Finds the images nearest to one image.
+
+        An exact index finds the nearest, and images at the same distance come in the
+        order of adding. An index of the kind `"hnsw"` may miss some.
+
+        Args:
+          image: Image to search with: a path, bytes, a PIL image or an array.
+          k: Number of hits.
+          labels: Label, or labels, of the hits; None for any.
+
+        Returns:
+          At most `k` hits, nearest first; none if no image has such a label.
+
+        Raises:
+          BadImageError: The image cannot be read.
+          ArtifactError: The index is damaged.
+          DataError: The index is empty, or `k` is below 1.
+        """
+        neighbors = self._vectors.search(self.model.embed([image]), k, labels=labels)
+        rows = [i for i, path in enumerate(neighbors.ids[0]) if path is not None]
+        return create_search_result(
+            [str(neighbors.ids[0][i]) for i in rows],
+            [neighbors.labels[0][i] for i in rows],
+            neighbors.distances[0][rows].tolist(),
+            self.threshold,
+        )
+
+    def create_reader(self) -> Callable[[str], str | bytes | np.ndarray]:
+        """Returns a function from an image's path to its path, bytes or pixels.
+
+        It reads images of TFDS datasets, too, whose paths are not files.
+        """
+        origins = index_origins.read_origins(self.path)
+        return origins.create_reader(self.model.data_config)
+
+
+def index_images(
+    path: str | os.PathLike[str],
+    model: Model,
+    images: ImageSource,
+    *,
+    metric: str | None = None,
+    kind: str | None = None,
+    data_dir: str = "data",
+    label_feature: str = "",
+    progress: Progress | None = None,
+) -> tuple[Index, int]:
+    """Adds images to an index, which is created if there is none.
+
+    Args:
+      path: Folder of the index.
+      model: Exported model.
+      images: Collection of images, see `Model`.
+      metric: Metric of the index, see `Index.open_or_create`.
+      kind: Kind of the index, see `Index.open_or_create`.
+      data_dir: Folder of TFDS datasets.
+      label_feature: Feature with the labels of a TFDS dataset.
+      progress: Function that receives the progress; None for a bar on a terminal.
+
+    Returns:
+      The index, ready to be searched, and the number of images added.
+
+    Raises:
+      ArtifactError: As `Index.open_or_create`.
+      DataError: As `Index.open_or_create` and `Index.add`.
+    """
+    images = absolute_source(images)
+    # Opened first: a missing folder must not leave an empty index behind.
+    records = model.open_images(images, data_dir=data_dir, label_feature=label_feature)
+    source = images if isinstance(images, str) else None
+    with Index.open_or_create(path, model, metric=metric, kind=kind) as index:
+        num_added = index._add_records(
+            records, source, data_dir, label_feature, progress
+        )
+    return index, num_added

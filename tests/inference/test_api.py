@@ -1,0 +1,250 @@
+"""The public functions of `deeprank_jax` on a real exported model."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import deeprank_jax
+from deeprank_jax import errors
+from deeprank_jax.data.decode import BadImageError
+
+
+@pytest.fixture(scope="module")
+def model(exported):
+    return deeprank_jax.load(exported)
+
+
+@pytest.fixture(scope="module")
+def paths(photos):
+    return sorted(map(str, photos.rglob("*.png")))
+
+
+@pytest.fixture(scope="module")
+def embeddings(model, paths):
+    return model.embed(paths)
+
+
+def squares_to(embeddings, row):
+    return np.sum((embeddings - embeddings[row]) ** 2, axis=1)
+
+
+def test_importing_the_package_imports_no_jax():
+    code = (
+        "import sys, deeprank_jax; "
+        "print([m for m in ('jax', 'numpy', 'cv2') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_only_public_names_are_listed():
+    names = dir(deeprank_jax)
+    assert names == sorted(deeprank_jax.__all__)
+    assert {"load", "Index", "Model", "Hit"} <= set(names)
+    for name in names:
+        assert getattr(deeprank_jax, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = deeprank_jax.nonsense
+
+
+class Series:
+    """A column of a table, as pandas has it: neither a list nor an array."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype=object)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [list, tuple, np.array, Series, iter, lambda x: list(map(pathlib.Path, x))],
+    ids=["list", "tuple", "array", "series", "iterator", "pathlib"],
+)
+def test_any_sequence_of_paths_is_embedded(model, paths, embeddings, convert):
+    np.testing.assert_allclose(
+        model.embed(convert(paths[:20])), embeddings[:20], atol=1e-6
+    )
+
+
+def test_embed_reports_progress(model, paths):
+    reports = []
+    model.embed(paths, progress=lambda *report: reports.append(report))
+    assert reports[0] == (0, 72, "embed")
+    assert reports[-1] == (72, 72, "embed")
+    assert len(reports) == 3
+
+
+def test_a_folder_is_embedded(model, photos, paths, embeddings, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    (folder / "class 01" / "bad.png").write_bytes(b"no image")
+    reports = []
+    result = model.embed_folder(folder, progress=lambda *x: reports.append(x))
+    assert result.paths == tuple(str(p) for p in sorted(folder.rglob("[0-9].png")))
+    assert result.labels == tuple(pathlib.Path(p).parent.name for p in result.paths)
+    assert result.unreadable == (str(folder / "class 01" / "bad.png"),)
+    np.testing.assert_allclose(result.embeddings, embeddings, atol=1e-6)
+    assert reports[-1] == (73, 73, "embed")
+    assert repr(result) == "<EmbeddedImages: 72 images, 8 dimensions, 1 unreadable>"
+
+
+def test_no_bar_is_drawn_where_progress_is_received(model, photos, capfd):
+    model.embed_folder(photos, progress=lambda *report: None)
+    assert "embed" not in capfd.readouterr().err
+
+
+def test_a_search_in_a_folder_is_exact(model, photos, paths, embeddings):
+    result = model.search(paths[9], photos, k=5)
+    distances = squares_to(embeddings, 9)
+    order = np.argsort(distances, kind="stable")[:5]
+    assert [hit.path for hit in result] == [paths[i] for i in order]
+    np.testing.assert_allclose(
+        [x.distance for x in result], distances[order], atol=1e-5
+    )
+    assert result[0].path == paths[9]
+    assert result[0].label == "class 01"
+    assert result.threshold == model.cluster_distance
+    verdicts = [hit.distance <= model.cluster_distance for hit in result]
+    assert [hit.is_similar for hit in result] == verdicts
+    assert sum(share for _, share in result.votes) == pytest.approx(1.0)
+    assert len(model.search(paths[9], photos, k=None)) == 72
+    verdicts = {hit.is_similar for hit in model.search(paths[9], photos, k=None)}
+    assert verdicts == {True, False}
+
+
+def test_a_search_takes_paths(model, paths):
+    result = model.search(paths[3], np.array(paths[2:5]), k=2)
+    assert result[0].path == paths[3]
+    assert {hit.label for hit in result} == {""}
+    with pytest.raises(errors.DataError, match=r"images\[1\] is a NoneType; give a pa"):
+        model.search(paths[3], [paths[0], None])
+    with pytest.raises(errors.DataError, match="at least 1, got 0"):
+        model.search(paths[3], paths, k=0)
+
+
+def test_duplicates_are_groups_of_paths(model, photos, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    original = folder / "class 02" / "1.png"
+    copy = shutil.copy(original, folder / "class 07" / "copy.png")
+    groups = model.duplicates(folder, max_distance=0)
+    assert groups.num_images == 73
+    assert groups.num_copies == len(groups) == 1
+    assert groups[0].paths == (str(original), str(copy))
+    assert groups[0].labels == ("class 02", "class 07")
+    by_default = model.duplicates(folder)
+    assert by_default.max_distance == model.artifact.info["copies"]["distance"]
+    assert any(str(copy) in group.paths for group in by_default)
+
+
+def test_clusters_hold_every_image_once(model, photos, paths):
+    groups = model.clusters(photos, num=12)
+    assert len(groups) == 12
+    assert sorted(path for group in groups for path in group.paths) == paths
+    sizes = [len(group) for group in groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert model.clusters(photos).max_distance == model.cluster_distance
+    with pytest.raises(errors.DataError, match=r"num=99 .*from 1 to 72"):
+        model.clusters(photos, num=99)
+
+
+def test_a_model_describes_itself(model, exported):
+    text = repr(model)
+    for part in (
+        str(exported), "8 dimensions", "16x16 pixels", "task ranking", "trained on folder photos",
+        f"threshold {model.threshold:.4g}",
+    ):  # fmt: skip
+        assert part in text
+
+
+@pytest.fixture
+def index(model, photos, tmp_path):
+    with deeprank_jax.Index.create(tmp_path / "photos.index", model) as index:
+        index.add(photos, progress=lambda *report: None)
+    return index
+
+
+def test_an_index_finds_what_a_search_finds(model, photos, paths, index):
+    for labels, hits in ((None, 72), ("class 03", 6), (["class 03", "class 05"], 12)):
+        result = index.search(paths[9], k=100, labels=labels)
+        assert len(result) == hits
+        wanted = [
+            hit
+            for hit in model.search(paths[9], photos, k=None)
+            if labels is None or hit.label in labels
+        ]
+        assert [hit.path for hit in result] == [hit.path for hit in wanted]
+        assert [hit.label for hit in result] == [hit.label for hit in wanted]
+        assert [hit.is_similar for hit in result] == [x.is_similar for x in wanted]
+        np.testing.assert_allclose(
+            [hit.distance for hit in result], [x.distance for x in wanted], atol=1e-5
+        )
+    assert len(index.search(paths[9], labels="none")) == 0
+    with pytest.raises(BadImageError, match=r"gone\.png: cannot be read"):
+        index.search("gone.png")
+    with pytest.raises(errors.DataError, match="k"):
+        index.search(paths[9], k=0)
+
+
+def test_an_index_is_opened_without_its_model(index, exported, paths):
+    again = deeprank_jax.Index.open(index.path)
+    assert again.paths() == paths
+    assert again.search(paths[0], k=1)[0].path == paths[0]
+    assert repr(again) == (
+        f"<Index {index.path}: 72 images, exact, squared_euclidean, model {exported}>"
+    )
+    with pytest.raises(errors.UserError, match="open for reading; to add"):
+        again.add(paths[:1])
+
+
+def test_an_index_grows_and_shrinks(index, model, paths, monkeypatch, tmp_path):
+    extra = shutil.copy(paths[0], tmp_path / "extra.png")
+    monkeypatch.chdir(tmp_path)
+    with deeprank_jax.Index.open(index.path, model, writable=True) as writer:
+        assert writer.add(["extra.png", "extra.png", paths[3]]) == 1
+        assert writer.paths()[-1] == str(extra)
+        writer.delete(paths[:70])
+        assert len(writer) == 3
+        with pytest.raises(errors.UserError, match="another process"):
+            deeprank_jax.Index.open(index.path, model, writable=True)
+    assert len(deeprank_jax.Index.open(index.path)) == 3
+
+
+def test_verdicts_are_the_same_in_both_metrics(index, model, photos, paths, tmp_path):
+    path = tmp_path / "cosine.index"
+    with deeprank_jax.Index.create(path, model, metric="cosine") as cosine:
+        cosine.add(photos)
+    pair = [x.search(paths[0], k=72) for x in (index, cosine)]
+    similar = [{hit.path for hit in result if hit.is_similar} for result in pair]
+    assert similar[0] == similar[1]
+    assert 0 < len(similar[0]) < 72
+
+
+def test_an_existing_index_keeps_its_metric_and_kind(index, model):
+    create = deeprank_jax.Index.open_or_create
+    for options in (dict(metric="cosine"), dict(kind="hnsw")):
+        with pytest.raises(errors.DataError, match=r"exists already with the (metr|k)"):
+            create(index.path, model, **options)
+    with create(index.path, model, kind="auto") as same:
+        assert len(same) == 72
+
+
+def test_a_missing_folder_leaves_no_index(model, tmp_path):
+    from deeprank_jax.inference.index import index_images
+
+    with pytest.raises(errors.DataError, match="no such file or folder"):
+        index_images(tmp_path / "new.index", model, tmp_path / "gone")
+    assert not (tmp_path / "new.index").exists()
+
+
+def test_another_folder_is_no_index(tmp_path, exported):
+    with pytest.raises(errors.ArtifactError, match="is not an index"):
+        deeprank_jax.Index.open(tmp_path)
+    with pytest.raises(errors.UserError, match="index"):
+        deeprank_jax.Index.open(tmp_path, exported)
