@@ -15,16 +15,18 @@ import shutil
 
 from absl import logging
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from deeprank_jax import files
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
-from deeprank_jax.errors import DataError, UserError
+from deeprank_jax.errors import DataError, UserError, needs_extra
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
+
+with needs_extra("search"):
+    import pyarrow
+    import pyarrow.parquet
 
 _PART_SIZE = 1024
 

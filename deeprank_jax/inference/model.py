@@ -18,7 +18,6 @@ import safetensors.numpy
 from deeprank_jax import errors, files
 from deeprank_jax.data import decode as decode_lib
 from deeprank_jax.data.records import Records
-from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.inference import artifact, bulk, sources
 from deeprank_jax.inference import images as images_lib
 from deeprank_jax.inference.bulk import BATCH_SIZE
@@ -285,6 +284,8 @@ class Model:
         Raises:
           DataError: There is no such collection, or none of its images can be read.
         """
+        with errors.needs_extra("search"):
+            from deeprank_jax.descriptors.pixels import pixels
         records = self.open_images(images)
         batches: list[np.ndarray] = []
         rows, indices = bulk.embed_records(

@@ -10,9 +10,8 @@ from scipy import sparse
 from scipy.cluster import hierarchy
 from scipy.sparse import csgraph
 from scipy.spatial import distance
-from sklearn import cluster
 
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import DataError, needs_extra
 
 # Above, the table of all distances would not fit: 400 MiB.
 MAX_LINKED = 10_000
@@ -87,6 +86,8 @@ def find_clusters(
                 f"{len(embeddings):,} images are more than the {MAX_LINKED:,} whose "
                 "distances fit in memory: give num, the number of clusters."
             )
+        with needs_extra("search"):
+            from sklearn import cluster
         means = cluster.MiniBatchKMeans(num, random_state=seed, n_init=3)
         return _groups(means.fit_predict(embeddings), at_least=1)
     apart = distance.pdist(np.asarray(embeddings, np.float64), "sqeuclidean")
