@@ -1,17 +1,17 @@
-"""Which version of this project made a file?"""
+"""The commit of this project that wrote a file."""
 
 import pathlib
 import subprocess
 
 
 def commit() -> str:
-    """Returns the commit that is checked out, `-dirty` if it is not all; or unknown."""
+    """Returns the checked-out commit, "-dirty" if files differ from it; or "unknown"."""
     root = pathlib.Path(__file__).parents[1]
     if not (root / ".git").exists():
         return "unknown"
     try:
         git = ["git", "-C", str(root)]
-        done = subprocess.run(
+        process = subprocess.run(
             [*git, "describe", "--always", "--dirty"],
             capture_output=True,
             text=True,
@@ -19,4 +19,4 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -42,7 +42,7 @@ def open_source(
         sequence of paths; or records, which are returned.
       data_dir: Folder of TFDS datasets.
       like: `config.data` of a run, used to read the same dataset in the same way.
-      label_feature: Feature with the labels of another dataset.
+      label_feature: Feature with the labels of another dataset, or column of a list.
 
     Returns:
       The images in order, with one level of labels, `""` for images without one.
@@ -64,7 +64,7 @@ def open_source(
         paths = [os.path.join(path, *parts) for parts in relative]
         labels = [parts[-2] if len(parts) > 1 else "" for parts in relative]
     elif path.is_file():
-        paths, labels = _read_list(path)
+        paths, labels = _read_list(path, label_feature)
     else:
         raise errors.DataError(
             f"{files.printable(text)}: there is no such file or folder; give {_FORMS}."
@@ -104,7 +104,7 @@ def _as_paths(source: Iterable[str | os.PathLike[str]]) -> list[str]:
     return [str(os.path.expanduser(path)) for path in paths]
 
 
-def _read_list(path: pathlib.Path) -> tuple[list[str], list[str]]:
+def _read_list(path: pathlib.Path, label_column: str) -> tuple[list[str], list[str]]:
     if path.suffix == ".txt":
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         names = [line.strip() for line in text.splitlines() if line.strip()]
@@ -116,8 +116,13 @@ def _read_list(path: pathlib.Path) -> tuple[list[str], list[str]]:
                 f"{files.printable(path)}: has no column 'path' (its columns are "
                 f"{', '.join(table)}); rename the column with the paths to 'path'."
             )
+        if label_column and label_column not in table:
+            raise errors.DataError(
+                f"{files.printable(path)}: has no column {label_column!r}; give "
+                f"--label_feature one of its columns: {', '.join(table)}."
+            )
         names = table["path"]
-        labels = table.get("label", [""] * len(names))
+        labels = table.get(label_column or "label", [""] * len(names))
     # As in a manifest, a relative path starts at the folder of the list.
     return [os.path.join(path.parent, name) for name in names], labels
 
