@@ -322,7 +322,7 @@ def run_tool(name, *flags):
 
 
 def test_the_configuration_is_that_of_the_code(tmp_path):
-    run_tool("config_reference", f"--out={tmp_path / 'page.md'}")
+    run_tool("docs.config_reference", f"--out={tmp_path / 'page.md'}")
     page = (tmp_path / "page.md").read_text("utf-8")
     assert page == PAGES["configuration.md"], (
         "run `python -m tools.docs.config_reference`"
@@ -358,7 +358,7 @@ def test_the_configuration_has_every_key_and_config():
 
 
 def test_the_figures_are_those_of_the_tool(tmp_path):
-    run_tool("docs_figures", f"--out={tmp_path}")
+    run_tool("docs.figures", f"--out={tmp_path}")
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == sorted(path.name for path in (DOCS / "images").iterdir())
     for name in names:

@@ -1,13 +1,13 @@
-r"""Draws the figures of docs/relevance.md by the package's own relevance and losses.
+r"""Figures of docs/relevance.md, drawn with the package's own relevance and losses.
 
   python -m tools.docs.figures --out=docs/images
 
 Twelve images of birds and cars are made up: labels, and vectors of two numbers.
 """
 
+import argparse
 import pathlib
 
-from absl import app, flags, logging
 import jax.numpy as jnp
 from matplotlib import patches
 from matplotlib.axes import Axes
@@ -19,8 +19,6 @@ import numpy as np
 from deeprank_jax.losses import mining
 from deeprank_jax.relevance import create_relevance
 
-_OUT = flags.DEFINE_string("out", "docs/images", "The folder to write to.")
-
 _NAMES = [f"{n} {i}" for n in ("robin", "wren", "van", "coupé") for i in (1, 2, 3)]
 _LABELS = np.repeat([[0, 0], [0, 1], [1, 2], [1, 3]], 3, axis=0)
 _VECTORS = np.array(
@@ -31,7 +29,7 @@ _VECTORS = np.array(
     np.float32,
 )  # fmt: skip
 _LEVELS, _GAP, _POSITIVE = (0.4, 1.0), 0.1, 1
-# Where twelve images lie to a network that has learned a little; the first is asked.
+# Embeddings of the twelve images by a network at an early step; the first is the anchor.
 _EMBEDDINGS = np.array(
     [
         [0, 0], [0.52, 0.3], [-0.75, 0.35], [-0.4, 0.6], [0.25, -0.32], [0.75, 0.52],
@@ -43,11 +41,16 @@ _EMBEDDINGS = np.array(
 _BLUE, _GREEN, _RED, _GREY = "#2a78c2", "#0b7a56", "#c2412d", "#bbbbbb"
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Writes the figures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    out = pathlib.Path(_OUT.value)
+    parser = argparse.ArgumentParser(prog="python -m tools.docs.figures")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("docs/images"),
+        help="folder to write to (default: %(default)s)",
+    )
+    out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for name, draw in {"relevance": _draw_kinds, "triplets": _draw_triplets}.items():
         # Without the version of the library, the same picture is the same file.
@@ -61,13 +64,15 @@ def _kinds() -> dict[str, np.ndarray]:
     vectors = np.concatenate([_LABELS[:, :1].astype(np.float32), _VECTORS], axis=1)
     every = {
         "same_class": (create_relevance("same_class"), _LABELS),
-        f"hierarchy, {_LEVELS}": (create_relevance("hierarchy", levels=_LEVELS), None),
+        f"hierarchy, {_LEVELS}": (
+            create_relevance("hierarchy", levels=_LEVELS),
+            _LABELS,
+        ),
         "embedding, inside a category": (within, vectors),
     }
     return {
         name: np.asarray(relevance.pairwise(x[:, None], x[None]))
-        for name, (relevance, given) in every.items()
-        for x in [_LABELS if given is None else given]
+        for name, (relevance, x) in every.items()
     }
 
 
@@ -90,11 +95,11 @@ def _draw_kinds() -> Figure:
 
 def _draw_triplets() -> Figure:
     figure = Figure(figsize=(10.4, 4.6), layout="constrained", facecolor="white")
-    left, right = figure.subplots(1, 2)
+    bars, plane = figure.subplots(1, 2)
     relevance = list(_kinds().values())[-1][0]
     fair = np.asarray(mining.is_less_relevant(relevance, relevance[_POSITIVE], _GAP))
-    _draw_fair(left, relevance, fair)
-    _draw_plane(right, relevance, fair)
+    _draw_fair(bars, relevance, fair)
+    _draw_plane(plane, relevance, fair)
     return figure
 
 
@@ -109,23 +114,23 @@ def _draw_fair(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
     most = relevance[_POSITIVE] - _GAP
     axis.axvspan(most, relevance[_POSITIVE], color="#f3d9a4", zorder=0)
     axis.set_xlabel(f"relevance to {_NAMES[0]}, the anchor; the band is $T_r$ wide")
-    axis.set_title("Which negatives are fair", fontsize=11)
-    told = {"positive": _BLUE, "fair negative": _GREEN, "neither": _GREY}
-    handles = [patches.Patch(color=color, label=name) for name, color in told.items()]
+    axis.set_title("Fair negatives", fontsize=11)
+    roles = {"positive": _BLUE, "fair negative": _GREEN, "neither": _GREY}
+    handles = [patches.Patch(color=color, label=name) for name, color in roles.items()]
     axis.legend(handles=handles, loc="lower right", fontsize=9)
 
 
 def _draw_plane(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
-    judged = dict(
+    candidates = dict(
         positive_relevance=jnp.asarray(relevance[[_POSITIVE]]),
         relevance=jnp.asarray(relevance[None]),
         min_relevance_gap=_GAP,
     )
     images = jnp.asarray(_EMBEDDINGS)
     anchor, positive = images[:1], images[_POSITIVE : _POSITIVE + 1]
-    semi_hard, _ = mining.semi_hard_negatives(anchor, positive, images, **judged)
+    semi_hard, _ = mining.semi_hard_negatives(anchor, positive, images, **candidates)
     columns = dict(columns=jnp.array([0]), positive_columns=jnp.array([_POSITIVE]))
-    farthest, hardest, _ = mining.hardest_pairs(anchor, images, **columns, **judged)
+    farthest, hardest, _ = mining.hardest_pairs(anchor, images, **columns, **candidates)
     notes = {0: "anchor", _POSITIVE: "positive", int(semi_hard[0]): "semi-hard"}
     notes[int(hardest[0])] = "batch-hard"
     notes.setdefault(int(farthest[0]), "batch-hard's positive")
@@ -141,9 +146,8 @@ def _draw_plane(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
     radius = float(np.linalg.norm(positive))
     axis.add_patch(patches.Circle((0, 0), radius, fill=False, edgecolor=_BLUE))
     axis.set(xlim=(-1.4, 1.5), ylim=(-1.25, 1.15), aspect="equal", xticks=[], yticks=[])
-    axis.set_title("Which of them stands in, by distance", fontsize=11)
+    axis.set_title("Negatives selected by mining, by distance", fontsize=11)
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    main()

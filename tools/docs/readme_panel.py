@@ -1,4 +1,4 @@
-r"""Draws the README's panel: what the demo's model finds, as a picture.
+r"""The README's panel: results of searches with the demo's model, as a picture.
 
   python -m tools.docs.readme_panel --workdir=runs/emoji --data_dir=data \
       --out=docs/panel.png
@@ -7,9 +7,9 @@ Only the two designs that may be shown with credit are queries and gallery: Goog
 Noto Emoji and Twitter's Twemoji. NOTICE credits both.
 """
 
+import argparse
 import pathlib
 
-from absl import app, flags
 import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,42 +22,62 @@ from deeprank_jax.data.sources import tfds_dataset
 from deeprank_jax.report import query_panel
 from deeprank_jax.report import thumbnails as thumbnails_lib
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/emoji", "Where the demo has run.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "data", "Where TFDS keeps the prepared emoji."
-)
-_OUT = flags.DEFINE_string("out", "docs/panel.png", "The picture to write.")
-
 _SHOWN_VENDORS = ("google", "twitter")
 _NUM_QUERIES = 6
 _IMAGE_SIZE = 72  # As the designs are stored.
 _SEED = 0
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Writes the picture."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    path = pathlib.Path(_WORKDIR.value) / "test_embeddings.npz"
-    if not path.exists():
-        raise SystemExit(
-            f"error: {path} is missing; run `python -m deeprank_jax.main`."
+    parser = argparse.ArgumentParser(prog="python -m tools.docs.readme_panel")
+    for name, default, text in (
+        ("--workdir", "runs/emoji", "folder of the demo's run"),
+        ("--data_dir", "data", "folder in which TFDS keeps the prepared emoji"),
+        ("--out", "docs/panel.png", "picture to write"),
+    ):
+        parser.add_argument(
+            name,
+            type=pathlib.Path,
+            default=pathlib.Path(default),
+            help=f"{text} (default: %(default)s)",
         )
+    options = parser.parse_args()
+    try:
+        draw_panel(options.workdir, options.data_dir, options.out)
+    except errors.UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"Wrote {options.out}.")
+
+
+def draw_panel(
+    workdir: pathlib.Path, data_dir: pathlib.Path, out: pathlib.Path
+) -> None:
+    """Writes the picture.
+
+    Args:
+      workdir: Folder of the demo's run.
+      data_dir: Folder in which TFDS keeps the prepared emoji.
+      out: Path of the picture.
+
+    Raises:
+      DataError: The run or the dataset is missing, or they do not fit each other.
+    """
+    path = workdir / "test_embeddings.npz"
+    if not path.exists():
+        raise errors.DataError(f"{path} is missing; run `deeprank train` first.")
     with np.load(path) as saved:
         embeddings, ok = saved["embeddings"], saved["ok"]
     config = emoji.get_config()
-    config.data.dir = _DATA_DIR.value
-    try:
-        records = data.create_records(config.data)["test"]
-    except errors.DataError as error:
-        raise SystemExit(f"error: {error}") from error
+    config.data.dir = str(data_dir)
+    records = data.create_records(config.data)["test"]
     if len(embeddings) != len(records):
-        raise SystemExit(
-            f"error: {path} holds {len(embeddings)} embeddings for {len(records)} "
-            "records; run `python -m deeprank_jax.main` again."
+        raise errors.DataError(
+            f"{path} holds {len(embeddings)} embeddings for {len(records)} "
+            "records; run `deeprank train` again."
         )
     where = ok & np.isin(_read_vendors(config.data.dir, len(records)), _SHOWN_VENDORS)
-    _draw(config, records, embeddings, where)
+    _draw(config, records, embeddings, where, out)
 
 
 def _draw(
@@ -65,26 +85,25 @@ def _draw(
     records: Records,
     embeddings: np.ndarray,
     where: np.ndarray,
+    path: pathlib.Path,
 ) -> None:
     graded = relevance.create_relevance(
         config.relevance.name, levels=config.relevance.levels
     )
     ranking = query_panel.rank_records(records, embeddings, where)
-    chosen = query_panel.choose_queries(records, ranking, _NUM_QUERIES, seed=_SEED)
-    rows = query_panel.create_rows(records, graded, ranking, chosen)
+    examples = query_panel.choose_queries(records, ranking, _NUM_QUERIES, seed=_SEED)
+    rows = query_panel.create_rows(records, graded, ranking, examples)
     grades = query_panel.create_grades(
         *query_panel.pairs_of_rows(records, rows), records.level_names
     )
-    path = pathlib.Path(_OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     with reader.ImageReader(records, image_size=_IMAGE_SIZE) as images:
         thumbnails = lambda indices: images.load(indices)[0]
         thumbnails_lib.write_panel(path, rows, grades, thumbnails)
-    print(f"Wrote {path}.")
 
 
 def _read_vendors(data_dir: str, num_records: int) -> np.ndarray:
-    """Returns `[N]` strings, whose design each test record is."""
+    """Returns the vendors `[N]` of the test records' designs, as strings."""
     builder = tfds_dataset.prepare("emoji", data_dir)
     source = builder.as_data_source(
         split="test", decoders={"image": tfds.decode.SkipDecoding()}
@@ -94,4 +113,4 @@ def _read_vendors(data_dir: str, num_records: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
