@@ -1,4 +1,4 @@
-"""From a trained run to one folder that needs nothing else."""
+"""Export of a trained run as one self-contained folder."""
 
 from deeprank_jax.export.run import ExportError, export_run
 

@@ -1,4 +1,4 @@
-"""The model card: what a model is, how to use it, how good it is."""
+"""Model card: description, use and metrics of an exported model."""
 
 from collections.abc import Mapping
 import pathlib
@@ -9,7 +9,7 @@ import ml_collections
 from deeprank_jax.export.network import PLATFORMS
 from deeprank_jax.report import templates
 
-_TASKS = {"ranking": "by ranking triplets", "classification": "by telling classes"}
+_TASKS = {"ranking": "by ranking triplets", "classification": "by classifying images"}
 
 
 def write_card(
@@ -21,10 +21,10 @@ def write_card(
     """Writes the card.
 
     Args:
-      path: the file.
-      info: what `model.json` holds.
-      config: of the run.
-      folder: what the model's folder will be called.
+      path: Path of the card.
+      info: Contents of `model.json`.
+      config: Config of the run.
+      folder: Name of the model's folder.
     """
     rows = [row for metrics in info["metrics"].values() for row in metrics.values()]
     systems = dict.fromkeys(s for row in rows for s in row if s != "model")

@@ -1,9 +1,9 @@
-r"""Writes `model.onnx` beside the weights of a model: run in an environment of its own.
+r"""Conversion of a model to `model.onnx`, run in an environment of its own.
 
   PYTHON -m deeprank_jax.export.convert_onnx FOLDER
 
-PYTHON is that of requirements-onnx.txt, whose converter asks for an older Orbax than
-the rest of the project. FOLDER holds `config.json` and `weights.safetensors`.
+PYTHON has the packages of requirements-onnx.txt, whose converter needs an older Orbax
+than the rest of the project. FOLDER has `config.json` and `weights.safetensors`.
 """
 
 import json
@@ -22,7 +22,11 @@ from deeprank_jax.models import cpu_ops
 
 
 def convert(folder: pathlib.Path) -> None:
-    """Writes the network of a folder as ONNX, with the weights in it."""
+    """Writes the network and weights of a folder as ONNX.
+
+    Args:
+      folder: Folder with `config.json` and `weights.safetensors`.
+    """
     import jax2onnx
     import onnx
 

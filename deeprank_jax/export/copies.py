@@ -1,7 +1,7 @@
-"""How far apart are an image and a worse copy of it, to a model and pixel by pixel?
+"""Distances between images and degraded copies of them, by embedding and by pixels.
 
-A model that was taught to see past how a thing is drawn puts two drawings of it as near
-as two copies of one; only both distances together tell a copy.
+A model that is trained to ignore how a thing is drawn puts two drawings of it as near
+as two copies of one; only both distances together identify a copy.
 """
 
 from collections.abc import Callable
@@ -25,41 +25,41 @@ def measure_copies(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Returns within which distances 99 % of worse copies stay.
+    """Returns the distances within which 99 % of degraded copies lie.
 
-    A worse copy has three quarters of the height and width and is a JPEG of quality
-    60. At most 256 images are looked at.
+    A degraded copy has three quarters of the height and width and is a JPEG of quality
+    60. At most 256 images are used.
 
     Args:
-      records: of a split; images that cannot be read are passed over.
-      prepare: maps a decoded image to what the network sees, `[S, S, 3]`.
-      embed: maps `[N, S, S, 3]` to embeddings `[N, D]`.
-      seed: of which images are looked at.
+      records: Records of a split; unreadable images are skipped.
+      prepare: Function from a decoded image to the network's input `[S, S, 3]`.
+      embed: Function from `[N, S, S, 3]` to embeddings `[N, D]`.
+      seed: Seed of the choice of images.
 
     Returns:
       `distance` of embeddings and `pixel_distance`, the squared distances of both; 0
       if no image could be read.
     """
     order = np.random.default_rng(seed).permutation(len(records))[:_MAX_IMAGES]
-    originals, worse = [], []
+    originals, degraded = [], []
     for index in order:
         try:
             image = decode.decode_image(records.read(int(index)))
         except (decode.BadImageError, OSError):
             continue
         originals.append(prepare(image))
-        worse.append(prepare(worse_copy(image)))
+        degraded.append(prepare(degrade(image)))
     if not originals:
         return {"distance": 0.0, "pixel_distance": 0.0}
-    pair = np.stack(originals), np.stack(worse)
+    pair = np.stack(originals), np.stack(degraded)
     return {
         name: _quantile(*map(fn, pair))
         for name, fn in (("distance", embed), ("pixel_distance", pixels))
     }
 
 
-def worse_copy(image: np.ndarray) -> np.ndarray:
-    """Returns an image `[H, W, 3]` uint8, smaller and compressed."""
+def degrade(image: np.ndarray) -> np.ndarray:
+    """Returns a smaller, compressed copy of an image `[H, W, 3]` uint8."""
     height, width = (max(1, round(side * _SCALE)) for side in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
@@ -69,6 +69,7 @@ def worse_copy(image: np.ndarray) -> np.ndarray:
     return decode.decode_image(encoded.tobytes())
 
 
-def _quantile(originals: np.ndarray, worse: np.ndarray) -> float:
-    squares = np.sum(np.square(np.subtract(originals, worse, dtype=np.float64)), axis=1)
+def _quantile(originals: np.ndarray, copies: np.ndarray) -> float:
+    gaps = np.subtract(originals, copies, dtype=np.float64)
+    squares = np.sum(np.square(gaps), axis=1)
     return float(np.quantile(squares, SHARE))

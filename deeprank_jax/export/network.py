@@ -12,17 +12,18 @@ import numpy as np
 import optax
 
 from deeprank_jax import models
-from deeprank_jax.training import checkpoints, network
+from deeprank_jax.errors import CheckpointError
+from deeprank_jax.training import network
 from deeprank_jax.training import step as step_lib
 
-# One program holds all three: which form of an operation it takes is chosen where it
-# runs.
+# One program holds all three; it chooses the form of an operation where it runs.
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Of a classifier: no embedding depends on it.
+# Classification head; embeddings do not depend on it.
 _HEAD = "params/head/"
 
+# Arrays of JAX or NumPy.
 Weights = Mapping[str, Any]
-Embed = Callable[[Weights, Any], Any]
+Embed = Callable[[Weights, Any], jax.Array]
 
 
 def create_embed(
@@ -31,38 +32,37 @@ def create_embed(
     """Returns `embed(weights, images [B, S, S, 3])` and its weights.
 
     Args:
-      config: of the run.
-      arrays: the network's, named as in a checkpoint; more may be there, as what of a
-        classifier only tells classes.
-      source: what errors call them.
+      config: Config of the run.
+      arrays: Arrays of the network, named as in a checkpoint; others, such as those of
+        a classification head, are ignored.
+      source: Name of the arrays in error messages.
 
     Raises:
-      CheckpointError: variables of the config's network are missing, or have other
-        shapes.
+      CheckpointError: Arrays of the config's network are missing, or have other shapes.
     """
-    # Of a classifier, only what comes before the classes matters.
+    # A classifier is exported without its head, so one class will do.
     num_classes = None if config.task == "ranking" else 1
     model = models.abstract(lambda: network.create_model(config, num_classes))
     graphdef, state = step_lib.create_train_state(model, optax.identity())
-    ours = step_lib.network_arrays(state)
+    expected = step_lib.network_arrays(state)
     weights = {}
-    for name, array in ours.items():
+    for name, array in expected.items():
         if name.startswith(_HEAD):
             continue
-        found = arrays.get(name)
-        if found is None or found.shape != array.shape:
-            what = "is not there" if found is None else f"is {found.shape}"
-            raise checkpoints.CheckpointError(
-                f"{source} is of another network: {name} {what}, and the run's "
-                f"config.json asks for {array.shape}; export a run whose files are its "
-                "own."
+        saved = arrays.get(name)
+        if saved is None or saved.shape != array.shape:
+            actual = "is missing" if saved is None else f"has the shape {saved.shape}"
+            raise CheckpointError(
+                f"{source} belongs to another network: {name} {actual}, and the run's "
+                f"config.json needs {array.shape}; export a run with its own "
+                "config.json and checkpoints."
             )
-        weights[name] = np.asarray(found, array.dtype)
+        weights[name] = np.asarray(saved, array.dtype)
     embed_step = step_lib.make_embed_step(graphdef)
 
-    def embed(weights: Weights, images: Any) -> Any:
-        whole = {**ours, **weights}
-        return embed_step(step_lib.with_network_arrays(state, whole), images)
+    def embed(weights: Weights, images: Any) -> jax.Array:
+        complete = {**expected, **weights}
+        return embed_step(step_lib.with_network_arrays(state, complete), images)
 
     return embed, weights
 
@@ -73,6 +73,12 @@ def write_stablehlo(
     """Writes the function for any number of images, on CPU, CUDA and TPU.
 
     It is called as `jax.export.deserialize(...).call(weights, images)`.
+
+    Args:
+      path: Path of the program.
+      embed: Function of the weights and images.
+      weights: Weights, whose shapes the program takes.
+      image_size: Height and width of the images, in pixels.
     """
     scope = jax_export.SymbolicScope()
     (batch,) = jax_export.symbolic_shape("batch", scope=scope)

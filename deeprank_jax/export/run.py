@@ -1,7 +1,7 @@
-"""Exports a run: its network in two or three forms, what it can do, and the proof.
+"""Export of a run: its network in two or three forms, calibration and verification.
 
-Each form is called in a process of its own that knows nothing of this project, on real
-images, before the folder is given its name.
+Each form is called on real images, in a process without this project, before the folder
+gets its name.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import evaluation, version
-from deeprank_jax.data import create_records, decode
+from deeprank_jax.data import create_records, dataset_name, decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ExportError
 from deeprank_jax.evaluation import calibration
@@ -33,7 +33,7 @@ from deeprank_jax.training.experiment import create_reader
 
 # The largest difference of a component, float32.
 TOLERANCE = 1e-4
-_NUM_PROVED = 64
+_NUM_VERIFIED = 64
 _BATCH_SIZE = 64
 
 
@@ -47,51 +47,44 @@ def export_run(
     """Exports the best checkpoint of a run.
 
     Args:
-      workdir: of the run, finished or not; its data must still be there.
-      out: the folder to write; written whole or not at all.
-      precision: of the pairs that `compare` calls similar, on validation.
-      onnx_python: the Python of an environment with requirements-onnx.txt, to write
-        ONNX, too.
+      workdir: Folder of the run, finished or not; its data must still be available.
+      out: Folder to write, atomically.
+      precision: Precision on validation of the pairs that `compare` calls similar.
+      onnx_python: Python of an environment with requirements-onnx.txt, to write ONNX,
+        too.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: the run cannot be read, or `out` is there already.
-      CheckpointError: there is no checkpoint, or it is damaged.
-      ExportError: a form could not be written, or differs from the checkpoint.
+      ArtifactError: `out` exists already, or cannot be written.
+      CheckpointError: There is no checkpoint, or it is damaged.
+      ConfigError: The folder is not a run.
+      ExportError: A form could not be written, or differs from the checkpoint; or the
+        precision is out of range.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    calibration.check_share("precision", precision)
+    if not 0 < precision <= 1:
+        raise ExportError(f"precision must be in (0, 1], got {precision}.")
     config, metrics = config_lib.read_run_config(workdir), _read_metrics(workdir)
     saved = checkpoints.read_network(workdir)
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
     with artifact.writing(out) as folder:
         logging.info("Exporting %s.", saved.where)
-        (folder / artifact.CONFIG).write_text(
-            config.to_json(indent=2) + "\n", encoding="utf-8"
-        )
-        save_file(weights, folder / artifact.WEIGHTS)
-        # Written for its owner alone; the folder's other files are not.
-        (folder / artifact.WEIGHTS).chmod(0o644)
-        network.write_stablehlo(
-            folder / artifact.STABLEHLO, embed, weights, config.data.image_size
-        )
-        use = pathlib.Path(__file__).with_name(artifact.USE).read_text("utf-8")
-        (folder / artifact.USE).write_text(use, encoding="utf-8")
+        _write_network(folder, config, embed, weights)
         if onnx_python:
             _convert_to_onnx(folder, onnx_python)
         records = create_records(config.data)
-        measured = _Measured(config, jax.jit(embed), weights, records)
+        evaluated = _EvaluatedNetwork(config, jax.jit(embed), weights, records)
         info = {
             "format": artifact.FORMAT,
             "name": workdir.resolve().name,
             **_describe(config, folder),
-            **measured.calibrate(precision),
-            "agreement": _prove(folder, measured, onnx_python),
+            **evaluated.calibrate(precision),
+            "agreement": _verify(folder, evaluated, onnx_python),
             "metrics": metrics,
             "dataset": {
-                "name": config.data.name,
+                "name": dataset_name(config.data),
                 **{f"{name}_images": len(split) for name, split in records.items()},
             },
             "checkpoint_step": int(saved.where.name),
@@ -104,8 +97,27 @@ def export_run(
     return pathlib.Path(out)
 
 
-class _Measured:
-    """A network and the records that say what it can do."""
+def _write_network(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    embed: network.Embed,
+    weights: dict[str, np.ndarray],
+) -> None:
+    """Writes the config, the weights, the program and the script that calls it."""
+    text = config.to_json(indent=2) + "\n"
+    (folder / artifact.CONFIG).write_text(text, encoding="utf-8")
+    save_file(weights, folder / artifact.WEIGHTS)
+    # safetensors makes the file readable by its owner only.
+    (folder / artifact.WEIGHTS).chmod(0o644)
+    network.write_stablehlo(
+        folder / artifact.STABLEHLO, embed, weights, config.data.image_size
+    )
+    script = pathlib.Path(__file__).with_name(artifact.USE).read_text("utf-8")
+    (folder / artifact.USE).write_text(script, encoding="utf-8")
+
+
+class _EvaluatedNetwork:
+    """A network, and the records that it is calibrated and verified on."""
 
     def __init__(
         self,
@@ -122,38 +134,42 @@ class _Measured:
         pieces = []
         for start in range(0, len(images), _BATCH_SIZE):
             batch = images[start : start + _BATCH_SIZE]
-            # One shape is one program.
+            # Batches of one shape are compiled once.
             padding = ((0, _BATCH_SIZE - len(batch)), *((0, 0),) * 3)
             embedded = self._embed(self._weights, np.pad(batch, padding))
             pieces.append(np.asarray(embedded)[: len(batch)])
         return np.concatenate(pieces)
 
-    def images_to_prove(self) -> np.ndarray:
+    def images_to_verify(self) -> np.ndarray:
         """Returns uint8 images `[n, S, S, 3]` of the test split."""
         split = self._records["test"]
         rng = np.random.default_rng(self._config.seed)
         with create_reader(self._config, split) as reader:
-            images, ok = reader.load(rng.permutation(len(split))[:_NUM_PROVED])
+            images, ok = reader.load(rng.permutation(len(split))[:_NUM_VERIFIED])
         return images[ok]
 
     def calibrate(self, precision: float) -> dict[str, Any]:
-        """Returns the threshold and how far worse copies lie, as model.json has it."""
+        """Returns thresholds and distances of copies, as model.json has them.
+
+        Args:
+          precision: Precision on validation of the pairs called similar.
+        """
         embeddings, labels = self._embed_split("validation")
-        found = calibration.calibrate(embeddings, labels, precision)
-        in_tens = calibration.calibrate(embeddings, labels, precision, prior=0.1)
+        balanced = calibration.calibrate(embeddings, labels, precision)
+        in_collection = calibration.calibrate(embeddings, labels, precision, prior=0.1)
         on_test = None
-        if found is not None:
-            on_test = calibration.verify(*self._embed_split("test"), found.distance)
+        if balanced is not None:
+            on_test = calibration.verify(*self._embed_split("test"), balanced.distance)
         data = self._config.data
         return {
-            "threshold": found
+            "threshold": balanced
             and {
-                "distance": found.distance,
+                "distance": balanced.distance,
                 "wished_precision": precision,
-                "validation": dataclasses.asdict(found),
+                "validation": dataclasses.asdict(balanced),
                 "test": dataclasses.asdict(on_test),  # pyrefly: ignore
             },
-            "cluster_distance": in_tens and in_tens.distance,
+            "cluster_distance": in_collection and in_collection.distance,
             "copies": copies.measure_copies(
                 self._records["validation"],
                 lambda x: decode.resize_image(x, data.image_size, data.fit),
@@ -176,12 +192,18 @@ class _Measured:
 
 
 def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns what the run was measured to on test; nothing if it has not ended."""
+    """Returns the metrics on the test split; none if the run has not ended."""
     path = workdir / "results.json"
     if not path.exists():
-        logging.warning("%s has not ended: the card tells no metrics.", workdir)
+        logging.warning("%s has not ended: the card will have no metrics.", workdir)
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))["test"]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["test"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(
+            f"{path} cannot be read ({error}); move it away to export the run without "
+            "metrics, or train again to write it."
+        ) from error
 
 
 def _describe(
@@ -207,31 +229,38 @@ def _convert_to_onnx(folder: pathlib.Path, python: str) -> None:
     _run([python, "-m", module, str(folder)], "ONNX", environment)
 
 
-def _prove(
-    folder: pathlib.Path, measured: _Measured, onnx_python: str | None
-) -> dict[str, Any]:
-    """Returns by how much each form differs from the checkpoint.
+def _verify(
+    folder: pathlib.Path, evaluated: _EvaluatedNetwork, onnx_python: str | None
+) -> dict[str, float]:
+    """Returns the largest difference between each form and the checkpoint.
+
+    Args:
+      folder: Folder with the forms and the script that calls them.
+      evaluated: Network of the checkpoint.
+      onnx_python: Python that calls the ONNX form; None without one.
 
     Raises:
-      ExportError: it differs by more than `TOLERANCE`.
+      ExportError: A difference exceeds `TOLERANCE`, or a form cannot be called.
     """
-    images = measured.images_to_prove()
+    images = evaluated.images_to_verify()
     if not len(images):
-        raise ExportError("No test image can be read to prove the export with.")
-    wanted = measured.embed(images)
+        raise ExportError(
+            "No test image can be read to verify the export with; the log says why."
+        )
+    expected = evaluated.embed(images)
     pythons = {"stablehlo": sys.executable}
     if onnx_python:
         pythons["onnx"] = onnx_python
-    given, found = folder / "images.npy", folder / "embeddings.npy"
-    np.save(given, images)
-    agreement: dict[str, Any] = {"images": len(images), "dim": wanted.shape[1]}
-    # As anybody would run it: nothing is set that this process sets for itself.
+    inputs, outputs = folder / "images.npy", folder / "embeddings.npy"
+    np.save(inputs, images)
+    agreement: dict[str, float] = {"images": len(images), "dim": expected.shape[1]}
+    # The flags of this process must not help: a user's process does not have them.
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     for form, python in pythons.items():
         logging.info("Calling %s in a process of its own.", form)
         command = [python, "-I", str(folder / artifact.USE)]
-        _run([*command, str(given), str(found), form], form, environment)
-        largest = float(np.abs(np.load(found) - wanted).max())
+        _run([*command, str(inputs), str(outputs), form], form, environment)
+        largest = float(np.abs(np.load(outputs) - expected).max())
         logging.info("%s differs from the checkpoint by %.1e at most.", form, largest)
         if not largest <= TOLERANCE:
             raise ExportError(
@@ -240,12 +269,12 @@ def _prove(
                 'and export with config.model.dtype="float32".'
             )
         agreement[form] = largest
-    given.unlink()
-    found.unlink()
+    inputs.unlink()
+    outputs.unlink()
     return agreement
 
 
-def _run(command: list[str], what: str, environment: dict[str, str]) -> None:
+def _run(command: list[str], form: str, environment: dict[str, str]) -> None:
     try:
         subprocess.run(
             command, check=True, capture_output=True, text=True, env=environment
@@ -257,4 +286,4 @@ def _run(command: list[str], what: str, environment: dict[str, str]) -> None:
         ) from error
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ExportError(f"{what}: {' '.join(command[:4])} failed: {last}") from error
+        raise ExportError(f"{form}: {' '.join(command[:4])} failed: {last}") from error

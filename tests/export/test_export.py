@@ -104,12 +104,12 @@ def test_the_distances_are_calibrated_on_validation(monkeypatch):
         rows = rng.normal(size=(9, 4))[labels] + 0.4 * rng.normal(size=(72, 4))
         return rows, labels
 
-    measured = object.__new__(run._Measured)
-    measured._config = configs.emoji.get_config()
-    measured._records = {"validation": None}
-    monkeypatch.setattr(measured, "_embed_split", split)
+    evaluated = object.__new__(run._EvaluatedNetwork)
+    evaluated._config = configs.emoji.get_config()
+    evaluated._records = {"validation": None}
+    monkeypatch.setattr(evaluated, "_embed_split", split)
     monkeypatch.setattr(copies, "measure_copies", lambda *args: {})
-    found = measured.calibrate(0.8)
+    found = evaluated.calibrate(0.8)
     wanted = calibration.calibrate(*split("validation"), 0.8)
     in_tens = calibration.calibrate(*split("validation"), 0.8, prior=0.1)
     assert 0 < in_tens.distance < 0.9 * wanted.distance
@@ -149,7 +149,7 @@ def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["model"]["embedding_dim"] = 9
     (other / "config.json").write_text(json.dumps(config))
-    with pytest.raises(checkpoints.CheckpointError, match="is of another network"):
+    with pytest.raises(checkpoints.CheckpointError, match="belongs to another network"):
         export_run(other, tmp_path / "model")
     (other / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
@@ -191,7 +191,7 @@ def test_plain_forms_leave_no_choice_of_platform():
 def test_worse_copies_are_smaller_and_near():
     rng = np.random.default_rng(0)
     image = np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3)), 8, 0), 8, 1)
-    worse = copies.worse_copy(image.astype(np.uint8))
+    worse = copies.degrade(image.astype(np.uint8))
     assert worse.shape == (48, 48, 3)
     assert abs(worse.mean() - image.mean()) < 3
 
@@ -213,7 +213,7 @@ def test_copies_stay_within_the_distances_that_are_told():
     prepare = lambda image: cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
     embed = lambda x: x.reshape(len(x), -1)[:, ::7].astype(np.float32)
     found = copies.measure_copies(split, prepare, embed)
-    pairs = [(prepare(x)[None], prepare(copies.worse_copy(x))[None]) for x in images]
+    pairs = [(prepare(x)[None], prepare(copies.degrade(x))[None]) for x in images]
     for name, fn in (("distance", embed), ("pixel_distance", pixels)):
         by_hand = [np.sum((fn(a) - fn(b)) ** 2) for a, b in pairs]
         assert found[name] == pytest.approx(np.quantile(by_hand, 0.99), rel=1e-4)
