@@ -24,7 +24,7 @@ class Key:
 
     Attributes:
       name: of the descriptor; letters, digits and `_`.
-      version: of the descriptor, `descriptors.VERSIONS[name]`.
+      version: Version of the descriptor.
       records: `Records.fingerprint` of the split.
       image_size: of the images, in pixels.
       fitted_on: `Records.fingerprint` of what a learned descriptor was fitted to.

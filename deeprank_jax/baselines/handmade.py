@@ -42,7 +42,7 @@ def describe_all(
     Args:
       splits: the records; "train" must be among them.
       load: reads a split's images; is called where something is not kept yet.
-      names: of `descriptors.DESCRIPTORS` and `descriptors.LEARNED`.
+      names: Names in `descriptors.DESCRIPTORS`.
       image_size: S, of the images that are described.
       fit: how they became squares, which is what they are kept under.
       folder: where descriptors are kept; None for nowhere.
@@ -54,10 +54,12 @@ def describe_all(
       A system for each name.
 
     Raises:
-      ValueError: there is no such descriptor, or the images are too few or too small.
+      ConfigError: There is no such descriptor.
+      DataError: The images are too few or too small.
     """
-    _check_names(names)
     images = _Images(load)
+    for name in names:
+        descriptors.create_descriptor(name)
     trained = splits["train"].fingerprint
     found = {}
     for name in names:
@@ -67,9 +69,8 @@ def describe_all(
             options["fitted_on"] = trained
         parts = []
         for split, records in splits.items():
-            version = descriptors.VERSIONS[name]
             key = cache.create_key(
-                name, version, records.fingerprint, image_size, **options
+                name, describe.version, records.fingerprint, image_size, **options
             )
             compute = functools.partial(describe.of_split, split)
             parts.append(cache.load_or_compute(folder, key, compute))
@@ -97,7 +98,9 @@ class _Describe:
     def __init__(
         self, name: str, images: _Images, workers: int, seed: int, progress: Progress
     ):
-        self.learns = name in descriptors.LEARNED
+        self._descriptor = descriptors.create_descriptor(name)
+        self.learns = self._descriptor.learned
+        self.version = self._descriptor.version
         self._name, self._images = name, images
         self._workers, self._seed, self._progress = workers, seed, progress
 
@@ -107,7 +110,7 @@ class _Describe:
         # At least one piece, from which the number of columns is known.
         starts = range(0, max(1, len(images)), _BATCH)
         rows = [
-            descriptors.describe_shared(
+            descriptors.describe_in_threads(
                 self._function, images[start : start + _BATCH], workers=self._workers
             )
             for start in self._progress(starts, f"{self._name}, {split}")
@@ -119,16 +122,6 @@ class _Describe:
     @functools.cached_property
     def _function(self) -> descriptors.Describe:
         if not self.learns:
-            return descriptors.DESCRIPTORS[self._name]
+            return self._descriptor.fit(np.zeros((0, 1, 1, 3), np.uint8))
         images, ok = self._images.of("train")
-        fit = descriptors.LEARNED[self._name]
-        return fit(images[ok], seed=self._seed, workers=self._workers)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    known = [*descriptors.DESCRIPTORS, *descriptors.LEARNED]
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"No descriptor is named {name!r}; there are {sorted(known)}."
-            )
+        return self._descriptor.fit(images[ok], seed=self._seed, workers=self._workers)

@@ -26,7 +26,7 @@ from deeprank_jax.relevance.golden import feature_bank, learning
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The config file.")
 _TRIPLETS = flags.DEFINE_string("triplets", "", "Rated triplets to learn from.")
 _OUT = flags.DEFINE_string("out", "golden.parquet", "The file to write.")
-_FEATURES = flags.DEFINE_list("features", list(descriptors.DESCRIPTORS), "To combine.")
+_FEATURES = flags.DEFINE_list("features", descriptors.hand_made_names(), "To combine.")
 _MODEL = flags.DEFINE_multi_string("model", [], "Workdirs of runs: more features.")
 _SIZE = flags.DEFINE_integer("image_size", 64, "What descriptors see, in pixels.", 1)
 _DIMS = flags.DEFINE_integer("max_dims", 64, "Dimensions kept of a feature.", 1)

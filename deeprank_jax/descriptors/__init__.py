@@ -1,124 +1,125 @@
-"""Hand-made image descriptors, in NumPy: what a learned embedding must beat.
+"""Classical image descriptors, in NumPy: the baselines of a learned embedding."""
 
-Each is a function of images `[N, H, W, 3]` uint8 that returns `[N, D]` float32, made
-so that the squared Euclidean distance of two rows is how different the images are.
-Those in `LEARNED` are fitted to images for training first, which returns the function.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
 import threadpoolctl
 
-from deeprank_jax.descriptors.fisher import fit_fisher
+from deeprank_jax.descriptors.base import Describe, Descriptor, hand_made
+from deeprank_jax.descriptors.fisher import FisherLearner
 from deeprank_jax.descriptors.hog import hog
 from deeprank_jax.descriptors.lab_histogram import lab_histogram
 from deeprank_jax.descriptors.lbp import lbp
 from deeprank_jax.descriptors.pixels import pixels
-from deeprank_jax.descriptors.sift_words import fit_sift_words
-from deeprank_jax.descriptors.texton_pyramid import fit_texton_pyramid
+from deeprank_jax.descriptors.sift_words import SiftWordsLearner
+from deeprank_jax.descriptors.texton_pyramid import TextonPyramidLearner
 from deeprank_jax.descriptors.wavelet import wavelet
+from deeprank_jax.errors import ConfigError
+from deeprank_jax.registry import Registry
 
 __all__ = [
     "DESCRIPTORS",
-    "LEARNED",
-    "VERSIONS",
     "Describe",
-    "check_names",
+    "Descriptor",
     "compute",
-    "describe_shared",
-    "fit_fisher",
-    "fit_sift_words",
-    "fit_texton_pyramid",
+    "create_descriptor",
+    "describe_in_threads",
+    "hand_made_names",
     "hog",
     "lab_histogram",
     "lbp",
     "pixels",
+    "register_descriptor",
     "wavelet",
 ]
 
-Describe = Callable[[np.ndarray], np.ndarray]
-
-DESCRIPTORS: dict[str, Describe] = {
-    "hog": hog,
-    "lab_histogram": lab_histogram,
-    "lbp": lbp,
-    "pixels": pixels,
-    "wavelet": wavelet,
-}
-
-# Each is `fit(images, *, seed=0, workers=1, progress=iter)`, and pickles what it
-# returns.
-LEARNED: dict[str, Callable[..., Describe]] = {
-    "fisher": fit_fisher,
-    "sift_words": fit_sift_words,
-    "texton_pyramid": fit_texton_pyramid,
-}
-
-# To be raised when a descriptor gives other numbers, so that kept ones are not used.
-VERSIONS: dict[str, int] = {
-    "fisher": 2,
-    "hog": 1,
-    "lab_histogram": 1,
-    "lbp": 1,
-    "pixels": 1,
-    "sift_words": 2,
-    "texton_pyramid": 2,
-    "wavelet": 1,
-}
+DESCRIPTORS: Registry[Descriptor] = Registry(
+    "descriptors",
+    {
+        "fisher": FisherLearner,
+        "hog": hand_made(hog, "histograms of oriented gradients"),
+        "lab_histogram": hand_made(lab_histogram, "histogram of LAB colours"),
+        "lbp": hand_made(lbp, "local binary patterns"),
+        "pixels": hand_made(pixels, "pixels of a 16 x 16 copy"),
+        "sift_words": SiftWordsLearner,
+        "texton_pyramid": TextonPyramidLearner,
+        "wavelet": hand_made(wavelet, "signs of the largest wavelet coefficients"),
+    },
+    methods=("fit",),
+    from_function=hand_made,
+    by_key=True,
+)
+register_descriptor = DESCRIPTORS.register
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Checks that every name is a key of `DESCRIPTORS`.
+def create_descriptor(name: str) -> Descriptor:
+    """Creates a descriptor with its default options.
+
+    Args:
+      name: Key of `DESCRIPTORS`.
 
     Raises:
-      ValueError: one is not.
+      ConfigError: There is no such descriptor.
     """
-    for name in names:
-        if name not in DESCRIPTORS:
-            raise ValueError(
-                f"No descriptor is named {name!r}; there are {sorted(DESCRIPTORS)}."
-            )
+    return DESCRIPTORS.create({"name": name})
+
+
+def hand_made_names() -> list[str]:
+    """Returns the names of the descriptors that are not learned, in order."""
+    return [name for name in sorted(DESCRIPTORS) if not create_descriptor(name).learned]
 
 
 def compute(
     names: Sequence[str], images: np.ndarray, *, workers: int = 1
 ) -> dict[str, np.ndarray]:
-    """Returns descriptors of images by name, `[N, D]` float32 each.
+    """Computes hand-made descriptors of images.
 
     Args:
-      names: keys of `DESCRIPTORS`.
-      images: `[N, H, W, 3]` uint8, `N` may be 0.
-      workers: threads that share the images; they let go of Python's lock for most of
-        the work.
+      names: Names of hand-made descriptors.
+      images: `[N, H, W, 3]` uint8, images to describe; `N` may be 0.
+      workers: Number of threads that share the images.
+
+    Returns:
+      `[N, D]` float32 by name.
 
     Raises:
-      ValueError: there is no such descriptor, or the images are not what it takes.
+      ConfigError: There is no such descriptor, or it is learned.
+      DataError: The images are too small.
+      ValueError: The images have another shape or type.
     """
-    check_names(names)
+    functions = {}
+    for name in names:
+        descriptor = create_descriptor(name)
+        if descriptor.learned:
+            raise ConfigError(
+                f"The descriptor {name!r} is learned from images; choose hand-made "
+                f"ones: {', '.join(hand_made_names())}."
+            )
+        functions[name] = descriptor.fit(images)
     return {
-        name: describe_shared(DESCRIPTORS[name], images, workers=workers)
-        for name in names
+        name: describe_in_threads(describe, images, workers=workers)
+        for name, describe in functions.items()
     }
 
 
-def describe_shared(
+def describe_in_threads(
     describe: Describe, images: np.ndarray, *, workers: int = 1
 ) -> np.ndarray:
-    """Returns what one descriptor says of images, `[N, D]` float32.
+    """Returns the descriptors of images, `[N, D]` float32.
 
     Args:
-      describe: of `DESCRIPTORS`, or what a function of `LEARNED` returned.
-      images: `[N, H, W, 3]` uint8, `N` may be 0.
-      workers: threads that share the images; the rows do not depend on how many.
+      describe: Function that `Descriptor.fit` returned.
+      images: `[N, H, W, 3]` uint8, images to describe; `N` may be 0.
+      workers: Number of threads that share the images; the rows do not depend on it.
 
     Raises:
-      ValueError: the images are not what the descriptor takes.
+      DataError: The images are too small.
+      ValueError: The images have another shape or type.
     """
     pieces = np.array_split(images, max(1, min(workers, len(images))))
     pool = futures.ThreadPoolExecutor(len(pieces))
-    # Else BLAS's threads and these would fight for the cores. Descriptors ask for it
-    # themselves, but only the first thread to do so is heard.
+    # BLAS's threads would compete with these for the cores. Descriptors set the limit
+    # themselves, but it is global, and only the first thread's call takes effect.
     with threadpoolctl.threadpool_limits(1), pool:
         return np.concatenate(list(pool.map(describe, pieces)))

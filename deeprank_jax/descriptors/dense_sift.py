@@ -1,6 +1,6 @@
-"""How edges run around each point of a grid: upright SIFT at three sizes.
+"""Dense SIFT: upright SIFT descriptors of three sizes on a grid.
 
-Convention: a patch without any edge is all 0, every other one has unit length.
+Convention: the descriptor of a patch without edges is 0; all others have unit length.
 """
 
 import functools
@@ -10,40 +10,22 @@ import numpy as np
 
 DIM = 128
 SMALLEST = 16
-# Ours: OpenCV's size of a key point, and the pixels from one to the next. A patch is
-# six times as wide: 12, 24 and 48 pixels. Small drawings have too few corners for
-# SIFT's own detector.
+# Ours: OpenCV's size of a key point, and the step of the grid in pixels. A patch is six
+# times as wide: 12, 24 and 48 pixels. Small drawings have too few corners for SIFT's
+# own detector.
 _SIZES_AND_STEPS = ((2.0, 4), (4.0, 6), (8.0, 12))
-
-
-def check_size(images: np.ndarray, name: str) -> None:
-    """Checks that the images are large enough.
-
-    Args:
-      images: `[N, H, W, 3]`.
-      name: of the descriptor, for the message.
-
-    Raises:
-      ValueError: `H` or `W` is less than 16.
-    """
-    height, width = images.shape[1:3]
-    if min(height, width) < SMALLEST:
-        raise ValueError(
-            f"{name} needs images of at least {SMALLEST} x {SMALLEST} pixels, got "
-            f"{height} x {width}: read them larger."
-        )
 
 
 def dense_sift(image: np.ndarray) -> np.ndarray:
     """Returns the square-rooted SIFT descriptor of each point of a grid.
 
     Args:
-      image: `[H, W, 3]` uint8 RGB, at least 16 x 16 pixels; only its lightness counts.
+      image: `[H, W, 3]` uint8, RGB image of at least 16 x 16 pixels; only its
+        lightness is used.
 
     Returns:
-      `[P, 128]` float32, not negative, in the order of `positions`; 504 points in an
-      image of 72 x 72 pixels. A row has unit length or, if nothing changes within its
-      patch, is 0.
+      `[P, 128]` float32, at least 0, in the order of `positions`; 504 points in an
+      image of 72 x 72 pixels. A row has unit length, or is 0 if its patch is constant.
 
     References:
       Lowe, Distinctive Image Features from Scale-Invariant Keypoints, 2004,
@@ -55,17 +37,17 @@ def dense_sift(image: np.ndarray) -> np.ndarray:
     points = [
         cv2.KeyPoint(x, y, size, 0.0) for x, y, size in _points(*gray.shape).tolist()
     ]
-    _, found = cv2.SIFT.create().compute(gray, points)
-    totals = found.sum(axis=1, keepdims=True)
-    return np.sqrt(found / np.maximum(totals, 1.0))
+    _, histograms = cv2.SIFT.create().compute(gray, points)
+    totals = histograms.sum(axis=1, keepdims=True)
+    return np.sqrt(histograms / np.maximum(totals, 1.0))
 
 
 def positions(height: int, width: int) -> np.ndarray:
-    """Returns where the grid's points lie, `[P, 2]` float32.
+    """Returns the positions of the grid's points, `[P, 2]` float32.
 
     Args:
-      height: of the image, in pixels.
-      width: of the image, in pixels.
+      height: Height of the image in pixels.
+      width: Width of the image in pixels.
 
     Returns:
       x and y, -0.5 at the first pixel and 0.5 at the last.
@@ -76,7 +58,7 @@ def positions(height: int, width: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _points(height: int, width: int) -> np.ndarray:
-    """Returns `[P, 3]` float32: x, y and size, each grid in the image's middle."""
+    """Returns `[P, 3]` float32: x, y and size, with each grid centred in the image."""
     points = []
     for size, step in _SIZES_AND_STEPS:
         rows, columns = (

@@ -1,10 +1,9 @@
-"""How do an image's patches differ from those of all images? Fisher vectors of SIFT.
+"""Fisher vectors of SIFT descriptors.
 
-A mixture of Gaussians says how patches are usually spread; an image is described by
-how it would have the means and variances moved.
+A mixture of Gaussians models the patches of training images. An image is described by
+the gradients of its likelihood by the means and deviations.
 """
 
-from collections.abc import Callable, Iterable
 import dataclasses
 import warnings
 
@@ -12,24 +11,25 @@ import numpy as np
 import threadpoolctl
 
 from deeprank_jax.descriptors import dense_sift, local_features
-from deeprank_jax.descriptors.images import check_images
+from deeprank_jax.descriptors.base import Progress
+from deeprank_jax.descriptors.images import check_images, check_size
 
 _NAME = "fisher"
 _NUM_FEATURES = 100_000
-_PASSES = 20
-# Of one dimension of a Gaussian; descriptors have a variance of some 0.5 in all.
+_EPOCHS = 20
+# Per dimension of a Gaussian; the total variance of descriptors is about 0.5.
 _LEAST_VARIANCE = 1e-5
-# Ours: how many lengths of a descriptor the image's width is worth.
+# Ours: weight of a position relative to a descriptor, with image width 1.
 _POSITION = np.float32(1.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
-    """A mixture of `K` Gaussians in `D` dimensions, none of which depend on another.
+    """A mixture of `K` Gaussians in `D` dimensions with diagonal covariances.
 
     Attributes:
-      weights: `[K]` float32, shares of the whole.
-      means: `[K, D]` float32.
+      weights: `[K]` float32, weights of sum 1.
+      means: `[K, D]` float32, means.
       deviations: `[K, D]` float32, standard deviations.
     """
 
@@ -38,7 +38,7 @@ class Mixture:
     deviations: np.ndarray
 
     def posteriors(self, x: np.ndarray) -> np.ndarray:
-        """Returns `[P, K]`, how likely each row of `x [P, D]` is of each Gaussian."""
+        """Returns `[P, K]`, the posterior of each Gaussian for each row of `x [P, D]`."""
         precisions = self.deviations**-2
         constant = (
             np.log(self.weights)
@@ -52,11 +52,11 @@ class Mixture:
     def fisher_vector(self, x: np.ndarray) -> np.ndarray:
         """Returns `[2 * K * D]`, the normalised gradients of the mean log-likelihood.
 
-        First those by the means, then those by the deviations, each times its own
-        standard deviation, as if every row were wholly of one Gaussian.
+        The gradients by the means come first, then those by the deviations, each
+        scaled as if every row belonged to one Gaussian alone.
 
         Args:
-          x: `[P, D]` float32, at least one row.
+          x: `[P, D]` float32, features; at least one row.
         """
         shares = self.posteriors(x)
         # Moments about the means, summed over rows.
@@ -71,12 +71,12 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fisher:
-    """Describes images by Fisher vectors of their SIFT descriptors.
+    """Improved Fisher vectors with a fitted mixture.
 
     Attributes:
-      mean: `[128]` float32, of the descriptors.
+      mean: `[128]` float32, mean of the SIFT descriptors.
       axes: `[D, 128]` float32, their principal axes.
-      mixture: in `D + 2` dimensions, the last two are where a patch lies.
+      mixture: Mixture in `D + 2` dimensions; the last two are the patch's position.
     """
 
     mean: np.ndarray
@@ -87,17 +87,18 @@ class Fisher:
         """Returns the improved Fisher vector of each image.
 
         Args:
-          images: `[N, H, W, 3]` uint8, at least 16 x 16 pixels, `N` may be 0.
+          images: `[N, H, W, 3]` uint8, images of at least 16 x 16 pixels; `N` may be 0.
 
         Returns:
           `[N, 2 * K * (D + 2)]` float32: the signed root of each gradient, then rows
-          of unit length. An image without any edge is 0, at distance 1 of all others.
+          of unit length. An image without edges is 0, at distance 1 from all others.
 
         Raises:
-          ValueError: the images have another shape or type, or are too small.
+          DataError: The images are too small.
+          ValueError: The images have another shape or type.
         """
         check_images(images)
-        dense_sift.check_size(images, _NAME)
+        check_size(images, dense_sift.SMALLEST, _NAME)
         vectors = np.zeros((len(images), 2 * self.mixture.means.size), np.float32)
         with threadpoolctl.threadpool_limits(1):
             for image, out in zip(images, vectors, strict=True):
@@ -110,71 +111,87 @@ class Fisher:
         return vectors
 
 
-def fit_fisher(
-    images: np.ndarray,
-    *,
-    seed: int = 0,
-    dim: int = 32,
-    num_gaussians: int = 128,
-    workers: int = 1,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> Fisher:
-    """Learns how SIFT descriptors and their places are usually spread.
+@dataclasses.dataclass(frozen=True)
+class FisherLearner:
+    """Fisher vectors of SIFT descriptors and their positions.
 
-    Args:
-      images: `[M, H, W, 3]` uint8, for training; at least 16 x 16 pixels.
-      seed: decides the mixture, whatever the number of threads.
-      dim: `D`, to which the 128 numbers of a descriptor are reduced.
-      num_gaussians: `K`.
-      workers: threads that share the images.
-      progress: wraps the images that are looked at, e.g. in a progress bar.
-
-    Raises:
-      ValueError: the images have another shape or type, are too small, show too few
-        distinct patches, or `dim` is not in 1 to 128.
+    Attributes:
+      dim: Dimension `D` that SIFT descriptors are reduced to.
+      num_gaussians: Number of Gaussians `K`.
 
     References:
       Perronnin, Sanchez and Mensink, Improving the Fisher Kernel for Large-Scale Image
       Classification, 2010, https://doi.org/10.1007/978-3-642-15561-1_11.
       Sanchez, Perronnin and de Campos, Modeling the Spatial Layout of Images Beyond
       Spatial Pyramids, 2012, https://doi.org/10.1016/j.patrec.2012.07.019, appends the
-      place.
+      position.
     """
-    check_images(images)
-    dense_sift.check_size(images, _NAME)
-    if not 1 <= dim <= dense_sift.DIM:
-        raise ValueError(f"dim must be in 1 to {dense_sift.DIM}, got {dim}.")
-    patches = local_features.draw_features(
-        _placed_patches,
-        images,
-        _NUM_FEATURES,
-        seed=seed,
-        workers=workers,
-        progress=progress,
-    )
-    needed = max(num_gaussians, dim + 1)
-    local_features.check_enough(patches, needed, _NAME, "max(num_gaussians, dim + 1)")
-    mean, axes = _principal_axes(patches[:, : dense_sift.DIM], dim)
-    features = _reduce(patches, mean, axes)
-    return Fisher(mean, axes, _fit_mixture(features, num_gaussians, seed))
+
+    dim: int = 32
+    num_gaussians: int = 128
+    title = "Fisher vectors of SIFT"
+    version = 2
+    learned = True
+
+    def __post_init__(self):
+        """Checks the options."""
+        if not 1 <= self.dim <= dense_sift.DIM:
+            raise ValueError(f"dim must be in 1 to {dense_sift.DIM}, got {self.dim}.")
+
+    def fit(
+        self,
+        images: np.ndarray,
+        *,
+        seed: int = 0,
+        workers: int = 1,
+        progress: Progress = iter,
+    ) -> Fisher:
+        """Fits the principal axes and the mixture to training images.
+
+        Args:
+          images: `[M, H, W, 3]` uint8, training images of at least 16 x 16 pixels.
+          seed: Seed of the mixture.
+          workers: Number of threads; the result does not depend on it.
+          progress: Wrapper of the images in a progress bar.
+
+        Raises:
+          DataError: The images have too few distinct patches, or are too small.
+          ValueError: The images have another shape or type.
+        """
+        check_images(images)
+        check_size(images, dense_sift.SMALLEST, _NAME)
+        patches = local_features.draw_features(
+            _placed_patches,
+            images,
+            _NUM_FEATURES,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+        needed = max(self.num_gaussians, self.dim + 1)
+        option = "max(num_gaussians, dim + 1)"
+        local_features.check_enough(patches, needed, _NAME, option)
+        mean, axes = _principal_axes(patches[:, : dense_sift.DIM], self.dim)
+        features = _reduce(patches, mean, axes)
+        return Fisher(mean, axes, _fit_mixture(features, self.num_gaussians, seed))
 
 
 def _placed_patches(image: np.ndarray) -> np.ndarray:
-    """Returns `[P, 128 + 2]`: descriptors of patches with edges, and places."""
+    """Returns `[P, 128 + 2]`: descriptors and positions of patches with edges."""
     patches = dense_sift.dense_sift(image)
-    places = _POSITION * dense_sift.positions(*image.shape[:2])
-    return np.concatenate([patches, places], axis=1)[patches.any(axis=1)]
+    positions = _POSITION * dense_sift.positions(*image.shape[:2])
+    return np.concatenate([patches, positions], axis=1)[patches.any(axis=1)]
 
 
 def _reduce(patches: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Returns `[P, D + 2]`: the descriptors along their axes, and the places."""
-    descriptors, places = np.split(patches, [dense_sift.DIM], axis=1)
-    return np.concatenate([(descriptors - mean) @ axes.T, places], axis=1)
+    """Returns `[P, D + 2]`: the reduced descriptors and the positions."""
+    descriptors, positions = np.split(patches, [dense_sift.DIM], axis=1)
+    return np.concatenate([(descriptors - mean) @ axes.T, positions], axis=1)
 
 
 def _principal_axes(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean `[C]` and the first `dim` principal axes `[dim, C]` of rows."""
-    # Slow to import, and most runs learn no descriptor.
+    # Slow to import, and few runs learn a descriptor.
     from sklearn import decomposition
 
     with threadpoolctl.threadpool_limits(1):
@@ -183,17 +200,17 @@ def _principal_axes(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fit_mixture(x: np.ndarray, num: int, seed: int) -> Mixture:
-    """Fits `num` Gaussians to rows by expectation maximisation, for 20 passes."""
+    """Fits `num` Gaussians to rows by 20 epochs of expectation maximisation."""
     from sklearn import exceptions, mixture
 
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
-        # Twenty passes come close; hundreds describe images no better.
+        # More epochs change the likelihood, but do not improve retrieval.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
         gmm = mixture.GaussianMixture(
             num,
             covariance_type="diag",
             reg_covar=_LEAST_VARIANCE,
-            max_iter=_PASSES,
+            max_iter=_EPOCHS,
             init_params="k-means++",
             random_state=seed,
         ).fit(x)

@@ -1,8 +1,8 @@
-"""How edges run in each part of an image: histograms of oriented gradients."""
+"""Histograms of oriented gradients."""
 
 import numpy as np
 
-from deeprank_jax.descriptors.images import check_images
+from deeprank_jax.descriptors.images import check_images, check_size
 
 _CELL, _BLOCK, _ORIENTATIONS = 8, 2, 9
 
@@ -11,31 +11,27 @@ def hog(images: np.ndarray) -> np.ndarray:
     """Returns the histograms of oriented gradients of each image.
 
     Args:
-      images: `[N, H, W, 3]` uint8, at least 16 x 16 pixels, `N` may be 0; of the
-        three channels the one with the steepest gradient counts at a pixel.
+      images: `[N, H, W, 3]` uint8, images of at least 16 x 16 pixels; `N` may be 0.
+        A pixel's gradient is that of its steepest channel.
 
     Returns:
       `[N, (H // 8 - 1) * (W // 8 - 1) * 36]` float32: 9 orientations in cells of 8 x 8
-      pixels, in overlapping blocks of 2 x 2 cells, each normalised by L2-Hys.
+      pixels, in overlapping blocks of 2 x 2 cells, normalised by L2-Hys.
 
     Raises:
-      ValueError: the images have another shape or type, or are too small.
+      DataError: The images are too small.
+      ValueError: The images have another shape or type.
 
     References:
       Dalal and Triggs, Histograms of Oriented Gradients for Human Detection, 2005,
       https://doi.org/10.1109/CVPR.2005.177.
     """
-    # Slow to import, and most runs compute no descriptor but pixels.
+    # Slow to import, and most runs compute only pixels.
     from skimage import feature
 
     check_images(images)
-    height, width = images.shape[1:3]
-    if min(height, width) < _CELL * _BLOCK:
-        raise ValueError(
-            f"hog needs images of at least {_CELL * _BLOCK} x {_CELL * _BLOCK} pixels, "
-            f"got {height} x {width}: read them larger."
-        )
-    blocks = [side // _CELL - _BLOCK + 1 for side in (height, width)]
+    check_size(images, _CELL * _BLOCK, "hog")
+    blocks = [side // _CELL - _BLOCK + 1 for side in images.shape[1:3]]
     size = int(np.prod(blocks)) * _BLOCK**2 * _ORIENTATIONS
     histograms = np.empty((len(images), size), np.float32)
     for image, out in zip(images, histograms, strict=True):

@@ -1,36 +1,36 @@
-"""Which colours an image has, wherever they are."""
+"""Histograms of LAB colours."""
 
 import cv2
 import numpy as np
 
 from deeprank_jax.descriptors.images import check_images
 
-# L* in [0, 100]; a* and b* of all sRGB colours lie in [-108, 108]. Their number of
-# bins is odd, so that 0 is the middle of a bin: greys must not fall into two.
+# L* is in [0, 100]; a* and b* of sRGB colours are in [-108, 108]. Their number of bins
+# is odd, so that all greys, at 0, fall into one bin.
 _BINS = (4, 9, 9)
 _LOWEST = np.array((0.0, -108.0, -108.0), np.float32)
 _HIGHEST = np.array((100.0, 108.0, 108.0), np.float32)
 
 
 def lab_histogram(images: np.ndarray) -> np.ndarray:
-    """Returns the square root of each image's histogram of CIE L*a*b* colours.
+    """Returns square roots of each image's histogram of CIE L*a*b* colours.
 
-    The squared distance of two is twice the squared Hellinger distance of the
-    histograms: 0 for the same, 2 for images that have no colour in common.
+    The squared distance of two descriptors is twice the squared Hellinger distance of
+    the histograms: 0 if they are equal, 2 if the images have no colour in common.
 
     Args:
-      images: `[N, H, W, 3]` uint8 sRGB, `N` may be 0.
+      images: `[N, H, W, 3]` uint8, sRGB images; `N` may be 0.
 
     Returns:
       `[N, 324]` float32, rows of unit length: 4 x 9 x 9 bins of L*, a* and b*.
 
     Raises:
-      ValueError: the images have another shape or type.
+      ValueError: The images have another shape or type.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
-      https://arxiv.org/abs/1404.4661, compares with a LAB histogram; its bins are not
-      given, these are ours.
+      https://arxiv.org/abs/1404.4661, compares with a LAB histogram without stating
+      its bins; these are ours.
     """
     check_images(images)
     num_bins = int(np.prod(_BINS))

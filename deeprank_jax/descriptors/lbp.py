@@ -1,9 +1,9 @@
-"""Which small patterns of light and dark an image has: local binary patterns."""
+"""Local binary patterns."""
 
 import cv2
 import numpy as np
 
-from deeprank_jax.descriptors.images import check_images
+from deeprank_jax.descriptors.images import check_images, check_size
 
 _NEIGHBORS, _RADIUS = 8, 1
 _CODES = _NEIGHBORS + 2
@@ -11,38 +11,34 @@ _GRID = 2
 
 
 def lbp(images: np.ndarray) -> np.ndarray:
-    """Returns the square roots of histograms of local binary patterns, on a 2 x 2 grid.
+    """Returns square roots of histograms of local binary patterns, on a 2 x 2 grid.
 
-    A pixel's code is how many of its 8 neighbours at radius 1 are at least as bright,
-    if they follow one another around it (`uniform`), else 9; so it is the same when
-    the image is turned. The outermost pixels have no code. The squared distance of
-    two descriptors is the mean, over the grid, of twice the squared Hellinger
-    distance of the histograms.
+    A pixel's code is the number of its 8 neighbours at radius 1 that are at least as
+    bright, if they are adjacent (`uniform`), else 9; so it does not change when the
+    image is rotated. The outermost pixels have no code. The squared distance of two
+    descriptors is the mean over the grid of twice the squared Hellinger distance of
+    the histograms.
 
     Args:
-      images: `[N, H, W, 3]` uint8, at least 4 x 4 pixels, `N` may be 0.
+      images: `[N, H, W, 3]` uint8, images of at least 4 x 4 pixels; `N` may be 0.
 
     Returns:
       `[N, 2 * 2 * 10]` float32, rows of unit length.
 
     Raises:
-      ValueError: the images have another shape or type, or are too small.
+      DataError: The images are too small.
+      ValueError: The images have another shape or type.
 
     References:
       Ojala, Pietikainen and Maenpaa, Multiresolution Gray-Scale and Rotation
       Invariant Texture Classification with Local Binary Patterns, 2002,
       https://doi.org/10.1109/TPAMI.2002.1017623.
     """
-    # Slow to import, and most runs compute no descriptor but pixels.
+    # Slow to import, and most runs compute only pixels.
     from skimage import feature
 
     check_images(images)
-    smallest = _GRID + 2 * _RADIUS
-    if min(images.shape[1:3]) < smallest:
-        raise ValueError(
-            f"lbp needs images of at least {smallest} x {smallest} pixels, got "
-            f"{images.shape[1]} x {images.shape[2]}: read them larger."
-        )
+    check_size(images, _GRID + 2 * _RADIUS, "lbp")
     shares = np.empty((len(images), _GRID, _GRID, _CODES), np.float32)
     inner = slice(_RADIUS, -_RADIUS)
     for image, out in zip(images, shares, strict=True):

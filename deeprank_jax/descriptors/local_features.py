@@ -1,15 +1,19 @@
-"""Which local features of the training images does a vocabulary learn from, and how?"""
+"""Vocabularies of local features, by k-means."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent import futures
 
 import numpy as np
 import threadpoolctl
 
+from deeprank_jax.descriptors.base import Progress
+from deeprank_jax.errors import DataError
+
+# From an image `[H, W, 3]` to its local features `[P, D]`.
 Extract = Callable[[np.ndarray], np.ndarray]
-# Images show much the same from some hundreds on.
+# More images add few new features.
 _NUM_IMAGES = 1_000
-_BATCH, _PASSES = 4_096, 10
+_BATCH, _EPOCHS = 4_096, 10
 
 
 def draw_features(
@@ -19,54 +23,54 @@ def draw_features(
     *,
     seed: int,
     workers: int = 1,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Progress = iter,
 ) -> np.ndarray:
-    """Returns some local features of some images, drawn at random.
+    """Draws local features of some images at random.
 
     Args:
-      extract: maps an image `[H, W, 3]` to its local features `[P, D]`, `P` may be 0.
-      images: `[M, H, W, 3]` uint8; of more than 1,000, as many are drawn.
-      num: how many features to return; each image gives an equal share or, if it has
-        fewer, all that it has.
-      seed: decides which, whatever the number of threads.
-      workers: threads that share the images.
-      progress: wraps the images, e.g. in a progress bar.
+      extract: Function from an image to its local features; `P` may be 0.
+      images: `[M, H, W, 3]` uint8, images, of which at most 1,000 are drawn.
+      num: Number of features to draw; each image gives an equal share, or all of its
+        features if they are fewer.
+      seed: Seed of the draws; the result does not depend on the number of threads.
+      workers: Number of threads that share the images.
+      progress: Wrapper of the images in a progress bar.
 
     Returns:
-      `[F, D]` float32, `F` at most about `num`; `[0, 0]` of no images.
+      `[F, D]` float32, `F` at most about `num`; `[0, 0]` if there are no images.
     """
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(images))[:_NUM_IMAGES])
-    share = -(-num // max(len(chosen), 1))
+    indices = np.sort(rng.permutation(len(images))[:_NUM_IMAGES])
+    share = -(-num // max(len(indices), 1))
 
     def draw(index: int) -> np.ndarray:
-        found = extract(images[index])
-        own = np.random.default_rng((seed, index))
-        return found[own.permutation(len(found))[:share]]
+        features = extract(images[index])
+        image_rng = np.random.default_rng((seed, index))
+        return features[image_rng.permutation(len(features))[:share]]
 
     pool = futures.ThreadPoolExecutor(max(1, workers))
     with threadpoolctl.threadpool_limits(1), pool:
-        drawn = list(progress(pool.map(draw, chosen.tolist())))
-    return np.concatenate(drawn) if drawn else np.zeros((0, 0), np.float32)
+        features = list(progress(pool.map(draw, indices.tolist())))
+    return np.concatenate(features) if features else np.zeros((0, 0), np.float32)
 
 
 def check_enough(features: np.ndarray, num: int, name: str, option: str) -> None:
-    """Checks that so many clusters can be told apart.
+    """Checks that the features have enough distinct values for the clusters.
 
     Args:
-      features: `[F, D]`, to be clustered.
-      num: how many clusters are wanted.
-      name: of the descriptor, for the message.
-      option: its option that says how many.
+      features: `[F, D]` float, features to cluster.
+      num: Number of clusters.
+      name: Name of the descriptor in the message.
+      option: Option of the descriptor with the number of clusters.
 
     Raises:
-      ValueError: fewer than `num` of the features are distinct.
+      DataError: Fewer than `num` of the features are distinct.
     """
     distinct = len(np.unique(features, axis=0)) if len(features) else 0
     if distinct < num:
-        raise ValueError(
-            f"{name} learns {option}={num} from as many distinct local features or "
-            f"more, the images show {distinct}: give more images, or less {option}."
+        raise DataError(
+            f"{name} needs at least {option}={num} distinct local features, the images "
+            f"have {distinct}: give more images, or reduce {option}."
         )
 
 
@@ -74,9 +78,9 @@ def learn_words(features: np.ndarray, num: int, *, seed: int) -> np.ndarray:
     """Returns the centres of `num` clusters of local features, by k-means.
 
     Args:
-      features: `[F, D]` float32, at least `num` of them distinct.
-      num: `K`.
-      seed: decides the clusters, whatever the number of threads.
+      features: `[F, D]` float32, features with at least `num` distinct rows.
+      num: Number of clusters `K`.
+      seed: Seed of the clustering.
 
     Returns:
       `[K, D]` float32.
@@ -85,17 +89,17 @@ def learn_words(features: np.ndarray, num: int, *, seed: int) -> np.ndarray:
       Sculley, Web-Scale K-Means Clustering, 2010,
       https://doi.org/10.1145/1772690.1772862.
     """
-    # Slow to import, and most runs learn no descriptor.
+    # Slow to import, and few runs learn a descriptor.
     from sklearn import cluster
 
-    # A fixed number of steps: when to stop early would hang on sums whose order is
-    # the threads'.
+    # A fixed number of steps: early stopping would depend on the order in which
+    # threads add numbers.
     kmeans = cluster.MiniBatchKMeans(
         num,
         init_size=3 * num,
         n_init=1,
         batch_size=_BATCH,
-        max_iter=_PASSES,
+        max_iter=_EPOCHS,
         max_no_improvement=None,
         tol=0.0,
         random_state=seed,
@@ -105,11 +109,11 @@ def learn_words(features: np.ndarray, num: int, *, seed: int) -> np.ndarray:
 
 
 def nearest_words(features: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Returns `[F]` ints, which word is nearest to each feature.
+    """Returns `[F]` ints, the row of the nearest word for each feature.
 
     Args:
-      features: `[F, D]` float32.
-      words: `[K, D]` float32; of equally near ones the first counts.
+      features: `[F, D]` float32, local features.
+      words: `[K, D]` float32, vocabulary; ties go to the first word.
     """
-    # Less the feature's own norm, which all words share.
+    # Without the feature's norm, which does not change the order.
     return (np.square(words).sum(axis=1) - 2.0 * features @ words.T).argmin(axis=1)

@@ -1,21 +1,21 @@
-"""The simplest descriptor: a small copy of the image itself."""
+"""Pixels of a small copy of the image."""
 
 import cv2
 import numpy as np
 
 
 def pixels(images: np.ndarray, size: int = 16) -> np.ndarray:
-    """Returns the values of each image, shrunk to `size` by `size`.
+    """Returns the pixels of each image, shrunk to a square.
 
     Args:
-      images: `[N, H, W, 3]` uint8; `H` and `W` may differ, the copy is square.
-      size: of the copy, in pixels; each of its pixels is the mean of its area.
+      images: `[N, H, W, 3]` uint8, images to describe; `N` may be 0.
+      size: Side of the square in pixels; a pixel is the mean of its area.
 
     Returns:
-      `[N, size * size * 3]` float32 in `[0, 1]`, `N` may be 0.
+      `[N, size * size * 3]` float32 in [0, 1].
 
     Raises:
-      ValueError: the images have another shape or type.
+      ValueError: The images have another shape or type.
     """
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(
@@ -35,7 +35,7 @@ def center_and_normalize(x: np.ndarray) -> np.ndarray:
     """Subtracts the mean over the set, then scales each row to unit length.
 
     Args:
-      x: `[N, D]` floats, `N` may be 0.
+      x: `[N, D]` float, rows of a set; `N` may be 0.
 
     Returns:
       `[N, D]` float32. A row equal to the mean has no direction and becomes 0.

@@ -1,6 +1,5 @@
-"""Which small patterns are seen in which part of an image? A pyramid of textons."""
+"""Spatial pyramids of textons."""
 
-from collections.abc import Callable, Iterable
 import dataclasses
 import functools
 
@@ -9,31 +8,32 @@ import numpy as np
 import threadpoolctl
 
 from deeprank_jax.descriptors import local_features
-from deeprank_jax.descriptors.images import check_images
+from deeprank_jax.descriptors.base import Progress
+from deeprank_jax.descriptors.images import check_images, check_size
 
 _NAME = "texton_pyramid"
 _SMALLEST = 16
 _GRID = 4
-# Every other pixel, each way: the filters see no finer.
+# Every other pixel on both axes: the filters see no finer detail.
 _STEP = 2
 _NUM_FEATURES = 100_000
 _SIGMAS = (1.0, 2.0**0.5, 2.0)
 _NUM_ORIENTATIONS = 6
-# Ours: how fast a texton's share falls with its squared distance, in mean squared
-# distances to the nearest texton.
+# Ours: decay of a texton's share with its squared distance, in units of the mean
+# squared distance to the nearest texton.
 _SHARPNESS = 5.0
 _ROUNDING = 2e-5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextonPyramid:
-    """Describes images by the textons in each cell of three grids.
+    """Largest shares of learned textons in the cells of three grids.
 
     Attributes:
-      deviations: `[44]` float32, how much each filter's responses vary.
-      textons: `[K, 44]` float32, typical responses.
-      sharpness: a texton's share of a pixel falls with its squared distance `d` from
-        the pixel's responses, as `exp(-sharpness * d)`.
+      deviations: `[44]` float32, root mean square of each filter's responses.
+      textons: `[K, 44]` float32, centres of the clusters.
+      sharpness: Decay of a texton's share with its squared distance `d` from a pixel's
+        responses: `exp(-sharpness * d)`.
     """
 
     deviations: np.ndarray
@@ -41,20 +41,22 @@ class TextonPyramid:
     sharpness: float
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns the roots of each texton's largest share in each cell.
+        """Returns square roots of each texton's largest share in each cell.
 
         Args:
-          images: `[N, H, W, 3]` uint8, at least 16 x 16 pixels, `N` may be 0.
+          images: `[N, H, W, 3]` uint8, images of at least 16 x 16 pixels; `N` may be 0.
 
         Returns:
-          `[N, (1 + 4 + 16) * K]` float32, rows of unit length: for the whole image,
-          for each of its quarters and for each of 4 x 4 cells, row by row, the
-          textons. A blank image has the row of the texton nearest to no response.
+          `[N, (1 + 4 + 16) * K]` float32, rows of unit length: the textons of the
+          whole image, of its quarters and of 4 x 4 cells, row by row. A blank image
+          has the texton nearest to no response.
 
         Raises:
-          ValueError: the images have another shape or type, or are too small.
+          DataError: The images are too small.
+          ValueError: The images have another shape or type.
         """
-        _check(images)
+        check_images(images)
+        check_size(images, _SMALLEST, _NAME)
         num = len(self.textons)
         pyramids = np.empty((len(images), 21 * num), np.float32)
         with threadpoolctl.threadpool_limits(1):
@@ -75,10 +77,10 @@ class TextonPyramid:
         return pyramids
 
     def assign(self, responses: np.ndarray) -> np.ndarray:
-        """Returns `[h, w, K]`, each pixel's shares of the textons, of sum 1.
+        """Returns `[h, w, K]`, shares of the textons at each pixel, of sum 1.
 
         Args:
-          responses: `[h, w, 44]` float32.
+          responses: `[h, w, 44]` float32, scaled responses of the filters.
         """
         flat = responses.reshape(-1, responses.shape[-1])
         norms = np.square(self.textons).sum(axis=1)
@@ -89,36 +91,22 @@ class TextonPyramid:
         return shares.reshape(*responses.shape[:-1], len(self.textons))
 
 
-def fit_texton_pyramid(
-    images: np.ndarray,
-    *,
-    seed: int = 0,
-    num_textons: int = 1024,
-    workers: int = 1,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> TextonPyramid:
-    """Learns textons: clusters of what a bank of filters responds.
+@dataclasses.dataclass(frozen=True)
+class TextonPyramidLearner:
+    """Spatial pyramids of textons, which are clusters of filter responses.
 
-    The paper's SPMKtexton1024max, of which it tells no more than the name. Here a
-    pixel is shared softly among the textons and a cell keeps each texton's largest
-    share. With hard assignment the maximum would say only whether a texton is there
-    at all; on emoji (validation) MAP@R is .36 with that and .41 with shares.
+    The paper's SPMKtexton1024max, of which only the name is published. Here a pixel is
+    assigned softly to the textons and a cell keeps the largest share of each texton.
+    With hard assignment the maximum would only say if a texton occurs; on emoji
+    (validation) MAP@R is .36 with hard and .41 with soft assignment.
 
-    Args:
-      images: `[M, H, W, 3]` uint8, for training; at least 16 x 16 pixels.
-      seed: decides the textons, whatever the number of threads.
-      num_textons: `K`.
-      workers: threads that share the images.
-      progress: wraps the images that are looked at, e.g. in a progress bar.
-
-    Raises:
-      ValueError: the images have another shape or type, are too small, or show fewer
-        distinct responses than textons are wanted.
+    Attributes:
+      num_textons: Number of textons `K`.
 
     References:
       Leung and Malik, Representing and Recognizing the Visual Appearance of Materials
       Using Three-dimensional Textons, 2001, https://doi.org/10.1023/A:1011126920638:
-      the filters, less the four that are not blind to brightness.
+      the filters, without the four that respond to brightness.
       Lazebnik, Schmid and Ponce, Beyond Bags of Features: Spatial Pyramid Matching for
       Recognizing Natural Scene Categories, 2006,
       https://doi.org/10.1109/CVPR.2006.68: the grids.
@@ -126,28 +114,54 @@ def fit_texton_pyramid(
       Image Classification, 2009, https://doi.org/10.1109/CVPR.2009.5206757: the
       maximum.
       Liu, Wang and Liu, In Defense of Soft-assignment Coding, 2011,
-      https://doi.org/10.1109/ICCV.2011.6126534: the shares.
+      https://doi.org/10.1109/ICCV.2011.6126534: the soft assignment.
     """
-    _check(images)
-    draw = functools.partial(
-        local_features.draw_features,
-        images=images,
-        num=_NUM_FEATURES,
-        seed=seed,
-        workers=workers,
-        progress=progress,
-    )
-    raw = draw(lambda image: _filter(image).reshape(-1, len(filter_bank())))
-    deviations = np.sqrt(np.square(raw).mean(axis=0)) if len(raw) else np.zeros(1)
-    deviations = np.where(deviations > 1e-6, deviations, 1.0).astype(np.float32)
-    features = _compress(raw / deviations)
-    local_features.check_enough(features, num_textons, _NAME, "num_textons")
-    textons = local_features.learn_words(features, num_textons, seed=seed)
-    some = features[:: max(1, len(features) // 10_000)]
-    nearest = local_features.nearest_words(some, textons)
-    spread = np.square(some - textons[nearest]).sum(axis=1).mean()
-    # Where all features are textons, no share but the nearest's.
-    return TextonPyramid(deviations, textons, float(_SHARPNESS / max(spread, 1e-6)))
+
+    num_textons: int = 1024
+    title = "spatial pyramid of textons"
+    version = 2
+    learned = True
+
+    def fit(
+        self,
+        images: np.ndarray,
+        *,
+        seed: int = 0,
+        workers: int = 1,
+        progress: Progress = iter,
+    ) -> TextonPyramid:
+        """Learns the textons from training images.
+
+        Args:
+          images: `[M, H, W, 3]` uint8, training images of at least 16 x 16 pixels.
+          seed: Seed of the clustering.
+          workers: Number of threads; the result does not depend on it.
+          progress: Wrapper of the images in a progress bar.
+
+        Raises:
+          DataError: The images have fewer distinct responses than textons, or are too small.
+          ValueError: The images have another shape or type.
+        """
+        check_images(images)
+        check_size(images, _SMALLEST, _NAME)
+        raw = local_features.draw_features(
+            lambda image: _filter(image).reshape(-1, len(filter_bank())),
+            images,
+            _NUM_FEATURES,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+        deviations = np.sqrt(np.square(raw).mean(axis=0)) if len(raw) else np.zeros(1)
+        deviations = np.where(deviations > 1e-6, deviations, 1.0).astype(np.float32)
+        features = _compress(raw / deviations)
+        local_features.check_enough(features, self.num_textons, _NAME, "num_textons")
+        textons = local_features.learn_words(features, self.num_textons, seed=seed)
+        some = features[:: max(1, len(features) // 10_000)]
+        nearest = local_features.nearest_words(some, textons)
+        spread = np.square(some - textons[nearest]).sum(axis=1).mean()
+        # If all features are textons, the nearest texton gets the whole share.
+        return TextonPyramid(deviations, textons, float(_SHARPNESS / max(spread, 1e-6)))
 
 
 @functools.cache
@@ -155,8 +169,8 @@ def filter_bank() -> tuple[np.ndarray, ...]:
     """Returns the 44 filters, each `[S, S]` float32 with `S` odd, of sum 0.
 
     For each of three widths and six orientations, the first and the second derivative
-    of a Gaussian that is three times as long as it is wide; then Laplacians of round
-    Gaussians of eight widths. The absolute values of each sum to 1.
+    of a Gaussian that is three times as long as wide; then Laplacians of round
+    Gaussians of eight widths. The absolute values of a filter sum to 1.
     """
     filters = []
     for sigma in _SIGMAS:
@@ -178,13 +192,13 @@ def filter_bank() -> tuple[np.ndarray, ...]:
 
 
 def _grid(sigma: float) -> np.ndarray:
-    """Returns y and x, each `[S, S]`, of what lies within three deviations."""
+    """Returns y and x, each `[S, S]`, within three standard deviations."""
     radius = int(np.ceil(3.0 * sigma))
     return np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
 
 
 def _responses(image: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Returns `[h, w, 44]`, what is compared with textons."""
+    """Returns `[h, w, 44]`, responses to compare with textons."""
     return _compress(_filter(image) / deviations)
 
 
@@ -200,24 +214,14 @@ def _filter(image: np.ndarray) -> np.ndarray:
         ],
         axis=-1,
     )
-    # Some hundredth of a grey level is rounding, and no pattern.
+    # A hundredth of a grey level is a rounding error.
     responses[np.abs(responses) < _ROUNDING] = 0.0
     return responses
 
 
 def _compress(responses: np.ndarray) -> np.ndarray:
-    """Makes long rows `[..., 44]` shorter, as contrast is seen: Weber's law."""
+    """Shortens long rows `[..., 44]` logarithmically, by Weber's law of contrast."""
     lengths = np.linalg.norm(responses, axis=-1, keepdims=True)
     # log1p(x) / x is 1 at 0.
     safe = np.maximum(lengths, 1e-6)
     return responses * (np.log1p(safe) / safe)
-
-
-def _check(images: np.ndarray) -> None:
-    check_images(images)
-    height, width = images.shape[1:3]
-    if min(height, width) < _SMALLEST:
-        raise ValueError(
-            f"{_NAME} needs images of at least {_SMALLEST} x {_SMALLEST} pixels, got "
-            f"{height} x {width}: read them larger."
-        )

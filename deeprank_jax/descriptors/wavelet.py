@@ -1,4 +1,4 @@
-"""Where an image's largest light, dark and coloured parts lie: a wavelet signature."""
+"""Wavelet signatures."""
 
 import math
 
@@ -16,7 +16,7 @@ _RGB_TO_YIQ = np.array(
     ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)),
     np.float32,
 )
-# Ours: averages that are 1 apart, black and white, count as much as 60 signs.
+# Ours: an average difference of 1, black and white, counts as much as 60 signs.
 _AVERAGE_WEIGHT = math.sqrt(NUM_LARGEST)
 
 
@@ -24,24 +24,24 @@ def wavelet(images: np.ndarray) -> np.ndarray:
     """Returns the wavelet signature of each image: signs of its largest coefficients.
 
     The image, 128 x 128 in YIQ, is decomposed by Haar wavelets, all rows and then all
-    columns (the standard decomposition). Of the 60 largest coefficients of a channel,
-    besides its average, only the signs are kept. The squared distance of two
-    signatures counts the coefficients that only one of them holds once and those of
-    opposite sign four times, and adds 60 times the squares of the differences of the
-    averages (our weight; the paper fitted weights to its data).
+    columns (the standard decomposition). Only the signs of the 60 largest coefficients
+    of each channel are used, besides the average. The squared distance of two
+    signatures counts a coefficient that only one of them has once and one of opposite
+    signs four times, and adds 60 times the squared differences of the averages (our
+    weight; the paper fitted weights to its data).
 
-    Only the corner of the 32 x 32 coarsest coefficients is returned, which holds
-    97 % of the largest (measured on emoji); signs outside are left out.
+    The signature covers only the 32 x 32 coarsest coefficients, which include 97 % of
+    the largest (on emoji).
 
     Args:
-      images: `[N, H, W, 3]` uint8 RGB, `N` may be 0; resized to 128 x 128.
+      images: `[N, H, W, 3]` uint8, RGB images, resized to 128 x 128; `N` may be 0.
 
     Returns:
-      `[N, 3 * 32 * 32]` float32 of -1, 0 and 1, but for the first of each channel,
-      which is its average times the square root of 60; Y lies in [0, 1].
+      `[N, 3 * 32 * 32]` float32 of -1, 0 and 1. The first value of each channel is its
+      average times the square root of 60; Y is in [0, 1].
 
     Raises:
-      ValueError: the images have another shape or type.
+      ValueError: The images have another shape or type.
 
     References:
       Jacobs, Finkelstein and Salesin, Fast Multiresolution Image Querying, 1995,
@@ -64,7 +64,7 @@ def decompose(x: np.ndarray) -> np.ndarray:
     """Returns the standard Haar decomposition, orthonormal, coarse to fine.
 
     Args:
-      x: `[..., H, W]` floats; `H` and `W` powers of 2.
+      x: `[..., H, W]` float, values; `H` and `W` are powers of 2.
 
     Returns:
       `[..., H, W]` of the same type; `[..., 0, 0]` is the mean times `sqrt(H * W)`.
@@ -73,9 +73,9 @@ def decompose(x: np.ndarray) -> np.ndarray:
 
 
 def _decompose_last(x: np.ndarray) -> np.ndarray:
-    """Decomposes the last axis, by sums and differences of neighbours."""
-    # Not by a matrix product: BLAS's threads and those of `compute` wait for one
-    # another, on a busy machine for minutes.
+    """Decomposes the last axis by sums and differences of neighbours."""
+    # Not by a matrix product: on a busy machine, BLAS's threads and those of `compute`
+    # wait for one another for minutes.
     out = np.empty_like(x)
     while (size := x.shape[-1]) > 1:
         even, odd = x[..., ::2], x[..., 1::2]
@@ -87,17 +87,17 @@ def _decompose_last(x: np.ndarray) -> np.ndarray:
 
 def _resize(image: np.ndarray) -> np.ndarray:
     smaller = max(image.shape[:2]) < SIZE
-    how = cv2.INTER_LINEAR if smaller else cv2.INTER_AREA
-    return cv2.resize(image, (SIZE, SIZE), interpolation=how)
+    mode = cv2.INTER_LINEAR if smaller else cv2.INTER_AREA
+    return cv2.resize(image, (SIZE, SIZE), interpolation=mode)
 
 
 def _signs_of_largest(coefficients: np.ndarray) -> np.ndarray:
-    """Returns `[C, H, W]`, the signs of each channel's largest and 0 elsewhere."""
+    """Returns `[C, H, W]`: signs of each channel's largest values, 0 elsewhere."""
     flat = coefficients.reshape(len(coefficients), -1)
     largest = np.argpartition(-np.abs(flat), NUM_LARGEST, axis=1)[:, :NUM_LARGEST]
     signs = np.zeros_like(flat)
-    kept = np.take_along_axis(flat, largest, axis=1)
-    # What is nothing but rounding has no sign: a grey image has no colour.
-    kept[np.abs(kept) < 1e-3] = 0.0
-    np.put_along_axis(signs, largest, np.sign(kept), axis=1)
+    values = np.take_along_axis(flat, largest, axis=1)
+    # Rounding errors have no sign: a grey image has no colour.
+    values[np.abs(values) < 1e-3] = 0.0
+    np.put_along_axis(signs, largest, np.sign(values), axis=1)
     return signs.reshape(coefficients.shape)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeprank_jax import descriptors
+from deeprank_jax import descriptors, errors
 from deeprank_jax.baselines import handmade
 from deeprank_jax.baselines.systems import rows_of, unit_rows
 from deeprank_jax.data.records import Records
@@ -45,13 +45,15 @@ def fitted(monkeypatch):
     """A learned descriptor: the mean of an image less that of those it is fitted to."""
     calls = []
 
-    def fit(images, *, seed, workers):
-        calls.append((images, seed))
-        middle = images.mean()
-        return lambda x: (x.mean(axis=(1, 2)) - middle).astype(np.float32)
+    class Learner:
+        title, version, learned = "mean", 1, True
 
-    monkeypatch.setitem(descriptors.LEARNED, "learned", fit)
-    monkeypatch.setitem(descriptors.VERSIONS, "learned", 1)
+        def fit(self, images, *, seed, workers):
+            calls.append((images, seed))
+            middle = images.mean()
+            return lambda x: (x.mean(axis=(1, 2)) - middle).astype(np.float32)
+
+    monkeypatch.setitem(descriptors.DESCRIPTORS._kinds, "learned", Learner)
     return calls
 
 
@@ -105,7 +107,7 @@ def test_the_bar_sees_every_piece(monkeypatch):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"named 'sifd'; there are \['fisher'"):
+    with pytest.raises(errors.ConfigError, match=r"descriptors\.sifd is not known"):
         describe(Images(), names=["pixels", "sifd"])
 
 

@@ -56,8 +56,14 @@ def test_one_axis_may_grow_while_the_other_shrinks(no_opencv, monkeypatch, size)
 
 @pytest.mark.parametrize(
     ("form", "mode"),
-    [("PNG", "L"), ("PNG", "P"), ("PNG", "RGB"), ("PNG", "RGBA")]
-    + [("JPEG", "L"), ("JPEG", "RGB")],
+    [
+        ("PNG", "L"),
+        ("PNG", "P"),
+        ("PNG", "RGB"),
+        ("PNG", "RGBA"),
+        ("JPEG", "L"),
+        ("JPEG", "RGB"),
+    ],
 )
 def test_files_decode_as_with_opencv(monkeypatch, form, mode):
     file = io.BytesIO()

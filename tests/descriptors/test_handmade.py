@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage import color
 
-from deeprank_jax import descriptors
+from deeprank_jax import descriptors, errors
 
 
 def random_images(num=3, size=32, seed=0):
@@ -22,7 +22,7 @@ def plain(rgb, size=32):
     return np.broadcast_to(np.uint8(rgb), (1, size, size, 3))
 
 
-@pytest.mark.parametrize("name", sorted(descriptors.DESCRIPTORS))
+@pytest.mark.parametrize("name", descriptors.hand_made_names())
 def test_a_row_is_a_function_of_its_image(name):
     images = random_images(5)
     found = descriptors.compute([name], images)[name]
@@ -35,17 +35,24 @@ def test_a_row_is_a_function_of_its_image(name):
     assert none.shape == (0, found.shape[1])
 
 
-@pytest.mark.parametrize("name", sorted(descriptors.DESCRIPTORS))
+@pytest.mark.parametrize("name", descriptors.hand_made_names())
 def test_other_images_are_refused(name):
     with pytest.raises(ValueError, match=r"uint8 \[N, H, W, 3\], got float32"):
-        descriptors.DESCRIPTORS[name](np.zeros((2, 32, 32, 3), np.float32))
+        descriptors.compute([name], np.zeros((2, 32, 32, 3), np.float32))
     with pytest.raises(ValueError, match=r"\(2, 32, 32, 4\)"):
-        descriptors.DESCRIPTORS[name](np.zeros((2, 32, 32, 4), np.uint8))
+        descriptors.compute([name], np.zeros((2, 32, 32, 4), np.uint8))
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"'sift'; there are \['hog', "):
-        descriptors.compute(["hog", "sift"], random_images())
+    message = (
+        r"descriptors\.hgo is not known \(did you mean 'hog'\?\); choose one of fi"
+    )
+    with pytest.raises(errors.ConfigError, match=message):
+        descriptors.compute(["lbp", "hgo"], random_images())
+    with pytest.raises(
+        errors.ConfigError, match=r"'fisher' is learned .* ones: hog, lab"
+    ):
+        descriptors.compute(["hog", "fisher"], random_images())
 
 
 def test_lab_histogram_of_two_colors():
@@ -104,8 +111,8 @@ def test_hog_is_blind_to_brightness():
 @pytest.mark.parametrize(("name", "size"), [("hog", 15), ("lbp", 3)])
 def test_too_small_images_are_refused(name, size):
     images = np.zeros((1, size, 40, 3), np.uint8)
-    with pytest.raises(ValueError, match=f"got {size} x 40: read them larger"):
-        descriptors.DESCRIPTORS[name](images)
+    with pytest.raises(errors.DataError, match=f"got {size} x 40: use a larger"):
+        descriptors.compute([name], images)
 
 
 def pattern(gray, y, x):

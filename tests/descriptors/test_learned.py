@@ -10,13 +10,20 @@ from sklearn import datasets, mixture
 import threadpoolctl
 
 from deeprank_jax import descriptors
-from deeprank_jax.descriptors import dense_sift, fisher, local_features, texton_pyramid
+from deeprank_jax.descriptors import (
+    dense_sift,
+    fisher,
+    local_features,
+    sift_words,
+    texton_pyramid,
+)
+from deeprank_jax.errors import ConfigError, DataError
 
 # Sizes that are learned in no time.
 FITS = {
-    "fisher": functools.partial(descriptors.fit_fisher, dim=8, num_gaussians=4),
-    "sift_words": functools.partial(descriptors.fit_sift_words, num_words=16),
-    "texton_pyramid": functools.partial(descriptors.fit_texton_pyramid, num_textons=16),
+    "fisher": fisher.FisherLearner(dim=8, num_gaussians=4).fit,
+    "sift_words": sift_words.SiftWordsLearner(num_words=16).fit,
+    "texton_pyramid": texton_pyramid.TextonPyramidLearner(num_textons=16).fit,
 }
 COUNTED = {
     "fisher": "num_gaussians",
@@ -42,13 +49,11 @@ def fitted(name, seed=0, workers=1):
     return FITS[name](random_images(), seed=seed, workers=workers)
 
 
-def test_every_learned_descriptor_is_tested_and_has_a_version():
-    assert sorted(FITS) == sorted(descriptors.LEARNED)
-    assert sorted(descriptors.VERSIONS) == sorted(
-        [*descriptors.DESCRIPTORS, *descriptors.LEARNED]
-    )
+def test_every_learned_descriptor_is_tested():
+    learned = set(descriptors.DESCRIPTORS) - set(descriptors.hand_made_names())
+    assert learned == set(FITS)
     for name, fit in FITS.items():
-        assert descriptors.LEARNED[name] is fit.func
+        assert isinstance(fit.__self__, descriptors.DESCRIPTORS[name])
 
 
 @pytest.mark.parametrize("name", sorted(FITS))
@@ -60,9 +65,9 @@ def test_a_row_is_a_function_of_its_image(name):
     assert np.isfinite(found).all()
     assert len(np.unique(found, axis=0)) == 5
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
-    shared = descriptors.describe_shared(describe, images[::-1], workers=3)[::-1]
+    shared = descriptors.describe_in_threads(describe, images[::-1], workers=3)[::-1]
     np.testing.assert_array_equal(shared, found)
-    none = descriptors.describe_shared(describe, images[:0], workers=3)
+    none = descriptors.describe_in_threads(describe, images[:0], workers=3)
     assert none.shape == (0, found.shape[1])
     copy = pickle.loads(pickle.dumps(describe))
     np.testing.assert_array_equal(copy(images), found)
@@ -83,7 +88,7 @@ def test_other_images_are_refused(name):
     for run in (FITS[name], fitted(name)):
         with pytest.raises(ValueError, match=r"uint8 \[N, H, W, 3\], got float32"):
             run(np.zeros((2, 32, 32, 3), np.float32))
-        with pytest.raises(ValueError, match=f"{name} needs .* got 15 x 40: read them"):
+        with pytest.raises(DataError, match=f"{name} needs .* got 15 x 40: use a larg"):
             run(np.zeros((1, 15, 40, 3), np.uint8))
         run(random_images(6, 16, 16))
 
@@ -92,7 +97,7 @@ def test_other_images_are_refused(name):
 @pytest.mark.parametrize("images", [0, 2])
 def test_too_few_features_are_told_of(name, images):
     blank = np.full((images, 32, 32, 3), 90, np.uint8)
-    with pytest.raises(ValueError, match=rf"^{name} learns .*{COUNTED[name]}.*=\d+ "):
+    with pytest.raises(DataError, match=rf"^{name} needs .*{COUNTED[name]}.*=\d+ "):
         FITS[name](blank)
 
 
@@ -134,8 +139,8 @@ def test_near_images_are_nearer(name):
     images = np.uint8(255 - digits.images * 15).repeat(4, axis=1).repeat(4, axis=2)
     images = np.repeat(images[..., None], 3, axis=-1)
     option = {"fisher": 8}.get(name, 64)
-    fit = functools.partial(descriptors.LEARNED[name], **{COUNTED[name]: option})
-    rows = fit(images[:100])(images[100:300])
+    learner = descriptors.DESCRIPTORS.create({"name": name, COUNTED[name]: option})
+    rows = learner.fit(images[:100])(images[100:300])
     labels = digits.target[100:300]
     # Rows have unit length.
     similarities = rows @ rows.T
@@ -251,13 +256,13 @@ def test_fisher_vectors_of_images():
 
 def test_fisher_keeps_the_axes_of_most_variance():
     patches = np.concatenate([dense_sift.dense_sift(i) for i in random_images()])
-    describe = descriptors.fit_fisher(random_images(), dim=4, num_gaussians=2)
+    describe = fisher.FisherLearner(dim=4, num_gaussians=2).fit(random_images())
     np.testing.assert_allclose(describe.mean, patches.mean(axis=0), atol=1e-4)
     _, vectors = np.linalg.eigh(np.cov(patches.T.astype(np.float64)))
     overlap = np.abs(describe.axes @ vectors[:, -4:]).max(axis=1)
     np.testing.assert_allclose(overlap, 1.0, atol=1e-2)
-    with pytest.raises(ValueError, match="dim must be in 1 to 128, got 129"):
-        descriptors.fit_fisher(random_images(), dim=129)
+    with pytest.raises(ConfigError, match=r"fisher\.dim must be in 1 to 128, got 129"):
+        descriptors.DESCRIPTORS.create({"name": "fisher", "dim": 129})
 
 
 def test_filters_are_blind_to_brightness():
@@ -396,7 +401,7 @@ def test_threads_are_limited_and_restored():
 
     with threadpoolctl.threadpool_limits(2, "blas"):
         assert blas_threads() == {2}
-        descriptors.describe_shared(describe, random_images(), workers=3)
+        descriptors.describe_in_threads(describe, random_images(), workers=3)
         assert seen == [{1}] * 3
         with pytest.raises(ValueError, match="uint8"):
             fitted("sift_words")(np.zeros((1, 32, 32), np.uint8))

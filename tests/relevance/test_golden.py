@@ -159,7 +159,7 @@ def test_a_trained_run_is_a_feature(images, ratings):
     [
         ((), "give either --triplets=FILE or --simulate=OUT.csv"),
         (("--triplets=none.csv",), "error: none.csv: cannot be read"),
-        (("--triplets={ratings}", "--features=sift"), "error: No descriptor is named"),
+        (("--triplets={ratings}", "--features=sift"), "descriptors.sift is not known"),
         (("--triplets={ratings}", "--features="), "error: --features and --model are"),
         (
             ("--triplets={ratings}", "--features=", "--model={images}"),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 import dataclasses
 
+from deeprank_jax import descriptors
+
 HAND_MADE, LEARNED, NETWORKS = "Hand-made", "Learned from hand-made", "Networks"
 # The row that all others are compared with.
 FIRST = "deep_ranking"
@@ -40,7 +42,8 @@ class Description:
     paper: tuple[float, float] | None = None
 
 
-ROWS: Mapping[str, Description] = {
+# Descriptors of the paper's table, and pixels.
+_PUBLISHED: Mapping[str, Description] = {
     "pixels": Description("Pixels", HAND_MADE, "16 x 16, centred"),
     "wavelet": Description("Wavelet", HAND_MADE, "signs of the largest", (0.622, 2735)),
     "lab_histogram": Description("Colour", HAND_MADE, "LAB histogram", (0.623, 2935)),
@@ -50,6 +53,18 @@ ROWS: Mapping[str, Description] = {
     "texton_pyramid": Description(
         "Texton pyramid", HAND_MADE, "1,024 textons, max-pooled", (0.665, 3556)
     ),
+}
+# Registered descriptors that the table leaves out.
+_WITHOUT_ROW = ("lbp",)
+_FURTHER_DESCRIPTORS = {
+    name: Description(name, HAND_MADE, descriptors.create_descriptor(name).title)
+    for name in descriptors.DESCRIPTORS
+    if name not in _PUBLISHED and name not in _WITHOUT_ROW
+}
+
+ROWS: Mapping[str, Description] = {
+    **_PUBLISHED,
+    **_FURTHER_DESCRIPTORS,
     "golden": Description(
         "Golden feature",
         LEARNED,
