@@ -119,7 +119,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return {
             key: parameter.default
-            for key, parameter in inspect.signature(self[name]).parameters.items()
+            for key, parameter in parameters_of(self[name]).items()
             if key not in context and parameter.kind not in fixed
         }
 
@@ -175,7 +175,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         prefix = self._prefix(name)
         keys = {key: prefix + key for key in self.options(name, (*context,))}
         kind = self[name]
-        parameters = inspect.signature(kind).parameters
+        parameters = parameters_of(kind)
         context = {key: value for key, value in context.items() if key in parameters}
         with config_keys(keys):
             return kind(**options, **context)
@@ -189,6 +189,21 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
     def _prefix(self, name: str) -> str:
         """Returns the beginning of the full name of a kind's option."""
         return f"{self.section}.{name}." if self._by_key else f"{self.section}."
+
+
+def parameters_of(kind: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a class or function by name.
+
+    A class has those of its `__init__`, even if its metaclass, as that of NNX modules,
+    takes any argument.
+    """
+    return inspect.signature(_with_init(kind)).parameters
+
+
+def _with_init(kind: Callable[..., object]) -> Callable[..., object]:
+    if isinstance(kind, functools.partial):
+        return functools.partial(_with_init(kind.func), *kind.args, **kind.keywords)
+    return functools.partial(kind.__init__, None) if inspect.isclass(kind) else kind
 
 
 @contextlib.contextmanager

@@ -26,13 +26,22 @@ class Hinge:
         return self.values
 
 
+class AnyArgument(type):
+    def __call__(cls, *args, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+
+class SoftHinge(Hinge, metaclass=AnyArgument):
+    pass
+
+
 class Broken:
     def __init__(self):
         raise ValueError("operands could not be broadcast together.")
 
 
 def create_registry():
-    kinds = {"hinge": Hinge, "wide_hinge": functools.partial(Hinge, margin=2.0)}
+    kinds = {"hinge": Hinge, "wide_hinge": functools.partial(SoftHinge, margin=2.0)}
     return Registry("config.loss", {**kinds, "broken": Broken}, methods=("losses",))
 
 

@@ -42,7 +42,7 @@ def create_embed(
     """
     # A classifier is exported without its head, so one class will do.
     num_classes = None if config.task == "ranking" else 1
-    model = models.abstract(lambda: network.create_model(config, num_classes))
+    model = models.create_abstract(lambda: network.create_model(config, num_classes))
     graphdef, state = step_lib.create_train_state(model, optax.identity())
     expected = step_lib.network_arrays(state)
     weights = {}

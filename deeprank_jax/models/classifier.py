@@ -1,22 +1,21 @@
-"""A trunk with a softmax on top: the first of the paper's two stages."""
-
-from typing import Any
+"""A trunk with a linear classifier, for the first of the paper's two stages."""
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from deeprank_jax.models import layers
+from deeprank_jax.models.trunks.base import Trunk
 
 Array = jax.Array
 
 
 class Classifier(nnx.Module):
-    """Maps uint8 images to a logit for each class."""
+    """Maps uint8 images to a logit per class."""
 
     def __init__(
         self,
-        trunk: Any,
+        trunk: Trunk,
         *,
         num_classes: int,
         dtype: jnp.dtype = jnp.float32,
@@ -25,10 +24,10 @@ class Classifier(nnx.Module):
         """Creates the network around a trunk.
 
         Args:
-          trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`.
-          num_classes: the length of the logits.
-          dtype: what the trunk takes pixels in; the linear map computes in float32.
-          rngs: keys of the initial parameters.
+          trunk: Trunk, from `[B, H, W, 3]` to `[B, trunk.num_features]`.
+          num_classes: Number of classes.
+          dtype: Type of the trunk's pixels; the linear map computes in float32.
+          rngs: Keys of the initial parameters.
         """
         self.trunk = trunk
         self.head = nnx.Linear(
@@ -37,7 +36,7 @@ class Classifier(nnx.Module):
         self._dtype = dtype
 
     def features(self, images: Array, key: Array | None = None) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
+        """Maps uint8 `[B, H, W, 3]` to the trunk's features, `[B, num_features]`."""
         pixels = layers.trunk_pixels(self.trunk, images, self._dtype)
         return self.trunk(pixels, key)
 

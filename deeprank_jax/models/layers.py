@@ -1,9 +1,8 @@
-"""The parts that several networks share."""
+"""Layers shared by several networks."""
 
 from collections.abc import Callable, Sequence
 import functools
 import numbers
-from typing import Any
 
 from flax import nnx
 import jax
@@ -11,18 +10,19 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from deeprank_jax.models import cpu_ops
+from deeprank_jax.models.trunks.base import Trunk
 
 Array = jax.Array
 # Creates a BatchNorm: `norm(num_features, epsilon=..., rngs=...)`.
 NormFn = Callable[..., "BatchNorm"]
 Padding = str | Sequence[tuple[int, int]]
 
-# Of each channel, red, green, blue, on the scale of 0 to 255: what the weights of
-# torchvision and timm were trained with.
+# Mean and deviation of the channels red, green and blue, on the scale of 0 to 255:
+# the weights of torchvision and timm were trained with them.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-# What the train step keeps when it computes the rest again.
+# Name of the activations that the train step stores if it recomputes the others.
 BLOCK_OUTPUT = "block_output"
 
 _HE_NORMAL = nnx.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -43,15 +43,15 @@ def conv(
     """Returns a square convolution with He's initial weights.
 
     Args:
-      before: channels of what comes in.
-      after: channels of what goes out.
-      kernel: height and width.
-      stride: of both axes.
+      before: Number of input channels.
+      after: Number of output channels.
+      kernel: Height and width of the kernel.
+      stride: Stride of both axes.
       padding: `"SAME"`, `"VALID"` or a pair of numbers for each axis.
-      groups: into how many the channels are split.
-      use_bias: whether a bias is added.
-      dtype: what it computes in; parameters stay float32.
-      rngs: keys of the initial parameters.
+      groups: Number of groups of channels.
+      use_bias: True to add a bias.
+      dtype: Type of the computation; parameters stay float32.
+      rngs: Keys of the initial parameters.
     """
     return nnx.Conv(
         before,
@@ -69,7 +69,7 @@ def conv(
 
 
 class DepthwiseConv(nnx.Module):
-    """A convolution of each channel with a kernel of its own, with SAME padding."""
+    """Depthwise convolution: one kernel per channel, with SAME padding."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class DepthwiseConv(nnx.Module):
 class BatchNorm(nnx.Module):
     """BatchNorm over a batch that may be spread over a mapped axis.
 
-    Statistics are float32 whatever the network computes in. The same as Flax's in all
-    but speed: on CPU the sums of that one take most of a train step.
+    Statistics are float32 in a network of any type. The values are those of Flax's
+    BatchNorm, whose sums would take most of a train step on CPU.
 
     References:
       Ioffe and Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167.
@@ -118,13 +118,13 @@ class BatchNorm(nnx.Module):
         """Creates the layer.
 
         Args:
-          num_features: `C`.
-          use_running_average: normalise by the running averages and keep them, which
-            `eval()` of a model turns on.
-          momentum: what a step keeps of the running averages.
-          epsilon: is added to the variance.
-          axis_name: the mapped axis over which statistics are averaged, if any.
-          rngs: is not used, there is nothing to draw.
+          num_features: Number of channels, `C`.
+          use_running_average: True to normalise by the running averages and keep them;
+            `eval()` of a model sets it.
+          momentum: Weight of the running averages in their update.
+          epsilon: Number added to the variance.
+          axis_name: Name of the mapped axis over which statistics are averaged, if any.
+          rngs: Unused; the layer has no random parameters.
         """
         del rngs
         self.scale = nnx.Param(jnp.ones(num_features))
@@ -143,13 +143,12 @@ class BatchNorm(nnx.Module):
             mean, square = cpu_ops.channel_moments(x)
             if self._axis_name is not None:
                 mean, square = jax.lax.pmean((mean, square), self._axis_name)
-            # Rounding can take a constant channel below 0.
+            # The variance of a constant channel can be rounded to below 0.
             var = jnp.maximum(square - jnp.square(mean), 0.0)
-            for running, new in ((self.mean, mean), (self.var, var)):
-                kept = self._momentum * running[...]
-                running[...] = kept + (1.0 - self._momentum) * jax.lax.stop_gradient(
-                    new
-                )
+            for running, batch in ((self.mean, mean), (self.var, var)):
+                running[...] = self._momentum * running[...] + (
+                    1.0 - self._momentum
+                ) * jax.lax.stop_gradient(batch)
         scale = self.scale[...] * jax.lax.rsqrt(var + self._epsilon)
         return cpu_ops.normalize_channels(x, mean, scale, self.bias[...])
 
@@ -158,21 +157,21 @@ def dropout(x: Array, keep: float, key: Array | None) -> Array:
     """Keeps each value with probability `keep`, scaled by `1 / keep`.
 
     Args:
-      x: any shape.
-      keep: in (0, 1]. The paper's .6 is this number; elsewhere the share that is
-        dropped goes by the same name.
-      key: of the draws; None keeps all, as when a model is used.
+      x: Array of any shape.
+      keep: Probability in (0, 1], the paper's .6. Other libraries name the share of
+        dropped values "dropout".
+      key: Key of the random draws; None keeps all values, as in evaluation.
     """
     if key is None or keep == 1.0:
         return x
-    kept = jax.random.bernoulli(key, keep, x.shape)
-    return jnp.where(kept, x / keep, 0.0).astype(x.dtype)
+    mask = jax.random.bernoulli(key, keep, x.shape)
+    return jnp.where(mask, x / keep, 0.0).astype(x.dtype)
 
 
 def fully_connected(
     before: int, after: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
 ) -> nnx.List:
-    """Returns the two layers that end AlexNet's and VGG16's trunks."""
+    """Returns the two fully connected layers at the end of AlexNet and VGG16."""
     return nnx.List(
         [
             nnx.Linear(width, after, kernel_init=_HE_NORMAL, dtype=dtype, rngs=rngs)
@@ -186,24 +185,23 @@ def apply_fully_connected(
 ) -> Array:
     """Applies each layer, ReLU and dropout: `[B, before] -> [B, after]`."""
     keys = [None] * len(fcs) if key is None else jax.random.split(key, len(fcs))
-    for fc, own in zip(fcs, keys, strict=True):
-        x = dropout(nnx.relu(fc(x)), keep, own)
+    for fc, fc_key in zip(fcs, keys, strict=True):
+        x = dropout(nnx.relu(fc(x)), keep, fc_key)
     return x
 
 
 def end_block(x: Array) -> Array:
-    """Marks what is kept for the backward pass when the rest is computed again."""
+    """Marks a block's output, stored for the gradient if the rest is recomputed."""
     return checkpoint_name(x, BLOCK_OUTPUT)
 
 
-def trunk_pixels(trunk: Any, images: Array, dtype: jnp.dtype) -> Array:
-    """Maps uint8 `[B, H, W, C]` to what a trunk takes pixels as.
+def trunk_pixels(trunk: Trunk, images: Array, dtype: jnp.dtype) -> Array:
+    """Normalises uint8 images `[B, H, W, C]` as a trunk's weights expect them.
 
     Args:
-      trunk: says what is taken from a pixel in `pixel_mean`, and what the rest is
-        divided by in `pixel_scale`: numbers by channel, or one for all.
-      images: 0 to 255.
-      dtype: of what is returned.
+      trunk: Trunk with the `pixel_mean` and `pixel_scale` to apply.
+      images: `[B, H, W, C]` uint8, 0 to 255.
+      dtype: Type of the result.
     """
     by_channel = functools.partial(jnp.broadcast_to, shape=(1, 1, 1, images.shape[-1]))
     mean, scale = (
@@ -216,8 +214,8 @@ def trunk_pixels(trunk: Any, images: Array, dtype: jnp.dtype) -> Array:
 def l2_normalize(x: Array, *, epsilon: float = 1e-12) -> Array:
     """Scales `[..., D]` to unit length over the last axis, in float32.
 
-    A vector shorter than `sqrt(epsilon)` is shortened, not blown up, so that zero
-    has value zero and a finite gradient.
+    A vector shorter than `sqrt(epsilon)` stays below unit length, so that zero stays
+    zero and has a finite gradient.
     """
     x = x.astype(jnp.float32)
     norm_squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
@@ -228,12 +226,12 @@ def local_response_norm(
     x: Array, *, window: int = 5, bias: float = 2.0, alpha: float = 1e-4,
     beta: float = 0.75,
 ) -> Array:  # fmt: skip
-    r"""Divides each channel by what its neighbours say: `[..., C] -> [..., C]`.
+    r"""Divides each channel by the energy of its neighbours: `[..., C] -> [..., C]`.
 
     .. math::
       x_c / (k + \alpha \sum_{j = c - n/2}^{c + n/2} x_j^2)^\beta
 
-    in float32, with :math:`\alpha` not divided by the window, as some libraries do.
+    in float32. Some libraries divide :math:`\alpha` by the window; here it is not.
 
     References:
       Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural
@@ -247,13 +245,13 @@ def local_response_norm(
 
 
 def subsample(images: Array, factor: int) -> Array:
-    """Shrinks `[B, H, W, C]` by a whole factor, each output pixel a mean of inputs.
+    """Shrinks `[B, H, W, C]` by a whole factor; each pixel is a mean of input pixels.
 
     Sizes round up, as in the paper: 225 pixels subsampled 4:1 are 57.
     """
     before = images.shape[1:3]
     after = [-(-size // factor) for size in before]
-    # What `jax.image.resize` does, with the sizes that change told from the others.
+    # As `jax.image.resize`, which would also resample the axes that do not change.
     return jax.image.scale_and_translate(
         images,
         (images.shape[0], *after, images.shape[3]),
@@ -265,48 +263,47 @@ def subsample(images: Array, factor: int) -> Array:
     )
 
 
-def check_counts(where: str, **options: Any) -> None:
+def check_counts(**options: object) -> None:
     """Checks sizes, strides and numbers of channels.
 
     Args:
-      where: the part of the config that they are of, e.g. `"config.model.trunk"`.
-      **options: by name; one that is a sequence holds several.
+      **options: Whole numbers or sequences of them, by name of the option.
 
     Raises:
-      ValueError: one is no whole number of at least 1.
+      ValueError: One is not a whole number of at least 1.
     """
     for name, value in options.items():
-        is_one = isinstance(value, numbers.Number)
-        for number in (value,) if is_one else tuple(value):
+        is_one = not isinstance(value, Sequence) or isinstance(value, str)
+        for number in (value,) if is_one else value:
             if not isinstance(number, numbers.Integral) or number < 1:
                 raise ValueError(
-                    f"{where}.{name}={value} must be "
+                    f"{name} must be "
                     + ("a whole number" if is_one else "whole numbers")
-                    + " of at least 1."
+                    + f" of at least 1, got {value!r}."
                 )
 
 
 def check_dropout_keep(keep: float) -> None:
-    """Checks the share that is kept.
+    """Checks the probability to keep a value.
 
     Raises:
-      ValueError: it is none.
+      ValueError: It is not in (0, 1].
     """
     if not 0.0 < keep <= 1.0:
         raise ValueError(
-            f"config.model.trunk.dropout_keep={keep} must be above 0 and at most 1: it "
-            "is the share that is kept, 1 for no dropout."
+            "dropout_keep must be above 0 and at most 1 (the share of values that are "
+            f"kept; 1 for no dropout), got {keep}."
         )
 
 
 def check_image_size(trunk: str, image_size: int, least: int) -> None:
-    """Checks that an image does not shrink to nothing on its way through a trunk.
+    """Checks that an image has pixels left at the end of a trunk.
 
     Raises:
-      ValueError: it is smaller than `least` pixels.
+      ValueError: It is smaller than `least` pixels.
     """
     if image_size < least:
         raise ValueError(
-            f"config.data.image_size={image_size} is too small for the trunk {trunk}, "
-            f"which takes images of {least} pixels and more; convnet takes any size."
+            f"image_size must be at least {least} for the trunk {trunk}, got "
+            f"{image_size}; choose larger images, or convnet, which takes any size."
         )

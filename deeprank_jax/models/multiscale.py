@@ -1,17 +1,17 @@
-"""The paper's network: a deep trunk and shallow low-resolution paths, side by side.
+"""The paper's network: a deep trunk beside shallow low-resolution paths.
 
-The trunk sees what an object is and forgets how it looks; the shallow paths see the
-whole picture coarsely and keep its looks. A linear map joins both.
+The trunk learns the kind of object and becomes invariant to its looks; the shallow
+paths keep the looks of the whole image at a coarse scale. A linear map joins both.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from deeprank_jax.models import cpu_ops, layers
+from deeprank_jax.models.trunks.base import Trunk
 
 Array = jax.Array
 
@@ -19,7 +19,7 @@ _PATH_OPTIONS = ("subsample", "kernel", "stride", "width", "pool", "pool_stride"
 
 
 class LowResolutionPath(nnx.Module):
-    """Subsample, one strided convolution, max-pool, flatten."""
+    """Subsampling, one strided convolution, max-pooling, flattening."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class LowResolutionPath(nnx.Module):
         """Creates the path.
 
         Args:
-          image_size: height and width of what the whole network sees, in pixels.
-          subsample: how many times smaller the path sees it, a whole number.
-          kernel: height and width of the convolution.
-          stride: of the convolution.
-          width: its channels.
-          pool: height and width of the max-pooling.
-          pool_stride: of the max-pooling.
-          dtype: what the convolution computes in.
-          rngs: keys of the initial parameters.
+          image_size: Height and width of the network's images, in pixels.
+          subsample: Factor by which the path shrinks them, a whole number.
+          kernel: Height and width of the convolution's kernel.
+          stride: Stride of the convolution.
+          width: Number of channels of the convolution.
+          pool: Height and width of the max-pooling's window.
+          pool_stride: Stride of the max-pooling.
+          dtype: Type that the convolution computes in.
+          rngs: Keys of the initial parameters.
         """
         self.conv = nnx.Conv(
             3, width, (kernel, kernel), strides=stride, dtype=dtype, rngs=rngs
@@ -73,7 +73,7 @@ class MultiScale(nnx.Module):
 
     def __init__(
         self,
-        trunk: Any,
+        trunk: Trunk,
         *,
         image_size: int,
         embedding_dim: int,
@@ -84,16 +84,16 @@ class MultiScale(nnx.Module):
         """Creates the network around a trunk.
 
         Args:
-          trunk: a module from `[B, H, W, 3]` to `[B, trunk.num_features]`, which says
-            in `pixel_mean` and `pixel_scale` what it takes pixels as.
-          image_size: height and width of the images, in pixels.
-          embedding_dim: the length of an embedding.
-          paths: options of each `LowResolutionPath`; none is the single-scale network.
-          dtype: what the paths compute in; the linear map computes in float32.
-          rngs: keys of the initial parameters.
+          trunk: Trunk, from `[B, H, W, 3]` to `[B, trunk.num_features]`; the paths see
+            pixels normalised as it needs them.
+          image_size: Height and width of the images, in pixels.
+          embedding_dim: Length of an embedding.
+          paths: Options of each `LowResolutionPath`; none for the single-scale network.
+          dtype: Type that the paths compute in; the linear map computes in float32.
+          rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: an option of a path is missing, unknown or out of its range.
+          ValueError: An option of a path is missing, unknown or out of its range.
         """
         self.trunk = trunk
         _check_paths(paths)
@@ -106,7 +106,7 @@ class MultiScale(nnx.Module):
         self.embedding = nnx.Linear(
             trunk.num_features + sum(path.num_features for path in self.paths),
             embedding_dim,
-            # Rounded to bfloat16, near embeddings would be one.
+            # In bfloat16 near embeddings would be rounded to the same vector.
             dtype=jnp.float32,
             rngs=rngs,
         )
@@ -117,7 +117,7 @@ class MultiScale(nnx.Module):
 
         Args:
           images: `[B, H, W, 3]` uint8.
-          key: of what the trunk drops in training; None drops nothing.
+          key: Key of the trunk's dropout in training; None disables it.
 
         Returns:
           `[B, embedding_dim]` float32.
@@ -135,25 +135,20 @@ class MultiScale(nnx.Module):
         return self(images)
 
     def features(self, images: Array) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to what the trunk says, `[B, num_features]`."""
+        """Maps uint8 `[B, H, W, 3]` to the trunk's features, `[B, num_features]`."""
         return self.trunk(layers.trunk_pixels(self.trunk, images, self._dtype))
 
 
 def _check_paths(paths: Sequence[Mapping[str, int]]) -> None:
-    """Checks that each path has its options and no others.
-
-    Raises:
-      ValueError: one is missing, unknown or out of its range.
-    """
+    """Checks that each path has exactly the options of `LowResolutionPath`."""
     for i, path in enumerate(paths):
-        where = f"config.model.paths[{i}]"
-        for wrong, verb in (
+        for names, verb in (
             ([name for name in path if name not in _PATH_OPTIONS], "has"),
             ([name for name in _PATH_OPTIONS if name not in path], "lacks"),
         ):
-            if wrong:
+            if names:
                 raise ValueError(
-                    f"{where} {verb} {', '.join(map(repr, wrong))}: give it "
-                    f"{', '.join(_PATH_OPTIONS)}, and nothing else."
+                    f"paths[{i}] {verb} {', '.join(map(repr, names))}; its options are "
+                    f"{', '.join(_PATH_OPTIONS)}, and all are needed."
                 )
-        layers.check_counts(where, **path)
+        layers.check_counts(**{f"paths[{i}].{name}": x for name, x in path.items()})

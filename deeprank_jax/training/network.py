@@ -28,7 +28,7 @@ def create_network(
       CheckpointError: `config.init_from` cannot be read or is of another network.
     """
     num_classes = None if classes is None else len(classes.names)
-    model = models.compiled(lambda: create_model(config, num_classes))
+    model = models.create_jitted(lambda: create_model(config, num_classes))
     weights = config.model.weights
     report = load_weights(
         model,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deeprank_jax import models
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.models import layers
 from deeprank_jax.models.multiscale import LowResolutionPath
 
@@ -102,35 +103,80 @@ def path(**change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(trunk=dict(name="resnet")), "No trunk is named 'resnet'"),
-        (dict(trunk=dict(name="resnet50"), image_size=31), "31 is too small"),
-        (dict(trunk=dict(name="resnet50", depth=3), image_size=32), "'depth'"),
+        (
+            dict(trunk=dict(name="resnet")),
+            r"config\.model\.trunk\.name='resnet' is not known .*'resnet50'\?",
+        ),
+        (
+            dict(trunk=dict(name="resnet50"), image_size=31),
+            r"config\.data\.image_size must be at least 32 .* resnet50, got 31",
+        ),
+        (
+            dict(trunk=dict(name="resnet50", widths=(3,)), image_size=32),
+            r"trunk\.widths is not an option of 'resnet50'; its options are: none",
+        ),
+        (convnet(norm=1), r"trunk\.norm is not an option of 'convnet'; .*: widths, "),
         (dict(trunk=dict(name="alexnet", widths=(4,) * 4), image_size=63), "5 numbers"),
         (dict(trunk=dict(name="vgg16", dropout_keep=0.0), image_size=32), "at most 1"),
-        (dict(trunk=dict(name="alexnet", dropout_keep=1.5), image_size=63), "above 0"),
-        (dict(trunk=dict(widths=(4,))), r"trunk=.* has no name: give it one of .*vgg"),
-        (convnet(widths=()), r"trunk\.widths=\(\) must hold .* at least one stage"),
-        (convnet(widths=(4, 0)), r"trunk\.widths=\(4, 0\) must be whole numbers of at"),
-        (convnet(stem_stride=0), r"trunk\.stem_stride=0 must be a whole number of at"),
-        (convnet(stem_kernel=1.5), r"trunk\.stem_kernel=1\.5 must be a whole"),
-        (alexnet(groups=0), r"config\.model\.trunk\.groups=0 must be a whole number"),
-        (alexnet(groups=3), r"groups=3 must divide each of .*widths=\(4, 4, 4, 4, 4\)"),
-        (alexnet(fc_dim=0), r"trunk\.fc_dim=0 must be"),
-        (dict(trunk=dict(name="vgg16", fc_dim=0), image_size=32), r"fc_dim=0 must be"),
+        (
+            alexnet(dropout_keep=1.5),
+            r"config\.model\.trunk\.dropout_keep must be above",
+        ),
+        (dict(trunk=dict(widths=(4,))), r"trunk has no name; choose one of .*vgg16"),
+        (convnet(widths=()), r"trunk\.widths must hold .* at least one stage"),
+        (convnet(widths=(4, 0)), r"trunk\.widths must be whole .*, got \(4, 0\)"),
+        (convnet(stem_stride=0), r"trunk\.stem_stride must be a whole .*, got 0"),
+        (convnet(stem_kernel=1.5), r"trunk\.stem_kernel must be a whole .*, got 1\.5"),
+        (convnet(stem_kernel="a"), r"trunk\.stem_kernel must be a whole .*, got 'a'"),
+        (alexnet(groups=0), r"config\.model\.trunk\.groups must be a whole number"),
+        (alexnet(groups=3), r"groups must divide each of widths=\(4, 4, 4, 4, 4\)"),
+        (alexnet(fc_dim=0), r"trunk\.fc_dim must be"),
+        (dict(trunk=dict(name="vgg16", fc_dim=0), image_size=32), "trunk.fc_dim must"),
         (
             path(kernal=8),
-            r"model\.paths\[1\] has 'kernal': give it subsample, kernel, ",
+            r"config\.model\.paths\[1\] has 'kernal'; its options are subsample, ",
         ),
-        (path(kernel=None), r"model\.paths\[1\] lacks 'kernel': give it subsample"),
-        (path(subsample=0), r"model\.paths\[1\]\.subsample=0 must be a whole number"),
-        (path(stride=0), r"paths\[1\]\.stride=0 must be"),
-        (path(width=0), r"paths\[1\]\.width=0 must be"),
-        (path(pool=0), r"paths\[1\]\.pool=0 must be"),
-        (path(pool_stride=-2), r"paths\[1\]\.pool_stride=-2 must be"),
-        (dict(dtype="float16"), "dtype is 'float16'"),
-        (dict(batch_norm="none"), "batch_norm is 'none'"),
+        (path(kernel=None), r"model\.paths\[1\] lacks 'kernel'; its options are sub"),
+        (path(subsample=0), r"model\.paths\[1\]\.subsample must be a .*, got 0"),
+        (path(stride=0), r"paths\[1\]\.stride must be"),
+        (path(width=0), r"paths\[1\]\.width must be"),
+        (path(pool=0), r"paths\[1\]\.pool must be"),
+        (path(pool_stride=-2), r"paths\[1\]\.pool_stride must be .*, got -2"),
+        (dict(dtype="float16"), r"config\.model\.dtype must .*, got 'float16'"),
+        (dict(batch_norm="none"), r"config\.model\.batch_norm must .*, got 'none'"),
     ],
 )
 def test_what_cannot_be_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         create(**change)
+
+
+class Means:
+    """A trunk of one's own: the mean of each channel."""
+
+    num_features = 3
+    pixel_mean = pixel_scale = 127.5
+
+    def __init__(self, *, power=1, image_size):
+        self.power = power
+
+    def __call__(self, images, key=None):
+        return jnp.mean(images**self.power, axis=(1, 2))
+
+
+def test_a_trunk_of_ones_own(monkeypatch):
+    monkeypatch.setattr(models.TRUNKS, "_kinds", dict(models.TRUNKS))
+    trunk = type("Means", (Means, nnx.Module), {})
+    models.register_trunk("means")(trunk)
+    model = create(trunk=dict(name="means", power=2))
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 17, 3), np.uint8)
+    expected = np.square(images / np.float32(127.5) - 1).mean((1, 2))
+    np.testing.assert_allclose(model.features(images), expected, rtol=1e-5)
+    assert model(images).shape == (3, 5)
+    with pytest.raises(ConfigError, match=r"'means'; its options are: power\."):
+        create(trunk=dict(name="means", widths=(4,)))
+    with pytest.raises(ConfigError, match="'resnet50' is a built-in name"):
+        models.register_trunk("resnet50")(trunk)
+    del Means.pixel_mean
+    with pytest.raises(ConfigError, match="'means' has no attribute pixel_mean"):
+        create(trunk=dict(name="means"))

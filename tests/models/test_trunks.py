@@ -1,5 +1,7 @@
 """Every trunk has the shapes and as many parameters as its authors say."""
 
+import inspect
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -46,8 +48,10 @@ def test_number_of_parameters(trunk, size, num_features, parameters):
     assert count(model) == parameters
 
 
-def test_every_trunk_is_tested():
+def test_every_trunk_is_tested_and_names_its_source():
     assert {trunk["name"] for trunk, *_ in PARAMETERS} == set(models.TRUNKS)
+    for kind in models.TRUNKS.values():
+        assert "References:" in inspect.getdoc(getattr(kind, "func", kind))
 
 
 # The sizes of the picture behind each part of a trunk that ends one.
@@ -66,10 +70,10 @@ SIZES = [
 
 @pytest.mark.parametrize(("trunk", "size", "sizes"), SIZES, ids=str)
 def test_sizes_on_the_way(trunk, size, sizes, monkeypatch):
-    found = []
+    block_sizes = []
 
     def end_block(x):
-        found.append(x.shape[1])
+        block_sizes.append(x.shape[1])
         return x
 
     monkeypatch.setattr(layers, "end_block", end_block)
@@ -79,7 +83,7 @@ def test_sizes_on_the_way(trunk, size, sizes, monkeypatch):
         return model(jnp.zeros((2, size, size, 3), jnp.uint8))
 
     logits = jax.eval_shape(run)
-    assert found == sizes
+    assert block_sizes == sizes
     assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
 
 
@@ -127,7 +131,7 @@ def test_a_step_reaches_every_parameter(trunk, size, dtype):
 def test_images_that_are_too_small_are_refused(name, least):
     trunk = dict(name=name)
     nnx.eval_shape(lambda: create(trunk, least))
-    with pytest.raises(ValueError, match=f"image_size={least - 1} is too small"):
+    with pytest.raises(ValueError, match=f"image_size must be at least {least} for"):
         nnx.eval_shape(lambda: create(trunk, least - 1))
 
 
@@ -200,10 +204,10 @@ def test_a_compiled_draw_is_the_same_network_to_the_bit(trunk, size):
     create = lambda: models.create_model(
         trunk=trunk, image_size=size, embedding_dim=4, seed=3
     )
-    one, other = (nnx.state(x) for x in (create(), models.compiled(create)))
+    one, other = (nnx.state(x) for x in (create(), models.create_jitted(create)))
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
-    shapes = nnx.state(models.abstract(create))
+    shapes = nnx.state(models.create_abstract(create))
     assert [x.shape for x in jax.tree.leaves(shapes)] == [
         x.shape for x in jax.tree.leaves(one)
     ]

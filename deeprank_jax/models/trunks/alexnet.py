@@ -1,4 +1,4 @@
-"""The paper's ConvNet: AlexNet, up to the second fully connected layer."""
+"""AlexNet, the paper's ConvNet, up to its second fully connected layer."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from deeprank_jax.models import cpu_ops, layers
 
 Array = jax.Array
 
-# Kernel, stride, padding of each convolution, and whether a pooling follows.
+# Kernel, stride and padding of each convolution, and True if a pooling follows.
 _CONVS = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False),
           (3, 1, 1, True))  # fmt: skip
-# Those that were split over two GPUs see half of the channels each.
+# Convolutions whose channels were split over two GPUs.
 _GROUPED = (1, 3, 4)
 _NORMALIZED = (0, 1)
-# 1e-4 of pixels that are not divided by their deviation, as Krizhevsky's were not.
+# Krizhevsky's 1e-4 is for pixels that are not divided by their deviation.
 _ALPHA = 1e-4 * (sum(layers.IMAGENET_STD) / 3) ** 2
-# Below this nothing is left for the last pooling.
+# The last pooling of smaller images has no input.
 _LEAST_SIZE = 63
 
 
@@ -26,9 +26,9 @@ class AlexNet(nnx.Module):
     """Five convolutions and two fully connected layers with dropout.
 
     Attributes:
-      num_features: the length of what the trunk returns.
-      pixel_mean: of each channel, what is taken from a pixel's 0 to 255.
-      pixel_scale: of each channel, what the rest is divided by.
+      num_features: Length of the features.
+      pixel_mean: Value subtracted from the pixels (0 to 255) of each channel.
+      pixel_scale: Divisor of the difference, of each channel.
 
     References:
       Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural
@@ -54,41 +54,28 @@ class AlexNet(nnx.Module):
         """Creates the trunk.
 
         Args:
-          widths: channels of each convolution. (64, 192, 384, 256, 256) with 1 group
-            and no `local_response_norm` is the later network of one GPU, whose
-            weights torchvision has.
-          groups: of the second, fourth and fifth convolution.
-          local_response_norm: after the first two convolutions.
-          fc_dim: of both fully connected layers.
-          dropout_keep: the share that both keep in training; the paper's.
-          image_size: height and width of the images, in pixels, at least 63.
-          norm: is not used, this network has no BatchNorm.
-          dtype: what the layers compute in; parameters stay float32.
-          rngs: keys of the initial parameters.
+          widths: Number of channels of each convolution. (64, 192, 384, 256, 256) with
+            1 group and no `local_response_norm` is the later network of one GPU,
+            whose weights torchvision has.
+          groups: Number of groups of the second, fourth and fifth convolution.
+          local_response_norm: True to normalise after the first two convolutions.
+          fc_dim: Width of both fully connected layers.
+          dropout_keep: Share of values that both keep in training, the paper's.
+          image_size: Height and width of the images, in pixels, at least 63.
+          norm: Unused; this network has no BatchNorm.
+          dtype: Type that the layers compute in; parameters stay float32.
+          rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: the images are too small, or an option is out of its range.
+          ValueError: The images are too small, or an option is out of its range.
         """
         del norm
         layers.check_image_size("alexnet", image_size, _LEAST_SIZE)
         layers.check_dropout_keep(dropout_keep)
-        if len(widths) != len(_CONVS):
-            raise ValueError(
-                f"config.model.trunk.widths={tuple(widths)} must hold {len(_CONVS)} "
-                "numbers for alexnet, one for each convolution."
-            )
-        layers.check_counts(
-            "config.model.trunk", widths=widths, groups=groups, fc_dim=fc_dim
-        )
-        if any(width % groups for width in widths):
-            raise ValueError(
-                f"config.model.trunk.groups={groups} must divide each of "
-                f"config.model.trunk.widths={tuple(widths)}: the channels are split "
-                "evenly."
-            )
+        _check_widths(widths, groups, fc_dim)
         self.convs = nnx.List([])
         size = image_size
-        for i, (before, after, (kernel, stride, pad, pooled)) in enumerate(
+        for i, (before, after, (kernel, stride, pad, has_pool)) in enumerate(
             zip((3, *widths[:-1]), widths, _CONVS, strict=True)
         ):
             self.convs.append(
@@ -105,7 +92,7 @@ class AlexNet(nnx.Module):
                 )
             )
             size = (size + 2 * pad - kernel) // stride + 1
-            size = (size - 3) // 2 + 1 if pooled else size
+            size = (size - 3) // 2 + 1 if has_pool else size
         self.fcs = layers.fully_connected(
             size**2 * widths[-1], fc_dim, dtype=dtype, rngs=rngs
         )
@@ -114,15 +101,31 @@ class AlexNet(nnx.Module):
         self._dropout_keep = dropout_keep
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
-        """Maps `[B, H, W, 3]` floats to `[B, num_features]`; a key drops some."""
+        """Maps `[B, H, W, 3]` to `[B, num_features]`; a key turns on dropout."""
         x = images
-        for i, (conv, (*_, pooled)) in enumerate(zip(self.convs, _CONVS, strict=True)):
+        for i, (conv, (*_, has_pool)) in enumerate(
+            zip(self.convs, _CONVS, strict=True)
+        ):
             x = nnx.relu(conv(x))
             if self._local_response_norm and i in _NORMALIZED:
                 x = layers.local_response_norm(x, alpha=_ALPHA)
-            if pooled:
+            if has_pool:
                 x = cpu_ops.max_pool(x, window=3, stride=2, padding="VALID")
             x = layers.end_block(x)
         return layers.apply_fully_connected(
             self.fcs, x.reshape(x.shape[0], -1), self._dropout_keep, key
+        )
+
+
+def _check_widths(widths: Sequence[int], groups: int, fc_dim: int) -> None:
+    if len(widths) != len(_CONVS):
+        raise ValueError(
+            f"widths must hold {len(_CONVS)} numbers for alexnet, one for each "
+            f"convolution, got {tuple(widths)}."
+        )
+    layers.check_counts(widths=widths, groups=groups, fc_dim=fc_dim)
+    if any(width % groups for width in widths):
+        raise ValueError(
+            f"groups must divide each of widths={tuple(widths)}, as the channels are "
+            f"split evenly, got {groups}."
         )

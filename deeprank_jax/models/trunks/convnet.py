@@ -16,9 +16,12 @@ class ConvNet(nnx.Module):
     """Stages of convolution, max-pooling, BatchNorm and ReLU, flattened.
 
     Attributes:
-      num_features: the length of what the trunk returns.
-      pixel_mean: what is taken from a pixel's 0 to 255.
-      pixel_scale: what the rest is divided by.
+      num_features: Length of the features.
+      pixel_mean: Value subtracted from the pixels (0 to 255).
+      pixel_scale: Divisor of the difference.
+
+    References:
+      This project's own; the order of pooling and BatchNorm saves time on CPU.
     """
 
     pixel_mean = 127.5
@@ -38,34 +41,23 @@ class ConvNet(nnx.Module):
         """Creates the trunk.
 
         Args:
-          widths: channels of each stage; each stage halves the image, rounding up.
-          stem_kernel: height and width of the first convolution; the others are 3.
-          stem_stride: of the first convolution. Above 1 it takes the place of that
-            stage's pooling.
-          image_size: height and width of the images, in pixels.
-          norm: creates a BatchNorm.
-          dtype: what the convolutions compute in; parameters stay float32.
-          rngs: keys of the initial parameters.
+          widths: Number of channels of each stage; a stage halves the image, rounding
+            up.
+          stem_kernel: Height and width of the first convolution; the others are 3.
+          stem_stride: Stride of the first convolution. Above 1 it replaces the pooling
+            of that stage.
+          image_size: Height and width of the images, in pixels.
+          norm: Function that creates a BatchNorm.
+          dtype: Type that the convolutions compute in; parameters stay float32.
+          rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: there is no stage, or an option is out of its range.
+          ValueError: There is no stage, or an option is out of its range.
         """
-        if not widths:
-            raise ValueError(
-                f"config.model.trunk.widths={widths} must hold the channels of at "
-                "least one stage for convnet, as (32, 64, 128, 256)."
-            )
-        layers.check_counts(
-            "config.model.trunk",
-            widths=widths,
-            stem_kernel=stem_kernel,
-            stem_stride=stem_stride,
-        )
+        _check_options(widths, stem_kernel, stem_stride)
         self.convs, self.norms = nnx.List([]), nnx.List([])
-        self._pools: tuple[int, ...] = (
-            1 if stem_stride > 1 else 2,
-            *[2] * (len(widths) - 1),
-        )
+        stem_pool = 1 if stem_stride > 1 else 2
+        self._pools: tuple[int, ...] = (stem_pool, *[2] * (len(widths) - 1))
         size = math.ceil(image_size / stem_stride)
         for stage, (before, after) in enumerate(
             zip((3, *widths), widths, strict=False)
@@ -89,11 +81,20 @@ class ConvNet(nnx.Module):
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
-        del key  # Nothing is dropped.
+        del key  # This network has no dropout.
         x = images
         for conv, norm, pool in zip(self.convs, self.norms, self._pools, strict=True):
-            # Pooled first, so that normalising costs a quarter.
+            # BatchNorm after pooling costs a quarter.
             x = nnx.relu(norm(cpu_ops.max_pool(conv(x), window=pool, stride=pool)))
             x = layers.end_block(x)
-        # Flattened, not averaged: where a part lies bears on similarity.
+        # Flattened, not averaged: the place of a part matters for similarity.
         return x.reshape(x.shape[0], -1)
+
+
+def _check_options(widths: Sequence[int], stem_kernel: int, stem_stride: int) -> None:
+    if not widths:
+        raise ValueError(
+            "widths must hold the channels of at least one stage for convnet, as "
+            f"(32, 64, 128, 256), got {widths}."
+        )
+    layers.check_counts(widths=widths, stem_kernel=stem_kernel, stem_stride=stem_stride)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet without squeeze-and-excite, and with ReLU6."""
+"""EfficientNet-Lite: EfficientNet with ReLU6 and without squeeze-and-excite."""
 
 import math
 
@@ -13,13 +13,13 @@ Array = jax.Array
 _EPSILON = 1e-3
 _STEM, _HEAD = 32, 1280
 _LEAST_SIZE = 32
-# Blocks, kernel, stride of the first, expansion and channels of each stage.
+# Of each stage: blocks, kernel, stride of the first block, expansion, channels.
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
            (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))  # fmt: skip
 
 
 class InvertedResidual(nnx.Module):
-    """Expand by a 1x1 convolution, filter by channel, project by another 1x1."""
+    """1x1 convolution, depthwise convolution, 1x1 convolution, and a shortcut."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class InvertedResidual(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """Creates the block; without expansion its first convolution is left out."""
+        """Creates the block; its first convolution needs an expansion above 1."""
         inner = before * expansion
         self.expand: nnx.Conv | None = nnx.data(None)
         self.expand_norm: layers.BatchNorm | None = nnx.data(None)
@@ -62,9 +62,9 @@ class EfficientNetLite(nnx.Module):
     """A 3x3 convolution, inverted residuals, a 1x1 convolution, the mean.
 
     Attributes:
-      num_features: the length of what the trunk returns.
-      pixel_mean: what is taken from a pixel's 0 to 255.
-      pixel_scale: what the rest is divided by.
+      num_features: Length of the features.
+      pixel_mean: Value subtracted from the pixels (0 to 255).
+      pixel_scale: Divisor of the difference.
 
     References:
       Tan and Le, EfficientNet, 2019, https://arxiv.org/abs/1905.11946, in the
@@ -72,8 +72,8 @@ class EfficientNetLite(nnx.Module):
       (models/official/efficientnet/lite).
     """
 
-    # What the published weights were trained with; mean and deviation of ImageNet
-    # are visibly wrong for them.
+    # As in the training of the published weights; mean and deviation of ImageNet give
+    # visibly worse results.
     pixel_mean = 127.0
     pixel_scale = 128.0
 
@@ -90,16 +90,16 @@ class EfficientNetLite(nnx.Module):
         """Creates the trunk.
 
         Args:
-          width: multiplies the channels between stem and head, rounded to 8.
-          depth: multiplies the blocks of all stages but the first and the last,
+          width: Factor of the channels between stem and head, rounded to 8.
+          depth: Factor of the blocks of all stages but the first and the last,
             rounded up.
-          image_size: height and width of the images, in pixels, at least 32.
-          norm: creates a BatchNorm.
-          dtype: what the layers compute in; parameters stay float32.
-          rngs: keys of the initial parameters.
+          image_size: Height and width of the images, in pixels, at least 32.
+          norm: Function that creates a BatchNorm.
+          dtype: Type that the layers compute in; parameters stay float32.
+          rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: the images are too small.
+          ValueError: The images are too small.
         """
         layers.check_image_size("efficientnet_lite", image_size, _LEAST_SIZE)
         self.stem = layers.conv(3, _STEM, 3, stride=2, dtype=dtype, rngs=rngs)
@@ -131,7 +131,7 @@ class EfficientNetLite(nnx.Module):
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
-        del key  # Nothing is dropped.
+        del key  # This network has no dropout.
         x = nnx.relu6(self.stem_norm(self.stem(images)))
         for block in self.blocks:
             x = block(x)
@@ -140,6 +140,6 @@ class EfficientNetLite(nnx.Module):
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:
-    """Rounds to a multiple of `divisor`, but never down by more than a tenth."""
+    """Rounds to a multiple of `divisor`, down by a tenth at most."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -1,4 +1,4 @@
-"""ResNet-50, up to the mean over the picture."""
+"""ResNet-50, up to its global average pooling."""
 
 from flax import nnx
 import jax
@@ -8,14 +8,14 @@ from deeprank_jax.models import cpu_ops, layers
 
 Array = jax.Array
 
-# Bottlenecks of each stage, their inner width, and the stride of the first.
+# Of each stage: blocks, their inner width, stride of the first block.
 _STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
 _EXPANSION = 4
 _LEAST_SIZE = 32
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3, 1x1 convolutions beside a shortcut."""
+    """1x1, 3x3 and 1x1 convolutions, and a shortcut."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet50(nnx.Module):
-    """A 7x7 convolution, sixteen bottlenecks, the mean over the picture.
+    """A 7x7 convolution, sixteen bottlenecks, global average pooling.
 
     Attributes:
-      num_features: the length of what the trunk returns.
-      pixel_mean: of each channel, what is taken from a pixel's 0 to 255.
-      pixel_scale: of each channel, what the rest is divided by.
+      num_features: Length of the features.
+      pixel_mean: Value subtracted from the pixels (0 to 255) of each channel.
+      pixel_scale: Divisor of the difference, of each channel.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, 2015,
@@ -95,13 +95,13 @@ class ResNet50(nnx.Module):
         """Creates the trunk.
 
         Args:
-          image_size: height and width of the images, in pixels, at least 32.
-          norm: creates a BatchNorm.
-          dtype: what the layers compute in; parameters stay float32.
-          rngs: keys of the initial parameters.
+          image_size: Height and width of the images, in pixels, at least 32.
+          norm: Function that creates a BatchNorm.
+          dtype: Type that the layers compute in; parameters stay float32.
+          rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: the images are too small.
+          ValueError: The images are too small.
         """
         layers.check_image_size("resnet50", image_size, _LEAST_SIZE)
         before = _STAGES[0][1]
@@ -123,7 +123,7 @@ class ResNet50(nnx.Module):
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps `[B, H, W, 3]` floats to `[B, num_features]`."""
-        del key  # Nothing is dropped.
+        del key  # This network has no dropout.
         x = nnx.relu(self.stem_norm(self.stem(images)))
         x = cpu_ops.max_pool(x, window=3, stride=2, padding=((1, 1), (1, 1)))
         for block in self.blocks:

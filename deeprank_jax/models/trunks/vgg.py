@@ -1,4 +1,4 @@
-"""VGG16, up to the second fully connected layer: the trunk of the Keras variant."""
+"""VGG16 up to its second fully connected layer, the trunk of the Keras variant."""
 
 from flax import nnx
 import jax
@@ -8,7 +8,7 @@ from deeprank_jax.models import cpu_ops, layers
 
 Array = jax.Array
 
-# The channels of each stage's convolutions; a pooling ends a stage.
+# Channels of the convolutions of each stage; a pooling ends a stage.
 _STAGES = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 _LEAST_SIZE = 2 ** len(_STAGES)
 
@@ -17,9 +17,9 @@ class VGG16(nnx.Module):
     """Thirteen 3x3 convolutions in five stages, two fully connected layers.
 
     Attributes:
-      num_features: the length of what the trunk returns.
-      pixel_mean: of each channel, what is taken from a pixel's 0 to 255.
-      pixel_scale: of each channel, what the rest is divided by.
+      num_features: Length of the features.
+      pixel_mean: Value subtracted from the pixels (0 to 255) of each channel.
+      pixel_scale: Divisor of the difference, of each channel.
 
     References:
       Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image
@@ -42,21 +42,21 @@ class VGG16(nnx.Module):
         """Creates the trunk.
 
         Args:
-          fc_dim: of both fully connected layers.
-          dropout_keep: the share that both keep in training.
-          image_size: height and width of the images, in pixels, at least 32;
-            pretrained weights are of 224 to 255.
-          norm: is not used, this network has no BatchNorm.
-          dtype: what the layers compute in; parameters stay float32.
-          rngs: keys of the initial parameters.
+          fc_dim: Width of both fully connected layers.
+          dropout_keep: Share of values that both keep in training.
+          image_size: Height and width of the images, in pixels, at least 32;
+            pretrained weights need 224 to 255.
+          norm: Unused; this network has no BatchNorm.
+          dtype: Type that the layers compute in; parameters stay float32.
+          rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: the images are too small, or an option is out of its range.
+          ValueError: The images are too small, or an option is out of its range.
         """
         del norm
         layers.check_image_size("vgg16", image_size, _LEAST_SIZE)
         layers.check_dropout_keep(dropout_keep)
-        layers.check_counts("config.model.trunk", fc_dim=fc_dim)
+        layers.check_counts(fc_dim=fc_dim)
         before, self.convs = 3, nnx.List([])
         for after in (width for stage in _STAGES for width in stage):
             self.convs.append(
@@ -71,7 +71,7 @@ class VGG16(nnx.Module):
         self._dropout_keep = dropout_keep
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
-        """Maps `[B, H, W, 3]` floats to `[B, num_features]`; a key drops some."""
+        """Maps `[B, H, W, 3]` to `[B, num_features]`; a key turns on dropout."""
         x, convs = images, iter(self.convs)
         for stage in _STAGES:
             for _ in stage:
