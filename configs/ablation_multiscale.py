@@ -18,9 +18,8 @@ One arm alone:
       --config.model.paths="()" --workdir=runs/single_scale
 """
 
+from deeprank_jax.configs import ablation_sampling
 import ml_collections
-
-from configs import ablation_sampling
 
 # What deeprank_jax.experiments.ablation compares.
 ARMS = {"multi-scale": {}, "single-scale": {"model.paths": "()"}}

@@ -17,9 +17,8 @@ One arm alone:
       --config.sampler.mode=uniform --workdir=runs/uniform
 """
 
+from deeprank_jax.configs import emoji
 import ml_collections
-
-from configs import emoji
 
 # What deeprank_jax.experiments.ablation compares.
 ARMS = {
@@ -51,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
     # What is compared is the sampler: no selection in the batch.
-    config.loss.negatives = "sampled"
+    config.loss.miner = dict(name="sampled")
     config.loss.symmetric = False
     config.eval_every = 500
     config.checkpoint_every = 500

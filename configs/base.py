@@ -1,132 +1,156 @@
-"""What all experiments share; a config file changes what makes it another one."""
+"""Every key with its default; each config file changes the keys that it is about."""
 
-import ml_collections
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """Returns the configuration that the others start from."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0  # Of all that is drawn.
-    config.task = "ranking"  # Or "classification", the first of the two stages.
+def get_config() -> ConfigDict:
+    """Returns the configuration that all others start from."""
+    config = ConfigDict()
+    config.seed = 0  # Seed of all random draws.
+    # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
+    # paper's two stages, with config.loss.name="cross_entropy".
+    config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
-    # Triplets, or images where classes are told, over all devices.
+    # Triplets per step, or images where classes are learned, over all devices.
     config.batch_size = 64
-    # In how many parts, one after the other, each device sees its share of a batch.
+    # Parts, one after the other, in which each device processes its share of a batch.
     config.accumulate_steps = 1
-    # A run to start from: its workdir, or a step of its checkpoints.
+    # Run to start from: its workdir, or a step of its checkpoints.
     config.init_from = ""
+    config.data = _data()
+    config.relevance = _relevance()
+    config.triplets = _triplets()
+    config.sampler = _sampler()
+    config.model = _model()
+    config.loss = _loss()
+    config.optimizer = _optimizer()
+    config.schedule = _schedule()
+    config.log_every = 20  # Steps between two log entries.
+    config.eval_every = 250  # Steps between two validations.
+    config.checkpoint_every = 250  # Steps between two checkpoints.
+    config.max_skipped = 20  # Non-finite steps in a row before the run gives up.
+    config.evaluation = _evaluation()
+    return config
 
-    config.data = ml_collections.ConfigDict()
-    config.data.name = "folder"  # "emoji", "folder", "manifest", or a TFDS dataset.
-    config.data.dir = ""  # The folder, the manifest, or where TFDS keeps its datasets.
-    config.data.levels = ()  # TFDS only: its label features, from coarse to fine.
-    config.data.image_feature = "image"  # TFDS only.
-    config.data.name_feature = ""  # TFDS only: what a person calls the finest label.
-    config.data.columns = ()  # TFDS only: further label features, for "attributes".
-    config.data.split_by = "dataset"  # TFDS only: or "class_hash" or "first_half".
-    config.data.image_size = 64  # Height and width that the network sees.
-    config.data.fit = "crop"  # Or "pad" or "stretch".
-    config.data.max_pixels = 50_000_000  # Larger images are refused by their header.
-    config.data.max_bad_share = 0.05  # The run stops if more cannot be read.
-    config.data.cache_mib = 512  # Of decoded images, for each split.
-    config.data.workers = 2  # Threads that decode.
-    config.data.prefetch = 2  # Batches prepared ahead.
-    config.data.augment = dict(
-        shift_pixels=4,  # Drawn for each image.
-        flip=True,  # Drawn once per triplet, as is the jitter.
-        color_jitter=0.2,
-        zoom=0.0,  # Drawn for each image, as is the rotation.
-        rotate_degrees=0.0,
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    # Source of the records: dict(name="folder"), "manifest", "emoji", or
+    # dict(name="tfds", dataset=..., levels=...) with levels from coarse to fine.
+    data.source = dict(name="folder")
+    data.dir = ""  # The folder, the manifest, or the directory of TFDS datasets.
+    data.image_size = 64  # Height and width of the network's input.
+    data.fit = "crop"  # Fit into the square: "crop", "pad" or "stretch".
+    data.max_pixels = 50_000_000  # Larger images are refused by their header.
+    data.max_bad_share = 0.05  # Share of unreadable images at which the run stops.
+    data.cache_mib = 512  # Memory for decoded images of each split.
+    data.workers = 2  # Decoding threads.
+    data.prefetch = 2  # Batches prepared ahead.
+    data.augment = dict(
+        shift_pixels=4,  # Largest shift, drawn for each image.
+        flip=True,  # Mirroring, drawn once per triplet.
+        color_jitter=0.2,  # Largest change of colour, drawn once per triplet.
+        zoom=0.0,  # Largest zoom, drawn for each image.
+        rotate_degrees=0.0,  # Largest rotation, drawn for each image.
     )
+    return data
 
-    config.relevance = ml_collections.ConfigDict()
-    # Or "hierarchy", "attributes", "embedding", "golden", "table" or one of your own.
-    config.relevance.name = "same_class"
-    config.relevance.levels = ()  # "hierarchy": a relevance per level.
-    # "attributes": by the names of levels and further columns.
-    config.relevance.weights = ml_collections.ConfigDict()
-    # "embedding": .parquet, .npz or .npy, {split} standing for the split; "golden":
-    # what deeprank_jax.cli.golden_feature writes; "table": .csv or .parquet of pairs.
-    config.relevance.file = ""
-    # "embedding": "exponential" (if empty), "linear" or "cosine".
-    config.relevance.kernel = ""
-    # "embedding", not cosine: the squared distance that counts; 0 for 1.
-    config.relevance.scale = 0.0
 
-    config.sampler = ml_collections.ConfigDict()
-    config.sampler.name = "reservoir"  # Or "file", triplets drawn beforehand.
-    config.sampler.file = ""  # "file" only: as deeprank_jax.cli.triplets writes it.
-    config.sampler.mode = "importance"  # Or "uniform", the paper's baseline.
-    # The attribute that is the paper's category; -1 is the class itself, None puts all
-    # records into one.
-    config.sampler.category_level = ml_collections.config_dict.placeholder(int)
-    config.sampler.capacity = 4096  # Records in the buffer of a category.
-    config.sampler.records_per_step = 256  # That pass by the buffers.
-    config.sampler.positive_cap = 1.0  # T_p of equation (7).
-    config.sampler.min_relevance_gap = 0.01  # T_r of equation (8).
-    config.sampler.out_of_class = 0.2  # Share of negatives of other categories.
+def _relevance() -> ConfigDict:
+    relevance = ConfigDict()
+    # Graded similarity of two records: "same_class", dict(name="hierarchy", levels=...),
+    # "attributes" (weights), "embedding" (file, kernel, scale), "golden" (file), "table"
+    # (file), or one of your own.
+    relevance.name = "same_class"
+    return relevance
 
-    config.model = ml_collections.ConfigDict()
-    # By name, with its options; see docs/networks.md.
-    config.model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
-    config.model.embedding_dim = 64  # Numbers that an image becomes.
+
+def _triplets() -> ConfigDict:
+    triplets = ConfigDict()
+    # Label level that is the paper's category: -1 is the class itself, None puts all
+    # records into one category.
+    triplets.category_level = placeholder(int)
+    triplets.positive_cap = 1.0  # T_p of equation (7).
+    triplets.min_relevance_gap = 0.01  # T_r of equation (8).
+    return triplets
+
+
+def _sampler() -> ConfigDict:
+    # Or dict(name="file", file=...) with triplets from `deeprank triplets`.
+    sampler = ConfigDict(dict(name="reservoir"))
+    sampler.mode = "importance"  # Or "uniform", the paper's baseline.
+    sampler.capacity = 4096  # Records in the buffer of a category.
+    sampler.records_per_step = 256  # Records ingested into the buffers per step.
+    sampler.out_of_class = 0.2  # Share of negatives from other categories.
+    return sampler
+
+
+def _model() -> ConfigDict:
+    model = ConfigDict()
+    # Trunk by name, with its options; see docs/networks.md.
+    model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
+    model.embedding_dim = 64  # Dimensions of an embedding.
     # Low-resolution paths beside the trunk; () for none.
-    config.model.paths = (
+    model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
-    config.model.dtype = "float32"  # Or "bfloat16", what the layers compute in.
-    config.model.batch_norm = "synchronized"  # Over devices; or "frozen".
-    config.model.remat = False  # True: less memory, more time for the gradient.
+    model.dtype = "float32"  # Type of the layers' computations, or "bfloat16".
+    model.batch_norm = "synchronized"  # Statistics over all devices, or "frozen".
+    model.remat = False  # True: less memory, more time for the gradient.
     # Pretrained weights: "package", those of an installed package (efficientnet_lite0
     # to 2), or the path of a file; its layout by name or .json, "" for the trunk's.
-    config.model.weights = ""
-    config.model.weights_layout = ""
+    model.weights = ""
+    model.weights_layout = ""
+    return model
 
-    config.loss = ml_collections.ConfigDict()
-    config.loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
-    # Or "sampled", as the paper, "distance_weighted" or "batch_hard".
-    config.loss.negatives = "semi_hard"
-    config.loss.soft_margin = False  # True: softplus in place of the hinge, no margin.
-    config.loss.warmup_steps = 0  # "batch_hard" only: steps with semi-hard negatives.
-    config.loss.symmetric = False  # True: each positive is an anchor, too.
 
-    config.classification = ml_collections.ConfigDict()
-    config.classification.level = -1  # Of the labels; -1 is the finest.
-    config.classification.held_out = 0.1  # Of the training images, to be asked about.
-    config.classification.label_smoothing = 0.1  # Of the cross entropy.
+def _loss() -> ConfigDict:
+    # Or "triplet_soft_margin", which has no margin.
+    loss = ConfigDict(dict(name="triplet_hinge"))
+    loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
+    loss.symmetric = False  # True: each positive is also an anchor.
+    # Negatives from the batch: "semi_hard", "distance_weighted" or
+    # dict(name="batch_hard", warmup_steps=0); "sampled" uses the sampler's, as the paper.
+    loss.miner = dict(name="semi_hard")
+    return loss
 
-    config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adamw"  # Or "sgd".
-    config.optimizer.learning_rate = 1e-3  # The highest of the schedule.
-    config.optimizer.momentum = 0.9  # SGD only, as nesterov.
-    config.optimizer.nesterov = True
-    config.optimizer.b1 = 0.9  # AdamW only, as b2.
-    config.optimizer.b2 = 0.999
-    config.optimizer.l2_penalty = 0.0  # The paper's lambda: + lambda ||W||^2.
-    config.optimizer.decoupled_weight_decay = 0.0  # AdamW's: - rate * decay * W.
-    config.optimizer.clip_norm = 0.0  # 0 for no limit.
-    config.optimizer.trunk_scale = 1.0  # Of its learning rate; 0 freezes the trunk.
 
-    config.schedule = ml_collections.ConfigDict()
-    config.schedule.name = "cosine"  # Or "linear" or "constant".
-    config.schedule.warmup_steps = 50  # In which the rate rises from 0.
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
+    optimizer.name = "adamw"  # Or "sgd".
+    optimizer.learning_rate = 1e-3  # Highest of the schedule.
+    optimizer.momentum = 0.9  # SGD only, as nesterov.
+    optimizer.nesterov = True
+    optimizer.b1 = 0.9  # AdamW only, as b2.
+    optimizer.b2 = 0.999
+    optimizer.l2_penalty = 0.0  # The paper's lambda: + lambda ||W||^2.
+    optimizer.decoupled_weight_decay = 0.0  # AdamW's: - rate * decay * W.
+    optimizer.clip_norm = 0.0  # Largest norm of the gradient; 0 for no limit.
+    optimizer.trunk_scale = 1.0  # Factor of the trunk's learning rate; 0 freezes it.
+    return optimizer
 
-    config.log_every = 20  # Steps, as of the next two.
-    config.eval_every = 250
-    config.checkpoint_every = 250
-    config.max_skipped = 20  # Steps in a row that are not finite before giving up.
 
-    config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.batch_size = 256  # Images embedded at a time.
-    config.evaluation.best_metric = "retrieval/recall@1"  # On validation.
-    config.evaluation.retrieval = dict(ks=(1, 5, 10))  # Of recall and nDCG.
-    # What sharing each level gains in nDCG; () takes config.relevance itself.
-    config.evaluation.gains = ()
+def _schedule() -> ConfigDict:
+    schedule = ConfigDict()
+    schedule.name = "cosine"  # Or "linear" or "constant".
+    # Steps in which the rate rises from 0; None for 50, or num_steps / 5 if less.
+    schedule.warmup_steps = placeholder(int)
+    return schedule
+
+
+def _evaluation() -> ConfigDict:
+    evaluation = ConfigDict()
+    evaluation.batch_size = 256  # Images embedded at a time.
+    evaluation.best_metric = "retrieval/recall@1"  # Selects a checkpoint on validation.
+    # Evaluators by name, with their options; see docs/evaluation.md.
+    evaluation.evaluators = dict(
+        retrieval=dict(ks=(1, 5, 10)),
+        triplets=dict(num=20_000, k=30, out_of_class=0.2),
+    )
+    # Gain of sharing each level, in nDCG; () takes config.relevance itself.
+    evaluation.gains = ()
     # Images of all splits, up to which copies of training images are looked for in the
     # others; 0 for never.
-    config.evaluation.max_compared = 50_000
-    # How many of each split, and the K of score-at-top-K.
-    config.evaluation.triplets = dict(num=20_000, k=30, out_of_class=0.2)
-    # A file of triplets that people rated, {split} standing for the split; "" for none.
-    config.evaluation.rated_triplets = ""
-    return config
+    evaluation.max_compared = 50_000
+    return evaluation

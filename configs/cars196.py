@@ -6,9 +6,8 @@ Not run yet on the real images; 16,185 photographs, downloaded by TFDS.
   python -m deeprank_jax.main --config=configs/cars196.py
 """
 
+from deeprank_jax.configs import base
 import ml_collections
-
-from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -17,10 +16,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 10_000
     config.batch_size = 128
 
-    config.data.name = "cars196"
+    config.data.source = dict(
+        name="tfds", dataset="cars196", levels=("label",), split_by="first_half"
+    )
     config.data.dir = "data"
-    config.data.levels = ("label",)
-    config.data.split_by = "first_half"
     config.data.image_size = 224
     config.data.cache_mib = 4096
     config.data.workers = 8

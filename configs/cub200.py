@@ -6,13 +6,12 @@ Not run yet on the real images; 11,788 photographs, downloaded by TFDS.
   python -m deeprank_jax.main --config=configs/cub200.py
 """
 
+from deeprank_jax.configs import cars196
 import ml_collections
-
-from configs import cars196
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = cars196.get_config()
-    config.data.name = "caltech_birds2011"
+    config.data.source.dataset = "caltech_birds2011"
     return config

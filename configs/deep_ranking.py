@@ -13,15 +13,15 @@ Not run yet at this size. First the trunk alone, then the whole:
   python -m deeprank_jax.main --config=configs/deep_ranking.py \
       --config.data.dir=DIR --config.init_from=runs/pretrain_deep_ranking
 
-Of a TFDS dataset give `--config.data.name=stanford_online_products
---config.data.levels="('super_class_id', 'class_id')"` and the like, and relevance for
-its levels as `configs/sop.py` has it, with `--config.sampler.category_level=0`: out of
+For a TFDS dataset give `--config.data.source.name=tfds
+--config.data.source.dataset=stanford_online_products
+--config.data.source.levels="('super_class_id', 'class_id')"` and the like, and relevance
+for its levels as `configs/sop.py` has it, with `--config.triplets.category_level=0`: out of
 class are negatives of another category, and without levels there is only one.
 """
 
+from deeprank_jax.configs import base
 import ml_collections
-
-from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -42,8 +42,9 @@ def get_config() -> ml_collections.ConfigDict:
         dict(subsample=8, kernel=8, stride=4, width=96, pool=7, pool_stride=2),
     )
     config.sampler.out_of_class = 0.2
-    config.loss.negatives = "sampled"
-    config.loss.margin = 1.0
+    config.loss = dict(
+        name="triplet_hinge", margin=1.0, symmetric=False, miner=dict(name="sampled")
+    )
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.momentum = 0.9

@@ -10,9 +10,8 @@ Expected: test Recall@1 .656 (pixels .422, untrained .382), similarity precision
   python -m deeprank_jax.main --config=configs/emoji.py
 """
 
+from deeprank_jax.configs import base
 import ml_collections
-
-from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -21,10 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 1000
     config.batch_size = 64
 
-    config.data.name = "emoji"
+    config.data.source = dict(name="emoji")
     config.data.dir = "data"
-    config.data.levels = ("category", "subcategory", "emoji")
-    config.data.name_feature = "name"
     config.data.image_size = 48
     # All designs lie alike in their square: more shift blurs what tells them apart.
     config.data.augment.update(shift_pixels=1, flip=True, color_jitter=0.1)
@@ -32,9 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     # In a category there are some 500 records, in a subcategory 40, of the same emoji
     # 6: these relevances make 77 % of positives the same emoji, 17 % of the same
     # subcategory and 6 % of the same category.
-    config.relevance.name = "hierarchy"
-    config.relevance.levels = (0.001, 0.02, 1.0)
-    config.sampler.category_level = 0
+    config.relevance = dict(name="hierarchy", levels=(0.001, 0.02, 1.0))
+    config.triplets.category_level = 0
     config.evaluation.gains = (0.1, 0.4, 1.0)
     # Of 756 queries; MAP@R uses all their six others, so it is the steadier.
     config.evaluation.best_metric = "retrieval/map@r"

@@ -10,9 +10,8 @@ Expected: test Recall@1 .809 (Lite0 as it comes .491, pixels .422), MAP@R .582 (
   python -m deeprank_jax.main --config=configs/emoji_lite0.py
 """
 
+from deeprank_jax.configs import pretrain_emoji
 import ml_collections
-
-from configs import pretrain_emoji
 
 
 def get_config() -> ml_collections.ConfigDict:

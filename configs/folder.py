@@ -12,9 +12,8 @@ longer run. With coarse folders, give each level a relevance, from coarse to fin
 `--config.relevance.name=hierarchy --config.relevance.levels="(0.02, 1.0)"`.
 """
 
+from deeprank_jax.configs import base
 import ml_collections
-
-from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,13 +7,12 @@ is the class. Split and options are those of `configs/folder.py`.
       --config.data.dir=IMAGES.csv --workdir=runs/mine
 """
 
+from deeprank_jax.configs import base
 import ml_collections
-
-from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = base.get_config()
-    config.data.name = "manifest"
+    config.data.source = dict(name="manifest")
     return config

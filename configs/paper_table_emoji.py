@@ -13,12 +13,12 @@ with --jobs=2, 9 of them for what is hand-made.
 
 import itertools
 
+from deeprank_jax.configs import emoji
 import ml_collections
-
-from configs import emoji
 
 _SOFTMAX = {
     "task": "classification",
+    "loss": "cross_entropy",
     "batch_size": 192,
     "evaluation.best_metric": "classification/top1",
 }

@@ -10,21 +10,19 @@ downloaded by hand before TFDS can read them.
 `configs/deep_ranking.py` goes on from `runs/pretrain_deep_ranking`.
 """
 
+from deeprank_jax.configs import deep_ranking
 import ml_collections
-
-from configs import deep_ranking
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = deep_ranking.get_config()
-    config.task = "classification"
+    config.task = dict(name="classification", level=-1, held_out=0.01)
+    config.loss = dict(name="cross_entropy", label_smoothing=0.1)
     config.batch_size = 256
     config.num_steps = 450_000  # 90 epochs.
-    config.data.name = "imagenet2012"
-    config.data.levels = ("label",)
+    config.data.source = dict(name="tfds", dataset="imagenet2012", levels=("label",))
     config.data.augment.update(shift_pixels=16, flip=True, color_jitter=0.2)
-    config.classification.held_out = 0.01
     config.evaluation.best_metric = "classification/top1"
     config.optimizer.learning_rate = 1e-2
     config.optimizer.l2_penalty = 2.5e-4  # The gradient of Krizhevsky's 5e-4 / 2.

@@ -8,15 +8,15 @@ what the trunk has learned:
       --config.init_from=runs/pretrain_emoji --workdir=runs/emoji_stage2
 """
 
+from deeprank_jax.configs import emoji
 import ml_collections
-
-from configs import emoji
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = emoji.get_config()
-    config.task = "classification"
+    config.task = dict(name="classification", level=-1, held_out=0.1)
+    config.loss = dict(name="cross_entropy", label_smoothing=0.1)
     config.batch_size = 192
     config.evaluation.best_metric = "classification/top1"
     return config

@@ -7,20 +7,20 @@ real images; 120,053 photographs, downloaded by TFDS.
   python -m deeprank_jax.main --config=configs/sop.py
 """
 
+from deeprank_jax.configs import cars196
 import ml_collections
-
-from configs import cars196
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = cars196.get_config()
     config.num_steps = 30_000
-    config.data.name = "stanford_online_products"
-    config.data.levels = ("super_class_id", "class_id")
-    config.data.split_by = "dataset"
-    config.relevance.name = "hierarchy"
-    config.relevance.levels = (0.0001, 1.0)
+    config.data.source = dict(
+        name="tfds",
+        dataset="stanford_online_products",
+        levels=("super_class_id", "class_id"),
+    )
+    config.relevance = dict(name="hierarchy", levels=(0.0001, 1.0))
     config.evaluation.gains = (0.1, 1.0)
-    config.sampler.category_level = 0
+    config.triplets.category_level = 0
     return config

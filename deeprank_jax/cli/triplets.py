@@ -92,7 +92,7 @@ def _draw_of_config() -> tuple[Records, Iterable[sampling.Triplets], int | None]
         indices = split_lib.evaluation_triplets(
             config, records, run_relevance, pathlib.Path(directory, "drawn.csv")
         )
-    level = config.sampler.category_level
+    level = config.triplets.category_level
     indices = np.zeros((0, 3), np.int64) if indices is None else indices
     fixed = file_sampler.create_triplets(indices, records, run_relevance, level)
     return records, [fixed], None

@@ -73,7 +73,7 @@ class SplitEvaluation:
                 records.labels,
                 graded,
                 attributes=self._attributes,
-                **config.evaluation.retrieval,
+                **config.evaluation.evaluators.retrieval,
             )
         }
         triplets = evaluation_triplets(
@@ -85,8 +85,8 @@ class SplitEvaluation:
                 self.evaluators[evaluator] = evaluation_lib.Triplets(
                     records.labels,
                     indices,
-                    category_level=config.sampler.category_level,
-                    k=config.evaluation.triplets.k,
+                    category_level=config.triplets.category_level,
+                    k=config.evaluation.evaluators.triplets.k,
                 )
 
     @property
@@ -189,14 +189,14 @@ def evaluation_triplets(
 ) -> np.ndarray | None:
     """Returns the triplets of the file, drawn if it is not there; None without any."""
     options = {
-        "num": config.evaluation.triplets.num,
+        "num": config.evaluation.evaluators.triplets.num,
         "seed": config.seed,
         "mode": "importance",
-        "positive_cap": config.sampler.positive_cap,
-        "min_relevance_gap": config.sampler.min_relevance_gap,
-        "out_of_class": config.evaluation.triplets.out_of_class,
+        "positive_cap": config.triplets.positive_cap,
+        "min_relevance_gap": config.triplets.min_relevance_gap,
+        "out_of_class": config.evaluation.evaluators.triplets.out_of_class,
     }
-    level = config.sampler.category_level
+    level = config.triplets.category_level
     cache = cache_dir.cache_dir(config)
     candidates = create_candidates(records, relevance, level, cache=cache)
     described = {
@@ -219,3 +219,20 @@ def evaluation_triplets(
         return None
     evaluation_lib.save_triplets(path, triplets, records.fingerprint, drawn)
     return triplets
+
+
+def evaluation_metrics(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the names of the metrics that the configured evaluators measure."""
+    evaluators = config.evaluation.evaluators
+    ks, k = evaluators.retrieval.ks, evaluators.triplets.k
+    metrics = [
+        *(f"retrieval/{name}" for name in ("map@r", "r_precision", "mrr")),
+        *(f"retrieval/{name}@{k}" for name in ("recall", "ndcg") for k in ks),
+        *(f"retrieval/precision@{k}" for k in ks if k > 1),
+        "triplets/precision",
+        "triplets/precision_in_class",
+        f"triplets/score_at_{k}_share",
+    ]
+    if "rated_triplets" in evaluators:
+        metrics += ["rated/precision", f"rated/score_at_{k}_share"]
+    return metrics

@@ -46,7 +46,10 @@ def rejudge(
     config = plans.override(plan.get_config(), overrides)
     kind = experiment.create_run_relevance(config)
     records = relevance.attach(kind, data.create_records(config.data))["test"]
-    level, options = config.sampler.category_level, config.evaluation.triplets
+    level, options = (
+        config.triplets.category_level,
+        config.evaluation.evaluators.triplets,
+    )
     candidates = sampling.create_candidates(records, kind, level)
     values: dict[str, dict[str, list[float]]] = {}
     for seed in plan.SEEDS:
@@ -56,8 +59,8 @@ def rejudge(
             options.num,
             seed=seed,
             mode=mode,
-            positive_cap=config.sampler.positive_cap,
-            min_relevance_gap=config.sampler.min_relevance_gap,
+            positive_cap=config.triplets.positive_cap,
+            min_relevance_gap=config.triplets.min_relevance_gap,
             out_of_class=options.out_of_class,
         )
         evaluator = evaluation.Triplets(

@@ -33,7 +33,7 @@ def write_card(
         autoescape=False,
         info=info,
         folder=folder,
-        task=_TASKS[config.task],
+        task=_TASKS.get(config.task.name, config.task.name),
         systems=list(systems),
         forms=[form for form in ("stablehlo", "onnx") if form in info["agreement"]],
         platforms=", ".join(PLATFORMS),

@@ -13,7 +13,7 @@ import optax
 
 from deeprank_jax import models
 from deeprank_jax.errors import CheckpointError
-from deeprank_jax.training import network
+from deeprank_jax.training import experiment, tasks
 from deeprank_jax.training import step as step_lib
 
 # One program holds all three; it chooses the form of an operation where it runs.
@@ -40,9 +40,8 @@ def create_embed(
     Raises:
       CheckpointError: Arrays of the config's network are missing, or have other shapes.
     """
-    # A classifier is exported without its head, so one class will do.
-    num_classes = None if config.task == "ranking" else 1
-    model = models.create_abstract(lambda: network.create_model(config, num_classes))
+    relevance = experiment.create_run_relevance(config)
+    model = models.create_abstract(tasks.create_task(config, relevance).create_model)
     graphdef, state = step_lib.create_train_state(model, optax.identity())
     expected = step_lib.network_arrays(state)
     weights = {}

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 import safetensors.numpy
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import errors, files
 from deeprank_jax.data import decode as decode_lib
 from deeprank_jax.data.records import Records
@@ -229,6 +230,7 @@ class Model:
             threshold=self.threshold,
         )
 
+from deeprank_jax import config as config_lib
     def search(
         self,
         image: AnyImage,

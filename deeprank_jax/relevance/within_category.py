@@ -44,7 +44,7 @@ class WithinCategory:
                 raise ValueError(
                     f"{records.name}: there are more than {_LARGEST:,} categories at "
                     f"level {self.level}; choose a coarser "
-                    "config.sampler.category_level."
+                    "config.triplets.category_level."
                 )
             is_float = attributes.dtype.kind == "f"
             dtype = np.promote_types(

@@ -1,14 +1,16 @@
 """What gives a run its batches: the sampler that its config names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import logging
 import ml_collections
 
 from deeprank_jax.data import cache_dir
 from deeprank_jax.data.records import Records
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.sampling import TripletSampler, create_candidates, triplet_file
+from deeprank_jax.sampling import MODES, TripletSampler, create_candidates, triplet_file
 from deeprank_jax.sampling.file_sampler import FileTriplets
 
 
@@ -36,14 +38,15 @@ def create_sampler(
       ValueError: an option is out of its range, or a triplet file cannot be used.
     """
     options = config.sampler.to_dict()
-    name, file = options.pop("name"), options.pop("file")
-    level = options.pop("category_level")
+    name, file = options.pop("name"), options.pop("file", "")
+    shared = config.triplets.to_dict()
+    level = shared.pop("category_level")
     process = {"seed": config.seed, "shard": shard, "num_shards": num_shards}
     if name == "file":
         logging.info(
             "Triplets are those of %s; %s of config.sampler are not asked.",
             file,
-            ", ".join(sorted(options)),
+            ", ".join(sorted(shared)),
         )
         read = triplet_file.read_triplets(
             file, records, others=others, root=config.data.dir
@@ -67,29 +70,32 @@ def create_sampler(
             f"{candidates.num_without_positive:,}",
             f"{len(candidates):,}",
         )
-    return TripletSampler(candidates, relevance, **options, **process)
+    return TripletSampler(candidates, relevance, **options, **shared, **process)
 
 
-def _check_sampler(options: ml_collections.ConfigDict) -> None:
-    """Checks that there is such a sampler, with its file, and what it draws."""
-    if options.name not in ("reservoir", "file"):
-        raise ValueError(
-            f"config.sampler.name={options.name!r} is no sampler; choose 'reservoir' "
-            "or 'file'."
+def check_sampler(section: Mapping[str, Any]) -> None:
+    """Checks the section `config.sampler` before data are prepared.
+
+    Raises:
+      ConfigError: No such sampler exists, or an option is out of its range.
+    """
+    if section["name"] not in ("reservoir", "file"):
+        raise ConfigError(
+            f"config.sampler.name={section['name']!r} is not a sampler; choose "
+            "'reservoir' or 'file'."
         )
-    if (options.name == "file") != bool(options.file):
-        raise ValueError(
-            f"config.sampler.file={options.file!r} does not go with "
-            f"config.sampler.name={options.name!r}: 'file' needs one, as "
-            "deeprank_jax.cli.triplets writes it, and 'reservoir' draws its own triplets."
+    if section["name"] == "file" and not section.get("file"):
+        raise ConfigError(
+            "config.sampler.name='file' needs config.sampler.file, as `deeprank "
+            "triplets` writes it."
         )
-    if options.mode not in ("importance", "uniform"):
-        raise ValueError(
-            f"config.sampler.mode={options.mode!r} is none; choose 'importance' or "
-            "'uniform'."
+    mode, out_of_class = section.get("mode", MODES[0]), section.get("out_of_class", 0)
+    if mode not in MODES:
+        raise ConfigError(
+            f"config.sampler.mode={mode!r} is not a mode; choose one of {MODES}."
         )
-    if not 0 <= options.out_of_class <= 1:
-        raise ValueError(
-            f"config.sampler.out_of_class={options.out_of_class} must be in [0, 1]: it "
-            "is the share of negatives of other categories."
+    if not 0 <= out_of_class <= 1:
+        raise ConfigError(
+            f"config.sampler.out_of_class={out_of_class} must be in [0, 1]: it is the "
+            "share of negatives of other categories."
         )

@@ -135,7 +135,7 @@ def hold_out(
     """
     if num_records < 2 or not 0.0 < share < 1.0:
         raise ValueError(
-            "config.classification.held_out must be above 0 and below 1 and the "
+            "config.task.held_out must be above 0 and below 1 and the "
             f"training split hold at least 2 images, got {share} and {num_records}."
         )
     num_held = min(max(1, round(share * num_records)), num_records - 1)

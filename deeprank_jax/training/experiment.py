@@ -18,13 +18,16 @@ from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
+from deeprank_jax.errors import CheckpointError, ConfigError
+from deeprank_jax.evaluation.split import evaluation_metrics
+from deeprank_jax.registry import did_you_mean
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.stream import Batch, Sampler
-from deeprank_jax.training import checkpoints, tasks
+from deeprank_jax.training import checkpoints
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
-from deeprank_jax.training.tasks import classification, ranking
+from deeprank_jax.training.tasks import Task, create_task
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -37,7 +40,7 @@ class Experiment:
       records: the splits `"train"`, `"validation"` and `"test"`.
       readers: their images.
       relevance: how similar two records should be.
-      classes: of the training split, if the network learns to tell them.
+      task: What the network is trained for.
       sampler: draws from the training split.
       state: the state to start from, on all devices.
       train_step: maps `(state, batch)` to `(state, metrics)` on all devices.
@@ -52,7 +55,7 @@ class Experiment:
     records: dict[str, Records]
     readers: dict[str, ImageReader]
     relevance: Relevance
-    classes: classification.Classes | None
+    task: Task
     sampler: Sampler
     state: step_lib.TrainState
     train_step: Callable[..., Any]
@@ -86,27 +89,24 @@ class Experiment:
             depth=config.data.prefetch,
         )
 
-    def measure_classes(
+    def validate_task(
         self,
         state: step_lib.TrainState,
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
-        """Returns `top1` and `top5` of the held-out images; nothing without classes."""
-        if self.classes is None:
-            return {}
-        return classification.measure(
-            self.classes,
-            self.readers["train"],
+        """Returns the task's own metrics, as `"task/metric"`; they may be none."""
+        metrics = self.task.validate(
             lambda images: self.logits(state, images),
-            self.config.evaluation.batch_size,
+            self.readers["train"],
             check=check,
         )
+        name = self.config.task.name
+        return {f"{name}/{metric}": value for metric, value in metrics.items()}
 
     def create_initial_state(self) -> step_lib.TrainState:
         """Returns the network as it was before training, on all devices."""
-        return devices.replicate(
-            network_lib.create_network(self.config, self.classes)[2]
-        )
+        create = self.task.create_model
+        return devices.replicate(network_lib.create_network(self.config, create)[2])
 
     def run_state(self, step: int) -> dict[str, Any]:
         """Returns what a run needs, beside the train state, to go on after `step`."""
@@ -127,7 +127,7 @@ class Experiment:
         where = self.checkpoints.directory / str(step)
         wanted = self.run_state(step)
         if found["records"] != wanted["records"]:
-            raise checkpoints.CheckpointError(
+            raise CheckpointError(
                 f"{where} was made with records {found['records']}, now they are "
                 f"{wanted['records']}: the triplets would not be those of the run. "
                 "Give another --workdir, or the data the run began with."
@@ -155,21 +155,23 @@ def create_experiment(
     devices.check_divides(config.batch_size)
     _check_accumulates(config)
     relevance = create_run_relevance(config)
-    objective = tasks.create_objective(config, relevance)
-    is_ranking = config.task == "ranking"
-    # Before data is prepared, which takes long; without knowing the classes if it must.
-    network = network_lib.create_network(config) if is_ranking else None
-    with processes.first_alone():  # Which leaves the others what takes long to prepare.
+    task = create_task(config, relevance)
+    check_best_metric(config, task)
+    # Before data is prepared, which takes long, unless it depends on them.
+    network = None
+    if not task.needs_records:
+        network = network_lib.create_network(config, task.create_model)
+    with processes.first_alone():  # The others find what the first has prepared.
         records = create_records(config.data)
         config_lib.check_levels(config, records["train"].level_names)
         records = attach(relevance, records)
-        classes = None
-        if not is_ranking:
-            classes = classification.create_classes(config, records["train"])
-        sampler = tasks.create_run_sampler(config, records, relevance, classes)
-    if is_ranking:
-        ranking.check_compiles(config, relevance, records["train"].attributes)
-    graphdef, tx, state = network or network_lib.create_network(config, classes)
+        task.prepare(records)
+        sampler = task.create_sampler(
+            records, shard=jax.process_index(), num_shards=jax.process_count()
+        )
+    graphdef, tx, state = network or network_lib.create_network(
+        config, task.create_model
+    )
     bad_images = BadImages(
         workdir / "bad_images.csv" if processes.is_first() else None,
         sum(len(split) for split in records.values()),
@@ -178,7 +180,7 @@ def create_experiment(
     step = step_lib.make_train_step(
         graphdef,
         tx,
-        objective,
+        task.objective(),
         seed=config.seed,
         accumulate=config.accumulate_steps,
         remat=config.model.remat,
@@ -193,7 +195,7 @@ def create_experiment(
             for name, split in records.items()
         },
         relevance=relevance,
-        classes=classes,
+        task=task,
         sampler=sampler,
         state=devices.replicate(state),
         train_step=devices.pmap_step(step),
@@ -223,14 +225,27 @@ def _check_accumulates(config: ml_collections.ConfigDict) -> None:
 
 def create_run_relevance(config: ml_collections.ConfigDict) -> Relevance:
     """Returns the relevance that drives sampler, step and metrics."""
-    # Those of the kinds here are not given while they are empty.
-    own = {"levels", "weights", "file", "kernel", "scale"}
-    options = {
-        name: x
-        for name, x in config.relevance.to_dict().items()
-        if x or name not in own
-    }
-    return create_relevance(**options, category_level=config.sampler.category_level)
+    return create_relevance(
+        **config.relevance.to_dict(), category_level=config.triplets.category_level
+    )
+
+
+def check_best_metric(config: ml_collections.ConfigDict, task: Task) -> None:
+    """Checks that the metric that selects a checkpoint is measured on validation.
+
+    Raises:
+      ConfigError: It is not; the message lists those that are.
+    """
+    metrics = [
+        *evaluation_metrics(config),
+        *(f"{config.task.name}/{name}" for name in task.METRICS),
+    ]
+    best = config.evaluation.best_metric
+    if best not in metrics:
+        raise ConfigError(
+            f"config.evaluation.best_metric={best!r} is not measured"
+            f"{did_you_mean(best, iter(metrics))}; choose one of {', '.join(metrics)}."
+        )
 
 
 def create_reader(
@@ -277,7 +292,7 @@ def check_sampler(
                 found.get(name),
             )
             continue
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"{where} was made with the sampler's {name} {found.get(name)}, now it is "
             f"{wanted.get(name)}: the triplets would not be those of the run. Give "
             "another --workdir, or the version and data the run began with."

@@ -19,7 +19,6 @@ from deeprank_jax.evaluation.compare import compare_with_baselines
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import Experiment, create_reader
-from deeprank_jax.training.tasks.ranking import _loss
 
 _THUMBNAIL = 72  # Pixels.
 # Whose triplets are shown, and how many more are drawn there to be counted.
@@ -32,7 +31,8 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
     Raises:
       DataError: the rated triplets that the config names cannot be used.
     """
-    path, names = experiment.config.evaluation.rated_triplets, ("validation", "test")
+    options = experiment.config.evaluation.evaluators.get("rated_triplets", {})
+    path, names = options.get("file", ""), ("validation", "test")
     rated = {}
     if path:
         rated = rated_triplets.read_rated_splits(path, experiment.records, names)
@@ -135,12 +135,13 @@ def _measure(
             lambda images: experiment.embed(untrained, images),
             frozen_fn,
         )
-    if experiment.classes is not None:
-        told = experiment.measure_classes(experiment.state)
-        before = experiment.measure_classes(untrained)
+    task_metrics = experiment.validate_task(experiment.state)
+    if task_metrics:
+        before = experiment.validate_task(untrained)
         results["held out"] = {
-            "classification": {
-                name: {"model": told[name], "untrained": before[name]} for name in told
+            experiment.config.task.name: {
+                name.split("/", 1)[1]: {"model": value, "untrained": before[name]}
+                for name, value in task_metrics.items()
             }
         }
     return results, intervals, embeddings, ok
@@ -162,7 +163,7 @@ def _write_report(
         create_reader(config, train, image_size=_THUMBNAIL) as train_reader,
     ):
         drawn = None
-        if experiment.classes is None:
+        if experiment.task.draws_triplets:
             drawn = _drawn(experiment, lambda indices: train_reader.load(indices)[0])
         return report.write_report(
             report.ReportInputs(
@@ -215,17 +216,18 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         f"{split} {len(part):,} ({len(np.unique(part.labels[:, -1])):,} classes)"
         for split, part in records.items()
     )
-    optimizer = config.optimizer
+    optimizer, lines = config.optimizer, experiment.task.describe()
     return {
-        "Dataset": config.data.name,
+        "Dataset": config.data.source.get("dataset", config.data.source.name),
         "Images": f"{sizes}; {config.data.image_size} pixels",
         "Levels": " > ".join(records["train"].level_names),
-        "Relevance": f"{config.relevance.name} {tuple(config.relevance.levels) or ''}",
-        "Network": _network(config),
-        "Loss": _loss(config),
+        "Relevance": f"{config.relevance.name} "
+        f"{tuple(config.relevance.get('levels', ())) or ''}",
+        "Network": f"{_trunk(config)}, {lines.pop('Head')}",
+        **lines,
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
         f"{config.num_steps:,} steps of {config.batch_size} "
-        + ("triplets" if experiment.classes is None else "images"),
+        + ("triplets" if experiment.task.draws_triplets else "images"),
         "Checkpoint": f"step {best:,}, the best on validation by "
         f"{config.evaluation.best_metric}"
         if best is not None
@@ -235,16 +237,7 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
     }
 
 
-def _network(config: ml_collections.ConfigDict) -> str:
+def _trunk(config: ml_collections.ConfigDict) -> str:
     model = config.model
     start = config.init_from or model.weights
-    return (
-        f"{model.trunk.name}"
-        + (f" from {start}" if start else "")
-        + (
-            f", {len(model.paths)} low-resolution paths, {model.embedding_dim} "
-            "dimensions"
-            if config.task == "ranking"
-            else ", softmax"
-        )
-    )
+    return f"{model.trunk.name}" + (f" from {start}" if start else "")

@@ -9,7 +9,7 @@ COLLAPSED_RANK = 1.5
 
 ADVICE = (
     "Try a lower config.optimizer.learning_rate, a longer config.schedule.warmup_steps "
-    'or config.loss.negatives = "sampled".'
+    "or --config.loss.miner=sampled."
 )
 
 
@@ -55,12 +55,12 @@ class TrainingMonitor:
                 at_margin and metrics["active_share"] > 0.99
             ),
             "Nothing is left to learn from these triplets: none violates the margin. "
-            'Try config.loss.negatives = "semi_hard" or a larger config.loss.margin.': (
+            "Try --config.loss.miner=semi_hard or a larger config.loss.margin.": (
                 metrics["active_share"] == 0.0
             ),
             "More than a tenth of the triplets repeat others, since the buffers hold "
             "too few positives. Raise config.sampler.capacity, or set a finer "
-            "config.sampler.category_level.": repeated > 0.1,
+            "config.triplets.category_level.": repeated > 0.1,
         }
         return [text for text, here in symptoms.items() if self._episode(text, here)]
 

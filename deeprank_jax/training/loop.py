@@ -74,7 +74,7 @@ def train(
             )
         best_metric = config.evaluation.best_metric
         evaluator = best_metric.split("/")[0]
-        measured = {*splits["validation"].evaluators, "classification"}
+        measured = {*splits["validation"].evaluators, config.task.name}
         if evaluator not in measured:
             raise ValueError(
                 f"config.evaluation.best_metric={best_metric!r} cannot be measured on "
@@ -168,11 +168,11 @@ def _validate(
     embed_fn = lambda images: experiment.embed(experiment.state, images)
     try:
         embedded = validation.embed(embed_fn, "validation", check=stop.check)
-        told = experiment.measure_classes(experiment.state, stop.check)
+        task_metrics = experiment.validate_task(experiment.state, stop.check)
     except stop_lib.StopRequested:
         return None
     values = split_lib.flatten(validation.measure(*embedded))
-    values.update({f"classification/{name}": value for name, value in told.items()})
+    values.update(task_metrics)
     writer.write(step, {f"validation/{name}": x for name, x in values.items()})
     return values
 

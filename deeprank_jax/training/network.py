@@ -1,5 +1,6 @@
-"""What learns, and what for: network, optimizer and loss, as the config has them."""
+"""Network and optimizer of a config."""
 
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -10,25 +11,23 @@ from deeprank_jax.distributed import devices
 from deeprank_jax.models.pretrained.weights import load_weights
 from deeprank_jax.training import init_from, optimizers
 from deeprank_jax.training import step as step_lib
-from deeprank_jax.training.tasks import classification
 
 
 def create_network(
-    config: ml_collections.ConfigDict, classes: classification.Classes | None = None
+    config: ml_collections.ConfigDict, create: Callable[[], Any]
 ) -> tuple[Any, Any, Any]:
     """Returns the model's structure, its optimizer and the state to start from.
 
     Args:
-      config: the whole configuration.
-      classes: which the network tells, if it is a classifier.
+      config: Whole configuration.
+      create: Function that returns the network with random weights, `Task.create_model`.
 
     Raises:
-      ValueError: the config asks for a network that cannot be, or for weights that do
-        not fit it.
+      ConfigError: The config asks for a network that cannot exist, or for weights that
+        do not fit it.
       CheckpointError: `config.init_from` cannot be read or is of another network.
     """
-    num_classes = None if classes is None else len(classes.names)
-    model = models.create_jitted(lambda: create_model(config, num_classes))
+    model = models.create_jitted(create)
     weights = config.model.weights
     report = load_weights(
         model,
@@ -53,14 +52,14 @@ def create_network(
 
 
 def create_model(config: ml_collections.ConfigDict, num_classes: int | None) -> Any:
-    """Returns the network that a config describes, with the weights it draws.
+    """Returns the network that a config describes, with random weights.
 
     Args:
-      config: the whole configuration.
-      num_classes: which the network tells, if it is a classifier.
+      config: Whole configuration.
+      num_classes: Number of a classifier's classes; None for a ranking network.
 
     Raises:
-      ValueError: there can be no such network.
+      ConfigError: Such a network cannot exist.
     """
     options = config.model.to_dict()
     for other in ("weights", "weights_layout", "remat"):

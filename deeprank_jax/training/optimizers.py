@@ -21,17 +21,20 @@ import optax
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
+# Warm-up of a run that is long enough for it.
+_WARMUP_STEPS = 50
 
 
 def make_schedule(
-    *, name: str, learning_rate: float, warmup_steps: int, num_steps: int
+    *, name: str, learning_rate: float, warmup_steps: int | None, num_steps: int
 ) -> optax.Schedule:
     """Returns a schedule: linear warm-up from 0, then constant or down to 0.
 
     Args:
       name: `"constant"`, `"cosine"` or `"linear"`, what follows the warm-up.
       learning_rate: the peak.
-      warmup_steps: may be 0.
+      warmup_steps: Steps in which the rate rises; None for 50, or a fifth of
+        `num_steps` if less.
       num_steps: of the whole run; the decay ends there.
 
     Raises:
@@ -41,6 +44,8 @@ def make_schedule(
         raise ValueError(
             f"config.schedule.name is {name!r}; choose one of {SCHEDULES}."
         )
+    if warmup_steps is None:
+        warmup_steps = min(_WARMUP_STEPS, num_steps // 5)
     if warmup_steps >= num_steps:
         raise ValueError(
             f"config.schedule.warmup_steps is {warmup_steps}, which leaves nothing of "

@@ -12,7 +12,7 @@ import tqdm
 from deeprank_jax.distributed import devices
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
-from deeprank_jax.training import health, metrics_writer
+from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import Experiment
 
 # How many steps the host may run ahead of the devices before it looks at the metrics.
@@ -35,11 +35,7 @@ class _TrainingLog:
     ):
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
-        config = experiment.config
-        self._monitor = None
-        if config.task == "ranking":
-            margin = None if config.loss.soft_margin else config.loss.margin
-            self._monitor = health.TrainingMonitor(margin, config.batch_size)
+        self._monitor = experiment.task.health()
         self._pending: list[tuple[int, Batch, Any]] = []
         self._interval: list[Mapping[str, float]] = []
         self.restart_clock()
@@ -70,7 +66,7 @@ class _TrainingLog:
         # What is not finite would drown the mean.
         measured = {} if in_a_row else found
         watched = batch.drawn.watched()
-        if self._experiment.config.task == "ranking":
+        if self._experiment.task.draws_triplets:
             records = self._experiment.records["train"]
             labels = records.labels[batch.drawn.indices]
             watched.update(level_shares(labels, records.level_names))

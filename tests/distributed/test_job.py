@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import jax
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax.distributed import devices, heartbeat, stop
 from deeprank_jax.distributed import job as job_lib
 from deeprank_jax.training import checkpoints, metrics_writer
@@ -165,11 +165,19 @@ def train_three_steps(rows, axis_name=devices.DATA_AXIS):
     Each anchor's negative is the nearest of all images that the axis leads to.
     """
     import optax
-    from training.test_step import TinyNet, batches, losses, nnx, ranking, relevance, ts
+    from training.test_step import (
+        TinyNet,
+        batches,
+        create_loss,
+        nnx,
+        ranking,
+        relevance,
+        ts,
+    )
 
-    loss_fn = losses.make_loss(
+    loss_fn = create_loss(
         margin=1.0,
-        negatives="batch_hard",
+        miner="batch_hard",
         symmetric=True,
         relevance_fn=relevance.SameClass().pairwise,
         min_relevance_gap=0.5,
@@ -177,7 +185,7 @@ def train_three_steps(rows, axis_name=devices.DATA_AXIS):
     )
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    step = ts.make_train_step(graphdef, tx, ranking.make_ranking(loss_fn))
+    step = ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(loss_fn))
     step, state = devices.pmap_step(step), devices.replicate(state)
     labels = np.random.default_rng(1).integers(0, 4, (16, 1, 1), np.int32)
     labels = labels + np.array([[0], [0], [1]], np.int32)
@@ -227,7 +235,8 @@ def test_two_processes_learn_classes_as_one(images, tmp_path):
     """They are dealt one stream of images, so that all numbers are the same."""
     values = {
         "task": "classification",
-        "classification.held_out": 0.3,
+        "task.held_out": 0.3,
+        "loss": "cross_entropy",
         "model.trunk.widths": (4,),
         "num_steps": 4,
         "log_every": 1,

@@ -330,7 +330,7 @@ def test_the_configuration_is_that_of_the_code(tmp_path):
 
 
 def test_the_configuration_has_every_key_and_config():
-    from configs import base
+    from deeprank_jax.configs import base
 
     page = PAGES["configuration.md"]
     told = re.findall(r"^\| `([a-z_0-9.]+)` \|", page, re.M)
@@ -423,7 +423,7 @@ def test_the_ablations_are_those_of_their_files(name):
 
 
 def test_the_papers_table_is_that_of_its_file():
-    from configs import paper_table_emoji
+    from deeprank_jax.configs import paper_table_emoji
 
     told = json.loads((ROOT / "results" / "paper_table_emoji.json").read_text())
     metrics = {

@@ -236,7 +236,7 @@ def test_another_model_in_the_workdir_is_refused(images, uninterrupted):
     [
         (dict(seed=3), "config.seed was 0 and is 3 now"),
         # Nothing would be trained, and the old results would go by a new name.
-        ({"loss.negatives": "sampled"}, "config.loss.negatives was semi_hard"),
+        ({"loss.miner": "sampled"}, "config.loss.miner.name was semi_hard"),
         (dict(num_steps=12), "is at step 16, past config.num_steps=12"),
     ],
 )
@@ -258,7 +258,7 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
     [
         ("--config.batch_sise=8", ["batch_sise", "Did you mean", "batch_size"]),
         ("--config.batch_size=many", ["batch_size", "many"]),
-        ("--config.loss.negatives=hard", ["loss.negatives", "semi_hard"]),
+        ("--config.loss.miner=hard", ["loss.miner", "semi_hard"]),
         ("--config.data.dir=/nowhere", ["/nowhere"]),
         ("--config.log_every=0", ["config.log_every must be at least 1"]),
         (

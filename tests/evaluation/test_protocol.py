@@ -4,11 +4,11 @@ import json
 import shutil
 import types
 
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax import data
 from deeprank_jax.data import rated_triplets
 from deeprank_jax.evaluation import split as split_lib
@@ -60,7 +60,9 @@ def runs(tmp_path_factory):
             config = create_config(
                 folder_of_all / name,
                 **{
-                    "evaluation.rated_triplets": str(folder_of_all / "rated.csv"),
+                    "evaluation.evaluators.rated_triplets.file": str(
+                        folder_of_all / "rated.csv"
+                    ),
                     "evaluation.best_metric": "rated/precision",
                 },
             )

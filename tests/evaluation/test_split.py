@@ -1,10 +1,10 @@
 import pathlib
 import re
 
+from deeprank_jax.configs import base
 import numpy as np
 import pytest
 
-from configs import base
 from deeprank_jax.data.rated_triplets import RatedTriplets
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
@@ -30,7 +30,7 @@ def create_records(classes):
 
 def create_config(**values):
     config = base.get_config()
-    config.evaluation.triplets.num = 50
+    config.evaluation.evaluators.triplets.num = 50
     config.update_from_flattened_dict(values)
     return config
 
@@ -150,19 +150,21 @@ def test_a_split_without_triplets_is_measured_without_them(
 def test_an_option_that_cannot_be_is_still_refused(tmp_path):
     with pytest.raises(ValueError, match="out_of_class must be at least 0"):
         create_evaluation(
-            [0, 0, 1, 1], tmp_path, **{"evaluation.triplets.out_of_class": 2.0}
+            [0, 0, 1, 1],
+            tmp_path,
+            **{"evaluation.evaluators.triplets.out_of_class": 2.0},
         )
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"evaluation.triplets.num": 51},
-        {"evaluation.triplets.out_of_class": 0.3},
+        {"evaluation.evaluators.triplets.num": 51},
+        {"evaluation.evaluators.triplets.out_of_class": 0.3},
         {"seed": 1},
-        {"sampler.category_level": 0},
-        {"sampler.positive_cap": 0.5},
-        {"sampler.min_relevance_gap": 0.02},
+        {"triplets.category_level": 0},
+        {"triplets.positive_cap": 0.5},
+        {"triplets.min_relevance_gap": 0.02},
         {"relevance.levels": (0.5,)},
     ],
     ids=lambda change: next(iter(change)),

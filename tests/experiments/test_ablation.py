@@ -47,7 +47,7 @@ def test_arms_are_compared_by_seed():
 
 
 PLAN = """
-from configs import ablation_sampling
+from deeprank_jax.configs import ablation_sampling
 
 ARMS, METRICS = ablation_sampling.ARMS, ("triplets/precision", "retrieval/map@r")
 GRID = {"optimizer.learning_rate": (1e-3, 3e-3)}

@@ -3,11 +3,11 @@
 import dataclasses
 import types
 
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax.baselines.systems import System
 from deeprank_jax.data import rated_triplets
 from deeprank_jax.evaluation import calibration
@@ -121,7 +121,9 @@ def test_what_people_rated_is_learned_from_and_measured(
         rated_triplets.write_rated_triplets(path, triplets, table.splits)
     config = config.copy_and_resolve_references()
     name = "all" if one_file else "{split}"
-    config.evaluation.rated_triplets = str(tmp_path / f"{name}.csv")
+    config.evaluation.evaluators.rated_triplets = dict(
+        file=str(tmp_path / f"{name}.csv")
+    )
     found = dataset.create_table(config, tmp_path / "runs")
     assert "rated" in found.test.evaluators
     assert "test: 9 of " in found.ratings

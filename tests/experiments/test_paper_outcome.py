@@ -2,11 +2,11 @@
 
 import json
 
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax.baselines.systems import System
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.experiments.paper_table import dataset, measuring, outcome

@@ -8,7 +8,7 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments.paper_table import plan
 
 PLAN = """
-from configs import emoji
+from deeprank_jax.configs import emoji
 
 NETWORKS = {{
     "softmax": {{"task": "classification"}},

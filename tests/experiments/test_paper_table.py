@@ -6,16 +6,16 @@ import pathlib
 import subprocess
 import sys
 
+from deeprank_jax.configs import paper_table_emoji
 from helpers import shrunk
 from helpers.browser import open_in_browser
 import pytest
 
-from configs import paper_table_emoji
 from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLAN = """
-from configs import folder, paper_table_emoji
+from deeprank_jax.configs import folder, paper_table_emoji
 NETWORKS = paper_table_emoji.NETWORKS
 SWEEP = {
     f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
@@ -134,4 +134,4 @@ def test_the_plan_on_emoji_is_the_papers():
     }
     # Figure 6 has six shares, each with weighted and uniform sampling.
     assert len(paper_table_emoji.SWEEP) == 12
-    assert paper_table_emoji.get_config().data.name == "emoji"
+    assert paper_table_emoji.get_config().data.source.name == "emoji"

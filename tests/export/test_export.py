@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import cv2
+from deeprank_jax.configs import deep_ranking, emoji, emoji_lite0, keras_vgg16
 from helpers import shrunk
 import jax
 import jax.export
@@ -15,10 +16,6 @@ import numpy as np
 import optax
 import pytest
 
-import configs.deep_ranking
-import configs.emoji
-import configs.emoji_lite0
-import configs.keras_vgg16
 from deeprank_jax import config as config_lib
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
@@ -105,7 +102,7 @@ def test_the_distances_are_calibrated_on_validation(monkeypatch):
         return rows, labels
 
     evaluated = object.__new__(run._EvaluatedNetwork)
-    evaluated._config = configs.emoji.get_config()
+    evaluated._config = emoji.get_config()
     evaluated._records = {"validation": None}
     monkeypatch.setattr(evaluated, "_embed_split", split)
     monkeypatch.setattr(copies, "measure_copies", lambda *args: {})
@@ -159,12 +156,12 @@ def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [configs.emoji, configs.deep_ranking, configs.keras_vgg16, configs.emoji_lite0],
+    [emoji, deep_ranking, keras_vgg16, emoji_lite0],
 )
 def test_every_kind_of_network_is_exported(config, tmp_path):
     config = shrunk.shrink(config.get_config())
     config.model.weights = ""
-    num_classes = None if config.task == "ranking" else 7
+    num_classes = None if config.task.name == "ranking" else 7
     model = network_lib.create_model(config, num_classes)
     graphdef, state = step_lib.create_train_state(model, optax.identity())
     arrays = jax.tree.map(np.asarray, step_lib.network_arrays(state))

@@ -4,6 +4,8 @@ import cv2
 import ml_collections
 import numpy as np
 
+from deeprank_jax.config import apply_overrides
+
 # A few seconds of training on a few dozen images.
 VALUES = {
     "num_steps": 8,
@@ -16,7 +18,7 @@ VALUES = {
     "eval_every": 4,
     "checkpoint_every": 2,
     "evaluation.batch_size": 32,
-    "evaluation.triplets.num": 50,
+    "evaluation.evaluators.triplets.num": 50,
 }
 
 
@@ -35,7 +37,10 @@ def shrink(config: ml_collections.ConfigDict, **values):
         options, values["data.image_size"] = TRUNKS[name]
         del values["model.trunk.widths"]
         config.model.trunk = dict(name=name, **options)
-    config.update_from_flattened_dict(values)
+    apply_overrides(
+        config,
+        [(key, x if isinstance(x, str) else repr(x)) for key, x in values.items()],
+    )
     config.model.paths = (
         dict(subsample=2, kernel=3, stride=2, width=4, pool=3, pool_stride=2),
     )

@@ -2,6 +2,7 @@
 
 import functools
 
+from helpers.ranking_losses import create_loss_fn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,8 @@ from deeprank_jax.relevance import Hierarchy
 
 RELEVANCE = Hierarchy((0.1, 1.0))
 GAP = 0.5
-SEARCHING = [name for name in losses.NEGATIVES if name != "sampled"]
-each_way = pytest.mark.parametrize("negatives", SEARCHING)
+SEARCHING = [name for name in losses.MINERS if name != "sampled"]
+each_way = pytest.mark.parametrize("miner", SEARCHING)
 either = pytest.mark.parametrize("symmetric", [False, True], ids=["one_way", "both"])
 both_modes = pytest.mark.parametrize(
     "transform", [lambda f: f, jax.jit], ids=["eager", "jit"]
@@ -26,12 +27,12 @@ both_modes = pytest.mark.parametrize(
 def make_loss(**options):
     defaults = dict(
         margin=0.7,
-        negatives="semi_hard",
+        miner="semi_hard",
         symmetric=False,
         relevance_fn=RELEVANCE.pairwise,
         min_relevance_gap=GAP,
     )
-    return losses.make_loss(**{**defaults, **options})
+    return create_loss_fn(**{**defaults, **options})
 
 
 def random_batch(seed, size=8, dim=4):
@@ -85,7 +86,7 @@ def test_batch_hard_matches_its_definition(seed, soft, symmetric, transform):
         by_way.append(np.log1p(np.exp(gap)) if soft else np.maximum(0.7 + gap, 0.0))
         sampled = np.sum((embeddings[:, 0] - embeddings[:, 1]) ** 2, axis=-1)
         assert np.any(to_positive > sampled + 0.1)  # Not all are the sampled ones.
-    loss_fn = make_loss(negatives="batch_hard", soft_margin=soft, symmetric=symmetric)
+    loss_fn = make_loss(miner="batch_hard", soft_margin=soft, symmetric=symmetric)
     found = transform(loss_fn)(
         embeddings, jnp.asarray(attributes), step=0, key=jax.random.key(0)
     )
@@ -111,8 +112,8 @@ def test_batch_hard_is_semi_hard_while_it_warms_up():
     run = lambda step, **options: jax.jit(make_loss(**options))(
         embeddings, attributes, step=jnp.int32(step), key=jax.random.key(0)
     )
-    warmed = functools.partial(run, negatives="batch_hard", warmup_steps=3)
-    semi_hard, hard = run(0), run(0, negatives="batch_hard")
+    warmed = functools.partial(run, miner="batch_hard", warmup_steps=3)
+    semi_hard, hard = run(0), run(0, miner="batch_hard")
     assert np.all(np.abs(semi_hard - hard).max() > 0.1)
     for step, expected in enumerate([semi_hard] * 3 + [hard] * 2):
         np.testing.assert_allclose(warmed(step), expected, rtol=1e-6)
@@ -138,20 +139,20 @@ def draw(embeddings, attributes, keys):
     """Returns the negatives drawn with each key, `[K, B]`, and if there was one."""
     images = batch_mining.gather_images(embeddings, attributes, None)
     anchors = 3 * jnp.arange(len(embeddings))
-    picked = jax.jit(
+    mined = jax.jit(
         jax.vmap(
-            lambda key: batch_mining.pick(
+            lambda key: batch_mining.mine(
                 images,
                 anchors,
                 anchors + 1,
-                negatives="distance_weighted",
+                miner=losses.DistanceWeighted(),
                 relevance_fn=RELEVANCE.pairwise,
                 min_relevance_gap=GAP,
                 key=key,
             )
         )
     )(keys)
-    return np.asarray(picked.negatives), np.asarray(picked.found)
+    return np.asarray(mined.negatives), np.asarray(mined.has_negative)
 
 
 @pytest.mark.parametrize("dim", [3, 6])
@@ -208,15 +209,13 @@ def test_a_draw_is_a_function_of_the_step_and_of_the_anchor():
 
 @each_way
 @either
-def test_no_candidate_leaves_the_sampled_triplet(negatives, symmetric):
+def test_no_candidate_leaves_the_sampled_triplet(miner, symmetric):
     embeddings, attributes = random_batch(0)
     attributes[:] = 0  # Nothing is less relevant than the positive.
     at = dict(step=0, key=jax.random.key(0))
-    found = make_loss(negatives=negatives, symmetric=symmetric)(
-        embeddings, attributes, **at
-    )
-    expected = make_loss(negatives="sampled")(embeddings, attributes, **at)
-    if negatives == "batch_hard":  # All others are positives.
+    found = make_loss(miner=miner, symmetric=symmetric)(embeddings, attributes, **at)
+    expected = make_loss(miner="sampled")(embeddings, attributes, **at)
+    if miner == "batch_hard":  # All others are positives.
         distances = [judge(embeddings, attributes, row, 0)[0] for row in range(8)]
         to_negative = [distances[row][3 * row + 2] for row in range(8)]
         expected = np.maximum(0.7 + np.max(distances, axis=1) - to_negative, 0.0)
@@ -228,13 +227,11 @@ def test_no_candidate_leaves_the_sampled_triplet(negatives, symmetric):
 @either
 @pytest.mark.parametrize("soft", [False, True], ids=["hinge", "soft_margin"])
 @pytest.mark.parametrize("where", ["all", "none_else"])
-def test_gradients_are_finite_where_embeddings_coincide(
-    negatives, symmetric, soft, where
-):
+def test_gradients_are_finite_where_embeddings_coincide(miner, symmetric, soft, where):
     embeddings, attributes = random_batch(0)
     embeddings = np.ones_like(embeddings) / 2 if where == "all" else embeddings
     attributes = attributes * (where == "all")
-    loss_fn = make_loss(negatives=negatives, symmetric=symmetric, soft_margin=soft)
+    loss_fn = make_loss(miner=miner, symmetric=symmetric, soft_margin=soft)
     loss, grads = jax.value_and_grad(
         lambda e: jnp.mean(
             loss_fn(e, jnp.asarray(attributes), step=0, key=jax.random.key(0))
@@ -247,12 +244,12 @@ def test_gradients_are_finite_where_embeddings_coincide(
 
 @each_way
 @either
-def test_vmap_is_one_batch_at_a_time(negatives, symmetric):
+def test_vmap_is_one_batch_at_a_time(miner, symmetric):
     batches = [random_batch(seed) for seed in range(3)]
     embeddings, attributes = (jnp.stack(x) for x in zip(*batches, strict=True))
     keys = jax.random.split(jax.random.key(0), 3)
-    options = dict(warmup_steps=2) if negatives == "batch_hard" else {}
-    loss_fn = make_loss(negatives=negatives, symmetric=symmetric, **options)
+    options = dict(warmup_steps=2) if miner == "batch_hard" else {}
+    loss_fn = make_loss(miner=miner, symmetric=symmetric, **options)
     one = lambda e, a, step, key: loss_fn(e, a, step=step, key=key)
     found = jax.vmap(one)(embeddings, attributes, jnp.arange(3), keys)
     for i in range(3):
@@ -262,11 +259,11 @@ def test_vmap_is_one_batch_at_a_time(negatives, symmetric):
 
 @each_way
 @either
-def test_blocks_change_nothing(negatives, symmetric, monkeypatch):
+def test_blocks_change_nothing(miner, symmetric, monkeypatch):
     embeddings, attributes = map(jnp.asarray, random_batch(2, size=9))
 
     def run():
-        loss_fn = make_loss(negatives=negatives, symmetric=symmetric)
+        loss_fn = make_loss(miner=miner, symmetric=symmetric)
         return jax.value_and_grad(
             lambda e: loss_fn(e, attributes, step=0, key=jax.random.key(0)).mean()
         )(embeddings)
@@ -286,17 +283,15 @@ def test_blocks_change_nothing(negatives, symmetric, monkeypatch):
 
 @each_way
 @either
-def test_the_gradient_of_four_devices_is_that_of_one(negatives, symmetric):
+def test_the_gradient_of_four_devices_is_that_of_one(miner, symmetric):
     """Mean over devices of the gradients that flow back through the gathering."""
     embeddings, attributes = map(jnp.asarray, random_batch(3, size=16))
     key = jax.random.key(5)
-    whole = make_loss(negatives=negatives, symmetric=symmetric)
+    whole = make_loss(miner=miner, symmetric=symmetric)
     loss, grads = jax.value_and_grad(
         lambda e: whole(e, attributes, step=0, key=key).mean()
     )(embeddings)
-    shared = make_loss(
-        negatives=negatives, symmetric=symmetric, axis_name=devices.DATA_AXIS
-    )
+    shared = make_loss(miner=miner, symmetric=symmetric, axis_name=devices.DATA_AXIS)
     split = lambda x: x.reshape(4, 4, *x.shape[1:])
 
     def on_device(e, a):
@@ -319,7 +314,7 @@ def test_the_gradient_of_four_devices_is_that_of_one(negatives, symmetric):
 
 @each_way
 @pytest.mark.parametrize("kind", ["labels", "vectors"])
-def test_memory_is_a_few_blocks(negatives, kind):
+def test_memory_is_a_few_blocks(miner, kind):
     """4,096 triplets, so 12,288 images of 128 dimensions, both ways."""
     size, dim = 4096, 128
     if kind == "labels":
@@ -328,9 +323,9 @@ def test_memory_is_a_few_blocks(negatives, kind):
         squared = lambda a, b: jnp.exp(-jnp.sum((a - b) ** 2, axis=-1))
         options = dict(relevance_fn=squared)
         attributes = jax.ShapeDtypeStruct((size, 3, 64), jnp.float32)
-    if negatives == "batch_hard":
+    if miner == "batch_hard":
         options["warmup_steps"] = 5
-    loss_fn = make_loss(negatives=negatives, symmetric=True, **options)
+    loss_fn = make_loss(miner=miner, symmetric=True, **options)
     compiled = (
         jax.jit(
             jax.value_and_grad(

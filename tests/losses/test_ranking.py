@@ -1,5 +1,6 @@
 import functools
 
+from helpers.ranking_losses import create_loss_fn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
@@ -7,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeprank_jax import losses
 from deeprank_jax.losses import diagnostics, mining, triplet
 from deeprank_jax.relevance import Hierarchy
 
@@ -164,9 +164,9 @@ def test_the_loss_of_a_batch_matches_its_definition(seed, negatives, symmetric):
     expected = reference(0, 1)
     if symmetric:
         expected = (expected + reference(1, 0)) / 2
-    loss_fn = losses.make_loss(
+    loss_fn = create_loss_fn(
         margin=0.7,
-        negatives=negatives,
+        miner=negatives,
         symmetric=symmetric,
         relevance_fn=relevance.pairwise,
         min_relevance_gap=0.5,
@@ -182,9 +182,9 @@ def test_a_symmetric_loss_leaves_out_what_is_no_negative_of_the_positive():
     embeddings = jnp.array([[[0.0], [1.0], [0.0]]])
     attributes = jnp.array([[[0], [1], [2]]])
     table = jnp.array([[9.0, 1.0, 0.0], [1.0, 9.0, 1.0], [0.0, 1.0, 9.0]])
-    loss_fn = losses.make_loss(
+    loss_fn = create_loss_fn(
         margin=0.5,
-        negatives="sampled",
+        miner="sampled",
         symmetric=True,
         relevance_fn=lambda a, b: table[a[..., 0], b[..., 0]],
         min_relevance_gap=0.5,
@@ -207,9 +207,9 @@ def test_a_gap_of_just_the_least_one_counts(transform):
 def test_the_loss_counts_a_gap_of_just_the_least_one(negatives):
     # The only image that may be a negative, of the positive, too, is .05 less relevant.
     table = jnp.array([[9.0, 0.06, 0.01], [0.06, 9.0, 0.01], [0.01, 0.01, 9.0]])
-    loss_fn = losses.make_loss(
+    loss_fn = create_loss_fn(
         margin=3.5,
-        negatives=negatives,
+        miner=negatives,
         symmetric=True,
         relevance_fn=lambda a, b: table[a[..., 0], b[..., 0]],
         min_relevance_gap=0.05,
@@ -235,9 +235,9 @@ def test_semi_hard_negatives_may_have_just_the_least_gap():
 def test_gradient_flows_to_the_chosen_negative():
     embeddings = jnp.array([[[0.0], [1.0], [9.0]], [[5.0], [5.5], [1.5]]])
     attributes = jnp.array([[[0], [0], [1]], [[2], [2], [3]]])
-    loss_fn = losses.make_loss(
+    loss_fn = create_loss_fn(
         margin=4.0,
-        negatives="semi_hard",
+        miner="semi_hard",
         symmetric=False,
         relevance_fn=lambda a, b: (a[..., -1] == b[..., -1]) * 1.0,
         min_relevance_gap=0.5,
@@ -251,19 +251,25 @@ def test_gradient_flows_to_the_chosen_negative():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(negatives="hard"), "negatives is 'hard'"),
-        (dict(margin=0.0), "margin must be above 0"),
+        (dict(miner="hard"), r"config\.loss\.miner\.name='hard' is not known"),
+        (dict(margin=0.0), r"config\.loss\.margin must be above 0"),
         (dict(min_relevance_gap=0.0), "min_relevance_gap must be above 0"),
-        (dict(warmup_steps=-1), "config.loss.warmup_steps must be at least 0"),
-        (dict(warmup_steps=5), 'only "batch_hard" is warmed up; set it to 0'),
+        (
+            dict(miner="batch_hard", warmup_steps=-1),
+            r"config\.loss\.miner\.warmup_steps must be at least 0",
+        ),
+        (
+            dict(warmup_steps=5),
+            r"config\.loss\.miner\.warmup_steps is not an option of",
+        ),
     ],
 )
 def test_a_loss_that_cannot_be_is_refused(change, message):
     options = dict(
-        margin=0.2, negatives="semi_hard", symmetric=False, min_relevance_gap=0.1
+        margin=0.2, miner="semi_hard", symmetric=False, min_relevance_gap=0.1
     )
     with pytest.raises(ValueError, match=message):
-        losses.make_loss(relevance_fn=lambda a, b: a, **{**options, **change})
+        create_loss_fn(relevance_fn=lambda a, b: a, **{**options, **change})
 
 
 def test_diagnostics_match_their_definitions():

@@ -1,9 +1,9 @@
+from deeprank_jax.configs import base
 from helpers.relevance_records import create_records
 import ml_collections
 import numpy as np
 import pytest
 
-from configs import base
 from deeprank_jax import config as config_lib
 from deeprank_jax import relevance
 

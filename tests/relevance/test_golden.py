@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 
+from deeprank_jax.configs import folder
 from helpers import own_images, shrunk
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax import relevance
 from deeprank_jax.relevance import vectors
 from deeprank_jax.training import loop

@@ -5,11 +5,11 @@ import pathlib
 import subprocess
 import sys
 
+from deeprank_jax.configs import folder as folder_config
 from helpers import shrunk
 import numpy as np
 import pytest
 
-from configs import folder as folder_config
 from deeprank_jax import data, relevance
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.sampling import create, triplet_file
@@ -79,7 +79,7 @@ def test_the_file_holds_what_the_run_would_draw(images, tmp_path, mode, seed):
 def test_the_file_feeds_the_sampler_of_a_run(images, tmp_path):
     draw(images, tmp_path / "t.csv", "--num=40", "--split=validation")
     config, same_class, splits = create_records(images)
-    config.sampler.name, config.sampler.file = "file", str(tmp_path / "t.csv")
+    config.sampler = dict(name="file", file=str(tmp_path / "t.csv"))
     read = triplet_file.read_triplets(tmp_path / "t.csv", splits["validation"])
     sampler = create.create_sampler(config, splits["validation"], same_class)
     drawn = np.concatenate([sampler.sample(step, 8).indices for step in range(5)])
@@ -93,10 +93,10 @@ def test_the_fixed_triplets_are_those_of_the_evaluation(images, tmp_path):
         images,
         tmp_path / "t.csv",
         "--evaluation",
-        "--config.evaluation.triplets.num=90",
+        "--config.evaluation.evaluators.triplets.num=90",
     )
     config, same_class, splits = create_records(images)
-    config.evaluation.triplets.num = 90
+    config.evaluation.evaluators.triplets.num = 90
     expected = split_lib.evaluation_triplets(
         config, splits["test"], same_class, tmp_path / "drawn.csv"
     )

@@ -3,11 +3,11 @@
 import csv
 import re
 
+from deeprank_jax.configs import folder
 from helpers import shrunk, tensorboard_events
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax import data
 from deeprank_jax.sampling.reservoir import draws
 from deeprank_jax.training import final_report, loop, metrics_writer
@@ -29,10 +29,10 @@ def config(tmp_path):
         shrunk.write_images(root / coarse, num_classes=4, num_images=12)
     config = shrunk.shrink(folder.get_config(), num_steps=4)
     config.data.dir = str(root)
-    config.sampler.category_level = 0
+    config.triplets.category_level = 0
     config.sampler.capacity = 8
     config.sampler.records_per_step = 16
-    config.loss.negatives = "sampled"
+    config.loss.miner = dict(name="sampled")
     return config
 
 
@@ -92,7 +92,7 @@ def test_a_file_of_triplets_has_no_buffers_to_log(config, tmp_path):
         for _ in range(40):
             row = rng.choice(len(records), 3, replace=False)
             writer.writerow([records.describe(int(i)) for i in row])
-    config.sampler.name, config.sampler.file = "file", str(path)
+    config.sampler = dict(name="file", file=str(path))
     page = loop.train(config, tmp_path / "run").read_text()
     for entry in logged(tmp_path / "run"):
         assert of_sampler(entry) == COUNTS

@@ -21,7 +21,9 @@ from tools.benchmark import step_cases, step_jax
 def test_the_operations_of_the_demos_network_are_those_that_xla_counts():
     case = dataclasses.replace(step_cases.CASES["forward_convnet"], batch_size=1)
     config = step_jax.create_config(case)
-    graphdef, _, state = network_lib.create_network(config)
+    graphdef, _, state = network_lib.create_network(
+        config, lambda: network_lib.create_model(config, None)
+    )
     embed = jax.jit(step_lib.make_embed_step(graphdef))
     images = jax.ShapeDtypeStruct((1, case.size, case.size, 3), "uint8")
     counted = embed.lower(state, images).cost_analysis()["flops"]

@@ -1,6 +1,6 @@
+from deeprank_jax.configs import base
 import pytest
 
-from configs import base
 from deeprank_jax import config as config_lib
 
 

@@ -3,7 +3,6 @@
 import importlib
 import json
 import pathlib
-import types
 
 from helpers import shrunk
 import jax
@@ -21,7 +20,7 @@ NAMES.remove("base")
 
 
 def load(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"deeprank_jax.configs.{name}").get_config()
     config.lock()
     return config
 
@@ -32,29 +31,29 @@ def test_train_step_lowers(name, platform):
     config = load(name)
     config.unlock()
     config.model.weights = ""  # A file that may not be there; shapes are the same.
-    classes, num_images = None, 3
-    if config.task == "classification":
-        classes, num_images = types.SimpleNamespace(names=("cat", "dog")), 1
+    task = tasks.create_task(config, experiment.create_run_relevance(config))
+    num_images = 3 if task.draws_triplets else 1
+    num_classes = 2 if task.needs_records else None
     structure = {}
 
     def create_state():
         structure["graphdef"], structure["tx"], state = network.create_network(
-            config, classes
+            config, lambda: network.create_model(config, num_classes)
         )
         return state
 
     state = jax.eval_shape(create_state)
-    relevance = experiment.create_run_relevance(config)
     step = step_lib.make_train_step(
-        structure["graphdef"],
-        structure["tx"],
-        tasks.create_objective(config, relevance),
+        structure["graphdef"], structure["tx"], task.objective()
     )
     # The mapped step itself cannot be exported; this is the same computation.
     mapped = jax.jit(
         jax.vmap(step, in_axes=(None, 0), out_axes=None, axis_name=devices.DATA_AXIS)
     )
-    size, num_levels = config.data.image_size, max(1, len(config.relevance.levels))
+    size, num_levels = (
+        config.data.image_size,
+        max(1, len(config.relevance.get("levels", ()))),
+    )
     batch = {
         "images": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images, size, size, 3), jnp.uint8
@@ -79,10 +78,10 @@ def mock_tfds(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_trains_two_steps(name, tmp_path):
     config = shrunk.shrink(load(name), num_steps=2, **{"schedule.warmup_steps": 1})
-    if config.data.name == "folder":
+    if config.data.source.name == "folder":
         config.data.dir = str(shrunk.write_images(tmp_path / "images"))
         report = loop.train(config, tmp_path / "run")
-    elif config.data.name == "manifest":
+    elif config.data.source.name == "manifest":
         images = shrunk.write_images(tmp_path / "images")
         lines = [
             f"{path.relative_to(tmp_path)},{path.parent.name}"
@@ -92,15 +91,15 @@ def test_trains_two_steps(name, tmp_path):
         manifest.write_text("\n".join(["path,level_1", *lines]))
         config.data.dir = str(manifest)
         report = loop.train(config, tmp_path / "run")
-    elif config.data.name == "emoji":
+    elif config.data.source.name == "emoji":
         config.data.dir = str(tmp_path / "data")
         report = loop.train(config, tmp_path / "run")
     else:
-        with mock_tfds(config.data.name):
+        with mock_tfds(config.data.source.dataset):
             report = loop.train(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     told = results.pop("held out", None)
-    assert (told is not None) == (config.task == "classification")
+    assert (told is not None) == (config.task.name == "classification")
     assert set(results) == {"validation", "test"}
     for split in results.values():
         assert set(split) == {"retrieval", "triplets"}

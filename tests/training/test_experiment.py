@@ -1,7 +1,7 @@
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import pytest
 
-from configs import folder
 from deeprank_jax.training import experiment
 from deeprank_jax.training import step as step_lib
 

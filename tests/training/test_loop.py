@@ -2,12 +2,12 @@
 
 import collections
 
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import jax
 from jax import monitoring
 import pytest
 
-from configs import folder
 from deeprank_jax.distributed import backend
 from deeprank_jax.training import experiment, loop
 

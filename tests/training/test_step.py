@@ -1,25 +1,26 @@
 import dataclasses
 import functools
 
+from deeprank_jax.configs import folder
 from flax import nnx
 from helpers import shrunk
+from helpers.ranking_losses import create_loss
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from configs import folder
-from deeprank_jax import losses, models, relevance
+from deeprank_jax import models, relevance
 from deeprank_jax.distributed import devices
 from deeprank_jax.models import layers
 from deeprank_jax.training import network
 from deeprank_jax.training import step as ts
 from deeprank_jax.training.tasks import ranking
 
-HINGE = losses.make_loss(
+HINGE = create_loss(
     margin=1.0,
-    negatives="sampled",
+    miner="sampled",
     symmetric=False,
     relevance_fn=relevance.SameClass().pairwise,
     min_relevance_gap=0.0,
@@ -46,7 +47,9 @@ class TinyNet(nnx.Module):
 def setup():
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    return ts.make_train_step(graphdef, tx, ranking.make_ranking(HINGE)), state
+    return ts.make_train_step(
+        graphdef, tx, ranking.make_ranking_objective(HINGE)
+    ), state
 
 
 def batches(num):
@@ -105,11 +108,11 @@ def test_step_is_compiled_once(setup):
 @pytest.mark.parametrize(
     "options",
     [
-        dict(negatives="semi_hard", symmetric=True),
-        dict(negatives="distance_weighted", symmetric=True),
-        dict(negatives="batch_hard", symmetric=True),
+        dict(miner="semi_hard", symmetric=True),
+        dict(miner="distance_weighted", symmetric=True),
+        dict(miner="batch_hard", symmetric=True),
         # What is searched changes on the way.
-        dict(negatives="batch_hard", symmetric=False, warmup_steps=2, soft_margin=True),
+        dict(miner="batch_hard", symmetric=False, warmup_steps=2, soft_margin=True),
     ],
     ids=["semi_hard", "distance_weighted", "batch_hard", "warmed_up"],
 )
@@ -117,14 +120,16 @@ def test_four_devices_search_all_images_as_one_does(options):
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
     make = functools.partial(
-        losses.make_loss,
+        create_loss,
         margin=1.0,
         relevance_fn=relevance.SameClass().pairwise,
         min_relevance_gap=0.5,
         **options,
     )
     loss_fn = make(axis_name=devices.DATA_AXIS)
-    step = ts.make_train_step(graphdef, tx, ranking.make_ranking(loss_fn), seed=3)
+    step = ts.make_train_step(
+        graphdef, tx, ranking.make_ranking_objective(loss_fn), seed=3
+    )
     labels = np.random.default_rng(1).integers(0, 4, (16, 3, 1), np.int32)
     labels[:, 1], labels[:, 2] = labels[:, 0], labels[:, 0] + 1
     source = [{**batch, "attributes": labels} for batch in batches(4)]
@@ -143,7 +148,7 @@ def test_four_devices_search_all_images_as_one_does(options):
     expected = jax.device_get((one.params, one.model_state, metrics["loss"]))
     # Each in its own images: what this test is to tell.
     alone = train_on_four(
-        ts.make_train_step(graphdef, tx, ranking.make_ranking(make()), seed=3)
+        ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(make()), seed=3)
     )
     assert abs(alone[2] - expected[2]) > 1e-4
     jax.tree.map(
@@ -156,7 +161,7 @@ def test_four_devices_search_all_images_as_one_does(options):
 def test_the_loss_is_told_the_step_and_a_key_of_seed_and_step():
     told = []
 
-    def spy(embeddings, attributes, *, step, key):
+    def spy(embeddings, batch, *, step, key):
         jax.debug.callback(
             lambda *x: told.append(tuple(map(int, x))), step, jax.random.bits(key)
         )
@@ -167,7 +172,9 @@ def test_the_loss_is_told_the_step_and_a_key_of_seed_and_step():
         graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
         state = dataclasses.replace(state, step=jnp.int32(first))
         single = on_one_device(
-            ts.make_train_step(graphdef, tx, ranking.make_ranking(spy), seed=seed)
+            ts.make_train_step(
+                graphdef, tx, ranking.make_ranking_objective(spy), seed=seed
+            )
         )
         for batch in batches(2):
             state, _ = single(state, jax.tree.map(lambda x: x[None], batch))
@@ -197,7 +204,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), tx)
     step = devices.pmap_step(
-        ts.make_train_step(graphdef, tx, ranking.make_ranking(HINGE))
+        ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(HINGE))
     )
     good, bad = ({k: v.copy() for k, v in b.items()} for b in batches(2))
     for batch in (good, bad):
@@ -285,16 +292,18 @@ def test_the_real_network_trains_on_four_devices_as_on_one():
     config = shrunk.shrink(
         folder.get_config(),
         **{
-            "loss.negatives": "sampled",
+            "loss.miner": "sampled",
             # AdamW would turn the rounding of a gradient near 0 into a whole step.
             "optimizer.name": "sgd",
             "optimizer.learning_rate": 0.1,
             "schedule.warmup_steps": 0,
         },
     )
-    graphdef, tx, state = network.create_network(config)
-    loss_fn = ranking.make_run_loss(config, relevance.SameClass())
-    step = ts.make_train_step(graphdef, tx, ranking.make_ranking(loss_fn))
+    graphdef, tx, state = network.create_network(
+        config, lambda: network.create_model(config, None)
+    )
+    loss_fn = ranking.create_ranking_loss(config, relevance.SameClass())
+    step = ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(loss_fn))
     rng = np.random.default_rng(0)
     source = [
         {
@@ -332,7 +341,7 @@ def test_a_batch_in_parts_trains_as_the_whole(setup):
     ends = []
     for accumulate in (1, 2, 4):
         step = ts.make_train_step(
-            graphdef, tx, ranking.make_ranking(HINGE), accumulate=accumulate
+            graphdef, tx, ranking.make_ranking_objective(HINGE), accumulate=accumulate
         )
         many, compiled = devices.replicate(state), devices.pmap_step(step)
         many = jax.tree.map(jnp.copy, many)
@@ -353,12 +362,14 @@ def test_parts_draw_differently_and_know_which_is_not_finite(setup):
     tx = optax.sgd(0.1)
     seen = []
 
-    def spy(embeddings, attributes, *, step, key):
+    def spy(embeddings, batch, *, step, key):
         jax.debug.callback(lambda bits: seen.append(int(bits)), jax.random.bits(key))
-        return HINGE(embeddings, attributes, step=step, key=key)
+        return HINGE(embeddings, batch, step=step, key=key)
 
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    step = ts.make_train_step(graphdef, tx, ranking.make_ranking(spy), accumulate=2)
+    step = ts.make_train_step(
+        graphdef, tx, ranking.make_ranking_objective(spy), accumulate=2
+    )
     batch = jax.tree.map(lambda x: x[None], next(batches(1)))
     on_one_device(step)(state, batch)
     jax.effects_barrier()
@@ -370,7 +381,9 @@ def test_remat_keeps_the_numbers_and_fewer_activations():
     config = shrunk.shrink(folder.get_config(), **{"data.image_size": 32})
     config.model.trunk = dict(name="resnet50")
     config.model.paths = ()
-    graphdef, _, state = network.create_network(config)
+    graphdef, _, state = network.create_network(
+        config, lambda: network.create_model(config, None)
+    )
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
 
     def run(remat):
@@ -397,7 +410,7 @@ def test_remat_has_the_same_gradient(setup):
     ends = []
     for remat in (False, True):
         step = ts.make_train_step(
-            graphdef, optax.sgd(0.1), ranking.make_ranking(HINGE), remat=remat
+            graphdef, optax.sgd(0.1), ranking.make_ranking_objective(HINGE), remat=remat
         )
         state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), optax.sgd(0.1))[1]
         batch = jax.tree.map(lambda x: x[None], next(batches(1)))
@@ -409,10 +422,12 @@ def test_remat_has_the_same_gradient(setup):
 
 def test_a_frozen_trunk_stays_and_the_rest_learns():
     config = shrunk.shrink(folder.get_config(), **{"optimizer.trunk_scale": 0.0})
-    graphdef, tx, state = network.create_network(config)
-    loss_fn = ranking.make_run_loss(config, relevance.SameClass())
+    graphdef, tx, state = network.create_network(
+        config, lambda: network.create_model(config, None)
+    )
+    loss_fn = ranking.create_ranking_loss(config, relevance.SameClass())
     step = ts.make_train_step(
-        graphdef, tx, ranking.make_ranking(loss_fn), freeze_trunk=True
+        graphdef, tx, ranking.make_ranking_objective(loss_fn), freeze_trunk=True
     )
     start = jax.device_get((state.params, state.model_state))
     rng = np.random.default_rng(0)
@@ -469,7 +484,10 @@ def test_running_averages_move_once_a_part():
 
     def moved(parts):
         fn = ts.make_train_step(
-            graphdef, optax.sgd(0.0), ranking.make_ranking(HINGE), accumulate=parts
+            graphdef,
+            optax.sgd(0.0),
+            ranking.make_ranking_objective(HINGE),
+            accumulate=parts,
         )
         after, metrics = on_one_device(fn)(state, batch)
         means = [
@@ -493,7 +511,7 @@ def test_parts_keep_the_order_of_what_is_not_finite(bad):
 
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), optax.sgd(0.1))
     fn = ts.make_train_step(
-        graphdef, optax.sgd(0.1), ranking.make_ranking(HINGE), accumulate=4
+        graphdef, optax.sgd(0.1), ranking.make_ranking_objective(HINGE), accumulate=4
     )
     batch = {k: v.copy() for k, v in next(batches(1)).items()}
     batch["images"][:, :, 0, 0, 0] = 0

@@ -3,12 +3,12 @@
 import json
 import logging
 
+from deeprank_jax.configs import folder
 from helpers import shrunk
 import jax
 import numpy as np
 import pytest
 
-from configs import folder
 from deeprank_jax.descriptors.pixels import center_and_normalize
 from deeprank_jax.training import (
     checkpoints,
@@ -42,7 +42,8 @@ def first_stage(images, tmp_path_factory):
         images,
         **{
             "task": "classification",
-            "classification.held_out": 0.3,
+            "task.held_out": 0.3,
+            "loss": "cross_entropy",
             "num_steps": 48,
             "batch_size": 16,
             "eval_every": 24,
@@ -52,6 +53,10 @@ def first_stage(images, tmp_path_factory):
     )
     loop.train(config, workdir)
     return workdir
+
+
+def create_network(config):
+    return network.create_network(config, lambda: network.create_model(config, None))
 
 
 def names_and_arrays(state):
@@ -75,10 +80,10 @@ def test_a_classifier_is_asked_about_what_it_did_not_see(first_stage):
 
 def test_ranking_starts_from_the_first_stage(images, first_stage, caplog):
     config = create_config(images)
-    plain = network.create_network(config)[2]
+    plain = create_network(config)[2]
     config.init_from = str(first_stage)
     with caplog.at_level(logging.INFO):
-        started = network.create_network(config)[2]
+        started = create_network(config)[2]
     assert f"{first_stage}/checkpoints/" in caplog.text
     assert "Taken: the trunk (10 variables), nothing." in caplog.text
     assert "Left as they were: embedding/bias, embedding/kernel, paths" in caplog.text
@@ -155,17 +160,17 @@ def test_a_place_without_a_run_is_refused(tmp_path, path):
 )
 def test_another_architecture_is_refused(images, first_stage, widths, message):
     config = create_config(images, **{"model.trunk.widths": widths})
-    state = network.create_network(config)[2]
+    state = create_network(config)[2]
     with pytest.raises(checkpoints.CheckpointError, match=message):
         init_from.load_state(state, first_stage)
 
 
 def test_options_that_change_no_shape_are_compared(images, first_stage):
     config = create_config(images, init_from=str(first_stage))
-    network.create_network(config)
+    create_network(config)
     config.model.trunk = dict(name="convnet", widths=(4, 8), stem_kernel=3)
     with pytest.raises(checkpoints.CheckpointError, match=r"trunk\.stem_kernel \(None"):
-        network.create_network(config)
+        create_network(config)
 
 
 def test_a_damaged_checkpoint_is_refused(first_stage, tmp_path, images):
@@ -178,27 +183,29 @@ def test_a_damaged_checkpoint_is_refused(first_stage, tmp_path, images):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"classification.level": 1}, "level=1 is none of the records' 1 levels"),
-        ({"classification.held_out": 0.0}, "held_out must be above 0"),
+        ({"task.level": 1}, "level=1 is not one of the records' 1 levels"),
+        ({"task.held_out": 0.0}, "held_out must be above 0"),
     ],
 )
 def test_classes_that_cannot_be_are_refused(images, tmp_path, values, message):
-    config = create_config(images, task="classification", **values)
+    config = create_config(
+        images, task="classification", loss="cross_entropy", **values
+    )
     with pytest.raises(ValueError, match=message):
         experiment.create_experiment(config, tmp_path)
 
 
 def test_held_out_images_are_not_learned_from(images, tmp_path):
-    config = create_config(images, task="classification")
+    config = create_config(images, task="classification", loss="cross_entropy")
     with experiment.create_experiment(config, tmp_path) as parts:
-        classes = parts.classes
+        classes = parts.task.classes
         assert isinstance(classes, classification.Classes)
         drawn = [parts.sampler.sample(step, 8) for step in range(50)]
         seen = np.unique(np.concatenate([x.indices for x in drawn]))
-        np.testing.assert_array_equal(seen, classes.learned)
-        joined = np.union1d(classes.learned, classes.held_out)
+        np.testing.assert_array_equal(seen, classes.training)
+        joined = np.union1d(classes.training, classes.held_out)
         np.testing.assert_array_equal(joined, np.arange(len(parts.records["train"])))
-        assert len(joined) == len(classes.learned) + len(classes.held_out)
+        assert len(joined) == len(classes.training) + len(classes.held_out)
         assert len(classes.held_out) == round(0.1 * len(joined))
         for x in drawn:
             labels = parts.records["train"].labels[x.indices[:, 0], -1]
@@ -207,7 +214,7 @@ def test_held_out_images_are_not_learned_from(images, tmp_path):
 
 
 def test_an_unknown_task_is_refused(images, tmp_path):
-    with pytest.raises(ValueError, match="'regression' is none"):
+    with pytest.raises(ValueError, match="'regression' is not known"):
         experiment.create_experiment(create_config(images, task="regression"), tmp_path)
 
 

@@ -6,11 +6,11 @@ from deeprank_jax.distributed import backend, devices
 
 backend.configure_backend()
 
+from deeprank_jax.configs import emoji  # noqa: E402
 import jax  # noqa: E402  It reads its flags when it starts.
 import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
 
-from configs import emoji  # noqa: E402
 from deeprank_jax.training import experiment, network, tasks  # noqa: E402
 from deeprank_jax.training import step as step_lib  # noqa: E402
 from tools.benchmark import step_cases  # noqa: E402
@@ -24,9 +24,9 @@ def create_config(case: step_cases.Case) -> ml_collections.ConfigDict:
     config.model.trunk = {"name": case.trunk}
     config.model.paths = case.paths
     config.model.embedding_dim = case.embedding_dim
-    config.loss.negatives = "sampled"
-    config.loss.symmetric = False
-    config.loss.margin = step_cases.MARGIN
+    config.loss = dict(
+        name="triplet_hinge", margin=step_cases.MARGIN, miner=dict(name="sampled")
+    )
     config.optimizer.learning_rate = step_cases.LEARNING_RATE
     config.optimizer.decoupled_weight_decay = step_cases.WEIGHT_DECAY
     return config
@@ -36,7 +36,8 @@ def prepare(name: str) -> Callable[[], object]:
     """Returns what runs a case once."""
     case = step_cases.CASES[name]
     config = create_config(case)
-    graphdef, tx, state = network.create_network(config)
+    task = tasks.create_task(config, experiment.create_run_relevance(config))
+    graphdef, tx, state = network.create_network(config, task.create_model)
     state = devices.replicate(state)
     rng = np.random.default_rng(0)
     images = rng.integers(
@@ -45,12 +46,7 @@ def prepare(name: str) -> Callable[[], object]:
     if not case.trains:
         embed = devices.pmap_embed(step_lib.make_embed_step(graphdef))
         return lambda: embed(state, images[:, 0])
-    relevance = experiment.create_run_relevance(config)
-    step = devices.pmap_step(
-        step_lib.make_train_step(
-            graphdef, tx, tasks.create_objective(config, relevance)
-        )
-    )
+    step = devices.pmap_step(step_lib.make_train_step(graphdef, tx, task.objective()))
     attributes = np.zeros((case.batch_size, 3, 3), np.int32)
     batch = devices.split_over_devices({"images": images, "attributes": attributes})
     held = [state]

@@ -14,7 +14,6 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from configs import emoji
 from deeprank_jax import data, errors, relevance
 from deeprank_jax.data import reader
 from deeprank_jax.data.records import Records

@@ -173,7 +173,7 @@ def _read_ratings(
     Raises:
       DataError: The file cannot be used, or has ratings of neither split.
     """
-    path = config.evaluation.rated_triplets
+    path = config.evaluation.evaluators.get("rated_triplets", {}).get("file", "")
     if not path:
         return {}
     names = ["train", "test"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import pathlib
 
+import ml_collections
 import numpy as np
 import tqdm
 
@@ -68,7 +69,7 @@ def compare(
     )
     metrics = metrics_of(scores[rows_lib.FIRST])
     return comparison.Comparison(
-        title=f"The paper's table, on {table.config.data.name}",
+        title=f"The paper's table, on {_dataset(table.config)}",
         first=rows_lib.ROWS[rows_lib.FIRST].name,
         rows=[
             _row(name, intervals[name], table.measure_whole(systems[name], ok), metrics)
@@ -138,9 +139,9 @@ def _number(interval: bootstrap.Interval) -> comparison.Number:
 def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
     config, test = table.config, table.splits["test"]
     sizes = [f"{name} {len(x):,} images" for name, x in table.splits.items()]
-    options = config.evaluation.triplets
+    options = config.evaluation.evaluators.triplets
     facts = {
-        "Dataset": f"{config.data.name}: {', '.join(sizes)}",
+        "Dataset": f"{_dataset(config)}: {', '.join(sizes)}",
         "Triplets": f"{options.num:,} of test, drawn by the relevance "
         f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
         "categories",
@@ -156,3 +157,8 @@ def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
     if left_out := len(test) - ok.sum():
         facts["Left out"] = f"{left_out:,} images of test that a row could not embed"
     return facts
+
+
+def _dataset(config: ml_collections.ConfigDict) -> str:
+    source = config.data.source
+    return source.get("dataset", source.name)

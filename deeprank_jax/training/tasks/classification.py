@@ -1,77 +1,212 @@
-"""The first of the paper's two stages: the trunk learns to tell classes.
+"""Classification, the first of the paper's two stages.
 
-Some images of the training split are held out and asked about, since the classes of
-the other splits may be others. What the trunk then says of any image is an embedding
-like that of a ranking network, and measured in the same way.
+Some images of the training split are held out for validation, since the classes of
+the other splits may be others. The trunk's features of any image are an embedding like
+that of a ranking network, and are evaluated in the same way.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
 
+from deeprank_jax import losses
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import processes
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import cross_entropy
-from deeprank_jax.losses.cross_entropy import TOP, is_in_top
-from deeprank_jax.sampling.labelled_sampler import hold_out
-from deeprank_jax.training import step as step_lib
+from deeprank_jax.losses.cross_entropy import TOP
+from deeprank_jax.relevance import Relevance
+from deeprank_jax.sampling.labelled_sampler import LabelledSampler, hold_out
+from deeprank_jax.sampling.stream import Sampler
+from deeprank_jax.training import network
+from deeprank_jax.training.step import Batch, Metrics, Objective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classes:
-    """The classes of a training split, and which of its images are asked about.
+    """Classes of a training split, and the division of its images.
 
     Attributes:
-      names: of the classes, by their numbers.
-      labels: `[N]` int32, the class of each record, from 0.
-      learned: `[T]` indices of the records to learn from.
-      held_out: `[M]` indices of the others.
+      names: Names of the classes, by their numbers.
+      labels: `[N]` int32, class of each record, from 0.
+      training: `[T]` indices of the records to train on.
+      held_out: `[M]` indices of the other records.
     """
 
     names: tuple[str, ...]
     labels: np.ndarray
-    learned: np.ndarray
+    training: np.ndarray
     held_out: np.ndarray
 
 
-def create_classes(config: ml_collections.ConfigDict, records: Records) -> Classes:
-    """Returns the classes that a config asks for.
+class Classification:
+    """Single images, each with a class: the trunk and a logit for each class."""
+
+    needs_records = True
+    draws_triplets = False
+    METRICS: Mapping[str, str] = {
+        "top1": "Share of the held-out images whose first guess is right.",
+        "top5": "Share of the held-out images with the class among five guesses.",
+    }
+
+    def __init__(
+        self,
+        *,
+        level: int = -1,
+        held_out: float = 0.1,
+        config: ml_collections.ConfigDict,
+        relevance: Relevance,
+    ):
+        """Creates the task.
+
+        Args:
+          level: Level of the labels; -1 is the finest.
+          held_out: Share of the training images that are kept for validation.
+          config: Whole configuration.
+          relevance: Relevance of the run, which this task does not use.
+
+        Raises:
+          ConfigError: The loss does not exist, or takes no logits.
+          ValueError: The share is not between 0 and 1.
+        """
+        del relevance
+        if not 0 < held_out < 1:
+            raise ValueError(f"held_out must be above 0 and below 1, got {held_out}.")
+        self._config = config
+        self._level = level
+        self._held_out = held_out
+        self._classes: Classes | None = None
+        self._loss = losses.create_loss(config.loss.to_dict())
+        if self._loss.outputs != "logits":
+            raise ConfigError(
+                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, and "
+                'config.task.name="classification" gives logits: set '
+                "--config.loss.name=cross_entropy."
+            )
+
+    @property
+    def classes(self) -> Classes:
+        """The classes of the training split; there only after `prepare`."""
+        assert self._classes is not None, "prepare() comes first"
+        return self._classes
+
+    def prepare(self, records: Mapping[str, Records]) -> None:
+        """Finds the classes of the training split, and holds some images out."""
+        self._classes = create_classes(
+            records["train"],
+            level=self._level,
+            held_out=self._held_out,
+            seed=self._config.seed,
+        )
+
+    def create_model(self) -> Any:
+        """Returns the classifier; before `prepare`, one with a single class.
+
+        That is enough for the embeddings, which do not depend on the classes.
+        """
+        num_classes = 1 if self._classes is None else len(self._classes.names)
+        return network.create_model(self._config, num_classes)
+
+    def create_sampler(
+        self, records: Mapping[str, Records], *, shard: int, num_shards: int
+    ) -> Sampler:
+        """Returns a sampler of single images, an epoch at a time."""
+        del records
+        classes = self.classes
+        return LabelledSampler(
+            classes.training,
+            classes.labels[classes.training],
+            seed=self._config.seed,
+            shard=shard,
+            num_shards=num_shards,
+        )
+
+    def objective(self) -> Objective:
+        """Returns the loss of single images with its accuracies."""
+        return make_classification_objective(self._loss)
+
+    def validate(
+        self,
+        outputs_fn: Callable[[np.ndarray], np.ndarray],
+        reader: ImageReader,
+        *,
+        check: Callable[[], None],
+    ) -> dict[str, float]:
+        """Returns the accuracies on the held-out images."""
+        batch_size = self._config.evaluation.batch_size
+        return measure(self.classes, reader, outputs_fn, batch_size, check=check)
+
+    def health(self) -> None:
+        """Returns no monitor."""
+        return None
+
+    def describe(self) -> dict[str, str]:
+        """Returns the loss and the network's head."""
+        return {"Loss": self._loss.describe(), "Head": "softmax"}
+
+
+def create_classes(
+    records: Records, *, level: int, held_out: float, seed: int
+) -> Classes:
+    """Returns the classes of a training split.
 
     Args:
-      config: the whole configuration.
-      records: of the training split.
+      records: Records of the training split.
+      level: Level of the labels; -1 is the finest.
+      held_out: Share of the images that are held out.
+      seed: Seed of the draw of these images.
 
     Raises:
-      ValueError: there is no such level, fewer than two classes, or nothing to hold
-        out.
+      ConfigError: No such level exists, it has fewer than two classes, or nothing can
+        be held out.
     """
-    level, names = config.classification.level, records.level_names
+    names = records.level_names
     if not -len(names) <= level < len(names):
-        raise ValueError(
-            f"config.classification.level={level} is none of the records' {len(names)} "
-            f"levels ({', '.join(names)}): choose one from {-len(names)} to "
-            f"{len(names) - 1}."
+        raise ConfigError(
+            f"config.task.level={level} is not one of the records' {len(names)} levels "
+            f"({', '.join(names)}): choose one from {-len(names)} to {len(names) - 1}."
         )
-    found, labels = np.unique(records.labels[:, level], return_inverse=True)
-    if len(found) < 2:
-        raise ValueError(
-            f"{records.name} holds {len(found)} class at the level {names[level]}, and "
-            "telling classes takes two: choose another config.classification.level."
+    class_labels, labels = np.unique(records.labels[:, level], return_inverse=True)
+    if len(class_labels) < 2:
+        raise ConfigError(
+            f"{records.name} holds {len(class_labels)} class at the level "
+            f"{names[level]}, and classification takes two: choose another "
+            "config.task.level."
         )
-    learned, held_out = hold_out(
-        len(records), config.classification.held_out, config.seed
-    )
+    training, held_out_indices = hold_out(len(records), held_out, seed)
     return Classes(
-        names=tuple(str(label) for label in found),
+        names=tuple(str(label) for label in class_labels),
         labels=labels.reshape(-1).astype(np.int32),
-        learned=learned,
-        held_out=held_out,
+        training=training,
+        held_out=held_out_indices,
     )
+
+
+def make_classification_objective(loss_fn: losses.LossFn) -> Objective:
+    """Returns the objective of single images, whose batch holds `labels [B, 1]`.
+
+    Args:
+      loss_fn: Loss of logits `[B, 1, K]` and `labels [B, 1]`.
+    """
+
+    def objective(
+        outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        image_losses = loss_fn(outputs, batch, step=step, key=key)
+        logits, labels = outputs[:, 0], batch["labels"][:, 0]
+        metrics = {
+            f"top{k}": jnp.mean(cross_entropy.is_in_top(logits, labels, k)) for k in TOP
+        }
+        return image_losses, metrics
+
+    return objective
 
 
 def measure(
@@ -107,7 +242,7 @@ def measure(
         logits = jnp.asarray(logits_fn(np.pad(images, padding))[: len(images)])
         labels = jnp.asarray(classes.labels[held_out[rows]])
         for column, k in enumerate(TOP):
-            right[rows, column] = is_in_top(logits, labels, k)
+            right[rows, column] = cross_entropy.is_in_top(logits, labels, k)
     right, readable = map(processes.gather_shares, (right, readable))
     shares = right[readable].mean(axis=0) if readable.any() else [np.nan] * len(TOP)
     return {f"top{k}": float(share) for k, share in zip(TOP, shares, strict=True)}
@@ -119,25 +254,3 @@ def _batches(start: int, stop: int, batch_size: int) -> Iterator[slice]:
     starts = range(start, stop, batch_size)
     for first in tqdm.tqdm(starts, **bar, disable=not processes.is_first()):
         yield slice(first, min(first + batch_size, stop))
-
-
-def make_classification(label_smoothing: float) -> step_lib.Objective:
-    """Returns the objective of single images; the batch holds `labels [B, 1]`.
-
-    Args:
-      label_smoothing: in [0, 1), the share of the target spread over all classes.
-    """
-
-    def objective(outputs, batch, *, step, key):
-        del step, key
-        logits, labels = outputs[:, 0], batch["labels"][:, 0]
-        image_losses = cross_entropy.softmax_cross_entropy(
-            logits, labels, label_smoothing=label_smoothing
-        )
-        metrics = {
-            f"top{k}": jnp.mean(cross_entropy.is_in_top(logits, labels, k))
-            for k in cross_entropy.TOP
-        }
-        return image_losses, metrics
-
-    return objective

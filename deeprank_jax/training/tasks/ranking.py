@@ -1,6 +1,8 @@
-"""Deep ranking: triplets of images, and the hinge loss of their embeddings."""
+"""Deep ranking: triplets of images, and a loss of their embeddings."""
 
+from collections.abc import Callable, Mapping
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,31 +10,145 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import losses
+from deeprank_jax.data.reader import ImageReader
+from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import diagnostics
 from deeprank_jax.losses.triplet import squared_distance
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.training import step as step_lib
+from deeprank_jax.sampling import create
+from deeprank_jax.sampling.stream import Sampler
+from deeprank_jax.training import network
+from deeprank_jax.training.health import TrainingMonitor
+from deeprank_jax.training.step import Batch, Metrics, Objective
 
 
-def make_ranking(loss_fn: losses.LossFn) -> step_lib.Objective:
-    """Returns the objective of triplets; the batch holds their attributes.
+class Ranking:
+    """Triplets: the anchor's embedding lies nearer the positive's than the negative's."""
+
+    needs_records = False
+    draws_triplets = True
+    METRICS: Mapping[str, str] = {}
+
+    def __init__(self, *, config: ml_collections.ConfigDict, relevance: Relevance):
+        """Creates the task.
+
+        Args:
+          config: Whole configuration.
+          relevance: Relevance of the run.
+
+        Raises:
+          ConfigError: The loss does not exist, or takes no embeddings.
+        """
+        self._config = config
+        self._relevance = relevance
+        create.check_sampler(config.sampler.to_dict())
+        self._loss = create_ranking_loss(config, relevance)
+        if self._loss.outputs != "embeddings":
+            raise ConfigError(
+                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, and "
+                'config.task.name="ranking" gives embeddings: choose another loss, '
+                'e.g. "triplet_hinge".'
+            )
+
+    def prepare(self, records: Mapping[str, Records]) -> None:
+        """Checks that the relevance can be compiled, if the loss calls it."""
+        check_compiles(self._config, self._relevance, records["train"].attributes)
+
+    def create_model(self) -> Any:
+        """Returns the ranking network."""
+        return network.create_model(self._config, None)
+
+    def create_sampler(
+        self, records: Mapping[str, Records], *, shard: int, num_shards: int
+    ) -> Sampler:
+        """Returns the sampler of `config.sampler`."""
+        others = [part for split, part in records.items() if split != "train"]
+        return create.create_sampler(
+            self._config,
+            records["train"],
+            self._relevance,
+            others,
+            shard=shard,
+            num_shards=num_shards,
+        )
+
+    def objective(self) -> Objective:
+        """Returns the loss of triplets with its metrics."""
+        return make_ranking_objective(self._loss)
+
+    def validate(
+        self,
+        outputs_fn: Callable[[np.ndarray], np.ndarray],
+        reader: ImageReader,
+        *,
+        check: Callable[[], None],
+    ) -> dict[str, float]:
+        """Returns nothing: the evaluators measure embeddings."""
+        del outputs_fn, reader, check
+        return {}
+
+    def health(self) -> TrainingMonitor:
+        """Returns the monitor of collapse and of idle triplets."""
+        margin = getattr(self._loss, "margin", None)
+        return TrainingMonitor(margin, self._config.batch_size)
+
+    def describe(self) -> dict[str, str]:
+        """Returns the loss with its negatives, and the network's head."""
+        section = self._config.loss
+        miner = section.get("miner", {}).get("name", "")
+        model = self._config.model
+        return {
+            "Loss": self._loss.describe() + (f", {miner} negatives" if miner else ""),
+            "Head": f"{len(model.paths)} low-resolution paths, {model.embedding_dim} "
+            "dimensions",
+        }
+
+
+def create_ranking_loss(
+    config: ml_collections.ConfigDict,
+    relevance: Relevance,
+    *,
+    axis_name: str | None = devices.DATA_AXIS,
+) -> losses.Loss:
+    """Creates the loss of a batch's embeddings and attributes.
 
     Args:
-      loss_fn: of embeddings `[B, 3, D]` and attributes `[B, 3, A]`.
+      config: Whole configuration.
+      relevance: Relevance of the run.
+      axis_name: Name of the axis of devices that search each other's images; None for
+        one device alone.
+
+    Raises:
+      ConfigError: No such loss or miner exists, or an option does not fit.
+    """
+    return losses.create_loss(
+        config.loss.to_dict(),
+        relevance_fn=relevance.pairwise,
+        min_relevance_gap=config.triplets.min_relevance_gap,
+        axis_name=axis_name,
+    )
+
+
+def make_ranking_objective(loss_fn: losses.LossFn) -> Objective:
+    """Returns the objective of triplets, whose batch holds their attributes.
+
+    Args:
+      loss_fn: Loss of embeddings `[B, 3, D]` and `attributes [B, 3, A]`.
     """
 
-    def objective(outputs, batch, *, step, key):
-        triplet_losses = loss_fn(outputs, batch["attributes"], step=step, key=key)
+    def objective(
+        outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        triplet_losses = loss_fn(outputs, batch, step=step, key=key)
         return triplet_losses, _ranking_metrics(triplet_losses, outputs)
 
     return objective
 
 
-def _ranking_metrics(
-    triplet_losses: jax.Array, embeddings: jax.Array
-) -> step_lib.Metrics:
-    """Returns what one device's share of the batch says about training."""
+def _ranking_metrics(triplet_losses: jax.Array, embeddings: jax.Array) -> Metrics:
+    """Returns the training metrics of one device's share of the batch."""
     embeddings = jax.lax.stop_gradient(embeddings)
     anchor, positive, negative = jnp.moveaxis(embeddings, 1, 0)
     images = embeddings.reshape(-1, embeddings.shape[-1])
@@ -48,53 +164,27 @@ def _ranking_metrics(
 def check_compiles(
     config: ml_collections.ConfigDict, relevance: Relevance, attributes: np.ndarray
 ) -> None:
-    """Checks that a relevance can be a part of the step, if the loss asks it.
+    """Checks that a relevance can be compiled, if the loss calls it.
+
+    Args:
+      config: Whole configuration.
+      relevance: Relevance of the run.
+      attributes: `[N, A]` attributes of the training records.
 
     Raises:
-      ValueError: it cannot, as one of the user's own that calls NumPy.
+      ConfigError: It cannot, e.g. one of the user's own that calls NumPy.
     """
     sides = jnp.zeros(
         (2, 3, attributes.shape[1]), devices.for_devices(attributes).dtype
     )
     try:
-        loss_fn = make_run_loss(config, relevance, axis_name=None)
+        loss_fn = create_ranking_loss(config, relevance, axis_name=None)
         loss_fn = functools.partial(loss_fn, step=0, key=jax.random.key(0))
-        jax.eval_shape(loss_fn, jnp.zeros((2, 3, 4)), sides)
+        jax.eval_shape(loss_fn, jnp.zeros((2, 3, 4)), {"attributes": sides})
     except (TypeError, AttributeError, IndexError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise ConfigError(
             f"config.relevance.name={config.relevance.name!r} cannot be compiled "
             f"({reason}): write it with the functions of `a.__array_namespace__()`, "
-            'or set config.loss.negatives="sampled" and config.loss.symmetric=False.'
+            'or set config.loss.miner="sampled" and config.loss.symmetric=False.'
         ) from error
-
-
-def make_run_loss(
-    config: ml_collections.ConfigDict,
-    relevance: Relevance,
-    *,
-    axis_name: str | None = devices.DATA_AXIS,
-) -> losses.LossFn:
-    """Returns the loss of a batch's embeddings and attributes.
-
-    Args:
-      config: the whole configuration.
-      relevance: of the run.
-      axis_name: of the devices that search each other's images; None for one alone.
-    """
-    return losses.make_loss(
-        **config.loss,
-        relevance_fn=relevance.pairwise,
-        min_relevance_gap=config.sampler.min_relevance_gap,
-        axis_name=axis_name,
-    )
-
-
-def _loss(config: ml_collections.ConfigDict) -> str:
-    loss = config.loss
-    if config.task == "classification":
-        return (
-            f"cross entropy, label smoothing {config.classification.label_smoothing:g}"
-        )
-    kind = "soft margin" if loss.soft_margin else f"hinge, margin {loss.margin:g}"
-    return f"{kind}, {loss.negatives} negatives"

@@ -1,0 +1,28 @@
+"""Configs: loading, overriding, checking and comparing them.
+
+A config is an `ml_collections.ConfigDict`; `configs/base.py` has every key. The
+sections in `PLUGIN_SECTIONS` name a kind and hold that kind's options.
+"""
+
+from deeprank_jax.config.checks import check_config, check_levels
+from deeprank_jax.config.loading import list_configs, load_config
+from deeprank_jax.config.overrides import PLUGIN_SECTIONS, apply_overrides
+from deeprank_jax.config.saved import (
+    check_same_run,
+    flatten_config,
+    read_run_config,
+    upgrade_config,
+)
+
+__all__ = [
+    "PLUGIN_SECTIONS",
+    "apply_overrides",
+    "check_config",
+    "check_levels",
+    "check_same_run",
+    "flatten_config",
+    "list_configs",
+    "load_config",
+    "read_run_config",
+    "upgrade_config",
+]

@@ -1,0 +1,81 @@
+"""Checks of a config before anything slow begins."""
+
+from collections.abc import Sequence
+import math
+
+import ml_collections
+
+from deeprank_jax.config.saved import flatten_config
+from deeprank_jax.errors import ConfigError
+
+_COUNTS = (
+    "num_steps", "batch_size", "accumulate_steps", "log_every", "eval_every",
+    "checkpoint_every", "max_skipped", "data.image_size", "model.embedding_dim",
+    "evaluation.batch_size",
+)  # fmt: skip
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Checks the values that belong to no plug-in.
+
+    Options of plug-ins are checked where these are created.
+
+    Raises:
+      ConfigError: A value is out of its range, or two do not go together.
+    """
+    flat = flatten_config(config)
+    for key in _COUNTS:
+        if flat[key] < 1:
+            raise ConfigError(f"config.{key} must be at least 1, got {flat[key]}.")
+    if not 0 < config.optimizer.learning_rate < math.inf:
+        raise ConfigError(
+            f"config.optimizer.learning_rate={config.optimizer.learning_rate} must be "
+            "above 0 and finite."
+        )
+    if config.init_from and config.model.weights:
+        raise ConfigError(
+            f"config.init_from={config.init_from!r} and config.model.weights="
+            f"{config.model.weights!r} both name a network to start from: give one."
+        )
+    for name, value in config.data.augment.items():
+        if not value >= 0:
+            raise ConfigError(
+                f"config.data.augment.{name} must be at least 0, which turns it off; "
+                f"got {value}."
+            )
+    jitter = config.data.augment.color_jitter
+    if jitter > 1:
+        raise ConfigError(
+            f"config.data.augment.color_jitter={jitter} must be at most 1, where a "
+            "factor lies between 0 and 2."
+        )
+
+
+def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> None:
+    """Checks that the values given for each level fit the records.
+
+    Args:
+      config: Whole configuration.
+      names: Names of the records' levels, from coarse to fine.
+
+    Raises:
+      ConfigError: More or fewer values than levels are given, or the category is not
+        one of the levels.
+    """
+    level = config.triplets.category_level
+    if level is not None and not -len(names) <= level < len(names):
+        raise ConfigError(
+            f"config.triplets.category_level={level} is not one of the records' "
+            f"{len(names)} levels ({', '.join(names)}): choose None or one from "
+            f"{-len(names)} to {len(names) - 1}."
+        )
+    for key, values in (
+        ("relevance.levels", config.relevance.get("levels", ())),
+        ("evaluation.gains", config.evaluation.gains),
+    ):
+        if values and len(values) != len(names):
+            raise ConfigError(
+                f"config.{key} has {len(values)} values, but the records have "
+                f"{len(names)} levels ({', '.join(names)}): give one for each, from "
+                "coarse to fine."
+            )

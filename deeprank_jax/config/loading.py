@@ -1,0 +1,131 @@
+"""Config files by bare name or path."""
+
+import ast
+from collections.abc import Sequence
+import hashlib
+import importlib.util
+import pathlib
+import sys
+import traceback
+from types import ModuleType
+
+import ml_collections
+
+from deeprank_jax.config import overrides as overrides_lib
+from deeprank_jax.errors import ConfigError
+from deeprank_jax.registry import did_you_mean
+
+_PACKAGE = "deeprank_jax.configs"
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """Loads a config and applies overrides from a command line.
+
+    Args:
+      name: Bare name of an installed config, e.g. `"emoji"`, or the path of a Python
+        file that defines `get_config()`.
+      overrides: Words of the command line, `"--config.KEY=VALUE"` or
+        `"--config.KEY", "VALUE"`.
+
+    Returns:
+      The config, locked: a misspelt key raises an error.
+
+    Raises:
+      ConfigError: No config has this name, the file cannot be run, or an override
+        does not fit the config.
+    """
+    module = load_module(name)
+    if not callable(getattr(module, "get_config", None)):
+        raise ConfigError(
+            f"{module.__file__} defines no get_config(); write one that returns a "
+            "ml_collections.ConfigDict, as configs/folder.py does."
+        )
+    config = _run(module.__file__ or name, module.get_config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"{module.__file__}: get_config() returned {type(config).__name__}; return "
+            "a ml_collections.ConfigDict."
+        )
+    config.lock()
+    overrides_lib.apply_overrides(config, overrides_lib.parse_words(overrides))
+    return config
+
+
+def load_module(name: str) -> ModuleType:
+    """Imports a config file, which may define more than `get_config()`.
+
+    Args:
+      name: Bare name of an installed config, or the path of a Python file.
+
+    Raises:
+      ConfigError: No config has this name, or the file cannot be run.
+    """
+    path = find_config(name)
+    # The name of the file alone could be that of an installed package.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file; its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    _run(path, lambda: spec.loader.exec_module(module))
+    return module
+
+
+def find_config(name: str) -> pathlib.Path:
+    """Returns the file of a config.
+
+    Args:
+      name: Bare name of an installed config, or the path of a Python file.
+
+    Raises:
+      ConfigError: No such config exists; the message gives the nearest names.
+    """
+    path = pathlib.Path(name).expanduser()
+    if path.suffix == ".py" and path.is_file():
+        return path
+    names = list_configs()
+    if name in names:
+        return config_folder() / f"{name}.py"
+    if path.suffix == ".py" or len(path.parts) > 1:
+        hint = did_you_mean(path.stem, names)
+        raise ConfigError(f"--config={name}: no such file{hint}.")
+    raise ConfigError(
+        f"--config={name!r} is not a config{did_you_mean(name, names)}; choose one of "
+        f"{', '.join(sorted(names))}, or give the path of a file."
+    )
+
+
+def list_configs() -> dict[str, str]:
+    """Returns the installed configs: by name the first line of their docstrings."""
+    names = {}
+    for path in sorted(config_folder().glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if path.stem != "base":
+            names[path.stem] = (docstring or "").split("\n", 1)[0]
+    return names
+
+
+def config_folder() -> pathlib.Path:
+    """Returns the folder of the installed configs."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is not None and spec.submodule_search_locations:
+        return pathlib.Path(next(iter(spec.submodule_search_locations)))
+    # A checkout that is not installed.
+    return pathlib.Path(__file__).parents[2] / "configs"
+
+
+def _run(path: str | pathlib.Path, function):
+    """Runs code of a config file, and puts the line of an error into its message."""
+    try:
+        return function()
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        where = f"{path}:{lines[-1]}" if lines else f"{path}"
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,51 @@
+"""The interface of a loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import jax
+
+Array = jax.Array
+RelevanceFn = Callable[[Array, Array], Array]
+
+
+class LossFn(Protocol):
+    """A loss of groups of images, e.g. of triplets."""
+
+    def __call__(
+        self,
+        outputs: Array,
+        batch: Mapping[str, Array],
+        *,
+        step: Array | int,
+        key: Array,
+    ) -> Array:
+        """Returns the losses `[B]`, one per group.
+
+        Args:
+          outputs: `[B, n, D]` float, the network's outputs for each image of a group.
+          batch: Arrays of this device's share of the batch, e.g. `attributes [B, n, A]`
+            or `labels [B, n]`.
+          step: `[]` int, number of batches before this one.
+          key: Random key of the step, the same on all devices.
+        """
+        ...
+
+
+class Loss(LossFn, Protocol):
+    """A loss by name, created from the options of `config.loss`.
+
+    Its constructor takes its options as keywords, and of the following those that it
+    needs: `relevance_fn` (graded similarity of two attributes), `min_relevance_gap`
+    (`T_r` of the paper's equation (8)), `axis_name` (mapped axis over devices, or None)
+    and `miner`.
+
+    Attributes:
+      outputs: Kind of network output that it takes, `"embeddings"` or `"logits"`.
+    """
+
+    outputs: str
+
+    def describe(self) -> str:
+        """Returns a short text for reports, e.g. `"hinge, margin 0.2"`."""
+        ...
