@@ -119,7 +119,7 @@ class Model:
     @property
     def _config(self) -> dict[str, Any]:
         text = self.artifact.file(artifact.CONFIG).read_text(encoding="utf-8")
-        return json.loads(text)
+        return config_lib.upgrade_config(json.loads(text))
 
     def embed(
         self,
@@ -230,7 +230,6 @@ class Model:
             threshold=self.threshold,
         )
 
-from deeprank_jax import config as config_lib
     def search(
         self,
         image: AnyImage,

@@ -10,12 +10,12 @@ PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
     {"errors", "version", "logs"},
     {"files", "registry"},
+    {"config"},
     {"descriptors", "losses", "models", "distributed"},
     {"data", "search"},
     {"relevance"},
     {"inference"},
     {"sampling"},
-    {"config"},
     {"baselines"},
     {"evaluation"},
     {"report"},
