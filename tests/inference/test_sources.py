@@ -12,5 +12,7 @@ def test_labels_come_from_the_named_column(tmp_path):
     names = lambda records: [records.label_name(i) for i in range(2)]
     assert names(open_source(path)) == ["x", "y"]
     assert names(open_source(path, label_feature="species")) == ["wren", "robin"]
-    with pytest.raises(DataError, match="has no column 'sort'; give .* path, label, s"):
+    with pytest.raises(
+        DataError, match=r"has no column 'sort'; give .* path, label, s"
+    ):
         open_source(path, label_feature="sort")

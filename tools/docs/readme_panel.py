@@ -10,6 +10,7 @@ Noto Emoji and Twitter's Twemoji. NOTICE credits both.
 import argparse
 import pathlib
 
+from deeprank_jax.configs import emoji
 import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
