@@ -277,7 +277,10 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
         ("--config.model.batch_norm=none", ["batch_norm", "frozen"]),
         ("--config.optimizer.trunk_scale=-1", ["trunk_scale must be at least 0"]),
         ("--config.accumulate_steps=3", ["accumulate_steps=3 does not divide"]),
-        ("--config.model.trunk.name=alexnet", ["image_size must be at least 63", "alexnet"]),
+        (
+            "--config.model.trunk.name=alexnet",
+            ["image_size must be at least 63", "alexnet"],
+        ),
     ],
 )
 def test_a_wrong_flag_gets_one_sentence(images, tmp_path, flag, said):
