@@ -1,201 +1,200 @@
-"""The command `deeprank`, or `python -m deeprank_jax.cli`: use a trained model.
+# PYTHON_ARGCOMPLETE_OK
+"""Entry point of the command line `deeprank`, or `python -m deeprank_jax.cli`."""
 
+import argparse
+from collections.abc import Iterator, Sequence
+import contextlib
+import errno
+import os
+import shlex
+import signal
+import sys
+import threading
+from types import FrameType
+
+from deeprank_jax.cli import commands
+from deeprank_jax.cli.arguments import CommandParser, HelpFormatter
+from deeprank_jax.errors import UserError
+
+_DESCRIPTION = """\
+Learns image similarity by deep ranking, and uses what was learned.
+
+  deeprank train --config=emoji
   deeprank export --workdir=runs/emoji --out=model
   deeprank index photos --model=model --out=photos.index
   deeprank search query.jpg --index=photos.index --out=found.html
-
-`deeprank COMMAND --help` tells what a command takes.
 """
+_EPILOG = """\
+`deeprank COMMAND --help` describes the arguments of a command.
 
-import argparse
-from collections.abc import Sequence
-import math
-import os
-import signal
-import sys
-from typing import Any
-
-from absl import flags, logging
-
-from deeprank_jax import logs
-from deeprank_jax.distributed import backend
-
-_SOURCE = "a folder of images; a .txt, .csv or .parquet list; or tfds:NAME/SPLIT"
-# What a shell leaves as it is in `--out=~/x`.
-_PATH = os.path.expanduser
-_PICTURE = "a .html or .png to write, to look at"
+Exit status: 0 success, 1 an input or file cannot be used, 2 wrong arguments,
+130 interrupted by Ctrl-C, 143 stopped by SIGTERM, 141 the reader of a pipe has ended.
+"""
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+# The disk is full, or the user may not write or read there.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_PERMISSION = (errno.EACCES, errno.EPERM)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; what goes wrong is one line, and exit status 1."""
-    options = vars(_create_parser().parse_args(argv))
-    # absl logs to where it is told only once it has seen its flags; it has none here.
-    flags.FLAGS.mark_as_parsed()
-    logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(None)  # Messages only.
-    logs.show_own()
-    backend.configure_backend()
-    backend.keep_compiled()
-    # JAX reads its flags when it starts, so what starts it comes after.
-    from deeprank_jax import export
-    from deeprank_jax.cli import output
-    from deeprank_jax.training import checkpoints
+    """Runs a command.
 
-    try:
-        output.COMMANDS[options.pop("command")](**options)
-        sys.stdout.flush()
-    except (
-        ValueError,
-        OSError,
-        checkpoints.CheckpointError,
-        export.ExportError,
-    ) as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever read has read enough, as `head` does.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
-        sys.exit(f"deeprank: {error}")
+    Args:
+      argv: Words of the command line; those of the process if None.
+
+    Raises:
+      SystemExit: The command failed or was stopped; the status is documented in
+        `deeprank --help`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = create_parser(_command_of(words))
+    _complete(parser)
+    options = parser.parse_args(words)
+    with _exit_status(options.command), _terminated_by_exit():
+        _run(options)
 
 
-def _create_parser() -> argparse.ArgumentParser:
+def create_parser(name: str | None) -> argparse.ArgumentParser:
+    """Creates the parser of `deeprank`.
+
+    Args:
+      name: Name of the command whose module is imported for its arguments; the others
+        only have their help text.
+    """
     parser = argparse.ArgumentParser(
         prog="deeprank",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (
-        _add_export, _add_embed, _add_compare, _add_index, _add_search, _add_rank,
-        _add_duplicates, _add_clusters,
-    ):  # fmt: skip
-        add(commands)
+    parser.add_argument(
+        "--version", action=_PrintVersion, nargs=0, help="print the version and exit"
+    )
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
+    )
+    for command, text in commands.list_commands().items():
+        subparser = subparsers.add_parser(
+            command,
+            help=text[:1].lower() + text[1:].rstrip("."),
+            description=text,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+        if command == name:
+            module = commands.load_command(command)
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
+            subparser.add_argument(
+                "--json", action="store_true", help="print the result as JSON"
+            )
+            subparser.set_defaults(module=module)
     return parser
 
 
-def _add(commands: argparse._SubParsersAction, name: str, **options: Any) -> Any:
-    return commands.add_parser(name, **options, allow_abbrev=False)
+class _PrintVersion(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Prints and exits."""
+        import importlib.metadata
+
+        from deeprank_jax import version
+
+        number = importlib.metadata.version("deeprank-jax")
+        print(f"deeprank_jax {number} ({version.commit()})")
+        parser.exit()
 
 
-def _add_export(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "export", help="write a trained run as one folder")
-    command.add_argument("--workdir", type=_PATH, required=True, help="of the run")
-    command.add_argument("--out", type=_PATH, required=True, help="the folder to write")
-    command.add_argument(
-        "--precision",
-        type=float,
-        default=0.95,
-        help="of pairs called similar, where as many are of one class as not; "
-        "default %(default)s",
-    )
-    command.add_argument(
-        "--onnx_python",
-        type=_PATH,
-        help="the Python of an environment with requirements-onnx.txt, to write ONNX",
-    )
+def _command_of(words: Sequence[str]) -> str | None:
+    """Returns the command that the words of a command line, or a shell's, begin with."""
+    if "_ARGCOMPLETE" in os.environ:
+        try:
+            words = shlex.split(os.environ.get("COMP_LINE", ""))[1:]
+        except ValueError:  # A quote that is still open.
+            return None
+    return next((word for word in words if not word.startswith("-")), None)
 
 
-def _add_embed(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "embed", help="write embeddings of images as Parquet")
-    _add_images(command)
-    command.add_argument(
-        "--out", type=_PATH, required=True, help="the .parquet to write"
-    )
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answers a shell that asks for completions, if argcomplete is installed."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser)
 
 
-def _add_compare(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "compare", help="say how similar two images are")
-    command.add_argument("images", nargs=2, metavar="IMAGE", type=_PATH)
-    command.add_argument("--model", type=_PATH, required=True, help="an exported model")
-    command.add_argument("--out", type=_PATH, help=_PICTURE)
+def _run(options: argparse.Namespace) -> None:
+    """Runs the selected command and prints its result."""
+    from deeprank_jax import logs
+
+    logs.configure_logging()
+    module = options.module
+    if hasattr(module, "check"):
+        module.check(options)
+    if getattr(module, "USES_JAX", True):
+        # JAX reads its flags when it starts.
+        from deeprank_jax.distributed import backend
+
+        backend.configure_backend()
+        backend.keep_compiled()
+    if options.json:
+        # Keeps what a library prints out of the JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = module.run(options)
+    else:
+        result = module.run(options)
+    sys.stdout.write(result.format(as_json=options.json))
+    sys.stdout.flush()
 
 
-def _add_index(commands: argparse._SubParsersAction) -> None:
-    command = _add(
-        commands, "index", help="make images searchable, or add to those that are"
-    )
-    _add_images(command)
-    command.add_argument("--out", type=_PATH, required=True, help="the index, a folder")
-    command.add_argument(
-        "--kind", choices=("auto", "exact", "hnsw"),
-        help="how it is searched; auto, if not given, chooses by the number of images",
-    )  # fmt: skip
-    command.add_argument(
-        "--metric",
-        choices=("squared_euclidean", "cosine"),
-        help="what a distance is; squared_euclidean if not given",
-    )
+@contextlib.contextmanager
+def _exit_status(command: str) -> Iterator[None]:
+    """Turns errors that a user can cause into one line and an exit status."""
+    try:
+        yield
+    except (UserError, ValueError) as error:
+        sys.exit(f"deeprank {command}: {error}")
+    except BrokenPipeError:
+        # The reader, e.g. `head`, has ended; Python's last flush must not fail, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_BROKEN_PIPE)
+    except KeyboardInterrupt:
+        print(f"deeprank {command}: interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _DISK + _PERMISSION:
+            sys.exit(f"deeprank {command}: {error}")
+        remedy = "make room" if error.errno in _DISK else "check its permissions"
+        path = error.filename if error.filename else "a file"
+        sys.exit(
+            f"deeprank {command}: {path} cannot be used ({error.strerror}): {remedy}, "
+            "or give another path."
+        )
 
 
-def _add_search(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "search", help="find the images nearest to one")
-    command.add_argument("image", metavar="IMAGE", type=_PATH)
-    command.add_argument(
-        "--index", type=_PATH, required=True, help="of `deeprank index`"
-    )
-    command.add_argument(
-        "--model", type=_PATH, help="if it is not where the index was made"
-    )
-    command.add_argument("--k", type=int, default=10, help="how many; 10 if not given")
-    command.add_argument(
-        "--label", action="append", help="only images with this label; may be repeated"
-    )
-    command.add_argument("--out", type=_PATH, help=_PICTURE)
+@contextlib.contextmanager
+def _terminated_by_exit() -> Iterator[None]:
+    """Makes SIGTERM end the command like an exit, so that scratch files go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def leave(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        sys.exit(_TERMINATED)
 
-def _add_rank(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "rank", help="sort images by similarity to one")
-    _add_images(command)
-    command.add_argument("--image", type=_PATH, required=True, help="to compare with")
-    command.add_argument("--out", type=_PATH, help=f"{_PICTURE}; or a .csv")
-
-
-def _add_duplicates(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "duplicates", help="find copies among images")
-    _add_images(command)
-    command.add_argument(
-        "--max_distance",
-        type=_distance,
-        help="squared, of embeddings alone; if not given, what worse copies stay "
-        "within, by embedding and by pixels",
-    )
-    command.add_argument("--out", type=_PATH, help=f"{_PICTURE}; or a .csv")
-
-
-def _add_clusters(commands: argparse._SubParsersAction) -> None:
-    command = _add(commands, "clusters", help="group images by similarity")
-    _add_images(command)
-    how = command.add_mutually_exclusive_group()
-    how.add_argument(
-        "--max_distance",
-        type=_distance,
-        help="squared, the mean within a cluster; if not given, the model's own",
-    )
-    how.add_argument("--num", type=int, help="how many clusters, instead")
-    command.add_argument("--out", type=_PATH, help=f"{_PICTURE}; or a .csv")
-
-
-def _add_images(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", metavar="IMAGES", type=_PATH, help=_SOURCE)
-    command.add_argument("--model", type=_PATH, required=True, help="an exported model")
-    command.add_argument(
-        "--data_dir",
-        type=_PATH,
-        default="data",
-        help="where TFDS keeps datasets",
-    )
-    command.add_argument(
-        "--label_feature",
-        default="",
-        help="of a TFDS dataset that the model was not trained on: what labels it",
-    )
-
-
-def _distance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no distance, which is 0 or more")
-    return value
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

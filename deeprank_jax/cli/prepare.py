@@ -1,42 +1,37 @@
-"""Prepares the dataset of a config, and prints what it holds.
+"""Prepares the dataset of a config and counts its images and labels.
 
-python -m deeprank_jax.cli.prepare --config=configs/emoji.py
+deeprank prepare --config=emoji
 """
 
-from collections.abc import Sequence
+import argparse
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-import numpy as np
+from deeprank_jax.cli import arguments
+from deeprank_jax.cli.output import Result
 
-from deeprank_jax import data, errors
-from deeprank_jax.data import records as records_lib
-
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="The config file.")
-flags.mark_flag_as_required("config")
+USES_JAX = False
 
 
-def main(argv: Sequence[str]) -> None:
-    """Prepares and prints."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        splits = data.create_records(_CONFIG.value.data)
-    except (errors.DataError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    for records in splits.values():
-        print(_describe(records))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    arguments.add_config(parser)
 
 
-def _describe(records: records_lib.Records) -> str:
-    """Returns one line: the split, its records, and its labels at each level."""
-    counts = [
-        f"{len(np.unique(column)):,} {name}"
-        for column, name in zip(records.labels.T, records.level_names, strict=True)
-    ]
-    return f"{records.name}: {len(records):,} images; {' > '.join(counts)}"
+def run(options: argparse.Namespace) -> Result:
+    """Prepares the dataset."""
+    from absl import logging
+    import numpy as np
 
+    from deeprank_jax import data
 
-if __name__ == "__main__":
     logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    splits = data.create_records(arguments.load_config(options).data)
+    values, lines = {}, []
+    for split, records in splits.items():
+        levels = {
+            name: len(np.unique(column))
+            for column, name in zip(records.labels.T, records.level_names, strict=True)
+        }
+        values[split] = {"images": len(records), "labels": levels}
+        counts = " > ".join(f"{number:,} {name}" for name, number in levels.items())
+        lines.append(f"{records.name}: {len(records):,} images; {counts}")
+    return Result(values, "\n".join(lines))

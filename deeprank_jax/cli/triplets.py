@@ -1,14 +1,14 @@
-r"""Draws triplets beforehand, to look at, to share or to train on.
+r"""Writes triplets to a file, to look at, to share or to train on.
 
-Those that a run of the config would draw, step by step, or, with --evaluation, the
-fixed ones that a split is judged by:
+By default they are those that a run of the config would draw, step by step; with
+--evaluation, the fixed ones that a split is evaluated on:
 
-  python -m deeprank_jax.cli.triplets --config=configs/emoji.py --out=triplets.csv --num=1000
+  deeprank triplets --config=emoji --out=triplets.csv --num=1000
 
-Or, as the well-known Keras sampler, for every image of a folder with a folder per class
-N others of its class and, for each of these, M of other classes, none of them twice:
+Or, like the well-known Keras sampler, N others of the same class for every image of a
+folder with a folder per class and, for each of these, M of other classes, none twice:
 
-  python -m deeprank_jax.cli.triplets --input_directory=DIR --output_directory=OUT \
+  deeprank triplets --input_directory=DIR --output_directory=OUT \
       --num_pos_images=N --num_neg_images=M
 
 OUT/triplets.txt has a line `query,positive,negative` for each, with absolute paths,
@@ -17,80 +17,130 @@ quoted as in any CSV file where a name has a comma. Train on it by
 whose images are all in the training split, and `--split=train` draws only such.
 """
 
-from collections.abc import Iterable, Sequence
+import argparse
+from collections.abc import Iterable
 import dataclasses
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING
 
-from absl import app, flags
-import jax
-from ml_collections import config_flags
-import numpy as np
-import tqdm
+from deeprank_jax.cli import arguments
+from deeprank_jax.cli.output import Result
 
-from deeprank_jax import config as config_lib
-from deeprank_jax import data, relevance, sampling
-from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import folder
-from deeprank_jax.evaluation import split as split_lib
-from deeprank_jax.sampling import create, file_sampler, triplet_file
-from deeprank_jax.training import experiment
+if TYPE_CHECKING:
+    from deeprank_jax.data.records import Records
+    from deeprank_jax.sampling import Triplets
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="The config file.")
-_OUT = flags.DEFINE_string("out", "triplets.csv", "A .csv, .parquet or .txt file.")
-_NUM = flags.DEFINE_integer("num", 100_000, "Of a config.", lower_bound=1)
-_SPLIT = flags.DEFINE_enum("split", None, ["train", "validation", "test"], "Of which.")
-_SEED = flags.DEFINE_integer("seed", None, "The config's if not given.", lower_bound=0)
-_MODE = flags.DEFINE_enum("mode", None, sampling.MODES, "The config's if not given.")
-_EVALUATION = flags.DEFINE_bool("evaluation", False, "The fixed triplets, of test.")
-_INPUT = flags.DEFINE_string("input_directory", "", "One folder of images per class.")
-_OUTPUT = flags.DEFINE_string("output_directory", ".", "Where triplets.txt is put.")
-_POSITIVES = flags.DEFINE_integer("num_pos_images", 1, "Of an image.", lower_bound=1)
-_NEGATIVES = flags.DEFINE_integer("num_neg_images", 1, "Of a positive.", lower_bound=1)
+_MODES = ("importance", "uniform")
+_SUFFIXES = (".csv", ".parquet", ".txt")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Draws and writes."""
-    if len(argv) > 1 or (_CONFIG.value is None) == (not _INPUT.value):
-        raise app.UsageError("give either --config and --out or --input_directory.")
-    _refuse_unused()
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    arguments.add_config(parser, required=False)
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"),
+        help="split to draw from; train, or test with --evaluation, by default",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=arguments.at_least(0), help="seed; the config's by default"
+    )
+    config = parser.add_argument_group("triplets of a config")
+    config.add_argument(
+        "--out", metavar="FILE", type=arguments.PATH,
+        help="file to write, .csv, .parquet or .txt; triplets.csv by default",
+    )  # fmt: skip
+    config.add_argument(
+        "--num", type=arguments.at_least(1),
+        help="number of triplets; 100,000 by default",
+    )  # fmt: skip
+    config.add_argument(
+        "--mode", choices=_MODES, help="mode of the sampler; the config's by default"
+    )
+    config.add_argument(
+        "--evaluation", action="store_true", help="write the fixed evaluation triplets"
+    )
+    folder = parser.add_argument_group("triplets of a folder")
+    folder.add_argument(
+        "--input_directory", metavar="DIR", type=arguments.PATH,
+        help="folder with a folder of images per class",
+    )  # fmt: skip
+    folder.add_argument(
+        "--output_directory", metavar="DIR", type=arguments.PATH,
+        help="folder to write triplets.txt in; the current one by default",
+    )  # fmt: skip
+    folder.add_argument(
+        "--num_pos_images", metavar="N", type=arguments.at_least(1),
+        help="number of positives of an image; 1 by default",
+    )  # fmt: skip
+    folder.add_argument(
+        "--num_neg_images", metavar="M", type=arguments.at_least(1),
+        help="number of negatives of a positive; 1 by default",
+    )  # fmt: skip
+    parser.set_defaults(usage_error=parser.error)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Checks the combination of arguments, and the path."""
+    if (options.config is None) == (options.input_directory is None):
+        options.usage_error("give either --config and --out or --input_directory")
+    names = ["output_directory", "num_pos_images", "num_neg_images"]
+    if options.input_directory is not None:
+        names = ["out", "num", "mode", "evaluation"]
+    elif options.evaluation:
+        names += ["num", "mode"]
+    unused = [f"--{name}" for name in names if getattr(options, name)]
+    if unused:
+        options.usage_error(f"{', '.join(unused)} would change nothing here")
+    arguments.check_out(options.out, _SUFFIXES)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Draws the triplets and writes them."""
+    import jax
+
+    from deeprank_jax.sampling import triplet_file
+
     jax.config.update("jax_platforms", "cpu")  # A run may hold the accelerator.
-    path = f"{_OUTPUT.value}/triplets.txt" if _INPUT.value else _OUT.value
-    try:
-        drawn = _draw_of_folder() if _INPUT.value else _draw_of_config()
-        num = triplet_file.write_triplets(path, *drawn)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"Wrote {num:,} triplets to {path}.")
+    if options.input_directory is None:
+        path = options.out or "triplets.csv"
+        triplets = _draw_from_config(options)
+    else:
+        path = f"{options.output_directory or '.'}/triplets.txt"
+        triplets = _draw_from_folder(options)
+    num = triplet_file.write_triplets(path, *triplets)
+    return Result({"out": path, "triplets": num}, f"Wrote {num:,} triplets to {path}.")
 
 
-def _refuse_unused() -> None:
-    """Refuses flags that would change nothing."""
-    unused = [_OUT, _NUM, _MODE, _EVALUATION] if _INPUT.value else []
-    if not _INPUT.value:
-        unused = [_OUTPUT, _POSITIVES, _NEGATIVES]
-        unused += [_NUM, _MODE] if _EVALUATION.value else []
-    given = [f"--{flag.name}" for flag in unused if flag.present]
-    if given:
-        raise app.UsageError(f"{', '.join(given)} would change nothing here.")
+def _draw_from_config(
+    options: argparse.Namespace,
+) -> "tuple[Records, Iterable[Triplets], int | None]":
+    """Returns the records, batches of triplets, and their number if it is fixed."""
+    import numpy as np
+    import tqdm
 
+    from deeprank_jax import config as config_lib
+    from deeprank_jax import data, relevance
+    from deeprank_jax.evaluation import split as split_lib
+    from deeprank_jax.sampling import create, file_sampler
+    from deeprank_jax.training import experiment
 
-def _draw_of_config() -> tuple[Records, Iterable[sampling.Triplets], int | None]:
-    config = _CONFIG.value
-    config.seed = config.seed if _SEED.value is None else _SEED.value
-    config.sampler.mode = _MODE.value or config.sampler.mode
+    config = arguments.load_config(options)
+    config.seed = config.seed if options.seed is None else options.seed
+    config.sampler.mode = options.mode or config.sampler.mode
     config_lib.check_config(config)
     run_relevance = experiment.create_run_relevance(config)
     splits = relevance.attach(run_relevance, data.create_records(config.data))
-    records = splits[_SPLIT.value or ("test" if _EVALUATION.value else "train")]
-    if not _EVALUATION.value:
+    records = splits[options.split or ("test" if options.evaluation else "train")]
+    if not options.evaluation:
+        num = options.num or 100_000
         sampler = create.create_sampler(config, records, run_relevance)
-        steps = tqdm.trange(-(-_NUM.value // config.batch_size), unit=" batches")
+        steps = tqdm.trange(-(-num // config.batch_size), unit=" batches")
         batches = (sampler.sample(step, config.batch_size) for step in steps)
-        return records, batches, _NUM.value
+        return records, batches, num
     with tempfile.TemporaryDirectory() as directory:
         indices = split_lib.evaluation_triplets(
-            config, records, run_relevance, pathlib.Path(directory, "drawn.csv")
+            config, records, run_relevance, pathlib.Path(directory, "triplets.csv")
         )
     level = config.triplets.category_level
     indices = np.zeros((0, 3), np.int64) if indices is None else indices
@@ -98,18 +148,26 @@ def _draw_of_config() -> tuple[Records, Iterable[sampling.Triplets], int | None]
     return records, [fixed], None
 
 
-def _draw_of_folder() -> tuple[Records, Iterable[sampling.Triplets], None]:
-    root = pathlib.Path(_INPUT.value).expanduser().absolute()
+def _draw_from_folder(
+    options: argparse.Namespace,
+) -> "tuple[Records, Iterable[Triplets], None]":
+    """Returns the records of a folder and batches of triplets."""
+    import numpy as np
+    import tqdm
+
+    from deeprank_jax.data.sources import folder
+    from deeprank_jax.sampling import file_sampler
+
+    root = pathlib.Path(options.input_directory).absolute()
     splits = folder.create_records(str(root))
-    chosen = [splits[name] for name in splits if _SPLIT.value in (None, name)]
-    names = [str(root / part.describe(i)) for part in chosen for i in range(len(part))]
-    labels = np.concatenate([part.labels for part in chosen])
-    pool = dataclasses.replace(chosen[0], labels=labels, describe=names.__getitem__)
+    parts = [splits[name] for name in splits if options.split in (None, name)]
+    names = [str(root / part.describe(i)) for part in parts for i in range(len(part))]
+    labels = np.concatenate([part.labels for part in parts])
+    pool = dataclasses.replace(parts[0], labels=labels, describe=names.__getitem__)
     batches = file_sampler.draw_for_every_record(
-        pool, _POSITIVES.value, _NEGATIVES.value, seed=_SEED.value or 0
+        pool,
+        options.num_pos_images or 1,
+        options.num_neg_images or 1,
+        seed=options.seed or 0,
     )
     return pool, tqdm.tqdm(batches, total=len(pool), unit=" images"), None
-
-
-if __name__ == "__main__":
-    app.run(main)

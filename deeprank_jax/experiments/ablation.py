@@ -132,5 +132,5 @@ if __name__ == "__main__":
     _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
     _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
     _EXTRA = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
-    logs.show_own(logging.WARNING)
+    logs.configure_logging(logging.WARNING)
     app.run(main)

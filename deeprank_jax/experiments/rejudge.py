@@ -120,5 +120,5 @@ if __name__ == "__main__":
     _OUT = flags.DEFINE_string("out", None, "The summary.")
     _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
     _MODE = flags.DEFINE_enum("mode", "uniform", sampling.MODES, "Of the triplets.")
-    logs.show_own(logging.WARNING)
+    logs.configure_logging(logging.WARNING)
     app.run(main)

@@ -103,7 +103,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 def _write_page(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
     page = templates.render(
-        pathlib.Path(__file__).with_name("sheet.html"),
+        pathlib.Path(__file__).with_name("contact_sheet.html"),
         title=title,
         groups=groups,
         frames=_FRAMES,

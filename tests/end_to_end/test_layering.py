@@ -30,7 +30,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ONLY = {"flax": {"models", "training"}}
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags")
-MAY_READ_FLAGS = {"main", "cli", "experiments", "tools"}
+MAY_READ_FLAGS = {"logs", "experiments", "tools"}
 NEVER = {"jax": {"data", "sampling", "relevance", "descriptors"}}
 
 

@@ -123,5 +123,5 @@ if __name__ == "__main__":
     _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
     _SET = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
     _DO_SWEEP = flags.DEFINE_bool("sweep", True, "Whether to make the sweep's runs.")
-    logs.show_own(logging.WARNING)
+    logs.configure_logging(logging.WARNING)
     app.run(main)

@@ -1,0 +1,291 @@
+"""Arguments that several commands share, and their checks before JAX is imported."""
+
+import argparse
+from collections.abc import Sequence
+import math
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from deeprank_jax.errors import ArtifactError, ConfigError, UserError
+
+if TYPE_CHECKING:
+    import ml_collections
+
+    from deeprank_jax.data.records import Records
+    from deeprank_jax.inference.model import Model
+
+# Expands `~` where the shell does not, as in `--out=~/x`.
+PATH = os.path.expanduser
+_SOURCE = "a folder of images; a .txt, .csv or .parquet list; or tfds:NAME/SPLIT"
+_OVERRIDE = "--config."
+PICTURES = (".html", ".png")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser of one command, whose errors show the usage of this command."""
+
+    def parse_known_args(self, args=None, namespace=None):  # pyrefly: ignore
+        """Parses arguments; `--config.KEY=VALUE` go to `overrides` as they are."""
+        overrides: list[str] = []
+        if self.get_default("overrides") is not None:
+            args, overrides = split_overrides(args or ())
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if overrides:
+            options.overrides = overrides
+        return options, []
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that keeps the line breaks of descriptions and adds defaults."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        if not text or "%(default)" in text or not action.option_strings:
+            return text
+        if action.default in (None, False, "", argparse.SUPPRESS):
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates overrides of the config from the other words of a command line.
+
+    Args:
+      words: Words of the command line.
+
+    Returns:
+      The other words, and the overrides: `--config.KEY=VALUE`, or `--config.KEY` and
+      VALUE as two words.
+    """
+    others: list[str] = []
+    overrides: list[str] = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*others, word, *words], overrides
+        if not word.startswith(_OVERRIDE):
+            others.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word and words and not words[0].startswith("--"):
+            overrides.append(words.pop(0))
+    return others, overrides
+
+
+def add_config(
+    parser: argparse.ArgumentParser,
+    *,
+    default: str | None = None,
+    required: bool = True,
+) -> None:
+    """Adds `--config` and its overrides `--config.KEY=VALUE`.
+
+    Args:
+      parser: Parser of the command.
+      default: Name of the config that is used without `--config`.
+      required: False if the command also works without a config.
+    """
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        default=default,
+        required=required and default is None,
+        help="config: a name of `deeprank configs`, or the path of a config file; "
+        "change a value by --config.KEY=VALUE, e.g. --config.batch_size=32",
+    )
+    parser.set_defaults(overrides=())
+
+
+def load_config(options: argparse.Namespace) -> "ml_collections.ConfigDict":
+    """Returns the config that a command line selects, with its overrides."""
+    from deeprank_jax.experiments import plans
+
+    path = pathlib.Path(options.config)
+    if not path.suffix:
+        path = pathlib.Path(__file__).parents[2] / "configs" / f"{path}.py"
+    values = [x.removeprefix(_OVERRIDE) for x in options.overrides]
+    return plans.override(plans.load_plan(path, ()).get_config(), values)
+
+
+def config_name(options: argparse.Namespace) -> str:
+    """Returns the bare name of the selected config, e.g. for a folder."""
+    return pathlib.Path(options.config).stem
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Adds the images that a command works on, and the model that embeds them."""
+    parser.add_argument("source", metavar="IMAGES", type=PATH, help=_SOURCE)
+    add_model(parser)
+    parser.add_argument(
+        "--data_dir", metavar="DIR", type=PATH, default="data",
+        help="folder in which TFDS keeps its datasets",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label_feature", metavar="NAME", default="",
+        help="feature with the labels of a TFDS dataset that the model was not "
+        "trained on",
+    )  # fmt: skip
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Adds `--model`, the folder of an exported model."""
+    text = "folder of a model written by `deeprank export`"
+    if not required:
+        text += "; only needed if it has moved since the index was made"
+    parser.add_argument(
+        "--model", metavar="DIR", type=PATH, required=required, help=text
+    )
+
+
+def add_picture(parser: argparse.ArgumentParser, *, table: bool = False) -> None:
+    """Adds `--out`, a picture of the result.
+
+    Args:
+      parser: Parser of the command.
+      table: True if the result may also be written as CSV.
+    """
+    parser.add_argument(
+        "--out", metavar="FILE", type=PATH,
+        help="picture of the result to write, .html or .png"
+        + ("; or a .csv table" if table else ""),
+    )  # fmt: skip
+
+
+def distance(text: str) -> float:
+    """Parses a distance, at least 0 and finite."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a distance of 0 or more")
+    return value
+
+
+def at_least(smallest: int):
+    """Returns a parser of integers that are not below `smallest`."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{text} is below {smallest}")
+        return value
+
+    parse.__name__ = "integer"  # Named so in argparse's message.
+    return parse
+
+
+def comma_separated(text: str) -> list[str]:
+    """Parses names separated by commas."""
+    return [name for name in map(str.strip, text.split(",")) if name]
+
+
+def check_model(path: str | None) -> None:
+    """Checks that a path may be an exported model.
+
+    Raises:
+      ArtifactError: There is no such folder, or it holds no model.
+    """
+    if path is None:
+        return
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"{path}: there is no such folder; give --model a folder written by "
+            "`deeprank export`."
+        )
+
+
+def check_out(path: str | None, suffixes: Sequence[str]) -> None:
+    """Checks that a file can be written at a path.
+
+    Args:
+      path: Path of the file, or None.
+      suffixes: Suffixes of the files that the command writes.
+
+    Raises:
+      UserError: The suffix is another one, the path is a folder, or its folder does
+        not allow writing.
+    """
+    if path is None:
+        return
+    suffix = pathlib.Path(path).suffix
+    if suffix not in suffixes:
+        raise UserError(
+            f"--out={path}: the name must end with {' or '.join(suffixes)}."
+        )
+    if os.path.isdir(path):
+        raise UserError(
+            f"--out={path} cannot be written, it is a folder; give the name of a file."
+        )
+    check_writable(path)
+
+
+def check_writable(path: str) -> None:
+    """Checks that the nearest folder above a path that exists allows writing.
+
+    Raises:
+      UserError: It does not.
+    """
+    folder = pathlib.Path(path).absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--out={path} cannot be written: {folder} is not a folder that allows "
+            "writing; give another --out."
+        )
+
+
+def open_images(options: argparse.Namespace) -> "tuple[Model, Records]":
+    """Loads the model and lists the images of a command with `add_images`."""
+    from deeprank_jax.inference.model import Model
+    from deeprank_jax.inference.sources import open_source
+
+    model = Model(options.model)
+    records = open_source(
+        options.source,
+        data_dir=options.data_dir,
+        like=model.data_config,
+        label_feature=options.label_feature,
+    )
+    return model, records
+
+
+def check_index(path: str) -> None:
+    """Checks that a path may be an index.
+
+    Raises:
+      ArtifactError: There is no such folder.
+    """
+    if not pathlib.Path(path).is_dir():
+        raise ArtifactError(
+            f"{path} is not an index: there is no such folder; make one with "
+            "`deeprank index IMAGES --model=MODEL --out=INDEX`."
+        )
+
+
+def check_workdir(path: str) -> None:
+    """Checks that a path may be the folder of a run.
+
+    Raises:
+      ConfigError: It holds no config.json.
+    """
+    if not (pathlib.Path(path) / "config.json").is_file():
+        raise ConfigError(
+            f"{path} is not a run, it has no config.json; give the --workdir of "
+            "`deeprank train`."
+        )
+
+
+def check_new_folder(path: str) -> None:
+    """Checks that a folder can be created at a path.
+
+    Raises:
+      UserError: The path exists and is not an empty folder, or cannot be written.
+    """
+    folder = pathlib.Path(path)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"--out={path} is there already: give another --out.")
+    check_writable(path)

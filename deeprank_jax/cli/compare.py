@@ -1,0 +1,44 @@
+"""Compares two images: their distance and whether they are similar.
+
+deeprank compare one.jpg other.jpg --model=model
+"""
+
+import argparse
+import dataclasses
+
+from deeprank_jax.cli import arguments
+from deeprank_jax.cli.output import Result, wrote
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "images", nargs=2, metavar="IMAGE", type=arguments.PATH,
+        help="path of an image",
+    )  # fmt: skip
+    arguments.add_model(parser)
+    arguments.add_picture(parser)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Checks the paths."""
+    arguments.check_model(options.model)
+    arguments.check_out(options.out, arguments.PICTURES)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Compares the images."""
+    from deeprank_jax.cli import sheets
+    from deeprank_jax.inference.model import Model
+
+    comparison = Model(options.model).compare(*options.images)
+    lines = [str(comparison)]
+    if options.out:
+        sheets.write_pair(options.out, options.images, comparison)
+        lines.append(wrote(options.out))
+    values = {
+        "images": options.images,
+        **dataclasses.asdict(comparison),
+        "is_similar": comparison.is_similar,
+    }
+    return Result(values, "\n".join(lines))

@@ -1,0 +1,59 @@
+"""Exports the best checkpoint of a run as one folder that the other commands use.
+
+deeprank export --workdir=runs/emoji --out=model
+"""
+
+import argparse
+
+from deeprank_jax.cli import arguments
+from deeprank_jax.cli.output import Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--workdir", metavar="DIR", type=arguments.PATH, required=True,
+        help="folder of a run of `deeprank train`",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="DIR", type=arguments.PATH, required=True,
+        help="folder to write",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", type=float, default=0.95,
+        help="share of the pairs called similar that are of one class, where half of "
+        "all pairs are",
+    )  # fmt: skip
+    parser.add_argument(
+        "--onnx_python", metavar="PYTHON", type=arguments.PATH,
+        help="Python of an environment with requirements-onnx.txt, to write ONNX, too",
+    )  # fmt: skip
+
+
+def check(options: argparse.Namespace) -> None:
+    """Checks the paths."""
+    arguments.check_workdir(options.workdir)
+    arguments.check_new_folder(options.out)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Exports the run."""
+    from deeprank_jax import export
+    from deeprank_jax.inference import artifact
+
+    folder = export.export_run(
+        options.workdir,
+        options.out,
+        precision=options.precision,
+        onnx_python=options.onnx_python,
+    )
+    agreement = artifact.read_artifact(folder).info["agreement"]
+    card = folder / artifact.CARD
+    lines = [f"Model:   {folder}", f"Card:    {card}"]
+    lines += [
+        f"{form} differs by {agreement[form]:.1e} at most."
+        for form in ("stablehlo", "onnx")
+        if form in agreement
+    ]
+    values = {"model": folder, "card": card, "agreement": agreement}
+    return Result(values, "\n".join(lines))

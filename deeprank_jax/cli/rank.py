@@ -1,0 +1,51 @@
+"""Sorts images by their similarity to one image.
+
+deeprank rank photos --model=model --image=query.jpg --out=ranked.html
+"""
+
+import argparse
+
+from deeprank_jax.cli import arguments, output
+from deeprank_jax.cli.output import Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    arguments.add_images(parser)
+    parser.add_argument(
+        "--image", metavar="IMAGE", type=arguments.PATH, required=True,
+        help="image that the others are compared with",
+    )  # fmt: skip
+    arguments.add_picture(parser, table=True)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Checks the paths."""
+    arguments.check_model(options.model)
+    arguments.check_out(options.out, (*arguments.PICTURES, ".csv"))
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Ranks the images."""
+    from deeprank_jax.cli import sheets
+
+    model, records = arguments.open_images(options)
+    result = model.search(options.image, records, k=None)
+    names, rows = output.hit_rows(result.hits)
+    values = {"image": options.image, "hits": output.hit_values(result.hits)}
+    if options.out and options.out.endswith(".csv"):
+        sheets.write_csv(options.out, names, rows)
+        return Result(values, output.wrote(options.out))
+    text = output.format_table(names, rows)
+    if options.out:
+        num = sheets.count(sheets.MAX_RANKED, len(result), "images, nearest first")
+        sheets.write_hits(
+            options.out,
+            f"{records.name} by similarity to {options.image}",
+            options.image,
+            result,
+            heading=num + "{legend}",
+            read=sheets.create_reader(records),
+        )
+        text += f"\n{output.wrote(options.out)}"
+    return Result(values, text)

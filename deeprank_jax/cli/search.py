@@ -1,0 +1,73 @@
+"""Finds the images of an index that are nearest to one image.
+
+deeprank search query.jpg --index=photos.index --k=20 --out=found.html
+"""
+
+import argparse
+
+from deeprank_jax.cli import arguments, output
+from deeprank_jax.cli.output import Result
+from deeprank_jax.errors import DataError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "image", metavar="IMAGE", type=arguments.PATH, help="path of an image"
+    )
+    parser.add_argument(
+        "--index", metavar="DIR", type=arguments.PATH, required=True,
+        help="folder of an index written by `deeprank index`",
+    )  # fmt: skip
+    arguments.add_model(parser, required=False)
+    parser.add_argument(
+        "--k", type=arguments.at_least(1), default=10, help="number of images to find"
+    )
+    parser.add_argument(
+        "--label", action="append",
+        help="search only images with this label; may be repeated",
+    )  # fmt: skip
+    arguments.add_picture(parser)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Checks the paths."""
+    arguments.check_index(options.index)
+    arguments.check_model(options.model)
+    arguments.check_out(options.out, arguments.PICTURES)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Searches the index."""
+    from deeprank_jax.inference.index import Index
+
+    index = Index.open(options.index, options.model)
+    result = index.search(options.image, options.k, labels=options.label)
+    if not result.hits:
+        labels = " or ".join(options.label or ())
+        raise DataError(f"{options.index} holds no image with the label {labels}.")
+    summary = ", ".join(
+        f"{label or 'no label'} {share:.0%}" for label, share in result.votes[:5]
+    )
+    names, rows = output.hit_rows(result.hits)
+    text = f"{output.format_table(names, rows)}\nLabels by vote: {summary}."
+    if options.out:
+        from deeprank_jax.cli import sheets
+
+        heading = "nearest{legend}; labels by vote: " + summary
+        sheets.write_hits(
+            options.out,
+            f"Nearest to {options.image}",
+            options.image,
+            result,
+            heading=heading,
+            read=index.create_reader(),
+        )
+        text += f"\n{output.wrote(options.out)}"
+    values = {
+        "image": options.image,
+        "hits": output.hit_values(result.hits),
+        "threshold": result.threshold,
+        "votes": [{"label": label, "share": share} for label, share in result.votes],
+    }
+    return Result(values, text)

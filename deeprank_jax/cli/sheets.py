@@ -1,0 +1,156 @@
+"""Pictures of results: contact sheets of images with their labels and distances."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import pathlib
+from typing import IO
+
+import numpy as np
+
+from deeprank_jax import files
+from deeprank_jax.cli import output
+from deeprank_jax.data.records import Records
+from deeprank_jax.inference.images import AnyImage, decode
+from deeprank_jax.inference.results import Comparison, ImageGroups, SearchResult
+from deeprank_jax.report.contact_sheet import Group, Tile, write_sheet
+
+# Sheets with more groups or images are no longer looked at.
+_MAX_GROUPS, _MAX_TILES = 60, 24
+MAX_RANKED = 96
+
+# Function from an image's path to its path, bytes or pixels.
+Read = Callable[[str], AnyImage]
+
+
+def write_pair(out: str, images: Sequence[str], comparison: Comparison) -> None:
+    """Writes two images with the verdict about them.
+
+    Args:
+      out: Path of the picture.
+      images: Paths of the two images.
+      comparison: Comparison of the two.
+    """
+    verdict = {True: "similar", False: "not similar", None: ""}
+    frame = verdict[comparison.is_similar]
+    tiles = [_tile(_read_pixels(image), image, frame=frame) for image in images]
+    group = Group(heading=str(comparison), tiles=tiles)
+    _write(out, "Two images compared", [group])
+
+
+def write_hits(
+    out: str, title: str, image: str, result: SearchResult, *, heading: str, read: Read
+) -> None:
+    """Writes a query and its nearest images.
+
+    Args:
+      out: Path of the picture.
+      title: Title of the picture.
+      image: Path of the query.
+      result: Hits, of which the first `MAX_RANKED` are shown.
+      heading: Heading of the hits, with `{legend}` for the meaning of the frames.
+      read: Reader of the hits' images.
+    """
+    near, legend = result.threshold, ""
+    if near is not None:
+        legend = f", framed green within {near:.4f} and red beyond"
+    frames = {True: "near", False: "far", None: ""}
+    tiles = [
+        _tile(
+            _read_pixels(lambda path=hit.path: read(path)),
+            hit.path,
+            hit.label,
+            f"{hit.distance:.4f}",
+            frame=frames[hit.is_similar],
+        )
+        for hit in result.hits[:MAX_RANKED]
+    ]
+    query = Group(
+        heading="query", tiles=[_tile(_read_pixels(image), image, frame="query")]
+    )
+    hits = Group(heading=heading.replace("{legend}", legend), tiles=tiles)
+    _write(out, title, [query, hits])
+
+
+def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
+    """Writes groups of images, the first of them if there are many.
+
+    Args:
+      out: Path of the picture.
+      title: Title of the picture.
+      groups: Groups of images.
+      read: Reader of the images.
+    """
+    sheet = []
+    for number, group in enumerate(groups.groups[:_MAX_GROUPS], 1):
+        members = zip(group.paths[:_MAX_TILES], group.labels, strict=False)
+        tiles = [
+            _tile(_read_pixels(lambda path=path: read(path)), path, label)
+            for path, label in members
+        ]
+        heading = f"{number}: {count(_MAX_TILES, len(group), 'images')}"
+        sheet.append(Group(heading=heading, tiles=tiles))
+    if len(groups) > _MAX_GROUPS:
+        title += f" ({_MAX_GROUPS} shown)"
+    _write(out, title, sheet)
+
+
+def write_csv(out: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Writes a table as CSV.
+
+    Args:
+      out: Path of the file.
+      names: Names of the columns.
+      rows: Cells of each row.
+    """
+    with _replacing(out) as file:
+        file.write(output.format_csv(names, rows))
+
+
+def create_reader(records: Records) -> Read:
+    """Returns the reader of records by their paths."""
+    indices = {records.describe(i): i for i in range(len(records))}
+    return lambda path: records.read(indices[path])
+
+
+def count(shown: int, num: int, noun: str) -> str:
+    """Returns e.g. `"120 images, 96 shown"`."""
+    return f"{num:,} {noun}" + (f", {shown} shown" if num > shown else "")
+
+
+def _write(out: str, title: str, groups: Sequence[Group]) -> None:
+    with _replacing(out) as file:
+        write_sheet(file, pathlib.Path(out).suffix, title, groups)
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file that appears at its path only when it is complete."""
+    files.create_folder(pathlib.Path(path).parent)
+    with files.replacing(path) as file:
+        yield file
+
+
+def _read_pixels(image: str | Callable[[], AnyImage]) -> np.ndarray:
+    """Returns an image's pixels, a grey square if it cannot be read any more."""
+    try:
+        return decode(image() if callable(image) else image, "")
+    except (ValueError, OSError):
+        return np.full((8, 8, 3), 200, np.uint8)
+
+
+def _tile(
+    image: np.ndarray,
+    path: str,
+    label: str = "",
+    distance: str = "",
+    *,
+    frame: str = "",
+) -> Tile:
+    """Returns the tile of an image, with its label and distance below."""
+    lines = [label or pathlib.PurePath(path).name]
+    return Tile(
+        image=image,
+        lines=[*lines, distance] if distance else lines,
+        title=path,
+        frame=frame,
+    )

@@ -1,0 +1,91 @@
+"""Trains a model, or continues training where it stopped, and writes a report.
+
+  deeprank train --config=emoji --workdir=runs/emoji
+
+The same command again continues from the last checkpoint.
+"""
+
+import argparse
+import errno
+import faulthandler
+import pathlib
+import signal
+import sys
+
+from deeprank_jax.cli import arguments
+from deeprank_jax.cli.output import Result
+from deeprank_jax.errors import UserError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    arguments.add_config(parser, default="emoji")
+    parser.add_argument(
+        "--workdir", metavar="DIR", type=arguments.PATH,
+        help="folder of the run; runs/NAME by default, after the config's name",
+    )  # fmt: skip
+    job = parser.add_argument_group(
+        "several processes",
+        "Slurm, Kubernetes and TPU pods need none of these; see docs/hosts.md.",
+    )
+    job.add_argument(
+        "--coordinator_address", metavar="HOST:PORT", help="address of process 0"
+    )
+    job.add_argument(
+        "--num_processes", metavar="N", type=arguments.at_least(1),
+        help="number of processes",
+    )  # fmt: skip
+    job.add_argument(
+        "--process_id", metavar="I", type=arguments.at_least(0),
+        help="number of this process, from 0",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Trains."""
+    from deeprank_jax import logs
+    from deeprank_jax.distributed import job as job_lib
+
+    logs.configure_logging(timestamps=True)
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
+    job = (options.coordinator_address, options.num_processes, options.process_id)
+    try:
+        with job_lib.job(*job):
+            return _train(options)
+    except job_lib.CannotJoinError as error:
+        raise UserError(str(error)) from error
+
+
+def _train(options: argparse.Namespace) -> Result:
+    """Trains in the job of all processes, which ends with the first error."""
+    from absl import logging
+
+    from deeprank_jax.distributed import processes
+    from deeprank_jax.training import loop, progress
+
+    if not processes.is_first():
+        logging.set_verbosity(logging.WARNING)
+    workdir = options.workdir or f"runs/{arguments.config_name(options)}"
+    try:
+        report = loop.train(arguments.load_config(options), workdir)
+    except loop.Stopped as stopped:
+        print(f"deeprank train: {stopped}", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except (UserError, progress.NonFiniteError) as error:
+        # Within the job, so that the other processes are told the reason.
+        sys.exit(f"deeprank train: {error}")
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        sys.exit(
+            f"deeprank train: cannot write to {workdir} ({error.strerror}): make room "
+            "and run the same command again, to continue from the last checkpoint."
+        )
+    if not processes.is_first():
+        return Result({}, "")
+    results = pathlib.Path(workdir) / "results.json"
+    values = {"workdir": workdir, "results": results, "report": report}
+    return Result(values, f"Results: {results}\nReport:  {report}")
