@@ -99,7 +99,7 @@ class _Describe:
         self, name: str, images: _Images, workers: int, seed: int, progress: Progress
     ):
         self._descriptor = descriptors.create_descriptor(name)
-        self.learns = self._descriptor.learned
+        self.learns = self._descriptor.is_learned
         self.version = self._descriptor.version
         self._name, self._images = name, images
         self._workers, self._seed, self._progress = workers, seed, progress

@@ -67,7 +67,9 @@ def create_descriptor(name: str) -> Descriptor:
 
 def hand_made_names() -> list[str]:
     """Returns the names of the descriptors that are not learned, in order."""
-    return [name for name in sorted(DESCRIPTORS) if not create_descriptor(name).learned]
+    return [
+        name for name in sorted(DESCRIPTORS) if not create_descriptor(name).is_learned
+    ]
 
 
 def compute(
@@ -91,7 +93,7 @@ def compute(
     functions = {}
     for name in names:
         descriptor = create_descriptor(name)
-        if descriptor.learned:
+        if descriptor.is_learned:
             raise ConfigError(
                 f"The descriptor {name!r} is learned from images; choose hand-made "
                 f"ones: {', '.join(hand_made_names())}."

@@ -33,7 +33,7 @@ class Descriptor(Protocol):
         ...
 
     @property
-    def learned(self) -> bool:
+    def is_learned(self) -> bool:
         """Returns whether `fit` depends on the images."""
         ...
 
@@ -71,7 +71,7 @@ class HandMade:
     version: int = 1
 
     @property
-    def learned(self) -> bool:
+    def is_learned(self) -> bool:
         """Returns False."""
         return False
 

@@ -29,7 +29,7 @@ class Mixture:
 
     Attributes:
       weights: `[K]` float32, weights of sum 1.
-      means: `[K, D]` float32, means.
+      means: `[K, D]` float32, centres of the Gaussians.
       deviations: `[K, D]` float32, standard deviations.
     """
 
@@ -131,7 +131,7 @@ class FisherLearner:
     num_gaussians: int = 128
     title = "Fisher vectors of SIFT"
     version = 2
-    learned = True
+    is_learned = True
 
     def __post_init__(self):
         """Checks the options."""

@@ -68,7 +68,7 @@ class SiftWordsLearner:
     num_words: int = 1024
     title = "bag of SIFT words"
     version = 2
-    learned = True
+    is_learned = True
 
     def fit(
         self,

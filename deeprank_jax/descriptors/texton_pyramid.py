@@ -120,7 +120,7 @@ class TextonPyramidLearner:
     num_textons: int = 1024
     title = "spatial pyramid of textons"
     version = 2
-    learned = True
+    is_learned = True
 
     def fit(
         self,

@@ -50,33 +50,33 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
     }
 
 
-def find_overlaps(experiment: Experiment) -> dict[str, leakage.Overlap]:
+def find_leakage(experiment: Experiment) -> dict[str, leakage.Leakage]:
     """Returns what validation and test share with training, which is warned of.
 
-    It is found once, kept as `overlap.json` in the workdir, and decides nothing.
+    It is found once, kept as `leakage.json` in the workdir, and decides nothing.
     """
-    path, records = experiment.workdir / "overlap.json", experiment.records
+    path, records = experiment.workdir / "leakage.json", experiment.records
     max_images = experiment.config.evaluation.max_compared
     found_in: dict[str, Any] = {name: x.fingerprint for name, x in records.items()}
     found_in["max_images"] = max_images
-    found = leakage.read_overlaps(path, found_in)
+    found = leakage.read_leakage(path, found_in)
     if found is None:
         progress = functools.partial(tqdm.tqdm, unit="batch", leave=False)
-        found = leakage.find_overlap(
+        found = leakage.find_leakage(
             records,
             experiment.readers,
             max_images=max_images,
             progress=lambda batches, description: progress(batches, desc=description),
         )
-        leakage.write_overlaps(path, found, found_in)
-    leakage.warn_of_overlap(found)
+        leakage.write_leakage(path, found, found_in)
+    leakage.warn_of_leakage(found)
     return found
 
 
 def finish(
     experiment: Experiment,
     splits: dict[str, SplitEvaluation],
-    overlaps: dict[str, leakage.Overlap],
+    overlaps: dict[str, leakage.Leakage],
     *,
     seconds: float,
 ) -> pathlib.Path:
@@ -85,7 +85,7 @@ def finish(
     Args:
       experiment: after training.
       splits: from `create_split_evaluations`.
-      overlaps: from `find_overlaps`, for the report.
+      overlaps: from `find_leakage`, for the report.
       seconds: how long this process has run, for the report.
 
     Returns:

@@ -70,7 +70,7 @@ def train(
         with processes.first_alone():
             splits = final_report.create_split_evaluations(experiment)
             overlaps = (
-                final_report.find_overlaps(experiment) if processes.is_first() else {}
+                final_report.find_leakage(experiment) if processes.is_first() else {}
             )
         best_metric = config.evaluation.best_metric
         evaluator = best_metric.split("/")[0]

@@ -46,7 +46,7 @@ def fitted(monkeypatch):
     calls = []
 
     class Learner:
-        title, version, learned = "mean", 1, True
+        title, version, is_learned = "mean", 1, True
 
         def fit(self, images, *, seed, workers):
             calls.append((images, seed))

@@ -46,7 +46,7 @@ def create_reader(records, size=SIZE):
 
 def find(splits, *, size=SIZE, max_images=1000):
     readers = {name: create_reader(records, size) for name, records in splits.items()}
-    return leakage.find_overlap(splits, readers, max_images=max_images)
+    return leakage.find_leakage(splits, readers, max_images=max_images)
 
 
 def worse(image):
@@ -93,8 +93,8 @@ def test_fine_patterns_of_one_mean_colour_are_no_copies(size):
         "train": create_records("train", [encode(stripes)]),
         "test": create_records("test", [encode(across), encode(stripes)]),
     }
-    looks = leakage.create_looks(create_reader(splits["test"], size), 2)
-    np.testing.assert_allclose(looks[0], looks[1], atol=1e-6)
+    thumbnails = leakage.create_thumbnails(create_reader(splits["test"], size), 2)
+    np.testing.assert_allclose(thumbnails[0], thumbnails[1], atol=1e-6)
     copies = find(splits, size=size)["test"].copies
     assert copies == [("test/1", "train/0", 0.0)]
 
@@ -111,7 +111,7 @@ def test_the_nearest_is_that_of_a_loop(monkeypatch):
     expected = []
     for i, j in itertools.product(range(25), range(30)):
         distance = np.sqrt(np.mean((train[j] - other[i]) ** 2))
-        if distance <= leakage.MAX_LOOK_DISTANCE and i not in dict(expected):
+        if distance <= leakage.MAX_THUMBNAIL_DISTANCE and i not in dict(expected):
             expected.append((i, j))
     own, nearest = leakage._find_nearest(train, other)
     assert list(zip(own.tolist(), nearest.tolist(), strict=True)) == expected
@@ -140,7 +140,7 @@ def test_more_images_than_asked_for_are_not_read():
         object.__setattr__(records, "read", fail)
     found = find(splits, max_images=5)["test"]
     assert found.copies is None
-    assert found.describe() == "3 of 3 classes, nobody looked for copies"
+    assert found.describe() == "3 of 3 classes, copies were not searched"
 
 
 NAMES = (
@@ -168,7 +168,7 @@ def test_classes_that_are_called_alike_are_named():
     ]
 
 
-def create_overlap(**changes):
+def create_leakage(**changes):
     values = dict(
         num_images=1200,
         num_classes=9,
@@ -176,38 +176,38 @@ def create_overlap(**changes):
         namesakes=(),
         copies=(),
     )
-    return leakage.Overlap(**(values | changes))
+    return leakage.Leakage(**(values | changes))
 
 
 def test_what_is_shared_is_said_and_warned_of(warnings_logged):
-    assert create_overlap().describe() == (
-        "0 of 9 classes, 0 of 1,200 images have a copy there"
+    assert create_leakage().describe() == (
+        "0 of 9 classes, 0 of 1,200 images have a copy"
     )
-    leakage.warn_of_overlap({"test": create_overlap(seen_classes=["owl"])})
-    leakage.warn_of_overlap({"test": create_overlap(copies=None)})
+    leakage.warn_of_leakage({"test": create_leakage(seen_classes=["owl"])})
+    leakage.warn_of_leakage({"test": create_leakage(copies=None)})
     assert warnings_logged == []
     copies = [("t/0", "a/3", 0.0), *((f"t/{i}", "a/4", 0.01) for i in range(1, 5))]
-    shared = create_overlap(namesakes=[("Robin", "robin")], copies=copies)
-    leakage.warn_of_overlap({"validation": create_overlap(), "test": shared})
+    shared = create_leakage(namesakes=[("Robin", "robin")], copies=copies)
+    leakage.warn_of_leakage({"validation": create_leakage(), "test": shared})
     (warning,) = warnings_logged
     assert warning.startswith(
-        "The test split shares with training: 0 of 9 classes, 1 classes named alike "
-        "(e.g. 'Robin' like 'robin'), 5 of 1,200 images have a copy there (1 the same "
-        "to the pixel; e.g. 't/0' of 'a/3', 't/1' of 'a/4', 't/2' of 'a/4')"
+        "The test split shares with training: 0 of 9 classes, 1 classes with similar "
+        "names (e.g. 'Robin' like 'robin'), 5 of 1,200 images have a copy (1 exact; "
+        "e.g. 't/0' of 'a/3', 't/1' of 'a/4', 't/2' of 'a/4')"
     )
-    leakage.warn_of_overlap({"test": create_overlap(namesakes=[("A", "a")])})
-    leakage.warn_of_overlap({"test": create_overlap(copies=copies)})
+    leakage.warn_of_leakage({"test": create_leakage(namesakes=[("A", "a")])})
+    leakage.warn_of_leakage({"test": create_leakage(copies=copies)})
     assert len(warnings_logged) == 3
 
 
 def test_what_was_found_is_read_unless_it_is_of_anything_else(tmp_path):
-    path = tmp_path / "overlap.json"
+    path = tmp_path / "leakage.json"
     name = os.fsdecode(b"f\xfc/1.png")
-    found = {"test": create_overlap(copies=[[name, "a", 0.5]], namesakes=[["A", "a"]])}
-    assert leakage.read_overlaps(path, {"x": 1}) is None
-    leakage.write_overlaps(path, found, {"x": 1})
-    assert leakage.read_overlaps(path, {"x": 1}) == found
-    assert leakage.read_overlaps(path, {"x": 2}) is None
+    found = {"test": create_leakage(copies=[[name, "a", 0.5]], namesakes=[["A", "a"]])}
+    assert leakage.read_leakage(path, {"x": 1}) is None
+    leakage.write_leakage(path, found, {"x": 1})
+    assert leakage.read_leakage(path, {"x": 1}) == found
+    assert leakage.read_leakage(path, {"x": 2}) is None
     for text in (
         path.read_text()[:-9],
         "[]",
@@ -215,4 +215,4 @@ def test_what_was_found_is_read_unless_it_is_of_anything_else(tmp_path):
         path.read_text().replace("num_", ""),
     ):
         path.write_text(text)
-        assert leakage.read_overlaps(path, {"x": 1}) is None
+        assert leakage.read_leakage(path, {"x": 1}) is None

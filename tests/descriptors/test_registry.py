@@ -11,7 +11,7 @@ def test_each_descriptor_publishes_title_and_version(name):
     descriptor = descriptors.create_descriptor(name)
     assert descriptor.version >= 1
     assert len(descriptor.title) > 5
-    assert descriptor.learned == (name in {"fisher", "sift_words", "texton_pyramid"})
+    assert descriptor.is_learned == (name in {"fisher", "sift_words", "texton_pyramid"})
 
 
 def test_a_function_is_registered_as_a_descriptor(monkeypatch):

@@ -146,7 +146,7 @@ def test_what_people_rated_is_in_the_results_and_the_report(runs):
 def test_copies_of_training_images_are_in_the_report(runs):
     found, splits, (original, copy) = runs
     workdir = found[0][0]
-    told = json.loads((workdir / "overlap.json").read_text())["splits"]
+    told = json.loads((workdir / "leakage.json").read_text())["splits"]
     assert [copy, original, 0.0] in told["test"]["copies"]
     assert told["test"]["num_images"] == len(splits["test"])
     assert told["test"]["seen_classes"] == []
@@ -164,18 +164,18 @@ def test_what_was_found_is_not_looked_for_again_but_warned_of(
     runs, tmp_path, warnings_logged
 ):
     (workdir, _), splits, (_, copy) = runs[0][0], *runs[1:]
-    shutil.copy(workdir / "overlap.json", tmp_path)
+    shutil.copy(workdir / "leakage.json", tmp_path)
     parts = types.SimpleNamespace(
         workdir=tmp_path,
         records=splits,
         readers=dict.fromkeys(splits, _Unread()),
         config=create_config(""),
     )
-    found = final_report.find_overlaps(parts)
+    found = final_report.find_leakage(parts)
     assert copy in [pair[0] for pair in found["test"].copies]
     assert any(text.startswith("The test split shares") for text in warnings_logged)
     parts.config.evaluation.max_compared = 95
-    assert final_report.find_overlaps(parts)["test"].copies is None
+    assert final_report.find_leakage(parts)["test"].copies is None
     parts.config.evaluation.max_compared = 97
     with pytest.raises(AssertionError, match="read again"):
-        final_report.find_overlaps(parts)
+        final_report.find_leakage(parts)

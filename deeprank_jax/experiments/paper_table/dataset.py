@@ -92,7 +92,7 @@ class Table:
             metrics |= {f"pairs/fnmr@{rate:g}": value for rate, value in rates}
         return metrics
 
-    def overlap(self) -> leakage.Overlap:
+    def find_leakage(self) -> leakage.Leakage:
         """Returns the leakage between the training and the test split."""
         names = ("train", "test")
         with contextlib.ExitStack() as stack:
@@ -106,7 +106,7 @@ class Table:
             }
             records = {name: self.splits[name] for name in names}
             limit = self.config.evaluation.max_compared
-            return leakage.find_overlap(records, readers, max_images=limit)["test"]
+            return leakage.find_leakage(records, readers, max_images=limit)["test"]
 
     def training_triplets(self) -> list[np.ndarray]:
         """Returns batches `[1024, 3]` of rows, drawn like the networks' triplets."""

@@ -147,7 +147,7 @@ def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
         "categories",
         "Ratings": table.ratings,
         "Queries": f"{ok.sum():,} images of test, each searched for among the others",
-        "Seen in training": table.overlap().describe(),
+        "Seen in training": table.find_leakage().describe(),
         "Settings": "weights of the golden feature from ratings of training images; "
         "OASIS, joins and checkpoints chosen on validation, but the softmax "
         "network's checkpoint on training images held out",
