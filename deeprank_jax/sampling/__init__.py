@@ -1,7 +1,7 @@
-"""Which three records make a triplet, and when: buffers, draws and their stream.
+"""Samplers of triplets: buffers, draws and the stream of batches.
 
-`(seed, step)` decides every triplet. No generator, order or queue is stored, so that
-a run that was stopped goes on as if it had not been.
+`(seed, step)` decides every triplet. No generator, order or queue is stored, so that a
+resumed run continues as if it had never stopped.
 """
 
 from deeprank_jax.sampling.level_shares import level_shares
@@ -15,12 +15,12 @@ from deeprank_jax.sampling.reservoir.draws import NoTripletError
 from deeprank_jax.sampling.reservoir.law import MODES
 from deeprank_jax.sampling.reservoir.sampler import (
     STATE_VERSION,
-    Triplets,
     TripletSampler,
     create_whole_sampler,
     sample_evaluation_triplets,
 )
 from deeprank_jax.sampling.stream import Batch, BatchStream
+from deeprank_jax.sampling.triplets import Triplets
 
 __all__ = [
     "MODES",

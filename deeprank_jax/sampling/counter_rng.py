@@ -1,7 +1,7 @@
-"""Randomness as a function: what record `i` gets in pass `p` needs no generator.
+"""Counter-based random numbers: pure functions of seed, epoch and index.
 
-Every number here is a pure function of `(seed, pass, index)`, so that a sampler can
-stop, restore and go on anywhere without a stored generator or a stored order.
+A sampler that draws from them can stop, restore and go on at any step without a stored
+generator or a stored order.
 """
 
 import numpy as np
@@ -16,36 +16,36 @@ def step_rng(seed: int, tag: int, step: int, shard: int = 0) -> np.random.Genera
     return np.random.default_rng([seed, tag, step, shard])
 
 
-def exponentials(seed: int, pass_index: int, index: np.ndarray) -> np.ndarray:
-    """Returns standard exponential variates, one for each record in this pass.
+def exponentials(seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
+    """Returns standard exponential variates, one for each record in an epoch.
 
     Args:
-      seed: at least 0.
-      pass_index: at least 0.
-      index: `[n]` ints, at least 0.
+      seed: Seed, at least 0.
+      epoch: Number of the epoch, from 0.
+      index: `[n]` ints, indices of records.
 
     Returns:
       `[n]` float64, above 0 and finite.
     """
-    (key,) = _keys(seed, _RACE, pass_index, 1)
+    (key,) = _keys(seed, _RACE, epoch, 1)
     bits = _mix(index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key)
     # 52 bits and a half fit into a float64 exactly: never 0, never 1.
     uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return -np.log(uniform)
 
 
-def permute(seed: int, pass_index: int, position: np.ndarray, size: int) -> np.ndarray:
-    """Returns the record at each position of this pass: a keyed bijection.
+def permute(seed: int, epoch: int, position: np.ndarray, size: int) -> np.ndarray:
+    """Returns the record at each position of an epoch: a keyed bijection.
 
-    A Feistel network over the pairs `(left, right)` of a table that holds at least
-    `size` cells. Cells beyond `size` walk on until they fall inside; they are fewer
-    than a row, so that hardly any does.
+    A Feistel network over the pairs `(left, right)` of a table of at least `size`
+    cells. Cells beyond `size` are permuted again until they fall inside; they are
+    fewer than a row, so that this is rare.
 
     Args:
-      seed: at least 0.
-      pass_index: at least 0.
+      seed: Seed, at least 0.
+      epoch: Number of the epoch, from 0.
       position: `[n]` ints in `[0, size)`.
-      size: how many records a pass has, from 1 to 2^60.
+      size: Number of records in an epoch, from 1 to 2^60.
 
     Returns:
       `[n]` int64 in `[0, size)`.
@@ -54,7 +54,7 @@ def permute(seed: int, pass_index: int, position: np.ndarray, size: int) -> np.n
       Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002,
       https://web.cs.ucdavis.edu/~rogaway/papers/subset.pdf.
     """
-    keys = _keys(seed, _ORDER, pass_index, _ROUNDS)
+    keys = _keys(seed, _ORDER, epoch, _ROUNDS)
     width = int(np.ceil(np.sqrt(size)))
     height = -(-size // width)
     cell = _shuffle(position.astype(np.uint64), height, width, keys)
@@ -75,13 +75,11 @@ def _shuffle(cell: np.ndarray, height: int, width: int, keys: np.ndarray) -> np.
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: every output bit depends on every input bit."""
+    """Applies the finaliser of SplitMix64: every output bit depends on every input."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def _keys(seed: int, tag: int, pass_index: int, num: int) -> np.ndarray:
-    return np.random.SeedSequence([seed, tag, pass_index]).generate_state(
-        num, np.uint64
-    )
+def _keys(seed: int, tag: int, epoch: int, num: int) -> np.ndarray:
+    return np.random.SeedSequence([seed, tag, epoch]).generate_state(num, np.uint64)

@@ -1,6 +1,7 @@
-"""What gives a run its batches: the sampler that its config names."""
+"""Samplers by the name in `config.sampler`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+import os
 from typing import Any
 
 from absl import logging
@@ -8,10 +9,132 @@ import ml_collections
 
 from deeprank_jax.data import cache_dir
 from deeprank_jax.data.records import Records
-from deeprank_jax.errors import ConfigError
+from deeprank_jax.registry import Registry, config_keys
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.sampling import MODES, TripletSampler, create_candidates, triplet_file
-from deeprank_jax.sampling.file_sampler import FileTriplets
+from deeprank_jax.sampling import TripletSampler, create_candidates, triplet_file
+from deeprank_jax.sampling.file_sampler import FileSampler
+from deeprank_jax.sampling.reservoir.sampler import check_options
+from deeprank_jax.sampling.stream import RankingSampler
+
+# Keys of `config.triplets`: valid triplets, for sampler, loss and evaluation alike.
+_SHARED = ("category_level", "positive_cap", "min_relevance_gap")
+# Parameters of the samplers that are not their options.
+CONTEXT = (
+    *("records", "relevance", "others", *_SHARED),
+    *("seed", "shard", "num_shards", "cache", "root"),
+)
+
+
+def _create_reservoir(
+    *,
+    mode: str = "importance",
+    capacity: int = 4096,
+    records_per_step: int = 256,
+    warmup_records: int | None = None,
+    out_of_class: float = 0.2,
+    records: Records,
+    relevance: Relevance,
+    category_level: int | None,
+    positive_cap: float,
+    min_relevance_gap: float,
+    seed: int,
+    shard: int,
+    num_shards: int,
+    cache: str | os.PathLike[str] | None,
+) -> RankingSampler:
+    """Creates a `TripletSampler`, which draws by relevance.
+
+    Args:
+      mode: `"importance"`, or `"uniform"`, the paper's baseline.
+      capacity: Number of records in the buffer of a category.
+      records_per_step: Number of records ingested per step.
+      warmup_records: Number of records ingested before step 0; None for all, at most
+        a million.
+      out_of_class: Share of negatives of other categories.
+      records: Records of the split, with their attributes.
+      relevance: Relevance of two records.
+      category_level: Label level of the categories; None for a single category.
+      positive_cap: Relevance beyond which a positive is not drawn more often.
+      min_relevance_gap: Least difference in relevance of positive and negative.
+      seed: Seed of all draws.
+      shard: Index of this process.
+      num_shards: Number of processes.
+      cache: Folder that keeps expensive sums of relevance; None keeps none.
+    """
+    candidates = create_candidates(records, relevance, category_level, cache=cache)
+    if candidates.num_without_positive:
+        logging.info(
+            "%s: %s of %s records are relevant to no other of their category; they "
+            "are drawn as negatives only.",
+            records.name,
+            f"{candidates.num_without_positive:,}",
+            f"{len(candidates):,}",
+        )
+    return TripletSampler(
+        candidates,
+        relevance,
+        mode=mode,
+        capacity=capacity,
+        records_per_step=records_per_step,
+        warmup_records=warmup_records,
+        out_of_class=out_of_class,
+        positive_cap=positive_cap,
+        min_relevance_gap=min_relevance_gap,
+        seed=seed,
+        shard=shard,
+        num_shards=num_shards,
+    )
+
+
+def _create_file(
+    *,
+    file: str,
+    records: Records,
+    relevance: Relevance,
+    others: Sequence[Records],
+    category_level: int | None,
+    seed: int,
+    shard: int,
+    num_shards: int,
+    root: str,
+) -> RankingSampler:
+    """Creates a `FileSampler`, which takes its triplets from a file.
+
+    Args:
+      file: Path of a file of triplets, e.g. written by `deeprank triplets`.
+      records: Records of the split, with their attributes.
+      relevance: Relevance of two records, for a file without relevances.
+      others: Records of the other splits; their triplets are left out.
+      category_level: Label level of the categories; None for a single category.
+      seed: Seed of the order.
+      shard: Index of this process.
+      num_shards: Number of processes.
+      root: Folder that the paths of the images start from.
+    """
+    data = triplet_file.read_triplets(file, records, others=others, root=root)
+    if data.num_left_out:
+        logging.info(
+            "%s: %s triplets hold an image of another split than %s, and are left out.",
+            file,
+            f"{data.num_left_out:,}",
+            records.name,
+        )
+    return FileSampler(
+        data,
+        records,
+        relevance,
+        category_level=category_level,
+        seed=seed,
+        shard=shard,
+        num_shards=num_shards,
+    )
+
+
+SAMPLERS: Registry[RankingSampler] = Registry(
+    "config.sampler",
+    {"reservoir": _create_reservoir, "file": _create_file},
+    methods=("sample", "state"),
+)
 
 
 def create_sampler(
@@ -22,80 +145,57 @@ def create_sampler(
     *,
     shard: int = 0,
     num_shards: int = 1,
-) -> TripletSampler | FileTriplets:
-    """Returns what gives this process's triplets of a split.
+) -> RankingSampler:
+    """Creates the sampler selected by `config.sampler`.
 
     Args:
-      config: the whole configuration.
-      records: of the split, with their attributes.
-      relevance: of the run.
-      others: the other splits, whose triplets a file may hold, too.
+      config: Whole configuration.
+      records: Records of the split, with their attributes.
+      relevance: Relevance of two records.
+      others: Records of the other splits, whose triplets a file may hold, too.
       shard: Index of this process among those that share the draws.
       num_shards: Number of those processes.
 
     Raises:
-      NoTripletError: the records hold no triplet.
-      ValueError: an option is out of its range, or a triplet file cannot be used.
+      ConfigError: An option does not exist or is out of its range.
+      DataError: The records hold no triplet, or a triplet file cannot be used.
     """
-    options = config.sampler.to_dict()
-    name, file = options.pop("name"), options.pop("file", "")
-    shared = config.triplets.to_dict()
-    level = shared.pop("category_level")
-    process = {"seed": config.seed, "shard": shard, "num_shards": num_shards}
-    if name == "file":
-        logging.info(
-            "Triplets are those of %s; %s of config.sampler are not asked.",
-            file,
-            ", ".join(sorted(shared)),
+    options, shared = _sections(config)
+    keys = {key: f"config.triplets.{key}" for key in _SHARED}
+    with config_keys({**keys, "seed": "config.seed"}):
+        return SAMPLERS.create(
+            options,
+            **shared,
+            records=records,
+            relevance=relevance,
+            others=others,
+            seed=config.seed,
+            shard=shard,
+            num_shards=num_shards,
+            cache=cache_dir.cache_dir(config),
+            root=config.data.dir,
         )
-        read = triplet_file.read_triplets(
-            file, records, others=others, root=config.data.dir
-        )
-        if read.num_left_out:
-            logging.info(
-                "%s: %s triplets hold an image that is not of %s, and are left out.",
-                file,
-                f"{read.num_left_out:,}",
-                records.name,
-            )
-        return FileTriplets(read, records, relevance, category_level=level, **process)
-    candidates = create_candidates(
-        records, relevance, level, cache=cache_dir.cache_dir(config)
-    )
-    if candidates.num_without_positive:
-        logging.info(
-            "%s: %s of %s records are relevant to no other of their category; they "
-            "are drawn as negatives only.",
-            records.name,
-            f"{candidates.num_without_positive:,}",
-            f"{len(candidates):,}",
-        )
-    return TripletSampler(candidates, relevance, **options, **shared, **process)
 
 
-def check_sampler(section: Mapping[str, Any]) -> None:
-    """Checks the section `config.sampler` before data are prepared.
+def check_sampler(config: ml_collections.ConfigDict) -> None:
+    """Checks `config.sampler` and `config.triplets` without any data.
 
     Raises:
-      ConfigError: No such sampler exists, or an option is out of its range.
+      ConfigError: An option does not exist or is out of its range.
     """
-    if section["name"] not in ("reservoir", "file"):
-        raise ConfigError(
-            f"config.sampler.name={section['name']!r} is not a sampler; choose "
-            "'reservoir' or 'file'."
-        )
-    if section["name"] == "file" and not section.get("file"):
-        raise ConfigError(
-            "config.sampler.name='file' needs config.sampler.file, as `deeprank "
-            "triplets` writes it."
-        )
-    mode, out_of_class = section.get("mode", MODES[0]), section.get("out_of_class", 0)
-    if mode not in MODES:
-        raise ConfigError(
-            f"config.sampler.mode={mode!r} is not a mode; choose one of {MODES}."
-        )
-    if not 0 <= out_of_class <= 1:
-        raise ConfigError(
-            f"config.sampler.out_of_class={out_of_class} must be in [0, 1]: it is the "
-            "share of negatives of other categories."
-        )
+    options, shared = _sections(config)
+    SAMPLERS.check(options, CONTEXT)
+    name = options.pop("name")
+    del shared["category_level"]  # Checked with the records, whose levels it counts.
+    keys = {key: f"config.sampler.{key}" for key in options}
+    keys |= {key: f"config.triplets.{key}" for key in shared}
+    if name == "reservoir":
+        with config_keys(keys):
+            check_options(**options, **shared)
+
+
+def _sections(
+    config: ml_collections.ConfigDict,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns `config.sampler` and the values of `config.triplets`."""
+    return config.sampler.to_dict(), {key: config.triplets[key] for key in _SHARED}

@@ -1,70 +1,78 @@
-"""Which rows of a list come next, when it is passed over again and again?"""
+"""Shuffled epochs over rows, shared by several processes."""
 
 import numpy as np
 
 from deeprank_jax.sampling import counter_rng
 
 
-class Passes:
-    """Passes over rows, each in a new order, dealt to shards.
+class ShuffledEpochs:
+    """Epochs over rows, each in a new order, divided among shards.
 
-    The passes, one after the other, are a stream of rows; with batches of `B` and `S`
-    shards, step `t` takes the next `B * S` of it, and shard `s` of these the ones whose
-    positions in the stream leave the remainder `s` when divided by `S`. All this is a
-    function of `(seed, step)`: nothing is stored for a pass. It needs the same `B` at
-    every step and in every shard.
+    The epochs, one after the other, are a stream of rows. With batches of `B` and `S`
+    shards, step `t` takes the next `B * S` rows of the stream; shard `s` takes those
+    whose positions in the stream leave the remainder `s` when divided by `S`. All
+    this is a function of `(seed, step)`, without stored state. It needs the same `B`
+    at every step and in every shard.
 
     Attributes:
-      seed: as given, as the other two.
-      shard: which of the shards this is.
-      num_shards: how many there are.
+      seed: Seed of the epochs' orders.
+      shard: Index of this shard.
+      num_shards: Number of shards.
     """
 
     def __init__(self, size: int, *, seed: int, shard: int, num_shards: int):
-        """Creates the passes.
+        """Creates the epochs.
 
         Args:
-          size: how many rows there are, at least 1.
-          seed: at least 0; of the passes' orders.
-          shard: which of the shards this is, from 0.
-          num_shards: how many share the rows, at least 1.
+          size: Number of rows, at least 1.
+          seed: Seed of the epochs' orders, at least 0.
+          shard: Index of this shard, from 0.
+          num_shards: Number of shards, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: An argument is out of its range.
         """
-        if seed < 0 or not 0 <= shard < num_shards:
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}.")
+        if not 0 <= shard < num_shards:
             raise ValueError(
-                "seed must be at least 0 and shard at least 0 and below num_shards, "
-                f"got {seed}, {shard} and {num_shards}."
+                f"shard must be at least 0 and below num_shards={num_shards}, got "
+                f"{shard}."
             )
         if size < 1:
-            raise ValueError(
-                f"There must be at least one row to pass over, got {size}."
-            )
+            raise ValueError(f"size must be at least 1, got {size}.")
         self.seed, self.shard, self.num_shards = seed, shard, num_shards
         self._size = size
 
     def rows(self, step: int, batch_size: int) -> np.ndarray:
-        """Returns the rows of a step of this shard, `[B]` int64.
+        """Returns this shard's rows of a step, `[B]` int64.
 
         Args:
-          step: at least 0; in any order.
+          step: Step, at least 0; in any order.
           batch_size: `B`, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: An argument is out of its range.
         """
-        if step < 0 or batch_size < 1:
-            raise ValueError(
-                "step must be at least 0 and batch_size at least 1, got "
-                f"{step} and {batch_size}."
-            )
+        check_step(step, batch_size)
         number = step * batch_size + np.arange(batch_size)
-        passes, position = np.divmod(number * self.num_shards + self.shard, self._size)
+        epochs, position = np.divmod(number * self.num_shards + self.shard, self._size)
         rows = np.empty_like(position)
-        for pass_index in np.unique(passes):
-            at = passes == pass_index
+        for epoch in np.unique(epochs):
+            at = epochs == epoch
             rows[at] = counter_rng.permute(
-                self.seed, int(pass_index), position[at], self._size
+                self.seed, int(epoch), position[at], self._size
             )
         return rows
+
+
+def check_step(step: int, batch_size: int) -> None:
+    """Checks the arguments of a sampler's `sample`.
+
+    Raises:
+      ValueError: The step is below 0, or the batch size below 1.
+    """
+    if step < 0:
+        raise ValueError(f"step must be at least 0, got {step}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")

@@ -1,7 +1,7 @@
-"""Which triplets come next, where a list says which there are?
+"""Sampler of the triplets of a list, in shuffled epochs.
 
 Convention: a list names records by their indices; the order of its rows has no
-meaning, since every pass takes them in an order of its own.
+meaning, since every epoch has an order of its own.
 """
 
 from collections.abc import Iterator
@@ -9,30 +9,33 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-from typing import Any
 
 import numpy as np
 
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.sampling.epochs import Passes
+from deeprank_jax.sampling.epochs import ShuffledEpochs
 from deeprank_jax.sampling.reservoir.candidates import categories
 from deeprank_jax.sampling.reservoir.draws import CAUSES
-from deeprank_jax.sampling.reservoir.sampler import Triplets
+from deeprank_jax.sampling.triplets import Triplets
 
-# Another number is another law of the passes.
+# Raised when the triplets of a step change.
 STATE_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileTripletData:
-    """What a file of triplets holds.
+    """The triplets of a file.
 
     Attributes:
-      path: of the file, for messages.
-      indices: `[T, 3]` int32 records; anchor, positive and negative on axis 1.
-      relevance: `[T, 2]` float64, of the anchor to its positive and to its negative;
-        None if the file does not say.
-      num_left_out: how many rows hold an image of another split.
+      path: Path of the file, for messages.
+      indices: `[T, 3]` int32, indices of records; anchor, positive and negative on
+        axis 1.
+      relevance: `[T, 2]` float64, relevance of the positive and of the negative to
+        the anchor; None if the file has none.
+      num_left_out: Number of rows that were left out, as they hold an image of
+        another split.
     """
 
     path: str
@@ -42,42 +45,47 @@ class FileTripletData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Returns a short hash of the triplets, the same for the same."""
+        """Returns a short hash of the triplets."""
         digest = hashlib.sha256(self.indices.tobytes())
         if self.relevance is not None:
             digest.update(self.relevance.tobytes())
         return f"{len(self.indices)}-{digest.hexdigest()[:12]}"
 
 
-class FileTriplets:
-    """Takes its triplets from a list, in passes, as `TripletSampler` draws them.
+class FileSampler:
+    """Samples the triplets of a list, with the interface of `TripletSampler`.
 
-    Law. Which rows a step has, `Passes` says: any step can be asked for at any time
+    `ShuffledEpochs` gives the rows of a step: any step can be sampled at any time
     with the same result, at the cost of one batch.
 
     Corner cases:
 
-    - A pass need not end with a batch: the next begins in the middle of it. A batch
-      larger than the list holds several passes. Only there can a row be twice in a
-      batch.
+    - An epoch need not end with a batch: the next one begins in the middle of it. A
+      batch larger than the list holds several epochs. Only there can a row be twice
+      in a batch.
     - A row that the file lists twice is two rows.
-    - In a pass no row is in two shards, and all are in one. A shard's own rows of a
-      pass differ by at most one in number from those of another.
-    - The file is believed: a positive may be of another class than the anchor, and
+    - In an epoch no row is in two shards, and all are in one. The number of a shard's
+      rows in an epoch differs by at most one between shards.
+    - The file is trusted: a positive may be of another class than the anchor, and
       less relevant than the negative by the run's relevance, as people disagree with
-      labels. Where the file gives no relevance, it is the run's; the negative's is 0
-      in another category, as `TripletSampler` has it.
+      labels. Where the file has no relevance, the run's is used; that of a negative
+      of another category is 0, as in `TripletSampler`.
     - Nothing is redrawn, so that every count is 0.
 
     Attributes:
-      seed: as given.
-      shard: as given.
+      seed: Seed of the epochs' orders.
+      shard: Index of this process.
+      has_fixed_steps: True; see `Sampler`.
+      out_of_class: None; see `Sampler`.
     """
+
+    has_fixed_steps = True
+    out_of_class = None
 
     def __init__(
         self,
         data: FileTripletData,
-        records: Any,
+        records: Records,
         relevance: Relevance,
         *,
         seed: int,
@@ -88,30 +96,30 @@ class FileTriplets:
         """Creates the sampler.
 
         Args:
-          data: at least one triplet of the records.
-          records: the `Records` that the file was read for, with the attributes that
+          data: Triplets of the records, at least one.
+          records: Records that the file was read for, with the attributes that
             `relevance` compares.
-          relevance: of two records by their attributes.
-          seed: at least 0; of the passes' orders.
-          category_level: which label is the category, a negative number counting from
-            the finest; None puts all records into one.
-          shard: which of the shards this is, from 0.
-          num_shards: how many samplers share the list, at least 1.
+          relevance: Relevance of two records by their attributes.
+          seed: Seed of the epochs' orders, at least 0.
+          category_level: Label level of the categories, a negative number counting
+            from the finest; None puts all records into one category.
+          shard: Index of this process among those that share the list, from 0.
+          num_shards: Number of those processes, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: An argument is out of its range.
         """
         if not len(data.indices):
-            raise ValueError(f"{data.path}: holds no triplet.")
-        self._passes = Passes(
+            raise DataError(f"{data.path}: holds no triplet; add rows to it.")
+        self._epochs = ShuffledEpochs(
             len(data.indices), seed=seed, shard=shard, num_shards=num_shards
         )
         if data.indices.min() < 0 or data.indices.max() >= len(records):
             raise ValueError(
-                f"{data.path}: was read for other records than the {len(records):,} of "
-                f"{records.name}."
+                f"data of {data.path} must index the {len(records):,} records of "
+                f"{records.name}, but was read for other records."
             )
-        categories(records.labels, category_level)  # Refuses what is no level.
+        categories(records.labels, category_level)  # Fails if there is no such level.
         self.seed = seed
         self.shard = shard
         self._data = data
@@ -123,13 +131,13 @@ class FileTriplets:
         """Returns the triplets of a step.
 
         Args:
-          step: at least 0; in any order.
+          step: Step, at least 0; in any order.
           batch_size: `B`, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: An argument is out of its range.
         """
-        rows = self._passes.rows(step, batch_size)
+        rows = self._epochs.rows(step, batch_size)
         triplets = create_triplets(
             self._data.indices[rows].astype(np.int64),
             self._records,
@@ -141,37 +149,37 @@ class FileTriplets:
             return triplets
         return dataclasses.replace(triplets, relevance=self._data.relevance[rows])
 
-    def state(self, step: int) -> dict[str, Any]:
-        """Returns all that another sampler needs to go on after `step` batches.
+    def state(self, step: int) -> dict[str, object]:
+        """Returns all that another sampler needs to continue after `step` batches.
 
-        Which triplets there are is part of it, by a hash: with another list, the
-        steps behind would not be those of the run. `num_shards` may be another, as
-        long as the shards' batches hold as many triplets together.
+        It contains a hash of the triplets: another list would give other triplets at
+        the steps before. `num_shards` may change as long as the batches of all shards
+        together keep their size.
         """
         return {
             "version": STATE_VERSION,
             "seed": self.seed,
             "step": step,
             "triplets": self._data.fingerprint,
-            "num_shards": self._passes.num_shards,
+            "num_shards": self._epochs.num_shards,
         }
 
 
 def create_triplets(
     indices: np.ndarray,
-    records: Any,
+    records: Records,
     relevance: Relevance,
     category_level: int | None,
     step: int = 0,
 ) -> Triplets:
-    """Returns triplets with what the records say of them.
+    """Creates triplets with the attributes and relevances of their records.
 
     Args:
-      indices: `[B, 3]` int64 records.
-      records: `Records` with the attributes that `relevance` compares.
-      relevance: of two records by their attributes.
-      category_level: as of `FileTriplets`.
-      step: at which they are used.
+      indices: `[B, 3]` int64, indices of records.
+      records: Records with the attributes that `relevance` compares.
+      relevance: Relevance of two records by their attributes.
+      category_level: Label level of the categories, as in `FileSampler`.
+      step: Step that uses the triplets.
     """
     attributes = records.attributes[indices]
     pairs = np.array(
@@ -193,7 +201,7 @@ def create_triplets(
 
 
 def draw_for_every_record(
-    records: Any, num_positives: int, num_negatives: int, *, seed: int
+    records: Records, num_positives: int, num_negatives: int, *, seed: int
 ) -> Iterator[Triplets]:
     """Draws the triplets that the well-known Keras sampler writes: by class alone.
 
@@ -202,23 +210,24 @@ def draw_for_every_record(
     where there are fewer.
 
     Args:
-      records: `Records`, whose finest label is the class.
-      num_positives: at least 1.
-      num_negatives: at least 1.
-      seed: at least 0.
+      records: Records, whose finest label is the class.
+      num_positives: Number of positives per anchor, at least 1.
+      num_negatives: Number of negatives per positive, at least 1.
+      seed: Seed of the draws, at least 0.
 
     Yields:
       The triplets of each record, class by class; none where its class has no other
       record or there is no other class.
 
     Raises:
-      ValueError: a number is out of its range.
+      ValueError: A number is out of its range.
     """
-    if min(num_positives, num_negatives) < 1 or seed < 0:
-        raise ValueError(
-            "num_positives and num_negatives must be at least 1 and seed at least 0, "
-            f"got {num_positives}, {num_negatives} and {seed}."
-        )
+    numbers = {"num_positives": num_positives, "num_negatives": num_negatives}
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}.")
     rng = np.random.default_rng(seed)
     for indices in _draw_by_class(
         records.labels[:, -1], num_positives, num_negatives, rng

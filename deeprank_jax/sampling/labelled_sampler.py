@@ -1,13 +1,13 @@
-"""Which images come next, where a network learns to tell classes: shuffled passes."""
+"""Sampler of single labelled images in shuffled epochs, for classification."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from deeprank_jax.sampling.epochs import Passes
+from deeprank_jax.errors import DataError
+from deeprank_jax.sampling.epochs import ShuffledEpochs
 
-# Another number is another law of the passes.
+# Raised when the draws of a step change.
 STATE_VERSION = 1
 
 
@@ -16,10 +16,11 @@ class LabelledImages:
     """The images of one step; axis 1 has a single one.
 
     Attributes:
-      step: at which they were drawn.
-      indices: `[B, 1]` int64 records.
-      labels: `[B, 1]` int32, which class each is, from 0.
-      counts: `bad_image`, how many were replaced because they could not be read.
+      step: Step that the images were drawn for.
+      indices: `[B, 1]` int64, indices of records.
+      labels: `[B, 1]` int32, classes of the images, from 0.
+      counts: Counts by cause: `bad_image`, images replaced because they could not be
+        read.
     """
 
     step: int
@@ -36,24 +37,27 @@ class LabelledImages:
             counts={**self.counts, "bad_image": num_bad},
         )
 
-    def watched(self) -> dict[str, float]:
-        """Returns what there is to watch, by the names that it is logged under."""
+    def metrics(self) -> dict[str, float]:
+        """Returns metrics of the draw by the names that they are logged under."""
         return {f"sampler_failures/{cause}": n for cause, n in self.counts.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what the train step needs beside the images."""
+        """Returns the arrays that the train step needs beside the images."""
         return {"labels": self.labels}
 
 
 class LabelledSampler:
-    """Passes over records again and again, each time in a new order.
-
-    Which records a step has, `Passes` says.
+    """Samples records in shuffled epochs; see `ShuffledEpochs`.
 
     Attributes:
-      seed: as given.
-      shard: as given.
+      seed: Seed of the epochs' orders.
+      shard: Index of this process.
+      has_fixed_steps: True; see `Sampler`.
+      out_of_class: None; see `Sampler`.
     """
+
+    has_fixed_steps = True
+    out_of_class = None
 
     def __init__(
         self,
@@ -67,21 +71,21 @@ class LabelledSampler:
         """Creates the sampler.
 
         Args:
-          indices: `[T]` int, the records to learn from, at least one.
-          labels: `[T]` int, the class of each, from 0.
-          seed: at least 0; of the passes' orders.
-          shard: which of the shards this is, from 0.
-          num_shards: how many samplers share the records, at least 1.
+          indices: `[T]` ints, indices of the training records, at least one.
+          labels: `[T]` ints, class of each record, from 0.
+          seed: Seed of the epochs' orders, at least 0.
+          shard: Index of this process among those that share the records, from 0.
+          num_shards: Number of those processes, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: An argument is out of its range.
         """
         if len(indices) != len(labels):
             raise ValueError(
-                "There must be a label for each record, got "
-                f"{len(indices)} records and {len(labels)} labels."
+                f"labels must have one row for each of the {len(indices)} records, got "
+                f"{len(labels)}."
             )
-        self._passes = Passes(
+        self._epochs = ShuffledEpochs(
             len(indices), seed=seed, shard=shard, num_shards=num_shards
         )
         self.seed = seed
@@ -93,51 +97,54 @@ class LabelledSampler:
         """Returns the images of a step.
 
         Args:
-          step: at least 0; in any order.
+          step: Step, at least 0; in any order.
           batch_size: `B`, at least 1.
 
         Raises:
-          ValueError: an argument is out of its range.
+          ValueError: An argument is out of its range.
         """
-        rows = self._passes.rows(step, batch_size)
+        rows = self._epochs.rows(step, batch_size)
         return LabelledImages(
             step=step,
             indices=self._indices[rows][:, None],
             labels=self._labels[rows][:, None],
         )
 
-    def state(self, step: int) -> dict[str, Any]:
-        """Returns all that another sampler needs to go on after `step` batches."""
+    def state(self, step: int) -> dict[str, object]:
+        """Returns all that another sampler needs to continue after `step` batches."""
         return {
             "version": STATE_VERSION,
             "seed": self.seed,
             "step": step,
             "num_records": len(self._indices),
-            "num_shards": self._passes.num_shards,
+            "num_shards": self._epochs.num_shards,
         }
 
 
 def hold_out(
-    num_records: int, share: float, seed: int
+    num_records: int, held_out: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits records at random into those to learn from and those to be asked about.
+    """Splits records at random into training and held-out records.
 
     Args:
-      num_records: at least 2.
-      share: of those that are held out, above 0 and below 1.
-      seed: at least 0.
+      num_records: Number of records, at least 2.
+      held_out: Share of held-out records, above 0 and below 1.
+      seed: Seed of the split, at least 0.
 
     Returns:
-      Indices to learn from and indices held out, ascending, at least one each.
+      Indices for training and held-out indices, ascending, at least one each.
 
     Raises:
-      ValueError: an argument is out of its range.
+      DataError: There are fewer than 2 records.
+      ValueError: The share is out of its range.
     """
-    if num_records < 2 or not 0.0 < share < 1.0:
-        raise ValueError(
-            "config.task.held_out must be above 0 and below 1 and the "
-            f"training split hold at least 2 images, got {share} and {num_records}."
+    if not 0.0 < held_out < 1.0:
+        raise ValueError(f"held_out must be above 0 and below 1, got {held_out}.")
+    if num_records < 2:
+        raise DataError(
+            f"The training split has {num_records} image(s), but one is held out to "
+            "measure the accuracy: give at least 2."
         )
-    num_held = min(max(1, round(share * num_records)), num_records - 1)
+    num_held_out = min(max(1, round(held_out * num_records)), num_records - 1)
     order = np.random.default_rng([seed, num_records]).permutation(num_records)
-    return np.sort(order[num_held:]), np.sort(order[:num_held])
+    return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])

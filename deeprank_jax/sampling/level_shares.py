@@ -1,4 +1,4 @@
-"""What was drawn, in words: on which level positives and negatives meet the anchor."""
+"""Shares of positives and negatives by the deepest label level that they share."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,19 @@ def level_shares(labels: np.ndarray, level_names: Sequence[str]) -> dict[str, fl
     Args:
       labels: `[B, 3, L]` ints, anchor, positive and negative on axis 1; sharing a
         level means sharing all coarser ones.
-      level_names: the `L` levels, from coarse to fine.
+      level_names: Names of the `L` levels, from coarse to fine.
 
     Returns:
       A share in [0, 1] for each of `positives/<level>`, `negatives/<level>` and each
       `<level>` and `none`, finest first; all 0 if there is no triplet.
 
     Raises:
-      ValueError: there is not one name for each level.
+      ValueError: The number of names differs from the number of levels.
     """
     if len(level_names) != labels.shape[-1]:
         raise ValueError(
-            f"There are {labels.shape[-1]} levels, but the names {tuple(level_names)}."
+            f"level_names must name the {labels.shape[-1]} levels, got "
+            f"{tuple(level_names)}."
         )
     names = ("none", *level_names)
     depth = np.sum(labels[:, :1] == labels[:, 1:], axis=-1)

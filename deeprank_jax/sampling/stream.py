@@ -1,6 +1,6 @@
-"""Batches with their images, prepared ahead of the step that uses them.
+"""Stream of batches with their images, prepared ahead of the steps that use them.
 
-A batch is of triplets, or of single images where a network learns to tell classes.
+A batch holds triplets or, for classification, single images.
 """
 
 import collections
@@ -8,34 +8,53 @@ from collections.abc import Callable
 from concurrent import futures
 import dataclasses
 import time
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 
+from deeprank_jax.errors import DataError
 from deeprank_jax.sampling import counter_rng
 from deeprank_jax.sampling.labelled_sampler import LabelledImages
-from deeprank_jax.sampling.reservoir.sampler import Triplets
+from deeprank_jax.sampling.triplets import Triplets
 
 Drawn = Triplets | LabelledImages
 
 
 class Sampler(Protocol):
-    """What a stream asks: `TripletSampler`, `FileTriplets` or `LabelledSampler`.
+    """Interface of `TripletSampler`, `FileSampler` and `LabelledSampler`.
 
     Attributes:
-      seed: at least 0.
-      shard: which of the processes this is.
+      seed: Seed of all draws, at least 0.
+      shard: Index of this process among those that share the draws.
     """
 
     seed: int
     shard: int
 
-    def sample(self, step: int, batch_size: int) -> Drawn:
-        """Returns what is drawn at a step, always the same."""
+    @property
+    def has_fixed_steps(self) -> bool:
+        """Returns True if a step's batch exists for the run's batch size only."""
         ...
 
-    def state(self, step: int) -> dict[str, Any]:
-        """Returns what it takes to go on after `step` batches."""
+    @property
+    def out_of_class(self) -> float | None:
+        """Returns the configured share of negatives of other categories, if any."""
+        ...
+
+    def sample(self, step: int, batch_size: int) -> Drawn:
+        """Returns the batch of a step, always the same."""
+        ...
+
+    def state(self, step: int) -> dict[str, object]:
+        """Returns all that another sampler needs to continue after `step` batches."""
+        ...
+
+
+class RankingSampler(Sampler, Protocol):
+    """Interface of a sampler of triplets, i.e. of those in `config.sampler`."""
+
+    def sample(self, step: int, batch_size: int) -> Triplets:
+        """Returns the triplets of a step, always the same."""
         ...
 
 
@@ -45,12 +64,12 @@ AugmentFn = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What was drawn and what it looks like.
+    """Triplets or labelled images of a step, with their pixels.
 
     Attributes:
       images: `[B, n, H, W, C]` uint8 in memory of its own, `n` being 3 for triplets.
-      drawn: what the images show; its counts include `bad_image`, how many were
-        replaced because an image could not be read.
+      drawn: Records of the images; its counts include `bad_image`, the number of
+        groups replaced because an image could not be read.
     """
 
     images: np.ndarray
@@ -60,8 +79,8 @@ class Batch:
 class BatchStream:
     """An iterator of `Batch`, prepared by a thread a few steps ahead.
 
-    A context manager: leaving it, early or not, ends the thread after the batch that
-    it is at.
+    A context manager: leaving it, early or not, ends the thread after its current
+    batch.
 
         with BatchStream(sampler, 64, load, augment, first_step=0, num_steps=100,
                          depth=2) as stream:
@@ -69,7 +88,7 @@ class BatchStream:
                 ...
 
     Attributes:
-      wait_seconds: how long the consumer has waited for batches, in all.
+      wait_seconds: Total time that the consumer has waited for batches.
     """
 
     def __init__(
@@ -86,24 +105,25 @@ class BatchStream:
         """Creates the stream; the thread starts when its context is entered.
 
         Args:
-          sampler: used by the thread alone while the context lasts.
+          sampler: Sampler; used by the thread alone while the context lasts.
           batch_size: `B`, at least 1.
-          load_fn: maps indices `[n]` to images `[n, H, W, C]` and whether each could
-            be read, `[n]` bool. Each distinct record of a batch is asked for once.
-          augment_fn: maps images `[B, n, H, W, C]`, which it may overwrite, and the
-            step's generator to images of the same batch.
-          first_step: the step of the first batch, at least 0.
-          num_steps: how many batches there are, at least 0.
-          depth: how many batches are prepared ahead; 0 prepares each when asked.
+          load_fn: Function from indices `[n]` to images `[n, H, W, C]` and a mask
+            `[n]` of those that could be read. Each record is loaded once per batch.
+          augment_fn: Function from images `[B, n, H, W, C]`, which it may overwrite,
+            and the step's generator to images of the same batch.
+          first_step: Step of the first batch, at least 0.
+          num_steps: Number of batches, at least 0.
+          depth: Number of batches prepared ahead; 0 prepares each when it is needed.
 
         Raises:
-          ValueError: a number is out of its range.
+          ValueError: A number is out of its range.
         """
-        if batch_size < 1 or min(first_step, num_steps, depth) < 0:
-            raise ValueError(
-                "batch_size must be at least 1, first_step, num_steps and depth at "
-                f"least 0, got {batch_size}, {first_step}, {num_steps} and {depth}."
-            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        numbers = {"first_step": first_step, "num_steps": num_steps, "depth": depth}
+        for name, value in numbers.items():
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}.")
         self.wait_seconds = 0.0
         self._sampler = sampler
         self._batch_size = batch_size
@@ -123,7 +143,7 @@ class BatchStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the thread; batches that nobody asked for are dropped."""
+        """Ends the thread and drops batches that were not consumed."""
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
@@ -137,12 +157,12 @@ class BatchStream:
         """Returns the next batch.
 
         Raises:
-          RuntimeError: the context was not entered or has been left.
-          ValueError: no image of the batch could be read. Whatever else the sampler
-            and the functions raise is raised here, too.
+          RuntimeError: The context was not entered or has been left.
+          DataError: No image of the batch could be read. Errors of the sampler and of
+            the functions are raised here, too.
         """
         if self._executor is None:
-            raise RuntimeError("A BatchStream is read inside `with stream:`.")
+            raise RuntimeError("A BatchStream must be read inside `with stream:`.")
         self._submit()
         if not self._pending:
             raise StopIteration
@@ -154,11 +174,11 @@ class BatchStream:
         self._consumed += 1
         return batch
 
-    def state(self) -> dict[str, Any]:
-        """Returns what it takes to go on behind the last batch that was consumed.
+    def state(self) -> dict[str, object]:
+        """Returns the sampler's state after the last batch that was consumed.
 
-        What is prepared ahead leaves no trace in it: a stream whose `first_step` is
-        the state's `step` begins with the next batch.
+        Batches prepared ahead do not change it: a stream whose `first_step` is the
+        state's `step` begins with the next batch.
         """
         return self._sampler.state(self._consumed)
 
@@ -184,20 +204,24 @@ class BatchStream:
 
 
 def _replace_bad(drawn: Drawn, good: np.ndarray) -> tuple[Drawn, np.ndarray]:
-    """Puts the next good one of the batch, cyclically, where one is bad.
+    """Replaces each bad group of the batch by the next good one, cyclically.
+
+    Args:
+      drawn: Groups of the batch, e.g. triplets.
+      good: `[B]` bool, False for a group with an unreadable image.
 
     Returns:
-      What is drawn then, and `[B]` which of the old ones each of it is.
+      The groups after replacement, and `[B]` ints, the place of each in `drawn`.
 
     Raises:
-      ValueError: none is good.
+      DataError: No group is good.
     """
     source = np.arange(len(good))
     if not good.any():
-        raise ValueError(
-            f"Nothing that was drawn at step {drawn.step} has readable images, e.g. "
+        raise DataError(
+            f"Nothing in the batch of step {drawn.step} has readable images, e.g. not "
             f"records {drawn.indices[0].tolist()}: check that the images are where the "
-            "dataset says."
+            "dataset expects them."
         )
     bad, valid = source[~good], source[good]
     source[bad] = valid[np.searchsorted(valid, bad) % len(valid)]

@@ -25,7 +25,7 @@ import pyarrow.parquet
 from deeprank_jax import files
 from deeprank_jax.errors import DataError
 from deeprank_jax.sampling.file_sampler import FileTripletData
-from deeprank_jax.sampling.reservoir.sampler import Triplets
+from deeprank_jax.sampling.triplets import Triplets
 
 _SIDES = ("anchor", "positive", "negative")
 _RELEVANCE = ("relevance_positive", "relevance_negative")

@@ -191,11 +191,10 @@ def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
     """Draws once more what the sampler drew at a few steps of the run."""
     last = experiment.config.num_steps - 1
     steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
-    options = experiment.config.sampler
-    sizes = [experiment.config.batch_size // jax.process_count()]
-    if options.name != "file":  # Whose steps are of one size.
-        sizes.append(_DRAWN_MORE)
     sampler = experiment.sampler
+    sizes = [experiment.config.batch_size // jax.process_count()]
+    if not sampler.has_fixed_steps:
+        sizes.append(_DRAWN_MORE)
     batches: list[Any] = [
         sampler.sample(int(step), size) for step in steps for size in sizes
     ]
@@ -206,7 +205,7 @@ def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
         steps=np.repeat(steps, sum(sizes)),
         records=experiment.records["train"],
         thumbnails=thumbnails,
-        out_of_class=None if options.name == "file" else options.out_of_class,
+        out_of_class=sampler.out_of_class,
     )
 
 

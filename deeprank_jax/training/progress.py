@@ -65,7 +65,7 @@ class _TrainingLog:
         self._check_finite(step, batch, finite, in_a_row)
         # What is not finite would drown the mean.
         measured = {} if in_a_row else found
-        watched = batch.drawn.watched()
+        watched = batch.drawn.metrics()
         if self._experiment.task.draws_triplets:
             records = self._experiment.records["train"]
             labels = records.labels[batch.drawn.indices]

@@ -70,11 +70,11 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ),
         (
             {"sweep": '"b": {"sampler.mode": "all", "sampler.out_of_class": 0.5}'},
-            r"sampler.mode='all' is none; choose .* It comes from SWEEP\['b'\]",
+            r"sampler.mode must be 'importance' or .* It comes from SWEEP\['b'\]",
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform", "sampler.out_of_class": 7.0}'},
-            r"sampler.out_of_class=7.0 must be in \[0, 1\].* It comes from SWEEP\['b'\]",
+            r"sampler.out_of_class must be in \[0, 1\], got 7.0.* It comes from SWEEP\['b'\]",
         ),
         ({"values": ["sede=1"]}, r"^sede=1: there is no sede"),
     ],

@@ -7,7 +7,9 @@ from deeprank_jax.sampling import TripletSampler, create_candidates
 
 def create_candidates_of(attributes, relevance, category_level=0):
     """Candidates whose attributes are also their labels."""
-    records = types.SimpleNamespace(labels=attributes, attributes=attributes)
+    records = types.SimpleNamespace(
+        labels=attributes, attributes=attributes, describe="record {}".format
+    )
     return create_candidates(records, relevance, category_level)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from deeprank_jax.sampling import counter_rng
-from deeprank_jax.sampling.reservoir.buffers import Buffers, Runners
+from deeprank_jax.sampling.reservoir.buffers import Buffers, KeyedRecords
 
 
 def race(seed, index, label, rate, position=None):
     variates = counter_rng.exponentials(seed, 0, index)
-    return Runners(
+    return KeyedRecords(
         index=index,
         label=label[index],
         key=variates / rate[index],

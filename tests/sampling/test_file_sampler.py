@@ -9,8 +9,8 @@ from deeprank_jax import relevance
 from deeprank_jax.data.records import Records
 from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.file_sampler import (
+    FileSampler,
     FileTripletData,
-    FileTriplets,
     create_triplets,
     draw_for_every_record,
 )
@@ -48,7 +48,7 @@ def create_data(size, with_relevance=False):
 
 def create_sampler(size=23, with_relevance=False, **options):
     options = {"seed": 1, "category_level": 0, **options}
-    return FileTriplets(create_data(size, with_relevance), RECORDS, GRADED, **options)
+    return FileSampler(create_data(size, with_relevance), RECORDS, GRADED, **options)
 
 
 def rows_of(sampler, step, batch_size, size=23):
@@ -219,7 +219,7 @@ def test_attributes_are_those_of_the_relevance():
     ("options", "message"),
     [
         ({"seed": -1}, "seed must be at least 0"),
-        ({"shard": 2, "num_shards": 2}, "below num_shards, got 1, 2 and 2"),
+        ({"shard": 2, "num_shards": 2}, "below num_shards=2, got 2"),
         ({"shard": -1}, "below num_shards"),
         ({"num_shards": 0}, "below num_shards"),
         ({"category_level": 2}, "one of the 2 levels \\(-2 to 1\\), got 2"),
@@ -232,13 +232,13 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="batch_size at least 1, got 0 and 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         create_sampler().sample(0, 0)
     with pytest.raises(ValueError, match="step must be at least 0"):
         create_sampler().sample(-1, 1)
     few = create_records(30)
-    with pytest.raises(ValueError, match="other records than the 30 of photos/train"):
-        FileTriplets(create_data(59_000), few, GRADED, seed=0, category_level=0)
+    with pytest.raises(ValueError, match="must index the 30 records of photos/train"):
+        FileSampler(create_data(59_000), few, GRADED, seed=0, category_level=0)
 
 
 def of_labels(*labels):
@@ -291,5 +291,5 @@ def test_the_same_seed_draws_the_same():
     )
     np.testing.assert_array_equal(draw(1), draw(1))
     assert (draw(1) != draw(2)).any()
-    with pytest.raises(ValueError, match="must be at least 1 and seed at least 0"):
+    with pytest.raises(ValueError, match="num_positives must be at least 1"):
         next(draw_for_every_record(RECORDS, 0, 1, seed=0))

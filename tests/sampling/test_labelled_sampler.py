@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from deeprank_jax.errors import DataError
 from deeprank_jax.sampling.labelled_sampler import LabelledSampler, hold_out
 
 
@@ -52,7 +53,7 @@ def test_bad_images_are_replaced_and_counted():
     taken = batch.take(np.array([0, 0, 2, 3]), 1)
     np.testing.assert_array_equal(taken.indices, batch.indices[[0, 0, 2, 3]])
     np.testing.assert_array_equal(taken.labels, batch.labels[[0, 0, 2, 3]])
-    assert taken.watched() == {"sampler_failures/bad_image": 1}
+    assert taken.metrics() == {"sampler_failures/bad_image": 1}
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.999])
@@ -66,10 +67,15 @@ def test_held_out_records_are_the_others(share):
         assert not np.array_equal(held, hold_out(50, share, seed=1)[1])
 
 
-@pytest.mark.parametrize(("num", "share"), [(1, 0.5), (9, 0.0), (9, 1.0)])
-def test_what_cannot_be_held_out_is_refused(num, share):
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_out_of_its_range_is_refused(share):
     with pytest.raises(ValueError, match="held_out must be above 0 and below 1"):
-        hold_out(num, share, seed=0)
+        hold_out(9, share, seed=0)
+
+
+def test_a_single_record_cannot_be_held_out():
+    with pytest.raises(DataError, match=r"1 image.* give at least 2"):
+        hold_out(1, 0.5, seed=0)
 
 
 @pytest.mark.parametrize(

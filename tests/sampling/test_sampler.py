@@ -233,9 +233,9 @@ def test_records_without_any_positive_are_refused():
         ({"positive_cap": 0.0}, "positive_cap must be above 0"),
         ({"min_relevance_gap": -0.1}, "min_relevance_gap must be at least 0"),
         ({"min_relevance_gap": np.nan}, "min_relevance_gap must be at least 0"),
-        ({"out_of_class": 1.1}, "at least 0 and at most 1, got 1.1"),
+        ({"out_of_class": 1.1}, "in \\[0, 1\\], got 1.1"),
         ({"category_level": 3}, "one of the 3 levels"),
-        ({"mode": "best"}, r"mode must be one of .*, got 'best'"),
+        ({"mode": "best"}, r"mode must be .* or .*, got 'best'"),
         ({"num_shards": 0}, "num_shards must be at least 1"),
         ({"shard": 2, "num_shards": 2}, r"one of the 2 \(0 to 1\), got 2"),
     ],
@@ -305,5 +305,5 @@ def test_level_shares_count_the_deepest_level():
         "negatives/none": 0.5,
     }
     assert set(level_shares(attributes[:0], names).values()) == {0.0}
-    with pytest.raises(ValueError, match="There are 2 levels"):
+    with pytest.raises(ValueError, match="level_names must name the 2 levels"):
         level_shares(attributes, ("category",))

@@ -150,7 +150,7 @@ def test_a_batch_without_a_good_image_is_refused():
 
     with (
         create_stream(load_none) as stream,
-        pytest.raises(ValueError, match="Nothing that was drawn at step 0"),
+        pytest.raises(ValueError, match="Nothing in the batch of step 0"),
     ):
         next(stream)
 
@@ -227,5 +227,5 @@ def test_the_thread_runs_ahead_by_the_depth_and_no_more():
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="depth at least 0"):
+    with pytest.raises(ValueError, match="depth must be at least 0"):
         create_stream(depth=-1)

@@ -11,7 +11,7 @@ from deeprank_jax import config as config_lib
         ("data.augment.color_jitter", -0.5, "must be at least 0"),
         ("classification.label_smoothing", 1.0, "must be at least 0 and below 1"),
         ("classification.label_smoothing", -0.1, "must be at least 0 and below 1"),
-        ("sampler.mode", "importanse", "choose 'importance' or 'uniform'"),
+        ("sampler.mode", "importanse", "must be 'importance' or 'uniform'"),
         ("sampler.out_of_class", 1.01, r"must be in \[0, 1\]"),
         ("sampler.out_of_class", -0.01, r"must be in \[0, 1\]"),
         ("optimizer.learning_rate", 0.0, "above 0 and finite"),

@@ -10,7 +10,7 @@ from deeprank_jax.sampling import (
     count_candidates,
     counter_rng,
 )
-from deeprank_jax.sampling.reservoir.buffers import Buffers, Runners
+from deeprank_jax.sampling.reservoir.buffers import Buffers, KeyedRecords
 from tools.benchmark.exact_laws import chi_square, enumerate_laws
 
 _DRAWS = 10**6
@@ -126,7 +126,7 @@ def _reservoirs(totals: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]
     exponential = counter_rng.exponentials(_SEED, first, index)
     buffers = Buffers(np.full(_CHUNK, _SIZE), _CAPACITY)
     buffers.ingest(
-        Runners(
+        KeyedRecords(
             index=index,
             label=index // _SIZE,
             key=exponential / rate,

@@ -1,8 +1,8 @@
-"""Which records can be drawn now: one reservoir of fixed capacity per category.
+"""Reservoirs of records: one buffer of fixed capacity per category.
 
 Records race: record `j` finishes at `e_j = Exp(1) / rate_j`, and a category's buffer
-holds the `capacity` first. What is in the buffers depends on which records were
-seen, never on their order.
+holds the `capacity` records that finish first. The content of the buffers depends on
+the set of ingested records, never on their order.
 """
 
 import dataclasses
@@ -11,15 +11,15 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Runners:
-    """Records that race, `[n]` each.
+class KeyedRecords:
+    """Records with their keys of the race.
 
     Attributes:
-      index: int64, which records.
-      label: ints in `[0, C)`, the category of each.
-      key: float64, when each finishes.
-      rate: float64 above 0, how fast it is.
-      position: int64, when it came by.
+      index: `[n]` int64, indices of records.
+      label: `[n]` ints in `[0, C)`, category of each record.
+      key: `[n]` float64, time at which each finishes the race.
+      rate: `[n]` float64 above 0, speed of each.
+      position: `[n]` int64, position in the epoch's order.
     """
 
     index: np.ndarray
@@ -28,25 +28,25 @@ class Runners:
     rate: np.ndarray
     position: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Runners":
-        """Returns some of them."""
-        return Runners(
+    def take(self, rows: np.ndarray) -> "KeyedRecords":
+        """Returns the records of some rows."""
+        return KeyedRecords(
             **{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Content:
-    """What buffers hold, sorted by category and record; all empty while nothing is.
+class BufferContent:
+    """Content of all buffers, sorted by category and record.
 
     Attributes:
-      index: `[S]` int64 records.
-      label: `[S]` int64, the category of each.
-      inclusion: `[S]` float64, the probability with which each is there, given the
+      index: `[S]` int64, indices of records.
+      label: `[S]` int64, category of each record.
+      inclusion: `[S]` float64, probability of each to be in its buffer, given the
         other records' keys: `1 - exp(-rate * tau)`, where `tau` is the first key that
         missed the buffer, or 1 while none has.
-      position: `[S]` int64, when each came by.
-      fill: the share of the buffers' places that are taken, in [0, 1].
+      position: `[S]` int64, position of each in the epoch's order.
+      fill: Share of the buffers' places that are occupied, in [0, 1].
     """
 
     index: np.ndarray
@@ -57,21 +57,21 @@ class Content:
 
 
 class Buffers:
-    """The buffers of all categories, filled during one pass of the records."""
+    """Buffers of all categories, filled during one epoch."""
 
     def __init__(self, sizes: np.ndarray, capacity: int):
         """Creates empty buffers.
 
         Args:
-          sizes: `[C]` ints, how many records each category has at most.
-          capacity: how many records a category's buffer holds.
+          sizes: `[C]` ints, greatest number of records of each category.
+          capacity: Number of records in the buffer of a category.
         """
         self._capacity = capacity
-        # The slot beyond the capacity keeps the first key that missed the buffer.
+        # One more slot than the capacity: for the first key that missed the buffer.
         slots = np.minimum(sizes, capacity + 1)
         self._start = np.concatenate([[0], np.cumsum(slots)])
         num = int(self._start[-1])
-        self._held = Runners(
+        self._records = KeyedRecords(
             index=np.zeros(num, np.int64),
             label=np.repeat(np.arange(len(slots)), slots),
             key=np.zeros(num),
@@ -82,57 +82,61 @@ class Buffers:
         self._threshold = np.full(len(slots), np.inf)
         self._places = int(np.minimum(sizes, capacity).sum())
 
-    def ingest(self, runners: Runners) -> None:
-        """Lets records race, each at most once in the life of these buffers."""
-        enters = np.flatnonzero(runners.key < self._threshold[runners.label])
-        if len(enters) == len(runners.key):
-            self._merge(runners)
+    def ingest(self, records: KeyedRecords) -> None:
+        """Lets records race, each at most once per life of these buffers."""
+        enters = np.flatnonzero(records.key < self._threshold[records.label])
+        if len(enters) == len(records.key):
+            self._merge(records)
         elif len(enters):
-            self._merge(runners.take(enters))
+            self._merge(records.take(enters))
 
-    def _merge(self, new: Runners) -> None:
-        """Sorts newcomers into the buffers of their categories, and those alone."""
+    def _merge(self, new: KeyedRecords) -> None:
+        """Sorts new records into the buffers of their categories."""
         touched = np.flatnonzero(np.bincount(new.label, minlength=len(self._count)))
         slots = _ranges(self._start[touched], self._count[touched])
-        both = Runners(
+        both = KeyedRecords(
             **{
                 field.name: np.concatenate(
-                    [getattr(self._held, field.name)[slots], getattr(new, field.name)]
+                    [
+                        getattr(self._records, field.name)[slots],
+                        getattr(new, field.name),
+                    ]
                 )
-                for field in dataclasses.fields(Runners)
+                for field in dataclasses.fields(KeyedRecords)
             }
         )
         order = _sort_within(both.label, both.key, len(self._count))
-        seen = np.bincount(both.label, minlength=len(self._count))[touched]
-        rank = _ranges(np.zeros_like(seen), seen)
-        room = np.minimum(seen, self._capacity + 1)
-        kept = both.take(order[rank < np.repeat(room, seen)])
+        num = np.bincount(both.label, minlength=len(self._count))[touched]
+        rank = _ranges(np.zeros_like(num), num)
+        room = np.minimum(num, self._capacity + 1)
+        winners = both.take(order[rank < np.repeat(room, num)])
         slots = _ranges(self._start[touched], room)
-        for field in dataclasses.fields(Runners):
-            getattr(self._held, field.name)[slots] = getattr(kept, field.name)
+        for field in dataclasses.fields(KeyedRecords):
+            getattr(self._records, field.name)[slots] = getattr(winners, field.name)
         self._count[touched] = room
         full = touched[room > self._capacity]
-        self._threshold[full] = self._held.key[self._start[full] + self._capacity]
+        self._threshold[full] = self._records.key[self._start[full] + self._capacity]
 
-    def content(self) -> Content:
-        """Returns what the buffers hold."""
-        taken = np.minimum(self._count, self._capacity)
-        held = self._held.take(_ranges(self._start[:-1], taken))
-        held = held.take(_sort_within(held.label, held.index, len(self._count)))
-        return Content(
-            index=held.index,
-            label=held.label,
-            inclusion=-np.expm1(-held.rate * self._threshold[held.label]),
-            position=held.position,
-            fill=len(held.index) / max(1, self._places),
+    def content(self) -> BufferContent:
+        """Returns the content of the buffers."""
+        num = np.minimum(self._count, self._capacity)
+        records = self._records.take(_ranges(self._start[:-1], num))
+        order = _sort_within(records.label, records.index, len(self._count))
+        records = records.take(order)
+        return BufferContent(
+            index=records.index,
+            label=records.label,
+            inclusion=-np.expm1(-records.rate * self._threshold[records.label]),
+            position=records.position,
+            fill=len(records.index) / max(1, self._places),
         )
 
 
 def _sort_within(label: np.ndarray, key: np.ndarray, num_labels: int) -> np.ndarray:
-    """Returns the order by label and, inside one, by key.
+    """Returns the order by label and, within a label, by key.
 
-    As `lexsort`, several times as fast: keys tie by a chance of 2^-52 only, so that
-    the first sort need not be stable, and short labels are sorted by counting.
+    Like `lexsort`, but several times as fast: keys tie with a chance of 2^-52 only, so
+    that the first sort need not be stable, and short labels are sorted by counting.
     """
     order = np.argsort(key)
     short = np.int16 if num_labels < 2**15 else label.dtype

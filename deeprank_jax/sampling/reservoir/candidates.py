@@ -1,7 +1,7 @@
-"""What passes by the buffers: all that the sampler has to know of the records.
+"""Inputs of the reservoir sampler: category, attributes and total relevance per record.
 
-Convention: rows are asked for by index and are never copied as a whole, so that they
-may lie in memory, in a memory-mapped file, or be made when asked for.
+Convention: rows are read by index and are never copied as a whole, so that they may
+lie in memory, in a memory-mapped file, or be computed when they are read.
 """
 
 import dataclasses
@@ -10,16 +10,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deeprank_jax.data.records import Records
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.relevance.totals import total_relevance
 
-# Rows looked at in one go when all are counted.
+# Rows per block when all records are counted.
 _BLOCK = 2**18
 _GOLDEN_RATIO = 0.6180339887498949
 
 
 class Rows(Protocol):
-    """`[N, ...]` rows by index: an array, a memory-mapped one, or what acts like it."""
+    """`[N, ...]` rows by index: an array, a memory-mapped one, or similar."""
 
     def __len__(self) -> int:
         """Returns `N`."""
@@ -32,18 +33,18 @@ class Rows(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The records of a split, as the sampler sees them.
+    """The records of a split, as the sampler needs them.
 
     Attributes:
-      attributes: `[N, A]`, what the relevance compares.
-      category: `[N]` ints in `[0, C)`.
+      attributes: `[N, A]`, values that the relevance compares.
+      category: `[N]` ints in `[0, C)`, category of each record.
       totals: `[N]` floats, at least 0: eq. (6), the relevance of each record to all
         others of its category.
-      sizes: `[C]` int64, how many records each category has.
+      sizes: `[C]` int64, number of records of each category.
       lowest: `[C]` float64, each category's lowest total above 0; 1 if all are 0.
-      num_without_positive: how many totals are 0.
-      sum_of_totals: over all records, weighted by place, to six digits: what tells
-        another relevance, though a matrix product's last digits are the machine's.
+      num_without_positive: Number of totals that are 0.
+      sum_of_totals: Sum over all records, weighted by place, to six digits. It
+        detects another relevance; further digits would differ between machines.
     """
 
     attributes: Rows
@@ -55,12 +56,12 @@ class Candidates:
     sum_of_totals: str
 
     def __len__(self) -> int:
-        """Returns how many records there are."""
+        """Returns the number of records."""
         return len(self.category)
 
 
 def create_candidates(
-    records: Any,
+    records: Records,
     relevance: Relevance,
     category_level: int | None,
     *,
@@ -69,13 +70,13 @@ def create_candidates(
     """Sums the relevances of a split's records, and counts its categories.
 
     Args:
-      records: `Records` with the attributes that the relevance compares.
-      relevance: of two records.
-      category_level: as of `categories`.
-      cache: a folder that keeps sums that took long; None keeps none.
+      records: Records with the attributes that the relevance compares.
+      relevance: Relevance of two records by their attributes.
+      category_level: Label level of the categories; see `categories`.
+      cache: Folder that keeps expensive sums; None keeps none.
 
     Raises:
-      ValueError: a total relevance is negative or not finite, or there is no such
+      ValueError: A total relevance is negative or not finite, or there is no such
         level.
     """
     category = categories(records.labels, category_level)
@@ -83,29 +84,29 @@ def create_candidates(
         relevance,
         records.attributes,
         category,
-        describe=getattr(records, "describe", "record {}".format),
+        describe=records.describe,
         cache=cache,
     )
     return count_candidates(records.attributes, category, totals)
 
 
 def count_candidates(attributes: Rows, category: Rows, totals: Rows) -> Candidates:
-    """Counts the categories in one pass over the records.
+    """Counts the categories, block by block.
 
     Args:
-      attributes: `[N, A]`.
+      attributes: `[N, A]`, values that the relevance compares.
       category: `[N]` ints, at least 0; memory grows with the largest.
       totals: `[N]` floats, the total relevance of each record in its category.
 
     Raises:
-      ValueError: the lengths differ, there is no record, or a total is negative or not
+      ValueError: The lengths differ, there is no record, or a total is negative or not
         finite.
     """
     size = len(category)
     if not size or len(attributes) != size or len(totals) != size:
         raise ValueError(
-            "attributes, category and totals must have a row for each record, and at "
-            f"least one, got {len(attributes)}, {size} and {len(totals)}."
+            "attributes, category and totals must have one row per record, at least "
+            f"one, got {len(attributes)}, {size} and {len(totals)}."
         )
     sizes, lowest = np.zeros(0, np.int64), np.zeros(0)
     num_without_positive, sum_of_totals = 0, 0.0
@@ -115,7 +116,7 @@ def count_candidates(attributes: Rows, category: Rows, totals: Rows) -> Candidat
         wrong = np.flatnonzero(~(np.isfinite(total) & (total >= 0)))
         if len(wrong):
             raise ValueError(
-                "A total relevance must be finite and at least 0, got "
+                "totals must be finite and at least 0, got "
                 f"{total[wrong[0]]} for record {start + wrong[0]}."
             )
         grown = max(len(sizes), int(label.max()) + 1) - len(sizes)
@@ -124,7 +125,7 @@ def count_candidates(attributes: Rows, category: Rows, totals: Rows) -> Candidat
         sizes += np.bincount(label, minlength=len(sizes))
         np.minimum.at(lowest, label[total > 0], total[total > 0])
         num_without_positive += int(np.sum(total == 0))
-        # Weighted by place, so that totals in another order are another sum.
+        # Weighted by place, so that the same totals in another order differ.
         place = np.arange(block.start, block.stop) * _GOLDEN_RATIO % 1.0
         sum_of_totals += float(np.sum(total * (1.0 + place), dtype=np.float64))
     lowest[np.isinf(lowest)] = 1.0
@@ -144,11 +145,11 @@ def categories(labels: np.ndarray, level: int | None) -> np.ndarray:
 
     Args:
       labels: `[N, L]` ints, from coarse to fine.
-      level: which of them is the category, a negative number counting from the
-        finest; None puts all records into one.
+      level: Label level of the categories, a negative number counting from the
+        finest; None puts all records into one category.
 
     Raises:
-      ValueError: there is no such level, or no label.
+      ValueError: There is no such level, or no label.
     """
     if labels.ndim != 2 or not labels.size:
         raise ValueError(

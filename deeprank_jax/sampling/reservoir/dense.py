@@ -1,4 +1,4 @@
-"""Draws for any relevance: an anchor is compared with all of its category's buffer."""
+"""Draws for any relevance: compares an anchor with its category's whole buffer."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ class DenseDraws:
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draws as `InClassDraws` says."""
+        """Draws as described in `InClassDraws`."""
         slots = np.zeros((len(anchor), 2), np.int64)
         relevance = np.zeros((len(anchor), 2))
         has = np.zeros((len(anchor), 2), bool)
@@ -40,9 +40,9 @@ class DenseDraws:
         """Yields rows of anchors with the slots of their categories.
 
         Yields:
-          `[b]` rows; the slots of their categories, the slice of the one category of a
-          block or else `[b, m]` of several small ones; `[b, m]` bool, False for the
-          anchor itself and beyond its category.
+          `[b]` rows; the slots of their categories: a slice if the block has a single
+          category, or else `[b, m]`; `[b, m]` bool, False for the anchor itself and
+          beyond its category.
         """
         low, high = self._table.low[anchor], self._table.high[anchor]
         group = np.where(high - low <= _SMALL, -1, low)
@@ -51,12 +51,12 @@ class DenseDraws:
         for rows in np.split(order, ends[:-1]) if len(order) else ():
             width = np.arange(int((high - low)[rows].max()))
             values = len(width)
-            if group[rows[0]] < 0:  # Their attributes are gathered, too.
+            if group[rows[0]] < 0:  # Attributes are gathered, too.
                 values *= max(1, self._table.attributes.shape[1] // _SMALL)
             step = max(1, _BLOCK // values)
             for first in range(0, len(rows), step):
                 part = rows[first : first + step]
-                own = (np.arange(len(part)), anchor[part] - low[part])
+                anchors = (np.arange(len(part)), anchor[part] - low[part])
                 if group[part[0]] < 0:
                     columns = low[part, None] + width
                     usable = columns < high[part, None]
@@ -64,7 +64,7 @@ class DenseDraws:
                 else:
                     columns = slice(low[part[0]], high[part[0]])
                     usable = np.ones((len(part), len(width)), bool)
-                usable[own] = False
+                usable[anchors] = False
                 yield part, columns, usable
 
     def _draw_block(
@@ -75,14 +75,14 @@ class DenseDraws:
         of_positive: np.ndarray,
         of_negative: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draws for the anchors of a block, as `draw` does."""
+        """Draws for the anchors of a block."""
         attributes, law = self._table.attributes, self._law
         # A view of a whole category, or a row for each anchor.
         others = attributes[columns].reshape(-1, *usable.shape[1:], attributes.shape[1])
         relevance = np.asarray(
             law.relevance.pairwise(attributes[anchor][:, None], others)
         )
-        if relevance.dtype.kind != "f":  # A count of one's own; T_p may be a half.
+        if relevance.dtype.kind != "f":  # Counts are ints, but T_p may be a half.
             relevance = relevance.astype(np.float64)
         lift = self._lift[columns] * usable
         positive, has_positive = _draw_columns(
@@ -93,18 +93,18 @@ class DenseDraws:
         negative, has_negative = _draw_columns(
             law.negative_weight(relevance) * lift, of_negative
         )
-        # If none of them is relevant at all, they weigh alike.
+        # If no negative is relevant at all, their weights are equal.
         flat = np.flatnonzero(~has_negative)
         if len(flat):
             negative[flat], has_negative[flat] = _draw_columns(
                 lift[flat], of_negative[flat]
             )
-        chosen = np.stack([positive, negative], axis=1)
-        values = np.take_along_axis(relevance, chosen, axis=1)
+        pairs = np.stack([positive, negative], axis=1)
+        values = np.take_along_axis(relevance, pairs, axis=1)
         if isinstance(columns, slice):
-            slots = chosen + columns.start
+            slots = pairs + columns.start
         else:
-            slots = np.take_along_axis(columns, chosen, axis=1)
+            slots = np.take_along_axis(columns, pairs, axis=1)
         return slots, values, np.stack([has_positive, has_negative], axis=1)
 
 

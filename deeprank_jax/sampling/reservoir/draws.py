@@ -1,7 +1,7 @@
-"""How triplets are drawn from buffers: weighted draws by cumulative sums.
+"""Weighted draws of triplets from buffers, by cumulative sums.
 
-Every draw is one uniform number looked up in a cumulative sum of weights; nothing is
-drawn and rejected.
+Every draw looks up one uniform number in a cumulative sum of weights; there is no
+rejection.
 """
 
 import collections
@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from deeprank_jax.errors import DataError
 from deeprank_jax.relevance import LabelRelevance
 from deeprank_jax.sampling.reservoir.dense import DenseDraws
 from deeprank_jax.sampling.reservoir.rings import RingDraws
@@ -21,20 +22,24 @@ CAUSES = (
     "no_other_category",
     "repeated",
 )
-# How often an anchor without a triplet is drawn anew, before one is repeated.
+# Number of new draws for an anchor without a triplet, before one is repeated.
 _REDRAWS = 16
 
 
-class NoTripletError(ValueError):
+class NoTripletError(DataError):
     """The records, or the part of them in the buffers, hold no triplet."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Triplets as they lie in a table: slots `[B, 3]`, and what is known of them.
+    """Triplets as slots of a table.
 
-    `relevance` is `[B, 2]` float64 of anchor and positive, anchor and negative;
-    `in_class` and `valid` are `[B]` bool.
+    Attributes:
+      slots: `[B, 3]` int64, slots of anchor, positive and negative.
+      relevance: `[B, 2]` float64, relevance of the positive and of the negative to
+        the anchor.
+      in_class: `[B]` bool, True for a negative of the anchor's category.
+      valid: `[B]` bool, False where no triplet was found.
     """
 
     slots: np.ndarray
@@ -56,7 +61,7 @@ class TripletDraws:
     """Draws triplets from a table; see `TripletSampler` for law and corner cases."""
 
     def __init__(self, table: DrawTable):
-        """Prepares the draws, as the table's relevance allows."""
+        """Prepares the draws in the fastest way for the table's relevance."""
         self._table, self._law = table, table.law
         by_labels = isinstance(table.law.relevance, LabelRelevance)
         create = RingDraws if by_labels else DenseDraws
@@ -65,34 +70,36 @@ class TripletDraws:
     def draw(
         self, num: int, rng: np.random.Generator
     ) -> tuple[Draws, collections.Counter[str]]:
-        """Draws `num` triplets, and counts what could not be drawn.
+        """Draws `num` triplets, and counts the draws that had to be replaced.
 
         Raises:
-          NoTripletError: the buffers hold no triplet, or none was found in `num`
+          NoTripletError: The buffers hold no triplet, or none was found in `num`
             times a fixed number of draws.
         """
         counts = collections.Counter(dict.fromkeys(CAUSES, 0))
         draws = _empty(num)
         sums = self._table.anchor_sums
         if not len(sums) or not sums[-1] > 0:
-            raise NoTripletError(self._nothing_to_draw())
-        left = np.arange(num)
+            raise NoTripletError(self._no_triplet_message())
+        pending = np.arange(num)
         for _ in range(1 + _REDRAWS):
-            draws.put(left, self._draw_once(rng.random((4, len(left))), counts))
-            left = left[~draws.valid[left]]
-            if not len(left):
+            uniform = rng.random((4, len(pending)))
+            draws.put(pending, self._draw_once(uniform, counts))
+            pending = pending[~draws.valid[pending]]
+            if not len(pending):
                 return draws, counts
         valid = np.flatnonzero(draws.valid)
         if not len(valid):
-            raise NoTripletError(self._nothing_to_draw())
-        counts["repeated"] += len(left)
-        draws.put(left, draws.take(valid[np.searchsorted(valid, left) % len(valid)]))
+            raise NoTripletError(self._no_triplet_message())
+        counts["repeated"] += len(pending)
+        following = valid[np.searchsorted(valid, pending) % len(valid)]
+        draws.put(pending, draws.take(following))
         return draws, counts
 
     def _draw_once(
         self, uniform: np.ndarray, counts: collections.Counter[str]
     ) -> Draws:
-        """Draws a triplet for each column of `uniform` `[4, n]`, where there is one."""
+        """Draws a triplet for each column of `uniform` `[4, n]`, if there is one."""
         table = self._table
         anchor = table.draw_anchors(uniform[0])
         slots, relevance, has_positive, has_negative = self._in_class.draw(
@@ -121,11 +128,11 @@ class TripletDraws:
             counts[cause] += int(where.sum())
         return draws
 
-    def _nothing_to_draw(self) -> str:
+    def _no_triplet_message(self) -> str:
         return (
             f"No triplet was found among the {len(self._table.index):,} records in the "
             "buffers: raise capacity so that an anchor's positives are in its "
-            "category's buffer, or, if nothing is less relevant than a "
+            "category's buffer, or, if no record is less relevant than a "
             f"positive by min_relevance_gap ({self._law.min_relevance_gap:g}), lower "
             "it or choose a finer category_level."
         )

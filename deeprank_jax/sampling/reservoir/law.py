@@ -1,4 +1,4 @@
-"""What is drawn: equations (6) to (8) of the paper and its out-of-class share."""
+"""Law of the draws: equations (6) to (8) of the paper and the out-of-class share."""
 
 import dataclasses
 from typing import Any
@@ -12,16 +12,16 @@ MODES = ("importance", "uniform")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Law:
-    """How much weight a record has in a draw, before buffers are corrected for.
+    """Weights of records in the draws, before the correction for buffers.
 
     Attributes:
-      relevance: of two records by their attributes.
-      mode: `"importance"` weighs by relevance, `"uniform"` only asks whether there is
-        any: the paper's baseline.
-      positive_cap: `T_p`, above 0: a relevance beyond it draws no more often.
-      min_relevance_gap: `T_r`, at least 0: by how much the positive is more relevant
-        to the anchor than an in-class negative.
-      out_of_class: the share of negatives from other categories, in [0, 1].
+      relevance: Relevance of two records by their attributes.
+      mode: `"importance"`, weights by relevance; or `"uniform"`, equal weights of all
+        relevant records, the paper's baseline.
+      positive_cap: `T_p`, above 0, beyond which a relevance has no more weight.
+      min_relevance_gap: `T_r`, at least 0, the least difference in relevance of a
+        positive and an in-class negative.
+      out_of_class: Share of negatives from other categories, in [0, 1].
     """
 
     relevance: Relevance
@@ -47,12 +47,12 @@ class Law:
         return np.minimum(relevance, relevance.dtype.type(self.positive_cap))
 
     def most_relevant_negative(self, of_positive: np.ndarray) -> np.ndarray:
-        """Returns how relevant a negative may be at most, eq. (8).
+        """Returns the greatest allowed relevance of a negative, eq. (8).
 
-        Also without a gap it is less relevant than the positive, if by any amount.
+        Also without a gap it is below that of the positive.
 
         Args:
-          of_positive: `[...]` floats, the positive's relevance.
+          of_positive: `[...]` floats, relevance of the positive.
         """
         # The slack lets a gap of just T_r pass, as .3 - .2 is below .1 in floats.
         slack = 4 * np.finfo(of_positive.dtype).eps
@@ -62,5 +62,5 @@ class Law:
 
 
 def below(uniform: np.ndarray, total: Any) -> np.ndarray:
-    """Returns `uniform * total`, below `total` whatever the rounding."""
+    """Returns `uniform * total`, below `total` in spite of rounding."""
     return np.minimum(uniform * total, np.nextafter(total, 0.0))

@@ -1,8 +1,8 @@
-"""Draws where the relevance follows a hierarchy: no pair is ever compared.
+"""Draws for a relevance by label hierarchy, without comparing any pair.
 
-Around an anchor lie rings: the slots that share exactly 0, 1, ... L levels with it. A
-table sorted by labels holds each as one range with a hole, so that its weight is a
-difference of sums, and a draw two look-ups.
+Around an anchor lie rings: the slots that share exactly 0, 1, ... L levels with it. In
+a table sorted by labels each ring is one range with a hole, so that its weight is a
+difference of sums, and a draw is two look-ups.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ class RingDraws:
     """Draws positives and in-class negatives from a table sorted by labels."""
 
     def __init__(self, table: DrawTable):
-        """Measures the rings around every slot.
+        """Computes the rings around every slot.
 
         Args:
-          table: of a law whose relevance is a `LabelRelevance`.
+          table: Table of a law whose relevance is a `LabelRelevance`.
         """
         num_slots, num_levels = table.attributes.shape
         of_depth = np.array(table.law.relevance.of_depth(num_levels))  # pyrefly: ignore
@@ -38,11 +38,10 @@ class RingDraws:
         low[-1] = np.arange(num_slots)
         high[-1] = low[-1] + 1
         mass = -np.diff(table.lift_sums[high] - table.lift_sums[low], axis=0)
-        # Empty rings weigh nothing, whatever is left of subtracting equal sums.
+        # Empty rings have weight 0, in spite of rounding in the difference.
         empty = np.diff(high - low, axis=0) == 0
         mass[empty] = 0.0
-        # A row for each slot: ring d is [low[d], high[d]) without [low[d + 1],
-        # high[d + 1]).
+        # A row per slot: ring d is [low[d], high[d]) without [low[d + 1], high[d + 1]).
         self._low = np.ascontiguousarray(low.T)
         self._high = np.ascontiguousarray(high.T)
         self._mass = np.ascontiguousarray(np.maximum(mass, 0.0).T)
@@ -54,7 +53,7 @@ class RingDraws:
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draws as `InClassDraws` says."""
+        """Draws as described in `InClassDraws`."""
         mass = self._mass[anchor]
         ring, rest, has_positive = _choose(mass * self._pull, of_positive)
         scale = self._pull[ring]
@@ -62,7 +61,7 @@ class RingDraws:
 
         allowed = mass * self._allowed[ring]
         weight = allowed * self._push
-        # If none of them is relevant at all, they weigh alike.
+        # If no negative is relevant at all, their weights are equal.
         flat = weight.sum(axis=1) <= 0
         weight = np.where(flat[:, None], allowed, weight)
         other, rest, has_negative = _choose(weight, of_negative)
@@ -104,12 +103,12 @@ def _choose(
     """Draws a column of each row of `weight` `[n, m]`.
 
     Returns:
-      `[n]` columns, `[n]` how far into the column's weight the draw fell, `[n]` False
-      where all weights are 0.
+      `[n]` columns, `[n]` position of the draw within the column's weight, `[n]` bool,
+      False where all weights are 0.
     """
     sums = np.cumsum(weight, axis=1)
     target = below(uniform, sums[:, -1])
     column = np.argmax(sums > target[:, None], axis=1)
     end = np.take_along_axis(sums, column[:, None], axis=1)[:, 0]
-    own = np.take_along_axis(weight, column[:, None], axis=1)[:, 0]
-    return column, np.clip(target - (end - own), 0.0, own), sums[:, -1] > 0
+    width = np.take_along_axis(weight, column[:, None], axis=1)[:, 0]
+    return column, np.clip(target - (end - width), 0.0, width), sums[:, -1] > 0

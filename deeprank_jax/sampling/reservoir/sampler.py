@@ -1,26 +1,26 @@
-"""Which triplet is drawn at which step: a function of `(seed, step)` and no more."""
+"""Sampler of triplets from reservoir buffers: a function of `(seed, step)`."""
 
-from collections.abc import Mapping
-import dataclasses
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import counter_rng
-from deeprank_jax.sampling.reservoir.buffers import Buffers, Runners
+from deeprank_jax.sampling.epochs import check_step
+from deeprank_jax.sampling.reservoir.buffers import Buffers, KeyedRecords
 from deeprank_jax.sampling.reservoir.candidates import Candidates
 from deeprank_jax.sampling.reservoir.draws import NoTripletError, TripletDraws
 from deeprank_jax.sampling.reservoir.law import MODES, Law
 from deeprank_jax.sampling.reservoir.table import DrawTable
+from deeprank_jax.sampling.triplets import Triplets
 
-# What a checkpoint says of the sampler; another number is another law of draws.
+# Version of the state in checkpoints, raised when the law of the draws changes.
 STATE_VERSION = 2
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
 _INGEST_BLOCK = 2**13
-# While the first pass goes on, the table that is drawn from is made anew when another
-# eighth of the slots, or this share of what has passed, has passed.
+# During the first epoch the table for the draws is rebuilt after another eighth of
+# the slots, or this share of the ingested records, has been ingested.
 _RENEW_SHARE = 64
 # The least and the greatest value of an argument.
 _RANGES = {
@@ -35,79 +35,30 @@ _RANGES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Triplets:
-    """The triplets of one step; anchor, positive and negative on axis 1.
+class LawOptions(TypedDict, total=False):
+    """Options of a sampler that decide the law of its draws; see `TripletSampler`."""
 
-    Attributes:
-      step: at which they were drawn.
-      indices: `[B, 3]` int64 records.
-      attributes: `[B, 3, A]`, theirs.
-      relevance: `[B, 2]` float64, of the anchor to its positive and to its negative;
-        0 for an out-of-class negative.
-      in_class: `[B]` bool, whether the negative is of the anchor's category.
-      counts: how often what was wanted could not be drawn, by cause; see
-        `TripletSampler`.
-      gauges: what else there is to watch, e.g. how full the buffers are.
-    """
-
-    step: int
-    indices: np.ndarray
-    attributes: np.ndarray
-    relevance: np.ndarray
-    in_class: np.ndarray
-    counts: dict[str, int]
-    gauges: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    def take(self, source: np.ndarray, num_bad: int) -> "Triplets":
-        """Returns the triplets at `source`, `[B]`.
-
-        Args:
-          source: `[B]` int, which of these triplets.
-          num_bad: how many of them stand in for one whose image could not be read.
-        """
-        return dataclasses.replace(
-            self,
-            indices=self.indices[source],
-            attributes=self.attributes[source],
-            relevance=self.relevance[source],
-            in_class=self.in_class[source],
-            counts={**self.counts, "bad_image": num_bad},
-        )
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what the train step needs beside the images."""
-        return {"attributes": self.attributes}
-
-    def watched(self) -> dict[str, float]:
-        """Returns what there is to watch, by the names that it is logged under."""
-        inside = int(np.sum(self.in_class))
-        return {
-            "sampler_negatives/in_class": inside,
-            "sampler_negatives/out_of_class": len(self.in_class) - inside,
-            **{f"sampler_failures/{cause}": n for cause, n in self.counts.items()},
-            **{
-                f"buffers/{name.removeprefix('buffer_')}": value
-                for name, value in self.gauges.items()
-            },
-        }
+    mode: str
+    positive_cap: float
+    min_relevance_gap: float
+    out_of_class: float
 
 
 class TripletSampler:
     """Draws triplets from reservoir buffers, by relevance.
 
-    Steps. Each pass shows all records in a new shuffled order; every category keeps
-    a buffer of those that win a race at rates `r_j`, their total relevances. Step `t`
-    draws when `warmup_records + t * records_per_step` records have passed: from the
-    buffers of the last complete pass, or, during the first, from the buffers as they
-    fill, brought up to date every few steps. All this is a function of `(seed,
-    step)`: any step can be asked for at any time with the same result, ascending
-    ones cheaply, one further back at the cost of reading up to two passes.
+    Steps. Each epoch ingests all records in a new shuffled order; every category keeps
+    a buffer of the records that win a race at rates `r_j`, their total relevances.
+    Step `t` draws when `warmup_records + t * records_per_step` records are ingested:
+    from the buffers of the last complete epoch or, during the first, from the buffers
+    as they fill, updated every few steps. All this is a function of `(seed, step)`:
+    any step can be sampled at any time with the same result, ascending steps cheaply,
+    an earlier one at the cost of ingesting up to two epochs.
 
     Memory is that of the buffers, `capacity` for each category, and not of the
-    records: an order is computed where it is needed, by a keyed permutation. Of
-    several processes each sees its own shard of a pass, every `num_shards`-th place
-    of its order, so that no record comes twice in a pass, and two records that are
+    records: a keyed permutation computes the order where it is needed. Each of
+    several processes ingests its own shard of an epoch, every `num_shards`-th place
+    of its order, so that no record comes twice in an epoch, and two records that are
     apart in one meet in another.
 
     Law. With `pi_j` the probability that record `j` is in its buffer, given the other
@@ -117,8 +68,8 @@ class TripletSampler:
     2. positive `j` from the buffer of the anchor's category, never the anchor itself,
        with weight `min(T_p, r_ij) / pi_j`;
     3. negative: with probability `out_of_class` from all other categories' buffers
-       with weight `1 / pi_j`; else as the positive, restricted to those that are less
-       relevant than the positive by at least `T_r`.
+       with weight `1 / pi_j`; else as the positive, restricted to records that are
+       less relevant than the positive by at least `T_r`.
 
     While a category fits into its buffer `pi_j = 1`, and these are equations (6) to
     (8) of the paper; a smaller buffer estimates them. The paper's own online rule,
@@ -134,8 +85,8 @@ class TripletSampler:
       so that anchors and positives keep their laws.
     - `no_other_category`: the buffers hold no other category; the negative is
       in-class.
-    - `no_positive`, `no_negative`: the buffer holds no positive, or nothing of either
-      class can be a negative. The anchor is drawn anew, up to 16 times.
+    - `no_positive`, `no_negative`: the buffer holds no positive, or no record of
+      either class can be a negative. The anchor is drawn anew, up to 16 times.
     - `repeated`: still none; the next valid triplet of the batch takes its place.
     - If all in-class negatives that meet `T_r` have relevance 0, as other classes do
       when all records are one category, step 3 is uniform over them (`1 / pi_j`).
@@ -143,6 +94,13 @@ class TripletSampler:
       must be less relevant, if by any amount.
     - A record with total relevance 0 is neither anchor nor positive; to be a negative
       it races at the lowest rate of its category. `Candidates` counts them.
+
+    Attributes:
+      seed: Seed of all draws.
+      shard: Index of this process.
+      candidates: Records that are drawn from.
+      out_of_class: Configured share of negatives of other categories.
+      has_fixed_steps: False; see `Sampler`.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -152,6 +110,8 @@ class TripletSampler:
       Cohen and Kaplan, Summarizing Data Using Bottom-k Sketches, 2007,
       https://doi.org/10.1145/1281100.1281133.
     """
+
+    has_fixed_steps = False
 
     def __init__(
         self,
@@ -169,57 +129,44 @@ class TripletSampler:
         shard: int = 0,
         num_shards: int = 1,
     ):
-        """Creates the sampler; no record passes before the first step is asked for.
+        """Creates the sampler; nothing is ingested before the first step is sampled.
 
         Args:
-          candidates: the records, of which only those in buffers are held.
-          relevance: of two records by their attributes.
-          seed: at least 0.
+          candidates: Records to draw from; only those in buffers are held in memory.
+          relevance: Relevance of two records by their attributes.
+          seed: Seed of all draws, at least 0.
           mode: `"importance"` or `"uniform"`.
-          capacity: how many records the buffer of a category holds, at least 2.
-          warmup_records: how many records pass before step 0; None means all of
-            them, or a million if there are more.
-          records_per_step: how many records pass at each step, at least 1.
+          capacity: Number of records in the buffer of a category, at least 2.
+          warmup_records: Number of records ingested before step 0; None for all, or
+            for a million if there are more.
+          records_per_step: Number of records ingested per step, at least 1.
           positive_cap: `T_p`, above 0, on the scale of the relevance.
           min_relevance_gap: `T_r`, at least 0, on the scale of the relevance.
-          out_of_class: share of negatives from other categories, in [0, 1].
-          shard: which part of every pass is this process's, in `[0, num_shards)`.
-          num_shards: how many processes draw. What passes before and at a step
-            counts the records of all of them.
+          out_of_class: Share of negatives from other categories, in [0, 1].
+          shard: Index of this process, in `[0, num_shards)`.
+          num_shards: Number of processes that draw. The numbers of ingested records
+            count those of all processes.
 
         Raises:
-          NoTripletError: no record is relevant to any other.
-          ValueError: an argument is out of its range.
+          NoTripletError: No record is relevant to any other.
+          ValueError: An argument is out of its range.
         """
-        size = len(candidates)
-        if warmup_records is None:
-            warmup_records = min(size, _LONGEST_WARMUP)
-        _check_ranges(
-            seed=seed,
+        check_options(
+            mode=mode,
             capacity=capacity,
             warmup_records=warmup_records,
             records_per_step=records_per_step,
             positive_cap=positive_cap,
             min_relevance_gap=min_relevance_gap,
             out_of_class=out_of_class,
-            num_shards=num_shards,
         )
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
-        if not 0 <= shard < num_shards:
-            raise ValueError(
-                f"shard must be one of the {num_shards} (0 to {num_shards - 1}), got "
-                f"{shard}."
-            )
-        if candidates.num_without_positive == size:
-            raise NoTripletError(
-                f"None of the {size:,} records is relevant to another of its category, "
-                "so that there is no positive: give at least one class two images, or "
-                "choose a coarser category_level."
-            )
+        _check_ranges(seed=seed, num_shards=num_shards)
+        _check_shard(shard, num_shards)
+        _check_positives(candidates)
         self.seed, self.shard = seed, shard
         self._num_shards = num_shards
         self.candidates = candidates
+        self.out_of_class = out_of_class
         self._law = Law(
             relevance=relevance,
             mode=mode,
@@ -228,32 +175,28 @@ class TripletSampler:
             out_of_class=out_of_class,
         )
         self._capacity = capacity
-        self._warmup = warmup_records
+        self._warmup = warmup_records or min(len(candidates), _LONGEST_WARMUP)
         self._records_per_step = records_per_step
         self._slots = int(np.minimum(candidates.sizes, capacity + 1).sum())
-        # Sorting and summing all slots is paid for by a share of as many records.
+        # Sorting and summing all slots pays off for a share of as many records.
         self._block = num_shards * max(_INGEST_BLOCK, self._slots // 2)
         self._whole = bool(candidates.sizes.max() <= capacity) and num_shards == 1
         self._restart(0)
         self._table: DrawTable | None = None
-        self._table_of = (-1, 0)
+        self._table_key = (-1, 0)
 
     def sample(self, step: int, batch_size: int) -> Triplets:
         """Draws the triplets of a step.
 
         Args:
-          step: at least 0; in any order.
+          step: Step, at least 0; in any order.
           batch_size: `B`, at least 1.
 
         Raises:
-          NoTripletError: the buffers hold no triplet.
-          ValueError: an argument is out of its range.
+          NoTripletError: The buffers hold no triplet.
+          ValueError: An argument is out of its range.
         """
-        if step < 0 or batch_size < 1:
-            raise ValueError(
-                "step must be at least 0 and batch_size at least 1, got "
-                f"{step} and {batch_size}."
-            )
+        check_step(step, batch_size)
         table = self.seek(step)
         rng = counter_rng.step_rng(self.seed, counter_rng.DRAW, step, self.shard)
         draws, counts = self._draws.draw(batch_size, rng)
@@ -270,12 +213,12 @@ class TripletSampler:
             },
         )
 
-    def state(self, step: int) -> dict[str, Any]:
-        """Returns all that another sampler needs to go on after `step` batches.
+    def state(self, step: int) -> dict[str, object]:
+        """Returns all that another sampler needs to continue after `step` batches.
 
-        Draws are a function of seed and step, so that this is all there is: it is the
-        same whatever has been drawn ahead. `num_shards` may be another when a run
-        goes on: what has passed stays the same, passes are dealt to the new number of
+        Draws are a function of seed and step, so the state is the same however many
+        batches were drawn ahead. `num_shards` may change when a run is resumed: the
+        ingested records stay the same, epochs are divided among the new number of
         processes, and still no record comes twice in one.
         """
         return {
@@ -288,24 +231,26 @@ class TripletSampler:
         }
 
     def seek(self, step: int) -> DrawTable:
-        """Brings the buffers to where they stand at `step`; returns what they hold."""
-        size = len(self.candidates)
-        passed = self._warmup + step * self._records_per_step
-        pass_index, offset = divmod(passed, size)
-        if pass_index == 0:
-            return self._table_at(0, self._renewed(passed))
-        # A category that fits into its buffer is the same after every pass.
-        table = self._table_at(0 if self._whole else pass_index - 1, size)
+        """Ingests records up to a step and returns the table that it draws from."""
+        epoch, offset = divmod(self._num_ingested(step), len(self.candidates))
+        if epoch == 0:
+            return self._table_at(0, self._renewed(offset))
+        # A category that fits into its buffer is the same after every epoch.
+        table = self._table_at(0 if self._whole else epoch - 1, len(self.candidates))
         if not self._whole:
-            if self._filling != pass_index:
-                self._restart(pass_index)
+            if self._filling != epoch:
+                self._restart(epoch)
             if offset - self._filled >= self._block:
                 self._ingest(offset)
         return table
 
-    def _renewed(self, passed: int) -> int:
-        """Returns how many records the table of the first pass has seen."""
-        late = passed - self._warmup
+    def _num_ingested(self, step: int) -> int:
+        """Returns the number of records that all shards have ingested at a step."""
+        return self._warmup + step * self._records_per_step
+
+    def _renewed(self, num_ingested: int) -> int:
+        """Returns the number of ingested records in the table of the first epoch."""
+        late = num_ingested - self._warmup
         least = max(
             1, self._slots * self._num_shards // 8, self._warmup // _RENEW_SHARE
         )
@@ -315,34 +260,34 @@ class TripletSampler:
         return self._warmup + late // quantum * quantum
 
     def _age(self, step: int, table: DrawTable) -> float:
-        """Returns how many steps ago a record in the buffers came by, on average."""
+        """Returns the mean number of steps since the table's records were ingested."""
         size = len(self.candidates)
-        passed = self._warmup + step * self._records_per_step
-        seen = max(0, passed // size - 1) * size + table.mean_position
-        return (passed - seen) / self._records_per_step
+        num_ingested = self._num_ingested(step)
+        position = max(0, num_ingested // size - 1) * size + table.mean_position
+        return (num_ingested - position) / self._records_per_step
 
-    def _table_at(self, pass_index: int, offset: int) -> DrawTable:
-        """Returns what the buffers hold after `offset` records of a pass."""
-        if self._table is None or self._table_of != (pass_index, offset):
-            if self._filling != pass_index or self._filled > offset:
-                self._restart(pass_index)
+    def _table_at(self, epoch: int, offset: int) -> DrawTable:
+        """Returns the table of the buffers after `offset` records of an epoch."""
+        if self._table is None or self._table_key != (epoch, offset):
+            if self._filling != epoch or self._filled > offset:
+                self._restart(epoch)
             self._ingest(offset)
             content = self._buffers.content()
             self._table = DrawTable(content, self.candidates, self._law)
             self._draws = TripletDraws(self._table)
-            self._table_of = (pass_index, offset)
+            self._table_key = (epoch, offset)
         return self._table
 
-    def _restart(self, pass_index: int) -> None:
+    def _restart(self, epoch: int) -> None:
         self._buffers = Buffers(self.candidates.sizes, self._capacity)
-        self._filling, self._filled = pass_index, 0
+        self._filling, self._filled = epoch, 0
 
     def _ingest(self, offset: int) -> None:
-        """Shows the buffers this shard's records of the pass up to `offset`."""
+        """Ingests this shard's records of the epoch up to `offset`."""
         candidates = self.candidates
         while self._filled < offset:
             end = min(self._filled + self._block, offset)
-            # Shards are dealt anew every pass: every so many places of its order.
+            # Every num_shards-th place of the epoch's order is this shard's.
             first = self._filled + (self.shard - self._filled) % self._num_shards
             position = np.arange(first, end, self._num_shards)
             index = counter_rng.permute(
@@ -356,7 +301,7 @@ class TripletSampler:
                 rate = np.where(rate > 0, rate, candidates.lowest[label])
             exponential = counter_rng.exponentials(self.seed, self._filling, index)
             self._buffers.ingest(
-                Runners(
+                KeyedRecords(
                     index=index,
                     label=label,
                     key=exponential / rate,
@@ -368,19 +313,22 @@ class TripletSampler:
 
 
 def create_whole_sampler(
-    candidates: Candidates, relevance: Relevance, *, seed: int, **law: Any
+    candidates: Candidates,
+    relevance: Relevance,
+    *,
+    seed: int,
+    **law: Unpack[LawOptions],
 ) -> TripletSampler:
-    """Creates a sampler whose buffers hold whole categories, from the first draw on.
+    """Creates a sampler whose buffers hold whole categories from the first draw on.
 
     Args:
-      candidates: the records.
-      relevance: of two records by their attributes.
-      seed: at least 0; the same seed draws the same triplets.
-      **law: `mode`, `positive_cap`, `min_relevance_gap` and `out_of_class`, as of
-        `TripletSampler`.
+      candidates: Records to draw from.
+      relevance: Relevance of two records by their attributes.
+      seed: Seed of all draws, at least 0.
+      **law: Options of the law; see `TripletSampler`.
 
     Raises:
-      ValueError: as `TripletSampler`.
+      ValueError: As in `TripletSampler`.
     """
     size = len(candidates)
     return TripletSampler(
@@ -394,33 +342,75 @@ def create_whole_sampler(
 
 
 def sample_evaluation_triplets(
-    candidates: Candidates, relevance: Relevance, num: int, *, seed: int, **law: Any
+    candidates: Candidates,
+    relevance: Relevance,
+    num: int,
+    *,
+    seed: int,
+    **law: Unpack[LawOptions],
 ) -> np.ndarray:
-    """Draws the triplets that a model is judged by, from whole categories.
+    """Draws triplets for evaluation from whole categories.
 
     Args:
-      candidates: as of `create_whole_sampler`.
-      relevance: as of `create_whole_sampler`.
-      num: how many triplets, at least 1; one may occur twice.
-      seed: as of `create_whole_sampler`.
-      **law: as of `create_whole_sampler`.
+      candidates: Records to draw from.
+      relevance: Relevance of two records by their attributes.
+      num: Number of triplets, at least 1; one may occur twice.
+      seed: Seed of the draws, at least 0.
+      **law: Options of the law; see `TripletSampler`.
 
     Returns:
-      `[num, 3]` int64 records: anchor, positive, negative.
+      `[num, 3]` int64, indices of anchors, positives and negatives.
 
     Raises:
-      NoTripletError: no triplet was found.
-      ValueError: as `TripletSampler`.
+      NoTripletError: No triplet was found.
+      ValueError: As in `TripletSampler`.
     """
     sampler = create_whole_sampler(candidates, relevance, seed=seed, **law)
     return sampler.sample(0, num).indices
+
+
+def check_options(
+    *, mode: str = "importance", warmup_records: int | None = None, **numbers: float
+) -> None:
+    """Checks the options of `TripletSampler` without any records.
+
+    Args:
+      mode: Mode of the draws.
+      warmup_records: Number of records ingested before step 0, or None.
+      **numbers: Values of the other options.
+
+    Raises:
+      ValueError: An option is out of its range.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be {' or '.join(map(repr, MODES))}, got {mode!r}.")
+    if warmup_records is not None:
+        numbers["warmup_records"] = warmup_records
+    _check_ranges(**numbers)
 
 
 def _check_ranges(**values: float) -> None:
     for name, value in values.items():
         low, high = _RANGES[name]
         if not low <= value <= high:
-            raise ValueError(
-                f"{name} must be {'above 0' if 0 < low < 1 else f'at least {low}'}"
-                f"{'' if high == np.inf else f' and at most {high}'}, got {value}."
-            )
+            bounds = "above 0" if 0 < low < 1 else f"at least {low}"
+            if high < np.inf:
+                bounds = f"in [{low}, {high}]"
+            raise ValueError(f"{name} must be {bounds}, got {value}.")
+
+
+def _check_shard(shard: int, num_shards: int) -> None:
+    if not 0 <= shard < num_shards:
+        raise ValueError(
+            f"shard must be one of the {num_shards} (0 to {num_shards - 1}), got "
+            f"{shard}."
+        )
+
+
+def _check_positives(candidates: Candidates) -> None:
+    if candidates.num_without_positive == len(candidates):
+        raise NoTripletError(
+            f"None of the {len(candidates):,} records is relevant to another of its "
+            "category, so that there is no positive: give at least one class two "
+            "images, or choose a coarser category_level."
+        )

@@ -1,17 +1,17 @@
-"""What buffers hold, made ready to draw from. A record is known by its slot here."""
+"""Table of the buffers' content for the draws, which name records by their slots."""
 
 from typing import Protocol
 
 import numpy as np
 
 from deeprank_jax.relevance import LabelRelevance
-from deeprank_jax.sampling.reservoir.buffers import Content
+from deeprank_jax.sampling.reservoir.buffers import BufferContent
 from deeprank_jax.sampling.reservoir.candidates import Candidates
 from deeprank_jax.sampling.reservoir.law import Law, below
 
 
 class InClassDraws(Protocol):
-    """What draws inside the categories of a table."""
+    """Interface of the draws within the categories of a table."""
 
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
@@ -21,35 +21,35 @@ class InClassDraws(Protocol):
         Args:
           anchor: `[n]` slots.
           of_positive: `[n]` uniform numbers in [0, 1).
-          of_negative: `[n]` others.
+          of_negative: `[n]` uniform numbers, independent of the former.
 
         Returns:
           `[n, 2]` slots of positive and negative, `[n, 2]` float64 relevances to the
-          anchor, `[n]` whether there is a positive, `[n]` whether there is also a
-          negative. Where there is none, slots and relevances mean nothing.
+          anchor, `[n]` bool, True with a positive, `[n]` bool, True with a negative,
+          too. Elsewhere slots and relevances have no meaning.
         """
         ...
 
 
 class DrawTable:
-    """The content of buffers with all that does not change between draws.
+    """Content of the buffers with all values that stay the same between draws.
 
     Attributes:
-      law: of the draws.
-      index: `[S]` int64, the record in each slot, sorted by category; inside one by
-        labels if the relevance follows them, else by record.
-      attributes: `[S, A]`, theirs.
-      label: `[S]` ints, the category of each slot.
-      low: `[S]` int64, where the slots of its category start.
-      high: `[S]` int64, where they end.
+      law: Law of the draws.
+      index: `[S]` int64, record of each slot, sorted by category; within a category
+        by labels if the relevance follows them, else by record.
+      attributes: `[S, A]`, attributes of the records.
+      label: `[S]` ints, category of each slot.
+      low: `[S]` int64, first slot of the category of each slot.
+      high: `[S]` int64, one beyond the last slot of that category.
       lift: `[S]` float64, one over the probability to be in the buffer.
       lift_sums: `[S + 1]` float64, running sum of `lift`, from 0.
       anchor_sums: `[S]` float64, running sum of the anchors' weights.
-      fill: the share of the buffers' places that are taken.
-      mean_position: when a record in the buffers came by, on average; 0 if empty.
+      fill: Share of the buffers' places that are occupied.
+      mean_position: Mean position of the records in the epoch's order; 0 if empty.
     """
 
-    def __init__(self, content: Content, candidates: Candidates, law: Law):
+    def __init__(self, content: BufferContent, candidates: Candidates, law: Law):
         """Creates the table."""
         attributes = np.asarray(candidates.attributes[content.index])
         order = np.arange(len(content.index))
@@ -71,16 +71,16 @@ class DrawTable:
         self.mean_position = float(content.position.mean()) if len(order) else 0.0
 
     def draw_anchors(self, uniform: np.ndarray) -> np.ndarray:
-        """Draws a slot for each of `uniform` `[n]`; some must have a weight."""
+        """Draws a slot for each of `uniform` `[n]`; some weight must be above 0."""
         target = below(uniform, self.anchor_sums[-1])
         return np.searchsorted(self.anchor_sums, target, side="right")
 
     def draw_outside(
         self, low: np.ndarray, high: np.ndarray, uniform: np.ndarray
     ) -> np.ndarray:
-        """Draws `[n]` slots by lift outside `[low, high)`, which are not all."""
-        own = self.lift_sums[high] - self.lift_sums[low]
-        rest = below(uniform, self.lift_sums[-1] - own)
+        """Draws `[n]` slots by lift outside `[low, high)`, where some must be."""
+        inside = self.lift_sums[high] - self.lift_sums[low]
+        rest = below(uniform, self.lift_sums[-1] - inside)
         return self.find(np.zeros_like(low), np.full_like(low, len(self.index)), low,
                          high, rest)  # fmt: skip
 
@@ -95,11 +95,11 @@ class DrawTable:
         """Finds the slots at which running sums of lift reach `rest`.
 
         Args:
-          low: `[n]`, the sums run over the slots from here
-          high: `[n]` to before here,
-          hole_low: `[n]` leaving out those from here, which lies inside,
-          hole_high: `[n]` to before here. Something is left.
-          rest: `[n]` float64, at least 0 and below the sum of all.
+          low: `[n]`, first slot of a range.
+          high: `[n]`, end of the range.
+          hole_low: `[n]`, first slot of a hole in the range.
+          hole_high: `[n]`, end of the hole; some slot lies outside it.
+          rest: `[n]` float64, at least 0 and below the sum over range without hole.
 
         Returns:
           `[n]` slots.
@@ -109,7 +109,7 @@ class DrawTable:
         after = ((rest >= before) & (high > hole_high)) | (hole_low == low)
         target = np.where(after, sums[hole_high] + (rest - before), sums[low] + rest)
         slot = np.searchsorted(sums[1:], target, side="right")
-        # Rounding may end just beside the slots that were meant.
+        # Rounding may give a slot just beside the range.
         first = np.where(after, hole_high, low)
         last = np.where(after, high, hole_low) - 1
         return np.clip(slot, first, last)

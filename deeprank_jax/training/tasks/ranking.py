@@ -43,7 +43,7 @@ class Ranking:
         """
         self._config = config
         self._relevance = relevance
-        create.check_sampler(config.sampler.to_dict())
+        create.check_sampler(config)
         self._loss = create_ranking_loss(config, relevance)
         if self._loss.outputs != "embeddings":
             raise ConfigError(
