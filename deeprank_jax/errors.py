@@ -60,7 +60,17 @@ def needs_extra(name: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", "deeprank_jax"):
             raise
-        raise MissingExtraError(
-            f"{package} is not installed; it needs the extra {name!r}: "
-            f"pip install 'deeprank-jax[{name}]'."
-        ) from error
+        raise missing_extra(package, name) from error
+
+
+def missing_extra(package: str, extra: str) -> MissingExtraError:
+    """Returns the error for a package that is not installed.
+
+    Args:
+      package: Name of the package.
+      extra: Extra of the distribution that holds it.
+    """
+    return MissingExtraError(
+        f"{package} is not installed; it comes with the extra {extra!r}: "
+        f"pip install 'deeprank-jax[{extra}]'."
+    )

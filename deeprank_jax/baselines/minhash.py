@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from deeprank_jax.errors import needs_extra
+
 # Values held at a time by each thread: 16 MiB as float32, and few enough for a core's
 # own memory.
 _BLOCK_VALUES, _TILE_VALUES = 2**22, 2**16
@@ -113,8 +115,8 @@ def fit_l1_hash_kpca(
       Schoelkopf, Smola and Mueller, Nonlinear Component Analysis as a Kernel
       Eigenvalue Problem, 1998, https://doi.org/10.1162/089976698300017467.
     """
-    # Slow to import.
-    from sklearn import decomposition
+    with needs_extra("train"):
+        from sklearn import decomposition
 
     features = _checked(features_train)
     if min(dim, num_hashes) < 1:

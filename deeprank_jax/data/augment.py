@@ -5,8 +5,12 @@ does not (shift, zoom, rotation) once per image. A kind that is off leaves the d
 the others unchanged.
 """
 
-import cv2
 import numpy as np
+
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    import cv2
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 

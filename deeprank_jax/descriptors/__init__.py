@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
-import threadpoolctl
+
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("search"):
+    import cv2  # noqa: F401
+    import threadpoolctl
 
 from deeprank_jax.descriptors.base import Describe, Descriptor, hand_made
 from deeprank_jax.descriptors.fisher import FisherLearner

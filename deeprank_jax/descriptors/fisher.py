@@ -13,6 +13,7 @@ import threadpoolctl
 from deeprank_jax.descriptors import dense_sift, local_features
 from deeprank_jax.descriptors.base import Progress
 from deeprank_jax.descriptors.images import check_images, check_size
+from deeprank_jax.errors import needs_extra
 
 _NAME = "fisher"
 _NUM_FEATURES = 100_000
@@ -192,7 +193,8 @@ def _reduce(patches: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarr
 def _principal_axes(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean `[C]` and the first `dim` principal axes `[dim, C]` of rows."""
     # Slow to import, and few runs learn a descriptor.
-    from sklearn import decomposition
+    with needs_extra("train"):
+        from sklearn import decomposition
 
     with threadpoolctl.threadpool_limits(1):
         pca = decomposition.PCA(dim, svd_solver="full").fit(x)
@@ -201,7 +203,8 @@ def _principal_axes(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _fit_mixture(x: np.ndarray, num: int, seed: int) -> Mixture:
     """Fits `num` Gaussians to rows by 20 epochs of expectation maximisation."""
-    from sklearn import exceptions, mixture
+    with needs_extra("train"):
+        from sklearn import exceptions, mixture
 
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
         # More epochs change the likelihood, but do not improve retrieval.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from deeprank_jax.descriptors.images import check_images, check_size
+from deeprank_jax.errors import needs_extra
 
 _CELL, _BLOCK, _ORIENTATIONS = 8, 2, 9
 
@@ -27,7 +28,8 @@ def hog(images: np.ndarray) -> np.ndarray:
       https://doi.org/10.1109/CVPR.2005.177.
     """
     # Slow to import, and most runs compute only pixels.
-    from skimage import feature
+    with needs_extra("train"):
+        from skimage import feature
 
     check_images(images)
     check_size(images, _CELL * _BLOCK, "hog")

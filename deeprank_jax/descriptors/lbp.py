@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from deeprank_jax.descriptors.images import check_images, check_size
+from deeprank_jax.errors import needs_extra
 
 _NEIGHBORS, _RADIUS = 8, 1
 _CODES = _NEIGHBORS + 2
@@ -35,7 +36,8 @@ def lbp(images: np.ndarray) -> np.ndarray:
       https://doi.org/10.1109/TPAMI.2002.1017623.
     """
     # Slow to import, and most runs compute only pixels.
-    from skimage import feature
+    with needs_extra("train"):
+        from skimage import feature
 
     check_images(images)
     check_size(images, _GRID + 2 * _RADIUS, "lbp")

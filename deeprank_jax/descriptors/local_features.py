@@ -7,7 +7,7 @@ import numpy as np
 import threadpoolctl
 
 from deeprank_jax.descriptors.base import Progress
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import DataError, needs_extra
 
 # From an image `[H, W, 3]` to its local features `[P, D]`.
 Extract = Callable[[np.ndarray], np.ndarray]
@@ -90,7 +90,8 @@ def learn_words(features: np.ndarray, num: int, *, seed: int) -> np.ndarray:
       https://doi.org/10.1145/1772690.1772862.
     """
     # Slow to import, and few runs learn a descriptor.
-    from sklearn import cluster
+    with needs_extra("train"):
+        from sklearn import cluster
 
     # A fixed number of steps: early stopping would depend on the order in which
     # threads add numbers.

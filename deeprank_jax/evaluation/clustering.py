@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from sklearn import metrics
 
+from deeprank_jax.errors import needs_extra
 from deeprank_jax.evaluation.scores import check_rows
+
+with needs_extra("train"):
+    from sklearn import metrics
 
 # Records compared at a time, and with how many clusters at most: 64 MiB as float32.
 _BLOCK, _BLOCK_VALUES = 512, 2**24

@@ -6,12 +6,15 @@ as two copies of one; only both distances together identify a copy.
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from deeprank_jax.data import decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    import cv2
 
 _SCALE, _QUALITY = 0.75, 60
 SHARE = 0.99

@@ -9,12 +9,14 @@ from jax import export as jax_export
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
 from deeprank_jax import models
-from deeprank_jax.errors import CheckpointError
+from deeprank_jax.errors import CheckpointError, needs_extra
 from deeprank_jax.training import experiment, tasks
 from deeprank_jax.training import step as step_lib
+
+with needs_extra("train"):
+    import optax
 
 # One program holds all three; it chooses the form of an operation where it runs.
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import TypeVar
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.errors import ConfigError
+from deeprank_jax.errors import ConfigError, needs_extra
+
+with needs_extra("train"):
+    from flax import nnx
+
 from deeprank_jax.models import layers
 from deeprank_jax.models.classifier import Classifier
 from deeprank_jax.models.multiscale import MultiScale

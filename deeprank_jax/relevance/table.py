@@ -10,10 +10,14 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet
+
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.csv
+    import pyarrow.parquet
 
 _COLUMNS = ("id_a", "id_b", "relevance")
 

@@ -15,11 +15,14 @@ from typing import Any
 import zipfile
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
 
 from deeprank_jax import files
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.parquet
 
 _METADATA = b"deeprank"
 _BLOCK = 2**24

@@ -1,5 +1,12 @@
 """The report: one HTML page that shows what a run has learned."""
 
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("search"):
+    import cv2  # noqa: F401
+    import jinja2  # noqa: F401
+    import matplotlib  # noqa: F401
+
 from deeprank_jax.report.page import ReportInputs, write_report
 from deeprank_jax.report.sampler_panel import DrawnTriplets
 

@@ -4,9 +4,12 @@ from collections.abc import Callable
 import dataclasses
 
 import numpy as np
-from sklearn import manifold
 
+from deeprank_jax.errors import needs_extra
 from deeprank_jax.report.thumbnails import resize_thumbnails
+
+with needs_extra("train"):
+    from sklearn import manifold
 
 _SIZE = 1600
 _CELL = 34

@@ -17,15 +17,17 @@ import pathlib
 from typing import IO, Any
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet
 
 from deeprank_jax import files
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import DataError, needs_extra
 from deeprank_jax.sampling.file_sampler import FileTripletData
 from deeprank_jax.sampling.triplets import Triplets
+
+with needs_extra("train"):
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.csv
+    import pyarrow.parquet
 
 _SIDES = ("anchor", "positive", "negative")
 _RELEVANCE = ("relevance_positive", "relevance_negative")

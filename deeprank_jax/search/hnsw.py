@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from deeprank_jax import files
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import missing_extra, needs_extra
 from deeprank_jax.search import store as store_lib
 
 GRAPH = "graph.faiss"
@@ -45,26 +45,24 @@ def check_installed() -> None:
     """Checks that FAISS can be imported.
 
     Raises:
-      DataError: it is not installed.
+      MissingExtraError: FAISS is not installed.
     """
     if not is_installed():
-        raise DataError(
-            "An index of the kind hnsw needs FAISS, which is not installed: "
-            "`pip install faiss-cpu`, or use the kind exact."
-        )
+        raise missing_extra("faiss-cpu", "search")
 
 
 def import_faiss() -> Any:
     """Returns FAISS.
 
     Raises:
-      DataError: it is not installed.
+      MissingExtraError: FAISS is not installed.
     """
     check_installed()
     with warnings.catch_warnings():
         # Of the program that wraps it, SWIG.
         warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
-        import faiss
+        with needs_extra("search"):
+            import faiss
     return faiss
 
 

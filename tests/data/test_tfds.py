@@ -227,7 +227,8 @@ def test_a_package_that_is_not_installed(tmp_path, monkeypatch, module):
         lambda name: None if name == module else find_spec(name),
     )
     package = module.replace("_", "-")
-    with pytest.raises(errors.DataError, match=f"`pip install {package}`"):
+    message = rf"^{package} is not installed; .*deeprank-jax\[demo\]"
+    with pytest.raises(errors.MissingExtraError, match=message):
         data.create_records(emoji_config(tmp_path))
 
 

