@@ -36,7 +36,7 @@ NETWORKS = {
 # Figure 6: how many negatives are of other categories, and how all are drawn. The runs
 # are those of the small network of the ablations.
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-SWEEP_CONFIG = "configs/ablation_sampling.py"
+SWEEP_CONFIG = "ablation_sampling"
 SWEEP = {
     f"{mode}_{share:.1f}": {"sampler.mode": mode, "sampler.out_of_class": share}
     for mode, share in itertools.product(("importance", "uniform"), SHARES)

@@ -7,9 +7,9 @@ import io
 import shlex
 import tokenize
 
-from deeprank_jax.config.loading import config_folder, find_config, load_config
 import ml_collections
 
+from deeprank_jax.config.loading import config_folder, find_config, load_config
 from deeprank_jax.registry import Registry, argument_doc
 
 _WIDTH = 88

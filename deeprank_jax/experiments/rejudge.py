@@ -46,10 +46,8 @@ def rejudge(
     config = plans.override(plan.get_config(), overrides)
     kind = experiment.create_run_relevance(config)
     records = relevance.attach(kind, data.create_records(config.data))["test"]
-    level, options = (
-        config.triplets.category_level,
-        config.evaluation.evaluators.triplets,
-    )
+    level = config.triplets.category_level
+    options = config.evaluation.evaluators.triplets
     candidates = sampling.create_candidates(records, kind, level)
     values: dict[str, dict[str, list[float]]] = {}
     for seed in plan.SEEDS:

@@ -13,12 +13,12 @@ from deeprank_jax.configs import emoji
 NETWORKS = {{
     "softmax": {{"task": "classification"}},
     "softmax_further": {{"init_from": "{{softmax}}"}},
-    "single_scale": {{"evaluation.rated_triplets": "of/{{split}}.csv"}},
+    "single_scale": {{"evaluation.evaluators.rated_triplets.file": "of/{{split}}.csv"}},
     "deep_ranking": {{}},
     {networks}
 }}
 SWEEP = {{"a": {{"sampler.mode": "uniform", "sampler.out_of_class": 0.2}}, {sweep}}}
-SWEEP_CONFIG = "configs/emoji.py"
+SWEEP_CONFIG = "emoji"
 get_config = emoji.get_config
 """
 
@@ -38,7 +38,7 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
     folder = pathlib.Path("x/y")
     assert found.settings("softmax_further", folder) == {"init_from": "x/y/softmax"}
     rated = found.settings("single_scale", folder)
-    assert rated == {"evaluation.rated_triplets": "of/{split}.csv"}
+    assert rated == {"evaluation.evaluators.rated_triplets.file": "of/{split}.csv"}
     assert found.config.seed == 5
     assert found.sweep.keys() == {"a"}
     assert not read(sweeps=False).sweep
@@ -62,7 +62,7 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ),
         (
             {"networks": '"softmax": {"tusk": "ranking"},'},
-            r"there is no tusk\..* It comes from NETWORKS\['softmax'\] in .*a_plan\.py",
+            r"config.tusk is not a key of the config.*\..* It comes from NETWORKS\['softmax'\] in .*a_plan\.py",
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform"}'},
@@ -76,7 +76,7 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
             {"sweep": '"b": {"sampler.mode": "uniform", "sampler.out_of_class": 7.0}'},
             r"sampler.out_of_class must be in \[0, 1\], got 7.0.* It comes from SWEEP\['b'\]",
         ),
-        ({"values": ["sede=1"]}, r"^sede=1: there is no sede"),
+        ({"values": ["sede=1"]}, r"^config.sede is not a key"),
     ],
 )
 def test_what_cannot_be_made_is_told(read, options, message):

@@ -21,7 +21,7 @@ SWEEP = {
     f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
     for mode in ("importance", "uniform") for share in (0.0, 1.0)
 }
-SWEEP_CONFIG = "configs/folder.py"
+SWEEP_CONFIG = "folder"
 get_config = folder.get_config
 """
 

@@ -22,18 +22,13 @@ def test_settings_change_a_copy_of_the_config(config):
     assert (config.steps, config.data.dir) == (5, "")
 
 
-@pytest.mark.parametrize("value", ["stesp=7", "steps=many", "data.levels=3"])
-def test_settings_that_cannot_be_are_told(config, value):
-    with pytest.raises(ConfigError, match=f"^{value}: "):
+@pytest.mark.parametrize("value", ["stesp=7", "steps=many", "data.levels=(1"])
+def test_an_override_that_does_not_fit_names_its_key(config, value):
+    with pytest.raises(ConfigError, match=f"config.{value.partition('=')[0]}"):
         plans.override(config, [value])
 
 
-def test_a_misspelt_name_is_told_in_a_line(config):
-    with pytest.raises(ConfigError) as found:
-        plans.override(config, ["stesp=7"])
-    told = str(found.value)
-    assert told == (
-        'stesp=7: there is no stesp. Did you mean "steps" instead of "stesp"?'
-    )
-    with pytest.raises(ConfigError, match=r"there is no zzzzz\. see configs"):
-        plans.override(config, ["zzzzz=7"])
+def test_a_plan_needs_its_names():
+    assert plans.load_plan("ablation_sampling", ["ARMS"]).ARMS
+    with pytest.raises(ConfigError, match=r"emoji\.py defines no ARMS"):
+        plans.load_plan("emoji", ["ARMS"])

@@ -110,16 +110,18 @@ class Table:
 
     def training_triplets(self) -> list[np.ndarray]:
         """Returns batches `[1024, 3]` of rows, drawn like the networks' triplets."""
-        options, train = self.config.sampler, self.splits["train"]
+        sampler, triplets = self.config.sampler, self.config.triplets
         batches = oasis.draw_batches(
-            sampling.create_candidates(train, self.kind, options.category_level),
+            sampling.create_candidates(
+                self.splits["train"], self.kind, triplets.category_level
+            ),
             self.kind,
             _NUM_BATCHES,
             seed=self.config.seed,
-            mode=options.mode,
-            positive_cap=options.positive_cap,
-            min_relevance_gap=options.min_relevance_gap,
-            out_of_class=options.out_of_class,
+            mode=sampler.mode,
+            positive_cap=triplets.positive_cap,
+            min_relevance_gap=triplets.min_relevance_gap,
+            out_of_class=sampler.out_of_class,
         )
         return [self.rows["train"].start + batch for batch in batches]
 

@@ -12,6 +12,7 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import plans
 from deeprank_jax.experiments.paper_table.rows import TRAINED
 from deeprank_jax.experiments.runs import Settings
+from deeprank_jax.sampling.create import check_sampler
 
 _SHARE, _MODE = "sampler.out_of_class", "sampler.mode"
 
@@ -106,6 +107,8 @@ def _check_settings(
 ) -> None:
     try:
         texts = [f"{key}={value}" for key, value in settings.items()]
-        config_lib.check_config(plans.override(config, [*texts, *values]))
+        changed = plans.override(config, [*texts, *values])
+        config_lib.check_config(changed)
+        check_sampler(changed)
     except ValueError as error:
         raise ConfigError(f"{error} It comes from {where} or an override.") from error
