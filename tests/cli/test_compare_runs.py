@@ -1,0 +1,104 @@
+"""`deeprank compare-runs`: config keys that differ, metrics, the best of each."""
+
+import csv
+import json
+
+import pytest
+
+from deeprank_jax.cli.__main__ import main
+from deeprank_jax.config import load_config
+from deeprank_jax.errors import DataError
+from deeprank_jax.experiments.compare_runs import Cell, compare_runs
+
+
+def write_run(folder, recall, *, num=50, **changes):
+    """Writes the files of a finished run."""
+    folder.mkdir(parents=True)
+    config = load_config("folder")
+    config.update_from_flattened_dict(changes)
+    (folder / "config.json").write_text(config.to_json())
+    values = {
+        "recall@1": {"model": recall, "pixels": 0.9},
+        "num_queries": {"model": num, "pixels": num},
+    }
+    ends = {"recall@1": {"model": {"low": recall - 0.1, "high": recall + 0.1}}}
+    for name, metrics in (("results", values), ("intervals", ends)):
+        content = {x: {"retrieval": metrics} for x in ("validation", "test")}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        write_run(tmp_path / "a", 0.5, batch_size=32),
+        write_run(tmp_path / "b", 0.75, num=60, batch_size=64),
+        write_run(tmp_path / "c", 0.75, batch_size=64),
+    ]
+
+
+def test_only_keys_that_differ_are_listed(runs):
+    comparison = compare_runs(runs)
+    assert comparison.names == ["a", "b", "c"]
+    assert comparison.config == {"batch_size": [32, 64, 64]}
+    assert compare_runs(runs[1:]).config == {}
+
+
+def test_the_test_split_comes_first_and_the_best_are_marked(runs):
+    metrics = compare_runs(runs).metrics
+    assert [split for split, _ in metrics] == ["test"] * 2 + ["validation"] * 2
+    cells = metrics["test", "retrieval/recall@1"]
+    assert cells[0] == Cell(value=0.5, low=0.4, high=0.6)
+    assert [cell.is_best for cell in cells] == [False, True, True]
+    counts = metrics["test", "retrieval/num_queries"]
+    assert [cell.value for cell in counts] == [50, 60, 50]
+    assert not any(cell.is_best for cell in counts)
+
+
+def test_a_metric_of_one_run_alone_is_missing_in_the_others(runs):
+    path = runs[0] / "results.json"
+    content = json.loads(path.read_text())
+    content["test"]["clustering"] = {"nmi": {"model": 0.25}}
+    path.write_text(json.dumps(content))
+    (runs[0] / "intervals.json").unlink()  # As of an older version.
+    cells = compare_runs(runs).metrics["test", "clustering/nmi"]
+    assert cells == [Cell(value=0.25), Cell(value=None), Cell(value=None)]
+    assert [str(cell) for cell in cells] == ["0.250", "-", "-"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    runs = [write_run(tmp_path / x / "run", 0.5) for x in ("a", "b")]
+    assert compare_runs(runs).names == [str(path) for path in runs]
+
+
+def test_a_run_that_has_not_finished_is_refused(runs):
+    (runs[1] / "results.json").unlink()
+    with pytest.raises(DataError, match=r"b has no results.json, so it has not finish"):
+        compare_runs(runs)
+    (runs[1] / "results.json").write_text("{")
+    with pytest.raises(DataError, match=r"results.json cannot be read"):
+        compare_runs(runs)
+
+
+def test_the_command_prints_text_json_and_writes_csv(runs, tmp_path, capsys):
+    words = ["compare-runs", *map(str, runs)]
+    main([*words, f"--out={tmp_path / 'x.csv'}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["config", "a", "b", "c"]
+    assert lines[1].split() == ["batch_size", "32", "64", "64"]
+    row = next(line for line in lines if "recall@1" in line)
+    assert "0.500 [0.400, 0.600]  0.750 [0.650, 0.850] *" in row
+    with (tmp_path / "x.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert rows[1] | {"run": "b", "value": "0.75", "is_best": "True"} == rows[1]
+    main([*words, "--json"])
+    values = json.loads(capsys.readouterr().out)
+    assert values["config"] == {"batch_size": {"a": 32, "b": 64, "c": 64}}
+    assert values["metrics"][0]["runs"]["b"]["is_best"]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["compare-runs", str(tmp_path)])
+    assert "is not a run, it has no config.json" in str(exit_info.value)
