@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PATH = os.path.expanduser
 _SOURCE = "a folder of images; a .txt, .csv or .parquet list; or tfds:NAME/SPLIT"
 _OVERRIDE = "--config."
+# Modes of drawing triplets, `sampling.MODES` without importing it.
+MODES = ("importance", "uniform")
 PICTURES = (".html", ".png")
 
 
@@ -102,18 +104,41 @@ def add_config(
 
 def load_config(options: argparse.Namespace) -> "ml_collections.ConfigDict":
     """Returns the config that a command line selects, with its overrides."""
-    from deeprank_jax.experiments import plans
+    from deeprank_jax import config as config_lib
 
-    path = pathlib.Path(options.config)
-    if not path.suffix:
-        path = pathlib.Path(__file__).parents[2] / "configs" / f"{path}.py"
-    values = [x.removeprefix(_OVERRIDE) for x in options.overrides]
-    return plans.override(plans.load_plan(path, ()).get_config(), values)
+    return config_lib.load_config(options.config, options.overrides)
 
 
 def config_name(options: argparse.Namespace) -> str:
     """Returns the bare name of the selected config, e.g. for a folder."""
     return pathlib.Path(options.config).stem
+
+
+def config_path(options: argparse.Namespace) -> pathlib.Path:
+    """Returns the file of the selected config."""
+    from deeprank_jax.config import loading
+
+    return loading.find_config(options.config)
+
+
+def override_texts(options: argparse.Namespace) -> list[str]:
+    """Returns the overrides as `KEY=VALUE`."""
+    from deeprank_jax.config import overrides
+
+    return [f"{key}={value}" for key, value in overrides.parse_words(options.overrides)]
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Adds `--workdir`, the folder with the runs of an experiment."""
+    parser.add_argument(
+        "--workdir", metavar="DIR", type=PATH,
+        help="folder for the runs; runs/NAME by default, after the config's name",
+    )  # fmt: skip
+
+
+def runs_folder(options: argparse.Namespace) -> pathlib.Path:
+    """Returns the folder for the runs of an experiment."""
+    return pathlib.Path(options.workdir or f"runs/{config_name(options)}")
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:

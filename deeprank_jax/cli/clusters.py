@@ -1,6 +1,7 @@
 """Groups images by similarity.
 
-deeprank clusters photos --model=model --num=20 --out=clusters.html
+For example:
+  deeprank clusters photos --model=model --num=20 --out=clusters.html
 """
 
 import argparse

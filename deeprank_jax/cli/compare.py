@@ -1,6 +1,7 @@
 """Compares two images: their distance and whether they are similar.
 
-deeprank compare one.jpg other.jpg --model=model
+For example:
+  deeprank compare one.jpg other.jpg --model=model
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Finds copies among images.
 
-deeprank duplicates photos --model=model --out=copies.html
+For example:
+  deeprank duplicates photos --model=model --out=copies.html
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Writes the embeddings of images as a Parquet table.
 
-deeprank embed photos --model=model --out=photos.parquet
+For example:
+  deeprank embed photos --model=model --out=photos.parquet
 """
 
 import argparse

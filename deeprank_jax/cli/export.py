@@ -1,6 +1,7 @@
 """Exports the best checkpoint of a run as one folder that the other commands use.
 
-deeprank export --workdir=runs/emoji --out=model
+For example:
+  deeprank export --workdir=runs/emoji --out=model
 """
 
 import argparse

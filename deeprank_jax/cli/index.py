@@ -1,6 +1,7 @@
 """Makes images searchable, or adds images to an index.
 
-deeprank index photos --model=model --out=photos.index
+For example:
+  deeprank index photos --model=model --out=photos.index
 """
 
 import argparse

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def hit_rows(
 def hit_values(hits: "Sequence[Hit]") -> list[dict[str, object]]:
     """Returns hits as values for `--json`, nearest first."""
     return [{"rank": i, **dataclasses.asdict(hit)} for i, hit in enumerate(hits, 1)]
+
+
+def read_json(path: pathlib.Path) -> object:
+    """Returns the content of a JSON file that the command has written."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def wrote(path: object) -> str:

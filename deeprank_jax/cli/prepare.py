@@ -1,6 +1,7 @@
 """Prepares the dataset of a config and counts its images and labels.
 
-deeprank prepare --config=emoji
+For example:
+  deeprank prepare --config=emoji
 """
 
 import argparse

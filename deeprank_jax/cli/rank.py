@@ -1,6 +1,7 @@
 """Sorts images by their similarity to one image.
 
-deeprank rank photos --model=model --image=query.jpg --out=ranked.html
+For example:
+  deeprank rank photos --model=model --image=query.jpg --out=ranked.html
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Finds the images of an index that are nearest to one image.
 
-deeprank search query.jpg --index=photos.index --k=20 --out=found.html
+For example:
+  deeprank search query.jpg --index=photos.index --k=20 --out=found.html
 """
 
 import argparse

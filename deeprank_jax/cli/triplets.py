@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from deeprank_jax.data.records import Records
     from deeprank_jax.sampling import Triplets
 
-_MODES = ("importance", "uniform")
 _SUFFIXES = (".csv", ".parquet", ".txt")
 
 
@@ -55,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of triplets; 100,000 by default",
     )  # fmt: skip
     config.add_argument(
-        "--mode", choices=_MODES, help="mode of the sampler; the config's by default"
+        "--mode",
+        choices=arguments.MODES,
+        help="mode of the sampler; the config's by default",
     )
     config.add_argument(
         "--evaluation", action="store_true", help="write the fixed evaluation triplets"
@@ -127,7 +128,8 @@ def _draw_from_config(
 
     config = arguments.load_config(options)
     config.seed = config.seed if options.seed is None else options.seed
-    config.sampler.mode = options.mode or config.sampler.mode
+    if options.mode:
+        config.sampler.mode = options.mode
     config_lib.check_config(config)
     run_relevance = experiment.create_run_relevance(config)
     splits = relevance.attach(run_relevance, data.create_records(config.data))

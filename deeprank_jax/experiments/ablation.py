@@ -11,10 +11,7 @@ import pathlib
 import shlex
 import types
 
-from absl import app, flags, logging
-
-from deeprank_jax import files, logs
-from deeprank_jax.errors import UserError
+from deeprank_jax import files
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.experiments import plans, runs
 
@@ -104,33 +101,3 @@ def _tune(
         for arm in plan.ARMS
     }
     return scores, best
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    path = pathlib.Path(_CONFIG.value)
-    out = pathlib.Path(_OUT.value or f"results/{path.stem}.json")
-    try:
-        table = run_ablation(
-            path,
-            workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
-            out=out,
-            overrides=[f"data.dir={_DATA_DIR.value}", *_EXTRA.value],
-            jobs=_JOBS.value,
-        )
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(table, f"Wrote {out}.", sep="\n")
-
-
-if __name__ == "__main__":
-    _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
-    _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
-    _OUT = flags.DEFINE_string("out", None, "The summary; results/<config>.json.")
-    _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
-    _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
-    _EXTRA = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
-    logs.configure_logging(logging.WARNING)
-    app.run(main)

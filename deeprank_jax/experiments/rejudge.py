@@ -8,11 +8,10 @@ depends on that.
 from collections.abc import Sequence
 import pathlib
 
-from absl import app, flags, logging
 import numpy as np
 
-from deeprank_jax import data, evaluation, files, logs, relevance, sampling
-from deeprank_jax.errors import DataError, UserError
+from deeprank_jax import data, evaluation, files, relevance, sampling
+from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.experiments import ablation, plans
 from deeprank_jax.training import experiment
@@ -90,33 +89,3 @@ def _read_embeddings(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path} cannot be read ({error}); remove {workdir} and run `deeprank "
             "ablation` again."
         ) from error
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    path = pathlib.Path(_CONFIG.value)
-    stem = f"{path.stem}_{_MODE.value}_triplets"
-    out = pathlib.Path(_OUT.value or f"results/{stem}.json")
-    try:
-        table = rejudge(
-            path,
-            mode=_MODE.value,
-            workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
-            out=out,
-            overrides=[f"data.dir={_DATA_DIR.value}"],
-        )
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(table, f"Wrote {out}.", sep="\n")
-
-
-if __name__ == "__main__":
-    _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Of the runs; runs/<config>.")
-    _OUT = flags.DEFINE_string("out", None, "The summary.")
-    _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
-    _MODE = flags.DEFINE_enum("mode", "uniform", sampling.MODES, "Of the triplets.")
-    logs.configure_logging(logging.WARNING)
-    app.run(main)

@@ -154,9 +154,7 @@ def test_frames_and_votes_say_the_same_in_both_metrics(
 def test_what_an_index_is_cannot_be_changed(exported, photos, index):
     words = ["index", str(photos), f"--model={exported}", f"--out={index}"]
     for option in ("--metric=cosine", "--kind=hnsw"):
-        with pytest.raises(
-            SystemExit, match=r"exists already with the (metric|kind)"
-        ):
+        with pytest.raises(SystemExit, match=r"exists already with the (metric|kind)"):
             __main__.main([*words, option])
 
 

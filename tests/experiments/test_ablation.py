@@ -63,12 +63,12 @@ def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "deeprank_jax.experiments.ablation",
+        "deeprank_jax.cli",
+        "ablation",
         f"--config={plan}",
     ]
     command += [f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'x.json'}"]
-    command += [f"--data_dir={tmp_path / 'data'}"]
-    command += [f"--set={name}={value}" for name, value in shrunk.VALUES.items()]
+    command += [f"--config.data.dir={tmp_path / 'data'}", *shrunk.flags()]
     run = lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     done = run()
     assert done.returncode == 0, done.stderr
@@ -86,9 +86,8 @@ def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
     assert run().returncode == 0
     assert times == [path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()]
 
-    command[2] = "deeprank_jax.experiments.rejudge"
-    judged = [word for word in command if not word.startswith("--set")]
-    done = subprocess.run(judged, cwd=ROOT, capture_output=True, text=True)
+    command[3] = "rejudge"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     judged = json.loads((tmp_path / "x.json").read_text())["test"]
     assert judged.keys() == {"triplets/precision"}

@@ -54,7 +54,7 @@ def compared():
         },
         sweep_label="share of negatives",
         facts={"Dataset": "600 images"},
-        command="python -m deeprank_jax.experiments.paper_table.run",
+        command="deeprank paper-table",
     )
 
 
@@ -75,7 +75,7 @@ def test_markdown_has_a_line_for_each_system(compared):
         "| 0.5 |  | 0.850 [0.830, 0.860] |",
         "| 1 | 0.900 [0.880, 0.910] |  |",
         "",
-        "`python -m deeprank_jax.experiments.paper_table.run`",
+        "`deeprank paper-table`",
         "",
         "- Dataset: 600 images",
     ]

@@ -30,12 +30,12 @@ def run(tmp_path, *flags):
     command = [
         sys.executable,
         "-m",
-        "deeprank_jax.experiments.paper_table.run",
+        "deeprank_jax.cli",
+        "paper-table",
         f"--out={tmp_path / 'out'}",
     ]
     command += [f"--config={tmp_path / 'plan.py'}", f"--workdir={tmp_path / 'runs'}"]
-    command += [f"--data_dir={tmp_path / 'photos'}", *flags]
-    command += [f"--set={name}={value}" for name, value in shrunk.VALUES.items()]
+    command += [f"--config.data.dir={tmp_path / 'photos'}", *flags, *shrunk.flags()]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -64,9 +64,7 @@ def test_every_row_is_measured_and_written(folder):
             assert value == pytest.approx(ours - own)
     found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}
     assert len(found) > len(names) / 2
-    assert told["command"].startswith(
-        "python -m deeprank_jax.experiments.paper_table.run --out="
-    )
+    assert told["command"].startswith("deeprank paper-table --out=")
     assert "Seen in training" in told["facts"]
     markdown = (folder / "out" / "plan.md").read_text()
     assert markdown in done.stdout

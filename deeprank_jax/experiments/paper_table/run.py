@@ -5,15 +5,8 @@ The config file names the NETWORKS to train and the SWEEP. Finished runs are reu
 
 from collections.abc import Sequence
 import pathlib
-import shlex
-import sys
 import time
 
-from absl import app, flags, logging
-
-from deeprank_jax import logs
-from deeprank_jax.distributed import backend
-from deeprank_jax.errors import UserError
 from deeprank_jax.experiments import runs
 from deeprank_jax.experiments.paper_table import measuring, outcome, systems
 from deeprank_jax.experiments.paper_table.dataset import create_table
@@ -87,41 +80,3 @@ def _sweep(plan: Plan, launcher: runs.Runs) -> outcome.Sweeps:
             line = lines.setdefault(metric, {}).setdefault(str(mode), [])
             line.append((float(str(share)), (value, low, high)))
     return lines
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    backend.configure_backend()
-    path = pathlib.Path(_CONFIG.value)
-    try:
-        text = run_paper_table(
-            path,
-            workdir=pathlib.Path(_WORKDIR.value or f"runs/{path.stem}"),
-            out=pathlib.Path(_OUT.value),
-            command=shlex.join(
-                [
-                    *("python", "-m", "deeprank_jax.experiments.paper_table.run"),
-                    *sys.argv[1:],
-                ]
-            ),
-            overrides=[f"data.dir={_DATA_DIR.value}", *_SET.value],
-            jobs=_JOBS.value,
-            sweep=_DO_SWEEP.value,
-        )
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(text)
-
-
-if __name__ == "__main__":
-    _CONFIG = flags.DEFINE_string("config", None, "The config file.", required=True)
-    _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs; runs/<config>.")
-    _OUT = flags.DEFINE_string("out", "results", "The folder for the tables.")
-    _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the dataset is.")
-    _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.", lower_bound=1)
-    _SET = flags.DEFINE_multi_string("set", [], "NAME=VALUE of every run's config.")
-    _DO_SWEEP = flags.DEFINE_bool("sweep", True, "Whether to make the sweep's runs.")
-    logs.configure_logging(logging.WARNING)
-    app.run(main)
