@@ -30,7 +30,8 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ONLY = {"flax": {"models", "training"}}
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags")
-MAY_READ_FLAGS = {"logs", "experiments", "tools"}
+# logs only marks absl's flags as parsed.
+MAY_READ_FLAGS = {"logs", "tools"}
 NEVER = {"jax": {"data", "sampling", "relevance", "descriptors"}}
 
 
