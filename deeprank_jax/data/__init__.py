@@ -1,7 +1,6 @@
 """Records from a folder, a manifest or TFDS, and their images as arrays."""
 
 import inspect
-from typing import Any
 
 import ml_collections
 
@@ -15,7 +14,6 @@ __all__ = [
     "create_records",
     "dataset_name",
     "register_source",
-    "source_section",
 ]
 
 
@@ -33,7 +31,7 @@ def create_records(config: ml_collections.ConfigDict) -> dict[str, Records]:
         the data does not allow.
       DataError: The data cannot be used.
     """
-    source = source_section(config)
+    source = config.source.to_dict()
     SOURCES.check(source, ("directory",))
     name = str(source["name"])
     directory = SOURCES.options(name).get("directory")
@@ -47,19 +45,4 @@ def create_records(config: ml_collections.ConfigDict) -> dict[str, Records]:
 
 def dataset_name(config: ml_collections.ConfigDict) -> str:
     """Returns the name of the TFDS dataset, or of the source if it is another."""
-    source = source_section(config)
-    return str(source.get("dataset", source["name"]))
-
-
-def source_section(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns `config.source` as a plain dict: `name` and the options."""
-    if "source" in config:
-        return config.source.to_dict()
-    if config.name in ("folder", "manifest"):
-        return {"name": config.name}
-    options = ("levels", "columns", "name_feature", "split_by")
-    source = {key: config[key] for key in options}
-    if config.name == "emoji":
-        return {"name": "emoji"} | source
-    source["image_feature"] = config.image_feature
-    return {"name": "tfds", "dataset": config.name} | source
+    return str(config.source.get("dataset", config.source.name))

@@ -1,7 +1,7 @@
-"""How do triplets vary in training without changing what is similar to what?
+"""Random augmentation of triplets.
 
-Convention: what bears on similarity (flip, colour) is drawn once per triplet, what
-does not (shift, zoom, rotation) once per image. A kind that is off leaves the draws of
+Convention: changes that affect similarity (flip, colour) are drawn once per triplet,
+the others (shift, zoom, rotation) once per image. Switching one off leaves the draws of
 the others unchanged.
 """
 
@@ -28,19 +28,19 @@ def augment_triplets(
     """Augments triplets at random.
 
     Args:
-      triplets: `[B, 3, H, W, 3]` uint8 RGB: anchor, positive, negative on axis 1.
-      rng: the generator; as many numbers are drawn whatever is on.
-      shift_pixels: each image moves by up to this many pixels along both axes, its
-        edge pixels repeated.
-      flip: half of the triplets are mirrored left to right.
-      color_jitter: in [0, 1]; brightness, contrast and saturation of a triplet are
-        each multiplied by a factor in `[1 - color_jitter, 1 + color_jitter]`.
-      zoom: each image is enlarged about its centre by a factor between
-        `1 / (1 + zoom)` and `1 + zoom`, its edge pixels repeated.
-      rotate_degrees: each image is turned by up to this angle, either way.
+      triplets: `[B, 3, H, W, 3]` uint8, RGB images with anchor, positive and negative
+        on axis 1.
+      rng: Generator; the number of draws does not depend on the options.
+      shift_pixels: Largest shift of an image along both axes; edge pixels are repeated.
+      flip: True to mirror half of the triplets left to right.
+      color_jitter: Strength in [0, 1]; brightness, contrast and saturation of a triplet
+        are each multiplied by a factor in `[1 - color_jitter, 1 + color_jitter]`.
+      zoom: Strength of the scaling of an image about its centre, by a factor between
+        `1 / (1 + zoom)` and `1 + zoom`; edge pixels are repeated.
+      rotate_degrees: Largest rotation of an image in both directions.
 
     Returns:
-      The same shape, uint8, fresh memory.
+      `[B, 3, H, W, 3]` uint8, in new memory.
     """
     num_triplets, num_images = triplets.shape[:2]
     flips = rng.random(num_triplets) < 0.5
@@ -60,7 +60,7 @@ def augment_triplets(
     if zoom or rotate_degrees:
         for i, j in np.ndindex(num_triplets, num_images):
             scale, angle = (1 + zoom) ** turns[i, j, 0], rotate_degrees * turns[i, j, 1]
-            augmented[i, j] = _turn(augmented[i, j], scale, angle)
+            augmented[i, j] = _transform(augmented[i, j], scale, angle)
     return augmented
 
 
@@ -68,7 +68,7 @@ def _jitter(
     image: np.ndarray, brightness: float, contrast: float, saturation: float
 ) -> np.ndarray:
     """Changes saturation, then contrast about the mean grey, then brightness."""
-    # The three together are one affine map of a pixel's colour.
+    # Together they are one affine map of a pixel's colour.
     matrix = saturation * np.eye(3) + (1 - saturation) * _GREY
     mean = float(np.dot(_GREY, cv2.mean(image)[:3]))
     offset = np.full((3, 1), brightness * (1 - contrast) * mean)
@@ -77,19 +77,19 @@ def _jitter(
 
 
 def _shift(triplets: np.ndarray, offsets: np.ndarray, most: int) -> np.ndarray:
-    """Cuts windows at `offsets` in `[0, 2 * most]` out of images with wider edges."""
+    """Crops windows at `offsets` in `[0, 2 * most]` from padded images."""
     height, width = triplets.shape[2:4]
     edges = ((0, 0), (0, 0), (most, most), (most, most), (0, 0))
     padded = np.pad(triplets, edges, mode="edge")
     shifted = np.empty_like(triplets)
     for (i, j), _ in np.ndenumerate(offsets[..., 0]):
-        top, left = offsets[i, j]
-        shifted[i, j] = padded[i, j, top : top + height, left : left + width]
+        y, x = offsets[i, j]
+        shifted[i, j] = padded[i, j, y : y + height, x : x + width]
     return shifted
 
 
-def _turn(image: np.ndarray, scale: float, degrees: float) -> np.ndarray:
-    """Enlarges and turns an image about its centre."""
+def _transform(image: np.ndarray, scale: float, degrees: float) -> np.ndarray:
+    """Scales and rotates an image about its centre."""
     height, width = image.shape[:2]
     centre = ((width - 1) / 2, (height - 1) / 2)
     return cv2.warpAffine(

@@ -1,4 +1,4 @@
-"""The folder that caches what is slow to compute, beside the dataset."""
+"""Cache folder beside the dataset."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ import ml_collections
 
 
 def cache_dir(config: ml_collections.ConfigDict) -> pathlib.Path | None:
-    """Returns the folder beside the dataset that keeps what took long to compute."""
+    """Returns the folder for cached results, None without `config.data.dir`."""
     if not config.data.dir:
         return None
     path = pathlib.Path(config.data.dir).expanduser()

@@ -1,7 +1,7 @@
-"""How does a file become an RGB image of one size, the same in training and in use?
+"""Decoding and resizing of images, the same in training and in use.
 
-Convention: images are uint8 RGB `[H, W, 3]`, upright, transparent pixels on white.
-Files are JPEG, PNG, WebP, BMP, TIFF or GIF, whatever they are called.
+Convention: images are uint8 RGB `[H, W, 3]`, upright, with transparent pixels on white.
+Files are JPEG, PNG, WebP, BMP, TIFF or GIF, whatever their names end in.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from deeprank_jax import errors
 from deeprank_jax.data.resize import HAS_OPENCV, resize
 
 MAX_PIXELS = 50_000_000
@@ -44,7 +45,7 @@ _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image.swapaxes(0, 1)[::-1],
 }
-# Not `Image.open`: it warns of sizes on its own, and knows formats that start programs.
+# Not `Image.open`, which warns of sizes itself and accepts formats that start programs.
 _OPENERS: tuple[tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
@@ -56,22 +57,22 @@ _OPENERS: tuple[tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]], ..
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_END = 0xD9
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Length, kind, 13 bytes and checksum.
+# Length, type, 13 bytes and checksum.
 _IHDR_BYTES = 25
 # Grey, RGB, a palette, RGBA.
 _PNG_COLORS, _PNG_PALETTE = (0, 2, 3, 6), 3
-# Pillow's name for a JPEG that is followed by others, as many phones write it.
+# Pillow's names; an MPO is a JPEG followed by others, as many phones write it.
 _JPEG_FORMATS = ("JPEG", "MPO")
 _CV2_JPEG_MODES = ("L", "RGB")
 _CV2_PNG_MODES = ("L", "P", "RGB", "RGBA", "I;16")
-# What says how pixels look; libpng prints warnings of much of the rest.
+# Chunks that affect pixels; libpng prints warnings about many others.
 _CV2_PNG_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
-# Beyond them libpng and OpenCV refuse.
+# Limits of libpng and OpenCV.
 _CV2_MAX_SIDE, _CV2_MAX_PIXELS = 1_000_000, 2**30
 
 
-class BadImageError(ValueError):
-    """A file that is no usable image; the message says why."""
+class BadImageError(errors.DataError):
+    """A file is not a usable image; the message says why."""
 
 
 def decode_image(
@@ -80,16 +81,17 @@ def decode_image(
     """Decodes an image.
 
     Args:
-      data: an encoded image, of an animation the first frame; or a decoded
-        `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or uint16.
-      max_pixels: what has more is refused by its header, before it takes memory;
-        Pillow's own limit, which is the whole process's, is raised to this.
+      data: Encoded image, of which the first frame is used; or a decoded `[H, W]`,
+        `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or uint16.
+      max_pixels: Largest number of pixels; larger images are refused by their header,
+        before they use memory. Pillow's own limit, which is global, is raised to this.
 
     Returns:
       `[H, W, 3]` uint8 RGB.
 
     Raises:
-      BadImageError: not an image, truncated, too large, or of an unknown layout.
+      BadImageError: The data is no image, truncated, too large, or has an unknown
+        layout.
     """
     if isinstance(data, np.ndarray):
         if data.ndim > 1:
@@ -115,13 +117,13 @@ def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
     """Resizes an image to a square.
 
     Args:
-      image: `[H, W, 3]` uint8.
-      size: the side of the square, in pixels.
-      fit: `"crop"` takes the central square, `"pad"` adds white at the shorter
-        side, `"stretch"` changes the aspect ratio.
+      image: `[H, W, 3]` uint8, image.
+      size: Side of the square in pixels.
+      fit: Method: `"crop"` to the central square, `"pad"` the shorter side with white,
+        or `"stretch"`, which changes the aspect ratio.
 
     Returns:
-      `[size, size, 3]` uint8, its own memory.
+      `[size, size, 3]` uint8, in new memory.
 
     Raises:
       ValueError: `fit` is unknown.
@@ -129,18 +131,18 @@ def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
     height, width = image.shape[:2]
     if fit == "crop":
         side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return resize(image[top : top + side, left : left + side], size, size)
+        y, x = (height - side) // 2, (width - side) // 2
+        return resize(image[y : y + side, x : x + side], size, size)
     if fit == "stretch":
         return resize(image, size, size)
     if fit == "pad":
         scale = size / max(height, width)
         inner = [max(1, round(side * scale)) for side in (height, width)]
-        top, left = ((size - side) // 2 for side in inner)
+        y, x = ((size - side) // 2 for side in inner)
         padded = np.full((size, size, 3), 255, np.uint8)
-        padded[top : top + inner[0], left : left + inner[1]] = resize(image, *inner)
+        padded[y : y + inner[0], x : x + inner[1]] = resize(image, *inner)
         return padded
-    raise ValueError(f'fit={fit!r} is unknown; take "crop", "pad" or "stretch".')
+    raise ValueError(f'fit must be "crop", "pad" or "stretch", got {fit!r}.')
 
 
 def _raise_limit(max_pixels: int) -> None:
@@ -158,9 +160,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         return opener(io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(_too_large(str(error), max_pixels)) from error
-    # Pillow's readers raise whatever a damaged header leads them to.
+    # A damaged header can make Pillow's readers raise anything.
     except Exception as error:
-        raise BadImageError(f"its header cannot be read ({error})") from error
+        raise BadImageError(f"has a header that cannot be read ({error})") from error
 
 
 def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
@@ -172,7 +174,8 @@ def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
 
 def _too_large(size: str, max_pixels: int) -> str:
     return (
-        f"too large ({size}); shrink it or raise config.data.max_pixels={max_pixels:,}"
+        f"too large ({size}); shrink it, or in training raise "
+        f"config.data.max_pixels={max_pixels:,}"
     )
 
 
@@ -182,7 +185,7 @@ def _suits_opencv(size: tuple[int, int]) -> bool:
 
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
-    """Returns the image, or None where it is Pillow's to read."""
+    """Returns the image, or None if Pillow must read it."""
     if not _jpeg_is_complete(data):
         raise BadImageError("truncated (a JPEG without its end)")
     if header.mode not in _CV2_JPEG_MODES or not _suits_opencv(header.size):
@@ -193,9 +196,9 @@ def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
 
 
 def _decode_plain_png(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """Returns the image of a PNG such as most are, else None.
+    """Returns the image of a PNG without special features, else None.
 
-    Pillow would take longer to read its header than OpenCV takes for its pixels.
+    Pillow takes longer to read its header than OpenCV takes to read its pixels.
     """
     if not data.startswith(_PNG_SIGNATURE):
         return None
@@ -204,7 +207,7 @@ def _decode_plain_png(data: bytes, max_pixels: int) -> np.ndarray | None:
         return None
     width, height, depth, color = struct.unpack(">IIBB", chunks[0][1][8:18])
     kinds = {kind for kind, _ in chunks}
-    # Of a palette, OpenCV sees which colours are transparent.
+    # OpenCV handles transparent colours of a palette itself.
     special = {b"eXIf", *(() if color == _PNG_PALETTE else (b"tRNS",))} & kinds
     if special or depth != 8 or color not in _PNG_COLORS or not width * height:
         return None
@@ -213,7 +216,7 @@ def _decode_plain_png(data: bytes, max_pixels: int) -> np.ndarray | None:
 
 
 def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
-    """Returns the image, or None where it is Pillow's to read."""
+    """Returns the image, or None if Pillow must read it."""
     chunks = _png_chunks(data)
     if chunks is None:
         raise BadImageError("truncated or damaged (a PNG without its end)")
@@ -224,12 +227,12 @@ def _decode_png(data: bytes, header: Image.Image) -> np.ndarray | None:
 
 
 def _read_png(chunks: list[tuple[bytes, memoryview]]) -> np.ndarray | None:
-    """Returns the image as OpenCV reads it, None if it does not.
+    """Returns the image as OpenCV reads it, None if it cannot.
 
-    Of an animation, that without which it would be none: its first frame.
+    Without the chunks of an animation, its first frame remains.
     """
-    kept = (chunk for kind, chunk in chunks if kind in _CV2_PNG_CHUNKS)
-    data = b"".join((_PNG_SIGNATURE, *kept))
+    needed = (chunk for kind, chunk in chunks if kind in _CV2_PNG_CHUNKS)
+    data = b"".join((_PNG_SIGNATURE, *needed))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
@@ -245,7 +248,7 @@ def _decode_with_pillow(header: Image.Image) -> np.ndarray:
         image = _upright(_pillow_to_array(header), _orientation(header))
     except BadImageError:
         raise
-    # Pillow's readers raise whatever damaged data leads them to.
+    # Damaged data can make Pillow's readers raise anything.
     except Exception as error:
         raise BadImageError(f"cannot be decoded ({error})") from error
     return _to_rgb(image)
@@ -254,7 +257,9 @@ def _decode_with_pillow(header: Image.Image) -> np.ndarray:
 def _pillow_to_array(image: Image.Image) -> np.ndarray:
     """Returns `[H, W]` or `[H, W, C]`, uint8 or uint16."""
     if image.mode == "F":
-        raise BadImageError("has floating-point pixels; save it with 8 bits a channel")
+        raise BadImageError(
+            "has floating-point pixels; save it with 8 bits per channel"
+        )
     if image.mode.startswith("I"):
         return np.clip(np.asarray(image), 0, 65_535).astype(np.uint16)
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
@@ -301,7 +306,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _jpeg_is_complete(data: bytes) -> bool:
-    """Walks over the segments, so that a thumbnail's end does not count."""
+    """Searches the segments for the end marker, ignoring that of a thumbnail."""
     position = 2
     while marker := _JPEG_MARKER.search(data, position):
         if marker[0][1] == _JPEG_END:
@@ -312,7 +317,7 @@ def _jpeg_is_complete(data: bytes) -> bool:
 
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]] | None:
-    """Returns kind and bytes of chunks, None if the file ends early or is damaged."""
+    """Returns type and bytes of the chunks; None if truncated or damaged."""
     view, position, chunks = memoryview(data), len(_PNG_SIGNATURE), []
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4])

@@ -1,7 +1,7 @@
-"""Which label does a record have at each level?
+"""Encoding of hierarchical labels as integers.
 
-Convention: a label stands for the whole path down to its level; labels are numbered
-in the order of their paths, and are the same numbers in every split.
+Convention: a label stands for the whole path down to its level; labels are numbered in
+the order of their paths, with the same numbers in every split.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ def encode_labels(
     """Numbers the paths of labels.
 
     Args:
-      columns: for each of the `L` levels, coarse to fine, `[N]` values that sort:
-        the labels within their parent.
+      columns: Sortable values `[N]`, the labels within their parent, for each of the
+        `L` levels from coarse to fine.
 
     Returns:
       The labels `[N, L]` int32, and for each level the index of the first record
@@ -40,31 +40,31 @@ def encode_labels(
 def name_labels(
     columns: Sequence[np.ndarray], firsts: Sequence[np.ndarray]
 ) -> tuple[tuple[str, ...], ...]:
-    """Names every label: its own name where that is enough, else its path.
+    """Names every label: its last name if that is unique, else its path.
 
     Args:
-      columns: for each level `[N]` str, the names within the parent.
-      firsts: for each level the index of the first record of every label.
+      columns: Names `[N]` str within the parent, for each level.
+      firsts: Index of the first record of every label, for each level.
 
     Returns:
       For each level the name of every label.
     """
     names = []
     for level, first in enumerate(firsts):
-        own = tuple(str(columns[level][index]) for index in first)
+        last_names = tuple(str(columns[level][index]) for index in first)
         names.append(
-            own
-            if len(set(own)) == len(own)
+            last_names
+            if len(set(last_names)) == len(last_names)
             else join_paths(columns[: level + 1], first)
         )
     return tuple(names)
 
 
 def join_paths(columns: Sequence[np.ndarray], indices: np.ndarray) -> tuple[str, ...]:
-    """Returns the path, joined by `/`, of some records.
+    """Returns the paths of some records, joined by `/`.
 
     Args:
-      columns: for each level `[N]` str, the names within the parent.
-      indices: `[M]` ints, the records.
+      columns: Names `[N]` str within the parent, for each level.
+      indices: `[M]` ints, indices of the records.
     """
     return tuple("/".join(str(c[index]) for c in columns) for index in indices)

@@ -1,6 +1,7 @@
-"""How are images read by index, and what happens to those that cannot be read?
+"""Reading of images by index, and the list of bad images.
 
-Convention: a bad image is zeros with its flag False; it is logged once and counted.
+Convention: a bad image is returned as zeros with the flag False; it is logged once and
+counted.
 """
 
 from collections.abc import Iterator
@@ -12,30 +13,31 @@ import threading
 from absl import logging
 import numpy as np
 
+from deeprank_jax import errors
 from deeprank_jax.data import decode
-from deeprank_jax.data import records as records_lib
+from deeprank_jax.data.records import Records
 
 _MIB = 2**20
 # More pieces than threads, so that one thread with large files holds up less.
 _PIECES_PER_WORKER = 4
 
 
-class TooManyBadImagesError(ValueError):
-    """More of the records are bad than the config allows."""
+class TooManyBadImagesError(errors.DataError):
+    """More records are bad than `config.data.max_bad_share` allows."""
 
 
 class BadImages:
-    """The bad records of a run, each once, in a log and a CSV."""
+    """Bad records of a run, each listed once in a log and a CSV file."""
 
     def __init__(
         self, path: str | pathlib.Path | None, num_records: int, max_share: float
     ):
-        """Creates the list, adding to the file if it is there.
+        """Creates the list; an existing file is continued.
 
         Args:
-          path: the CSV with columns `split,record,reason`, or None for none.
-          num_records: the records of all splits.
-          max_share: in [0, 1], of the records; more are an error.
+          path: CSV file with the columns `split,record,reason`, or None for no file.
+          num_records: Number of records of all splits.
+          max_share: Largest share of bad records, in [0, 1].
         """
         self._path = pathlib.Path(path) if path is not None else None
         self._num_records = num_records
@@ -46,19 +48,19 @@ class BadImages:
 
     @property
     def num_bad(self) -> int:
-        """Returns how many records were bad so far."""
+        """Returns the number of bad records so far."""
         return len(self._seen)
 
     def add(self, split: str, record: str, reason: str) -> None:
-        """Counts a bad record; the same one again is not counted.
+        """Adds a bad record, unless it is listed already.
 
         Args:
-          split: the name of its records.
-          record: its description.
-          reason: why it cannot be used.
+          split: Name of its records.
+          record: Description of the record.
+          reason: Reason why it cannot be used.
 
         Raises:
-          TooManyBadImagesError: more than `max_share` of the records are bad.
+          TooManyBadImagesError: More than `max_share` of the records are bad.
         """
         # Names that are not UTF-8 must not stop the run.
         record = record.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -79,11 +81,9 @@ class BadImages:
             raise TooManyBadImagesError(
                 f"{num_bad:,} of {self._num_records:,} records cannot be read, more "
                 f"than config.data.max_bad_share={self._max_share:g} allows; repair "
-                f"or remove {self._where()}, or raise the share."
+                f"or remove those listed in {self._path or 'the log'}, or raise the "
+                "share."
             )
-
-    def _where(self) -> str:
-        return f"those listed in {self._path}" if self._path else "those in the log"
 
     def _read_listed(self) -> set[tuple[str, str]]:
         if self._path is None or not self._path.exists():
@@ -103,11 +103,11 @@ class BadImages:
 
 
 class ImageReader:
-    """Reads, decodes and resizes records on threads; close it when done."""
+    """Reads, decodes and resizes images in threads; to be closed after use."""
 
     def __init__(
         self,
-        records: records_lib.Records,
+        records: Records,
         *,
         image_size: int,
         fit: str = "crop",
@@ -119,14 +119,13 @@ class ImageReader:
         """Creates the reader.
 
         Args:
-          records: what to read from.
-          image_size: the side of the square images, in pixels.
-          fit: how an image becomes a square, see `images.resize_image`.
-          cache_mib: memory for resized images; the first to be read fill it and
-            stay.
-          workers: threads; 0 reads in the caller's.
-          max_pixels: larger images are bad.
-          bad_images: takes the bad records; None for the log only.
+          records: Records to read.
+          image_size: Side of the square images in pixels.
+          fit: Method to make an image square, see `decode.resize_image`.
+          cache_mib: Memory for resized images; the first images read fill it and stay.
+          workers: Number of threads; 0 reads in the caller's thread.
+          max_pixels: Number of pixels above which an image is bad.
+          bad_images: List of bad records; None to log them only.
         """
         self._records = records
         self._image_size = image_size
@@ -161,14 +160,14 @@ class ImageReader:
         """Reads some records, each distinct one once.
 
         Args:
-          indices: `[n]` ints, in any order, repeated or not.
+          indices: `[n]` ints, indices in any order, with or without repetitions.
 
         Returns:
-          Images `[n, size, size, 3]` uint8 in fresh memory, and `[n]` bool, False
-          where the image is bad and zeros stand in its place.
+          Images `[n, size, size, 3]` uint8 in new memory, and `[n]` bool, False for
+          bad images, which are zeros.
 
         Raises:
-          TooManyBadImagesError: more records are bad than allowed.
+          TooManyBadImagesError: More records are bad than allowed.
         """
         indices = np.asarray(indices, np.int64)
         size = self._image_size
@@ -193,30 +192,30 @@ class ImageReader:
     def batches(
         self, batch_size: int, start: int = 0, stop: int | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields records in order, the last batch padded.
+        """Yields records in order, with the last batch padded.
 
         Args:
-          batch_size: records a batch.
-          start: the first record.
-          stop: the one after the last; None for all to the end.
+          batch_size: Number of records per batch.
+          start: Index of the first record.
+          stop: Index after the last record; None for the end.
 
         Yields:
           `images [B, size, size, 3]`, `indices [B]` int64 and `mask [B]`, which is
-          False on bad images and on the padding.
+          False for bad images and padding.
         """
         stop = len(self._records) if stop is None else stop
         for first in range(start, stop, batch_size):
-            wanted = np.arange(first, min(first + batch_size, stop))
-            images, ok = self.load(wanted)
-            padding = (0, batch_size - len(wanted))
+            indices = np.arange(first, min(first + batch_size, stop))
+            images, ok = self.load(indices)
+            padding = (0, batch_size - len(indices))
             yield {
                 "images": np.pad(images, (padding, (0, 0), (0, 0), (0, 0))),
-                "indices": np.pad(wanted, padding),
+                "indices": np.pad(indices, padding),
                 "mask": np.pad(ok, padding),
             }
 
     def _read_all(self, indices: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
-        """Returns the images and, for each, why it is bad or None."""
+        """Returns the images and, for each, the reason why it is bad, or None."""
         images = np.zeros((len(indices), *self._cache.shape[1:]), np.uint8)
         if self._pool is None:
             return images, self._read_piece(indices, images)
@@ -252,6 +251,6 @@ class ImageReader:
             if self._num_cached == len(self._cache) or self._slots[index] >= 0:
                 return
             self._cache[self._num_cached] = image
-            # Last, so that another thread never finds a slot that is being filled.
+            # Last, so that no other thread reads a slot that is being filled.
             self._slots[index] = self._num_cached
             self._num_cached += 1

@@ -1,4 +1,4 @@
-"""What the dataset holds: one split's records, known by their index."""
+"""Records of one split: labels, descriptions and access to images."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -10,23 +10,23 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """One split: labels in memory, images read by index when they are needed.
+    """One split, with labels in memory and images read by index.
 
     Attributes:
-      name: the split, e.g. `"emoji/train"`, for messages.
-      labels: `[N, L]` int32, a label per level from coarse to fine. A label
-        stands for the whole path down to its level, so two records that share the
-        label of a level share those of all coarser levels.
-      attributes: `[N, A]` ints or floats, what the run's relevance compares; the
-        labels until `relevance.attach` puts others in their place.
-      level_names: the `L` levels, e.g. `("category", "subcategory", "emoji")`.
-      label_names: for each level the name of each label.
-      read: maps an index to the encoded image (`bytes`) or a decoded uint8
+      name: Name of the split in messages, e.g. `"emoji/train"`.
+      labels: `[N, L]` int32, one label per level, from coarse to fine. A label stands
+        for the whole path down to its level, so records that share the label of a
+        level share those of all coarser levels.
+      attributes: `[N, A]` ints or floats, values that the relevance compares; equal to
+        the labels until `relevance.attach` replaces them.
+      level_names: Names of the `L` levels, e.g. `("category", "subcategory", "emoji")`.
+      label_names: Names of the labels, for each level.
+      read: Function from an index to the encoded image (`bytes`) or a decoded uint8
         `[H, W]` or `[H, W, C]`; may raise `OSError`.
-      describe: maps an index to what a person would look for, e.g. a file's path;
-        tables and vector files know the record by it.
-      columns: further labels by name, each `[N]` int32, a number standing for the same
-        in every split; e.g. `{"parity": ...}`.
+      describe: Function from an index to the record's id, e.g. the path of its file,
+        which identifies it in tables and vector files.
+      columns: Further labels by name, each `[N]` int32; a number has the same meaning
+        in every split.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Records:
     attributes: np.ndarray = None  # pyrefly: ignore[bad-assignment]
 
     def __post_init__(self):
-        """Takes the labels for attributes where no others are given."""
+        """Uses the labels as attributes by default."""
         if self.attributes is None:
             object.__setattr__(self, "attributes", self.labels)
 
@@ -48,16 +48,16 @@ class Records:
         return len(self.labels)
 
     def label_name(self, index: int, level: int = -1) -> str:
-        """Returns the name of a record's label, by default of the finest level."""
+        """Returns the name of a record's label, by default at the finest level."""
         return self.label_names[level][self.labels[index, level]]
 
-    # Every save asks for it; the cache is in `__dict__`, which frozen leaves open.
+    # Needed at every save; the cache is in `__dict__`, which `frozen` permits.
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Returns a short hash of labels and descriptions, the same for the same."""
+        """Returns a short hash of the labels and descriptions."""
         digest = hashlib.sha256(self.labels.tobytes())
         for index in range(len(self)):
             digest.update(self.describe(index).encode("utf-8", "backslashreplace"))
-            # No description holds it, so that no two lists are one text.
+            # No description contains it, so different lists have different texts.
             digest.update(b"\0")
         return f"{len(self)}-{digest.hexdigest()[:12]}"

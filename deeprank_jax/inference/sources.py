@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import errors, files
-from deeprank_jax.data import SOURCES, source_section
+from deeprank_jax.data import SOURCES
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import folder, manifest
 
@@ -168,8 +168,8 @@ def _dataset_source(
         section = {"name": "tfds", "dataset": dataset}
     if label_feature:
         section |= {"levels": (label_feature,), "name_feature": ""}
-    elif like is not None and section.items() <= source_section(like).items():
-        section = source_section(like)
+    elif like is not None and section.items() <= like.source.to_dict().items():
+        section = like.source.to_dict()
     return str(section.pop("name")), section
 
 

@@ -76,7 +76,7 @@ def _labels(records: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"config.relevance.weights names {name!r}, but {records.name} has the "
             f"labels {', '.join(known)}; choose among them, or, of a TFDS dataset, "
-            "name it in config.data.columns."
+            "name it in config.data.source.columns."
         )
     labels = records.columns[name]
     missing = np.flatnonzero(labels < 0)

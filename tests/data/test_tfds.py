@@ -366,7 +366,7 @@ def run_prepare(tmp_path, directory):
 
 def run_tool(path):
     return subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.cli.prepare", f"--config={path}"],
+        [sys.executable, "-m", "deeprank_jax.cli", "prepare", f"--config={path}"],
         cwd=ROOT,
         env={**os.environ, "PYTHONWARNINGS": ""},
         capture_output=True,
@@ -377,17 +377,18 @@ def run_tool(path):
 
 def test_the_prepare_tool_where_the_system_refuses(tmp_path):
     (tmp_path / "config.py").write_text(
-        "import ml_collections\n"
+        "from deeprank_jax.configs import base\n"
         "def get_config():\n"
         "  from deeprank_jax import data\n"
         "  def refuse(config):\n"
         "    raise PermissionError(13, 'Permission denied', 'there')\n"
         "  data.create_records = refuse\n"
-        "  return ml_collections.ConfigDict({'data': {}})\n"
+        "  return base.get_config()\n"
     )
     result = run_tool(tmp_path / "config.py")
     assert result.returncode == 1
-    assert result.stderr == "error: [Errno 13] Permission denied: 'there'\n"
+    assert result.stderr.endswith("[Errno 13] Permission denied: 'there'\n")
+    assert "Traceback" not in result.stderr
 
 
 def test_the_prepare_tool(tmp_path, emoji_dir):
