@@ -4,17 +4,37 @@ BIN := .venv/bin
 # pip's own progress bars drown the log; `make PIP_FLAGS= demo` brings them back.
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test check-full lint format docs lock clean .venv .venv-onnx
+.PHONY: demo test quick check-full check-pairs check-wheel wheel lint format docs lock \
+  clean .venv .venv-onnx
 
 demo: .venv/installed
-	$(BIN)/python -m deeprank_jax.cli.prepare --config=configs/emoji.py
+	$(BIN)/deeprank prepare --config=emoji
 	$(BIN)/python -m deeprank_jax.main
 
 test: .venv/dev lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not full"
 
+# No training and no browser: a minute and a half.
+quick: .venv/dev
+	$(BIN)/python -m pytest -q -n 2 --dist=worksteal -m "not full and not slow"
+
 check-full: .venv/dev lint
 	$(BIN)/python -m pytest
+	$(MAKE) check-pairs
+
+# The quick tests with the oldest versions that pyproject.toml allows, and with those
+# that the lock has for newer Pythons.
+check-pairs: .venv-oldest/installed .venv-newest/installed
+	.venv-oldest/bin/python -m pytest -q -n 2 -m "not full and not slow"
+	.venv-newest/bin/python -m pytest -q -n 2 -m "not full and not slow"
+
+# The wheel is built from the source distribution, and so tests both.
+wheel: .venv/dev
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+
+check-wheel: .venv/dev
+	$(BIN)/python -m pytest tests/end_to_end/test_wheel.py
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -42,6 +62,23 @@ docs: .venv/dev
 	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
 	touch $@
 
+OLDEST := s/.*"(jax|flax|optax|orbax-checkpoint)>=([0-9.]+),.*/\1==\2/p
+NEWEST_PYTHON ?= python3.13
+
+.venv-oldest/installed: pyproject.toml requirements-dev.in | .venv/dev
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-oldest
+	sed -nE '$(OLDEST)' pyproject.toml > .venv-oldest/constraints.txt
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python \
+	  -c .venv-oldest/constraints.txt -r requirements-dev.in --editable ".[all]"
+	touch $@
+
+.venv-newest/installed: requirements.txt requirements-dev.txt | .venv/dev
+	$(BIN)/uv venv --quiet --clear --python $(NEWEST_PYTHON) .venv-newest
+	$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --require-hashes \
+	  -r requirements.txt -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --no-deps --editable .
+	touch $@
+
 # For `deeprank export --onnx_python=.venv-onnx/bin/python`.
 .venv-onnx: .venv-onnx/installed
 
@@ -66,4 +103,4 @@ lock: .venv/dev
 	  -o requirements-onnx.txt
 
 clean:
-	rm -rf .venv .venv-onnx runs data build *.egg-info
+	rm -rf .venv .venv-onnx .venv-oldest .venv-newest runs data build dist *.egg-info

@@ -13,6 +13,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from deeprank_jax.inference.index import Index as Index
     from deeprank_jax.inference.model import Model as Model
     from deeprank_jax.inference.results import Comparison as Comparison
@@ -42,6 +44,7 @@ __all__ = [
     "Index",
     "Model",
     "SearchResult",
+    "__version__",
     "load",
 ]
 
@@ -70,6 +73,10 @@ def _configure() -> None:
 
 def __getattr__(name: str) -> object:
     """Imports a public name at its first use."""
+    if name == "__version__":
+        from deeprank_jax import version
+
+        return version.number()
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _configure()

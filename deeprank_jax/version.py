@@ -1,7 +1,16 @@
-"""The commit of this project that wrote a file."""
+"""The version of this project, and the commit that is checked out."""
 
+import importlib.metadata
 import pathlib
 import subprocess
+
+
+def number() -> str:
+    """Returns the installed version, or "0+unknown" in a checkout without metadata."""
+    try:
+        return importlib.metadata.version("deeprank-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 def commit() -> str:
