@@ -34,12 +34,12 @@ NO_NOUN = frozenset(
     "of as by for from to in on at with without within among between if is are was "
     "what which whether how where when who whom whose that this see maps takes gives "
     "returns says said must may can like one-of keeps makes does has have its only "
-    "at all those wraps decides holds ends creates draws above up says tells reads "
+    "at those wraps decides holds ends creates draws above up says tells reads "
     "multiplies stands looks means uses runs none nothing written read not and or "
     "before after called given drawn while so such".split()
 )
 _SHAPE = re.compile(
-    r"^(?:`[^`]*`|\([^)]*\)|optional|[,;:.\s]|u?int\d*s?|bool|float\d*s?|str)+"
+    r"^(?:`\[[^`]*`|\([^)]*\)|optional|[,;:.\s]|u?int\d*s?\b|bools?\b|float\d*s?\b|str\b)+"
 )
 _ENTRY = re.compile(r"^(\*{0,2}\w+): (.+(?:\n(?: {4,}.*)?)*)", re.M)
 
@@ -153,6 +153,8 @@ def begins_with_noun(doc: str) -> bool:
     so the first one is looked up in a list of those that begin no noun phrase.
     """
     rest = _SHAPE.sub("", doc).strip()
+    if rest.startswith("`"):  # A name.
+        return True
     first = re.match(r"[\w'-]+", rest)
     return not rest or first is None or first[0].lower() not in NO_NOUN
 

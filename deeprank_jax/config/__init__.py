@@ -4,7 +4,7 @@ A config is an `ml_collections.ConfigDict`; `configs/base.py` has every key. The
 sections in `PLUGIN_SECTIONS` name a kind and hold that kind's options.
 """
 
-from deeprank_jax.config.checks import check_config, check_levels
+from deeprank_jax.config.checks import check_config, check_levels, resolve_config
 from deeprank_jax.config.loading import list_configs, load_config
 from deeprank_jax.config.overrides import PLUGIN_SECTIONS, apply_overrides
 from deeprank_jax.config.saved import (
@@ -24,5 +24,6 @@ __all__ = [
     "list_configs",
     "load_config",
     "read_run_config",
+    "resolve_config",
     "upgrade_config",
 ]

@@ -13,6 +13,8 @@ _COUNTS = (
     "checkpoint_every", "max_skipped", "data.image_size", "model.embedding_dim",
     "evaluation.batch_size",
 )  # fmt: skip
+# Warm-up of a run that is long enough for it.
+_WARMUP_STEPS = 50
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -79,3 +81,15 @@ def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> Non
                 f"{len(names)} levels ({', '.join(names)}): give one for each, from "
                 "coarse to fine."
             )
+
+
+def resolve_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the config with values in the place of those that depend on others.
+
+    The warm-up of the schedule is 50 steps, or a fifth of a run that is short.
+    """
+    if config.schedule.warmup_steps is not None:
+        return config
+    resolved = config.copy_and_resolve_references()
+    resolved.schedule.warmup_steps = min(_WARMUP_STEPS, config.num_steps // 5)
+    return resolved

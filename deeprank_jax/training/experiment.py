@@ -1,4 +1,4 @@
-"""Everything a run is made of, created from its config: data, sampler, state, steps."""
+"""Parts of a run, created from its config: data, task, sampler, state and steps."""
 
 from collections.abc import Callable, Mapping
 import contextlib
@@ -28,26 +28,27 @@ from deeprank_jax.training import checkpoints
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 from deeprank_jax.training.tasks import Task, create_task
+from deeprank_jax.training.workdir import Workdir
 
 
 @dataclasses.dataclass(kw_only=True)
 class Experiment:
-    """A run's parts, as its config puts them together.
+    """Parts of a run.
 
     Attributes:
-      config: the whole configuration.
-      workdir: where the run writes.
-      records: the splits `"train"`, `"validation"` and `"test"`.
-      readers: their images.
-      relevance: how similar two records should be.
-      task: What the network is trained for.
-      sampler: draws from the training split.
-      state: the state to start from, on all devices.
-      train_step: maps `(state, batch)` to `(state, metrics)` on all devices.
-      embed: maps `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
-      features: maps the same to what the trunk alone says, unit vectors.
-      logits: maps the same to logits `[B, num_classes]`; for classes only.
-      checkpoints: of this run.
+      config: Whole configuration.
+      workdir: Folder of the run.
+      records: Records of the splits `"train"`, `"validation"` and `"test"`.
+      readers: Images of each split.
+      relevance: Graded similarity of two records.
+      task: Task that the network is trained for.
+      sampler: Sampler of the training split.
+      state: Train state, on all devices.
+      train_step: Function from `(state, batch)` to `(state, metrics)`, on all devices.
+      embed: Function from `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
+      features: Function from the same to the trunk's features, unit vectors `[B, F]`.
+      logits: Function from the same to the network's outputs, of a classifier logits.
+      checkpoints: Checkpoints of the run.
     """
 
     config: ml_collections.ConfigDict
@@ -73,7 +74,7 @@ class Experiment:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends the threads once what is being saved is on disk."""
+        """Ends the threads once pending checkpoints are on disk."""
         self._resources.close()
 
     def stream(self, first_step: int) -> BatchStream:
@@ -109,7 +110,7 @@ class Experiment:
         return devices.replicate(network_lib.create_network(self.config, create)[2])
 
     def run_state(self, step: int) -> dict[str, Any]:
-        """Returns what a run needs, beside the train state, to go on after `step`."""
+        """Returns the state that a run needs beside the train state to continue."""
         return {
             "sampler": self.sampler.state(step),
             "records": self.records["train"].fingerprint,
@@ -117,39 +118,44 @@ class Experiment:
         }
 
     def restore(self, step: int) -> None:
-        """Puts the checkpoint of `step` in the place of the state.
+        """Replaces the state by the checkpoint of a step.
 
         Raises:
-          CheckpointError: it is of another model or set of records.
-          ValueError: it is of another config.
+          CheckpointError: It belongs to another model, config or set of records.
         """
-        state, found = self.checkpoints.restore(self.state, step)
+        state, saved = self.checkpoints.restore(self.state, step)
         where = self.checkpoints.directory / str(step)
-        wanted = self.run_state(step)
-        if found["records"] != wanted["records"]:
+        expected = self.run_state(step)
+        if saved["records"] != expected["records"]:
             raise CheckpointError(
-                f"{where} was made with records {found['records']}, now they are "
-                f"{wanted['records']}: the triplets would not be those of the run. "
+                f"{where} was made with records {saved['records']}, now they are "
+                f"{expected['records']}: the triplets would not be those of the run. "
                 "Give another --workdir, or the data the run began with."
             )
         config_lib.check_same_run(
-            found["config"],
-            wanted["config"],
+            saved["config"],
+            expected["config"],
             where,
             ended=step >= self.config.num_steps,
         )
-        check_sampler(found.get("sampler", {}), wanted["sampler"], where)
+        check_sampler(saved.get("sampler", {}), expected["sampler"], where)
         self.state = state
 
 
 def create_experiment(
     config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 ) -> Experiment:
-    """Creates a run's parts.
+    """Creates the parts of a run.
+
+    Args:
+      config: Whole configuration.
+      workdir: Folder of the run.
 
     Raises:
-      ValueError: the config asks for something that does not exist or cannot be.
+      ConfigError: The config asks for something that does not exist.
+      DataError: The data cannot be used.
     """
+    config = config_lib.resolve_config(config)
     workdir = pathlib.Path(workdir)
     config_lib.check_config(config)
     devices.check_divides(config.batch_size)
@@ -157,7 +163,7 @@ def create_experiment(
     relevance = create_run_relevance(config)
     task = create_task(config, relevance)
     check_best_metric(config, task)
-    # Before data is prepared, which takes long, unless it depends on them.
+    # Before data are prepared, which takes long, unless it depends on them.
     network = None
     if not task.needs_records:
         network = network_lib.create_network(config, task.create_model)
@@ -173,7 +179,7 @@ def create_experiment(
         config, task.create_model
     )
     bad_images = BadImages(
-        workdir / "bad_images.csv" if processes.is_first() else None,
+        Workdir(workdir).bad_images if processes.is_first() else None,
         sum(len(split) for split in records.values()),
         config.data.max_bad_share,
     )
@@ -203,7 +209,7 @@ def create_experiment(
         features=devices.pmap_embed(step_lib.make_feature_step(graphdef)),
         logits=devices.pmap_embed(step_lib.make_logits_step(graphdef)),
         checkpoints=checkpoints.Checkpoints(
-            workdir / "checkpoints", best_metric=config.evaluation.best_metric
+            Workdir(workdir).checkpoints, best_metric=config.evaluation.best_metric
         ),
     )
 
@@ -212,11 +218,11 @@ def _check_accumulates(config: ml_collections.ConfigDict) -> None:
     """Checks that each device's share of a batch divides into its parts.
 
     Raises:
-      ValueError: it does not.
+      ConfigError: It does not.
     """
     share = config.batch_size // jax.device_count()
     if share % config.accumulate_steps:
-        raise ValueError(
+        raise ConfigError(
             f"config.accumulate_steps={config.accumulate_steps} does not divide the "
             f"{share} triplets of each device: choose a number that does, or another "
             "config.batch_size."
@@ -255,7 +261,7 @@ def create_reader(
     *,
     image_size: int | None = None,
 ) -> ImageReader:
-    """Returns a split's images, at the network's size or another."""
+    """Returns the reader of a split's images, at the network's size or another."""
     return ImageReader(
         records,
         image_size=image_size or config.data.image_size,
@@ -268,32 +274,37 @@ def create_reader(
 
 
 def device_batch(batch: Batch) -> dict[str, jax.Array]:
-    """Puts what the step needs of a batch on the devices."""
+    """Puts the arrays of a batch on the devices."""
     arrays = {name: devices.for_devices(x) for name, x in batch.drawn.arrays().items()}
     return devices.split_over_devices({"images": batch.images, **arrays})
 
 
 def check_sampler(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path
+    saved: Mapping[str, Any], expected: Mapping[str, Any], where: pathlib.Path
 ) -> None:
-    """Checks that the draws go on as they began.
+    """Checks that the draws continue as they began.
+
+    Args:
+      saved: Sampler state of the checkpoint.
+      expected: Sampler state of this run at the same step.
+      where: Path of the checkpoint, for the message.
 
     Raises:
-      CheckpointError: they would be others.
+      CheckpointError: The draws would differ.
     """
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) == wanted.get(name):
+    for name in sorted(saved.keys() | expected.keys()):
+        if saved.get(name) == expected.get(name):
             continue
         if name == "num_shards":
             logging.warning(
-                "Going on with %s processes instead of %s: from here on passes are "
-                "dealt to the new number.",
-                wanted[name],
-                found.get(name),
+                "Continuing with %s processes instead of %s: from here on epochs are "
+                "shared among the new number.",
+                expected[name],
+                saved.get(name),
             )
             continue
         raise CheckpointError(
-            f"{where} was made with the sampler's {name} {found.get(name)}, now it is "
-            f"{wanted.get(name)}: the triplets would not be those of the run. Give "
+            f"{where} was made with the sampler's {name} {saved.get(name)}, now it is "
+            f"{expected.get(name)}: the triplets would not be those of the run. Give "
             "another --workdir, or the version and data the run began with."
         )

@@ -1,4 +1,4 @@
-"""What a run ends with: final numbers, embeddings to look at, the report."""
+"""Final evaluation of a run: metrics, test embeddings and the report."""
 
 import functools
 import pathlib
@@ -19,17 +19,18 @@ from deeprank_jax.evaluation.compare import compare_with_baselines
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import Experiment, create_reader
+from deeprank_jax.training.workdir import Workdir
 
 _THUMBNAIL = 72  # Pixels.
-# Whose triplets are shown, and how many more are drawn there to be counted.
+# Steps whose triplets are shown, and triplets drawn there for the statistics.
 _DRAWN_STEPS, _DRAWN_MORE = 6, 500
 
 
 def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluation]:
-    """Returns what is measured on validation and test.
+    """Creates the evaluations of validation and test.
 
     Raises:
-      DataError: the rated triplets that the config names cannot be used.
+      DataError: The rated triplets that the config names cannot be used.
     """
     options = experiment.config.evaluation.evaluators.get("rated_triplets", {})
     path, names = options.get("file", ""), ("validation", "test")
@@ -51,42 +52,42 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
 
 
 def find_leakage(experiment: Experiment) -> dict[str, leakage.Leakage]:
-    """Returns what validation and test share with training, which is warned of.
+    """Finds images that validation and test share with training, and warns of them.
 
-    It is found once, kept as `leakage.json` in the workdir, and decides nothing.
+    They are searched for once, kept in the workdir, and decide nothing.
     """
-    path, records = experiment.workdir / "leakage.json", experiment.records
+    path, records = Workdir(experiment.workdir).leakage, experiment.records
     max_images = experiment.config.evaluation.max_compared
-    found_in: dict[str, Any] = {name: x.fingerprint for name, x in records.items()}
-    found_in["max_images"] = max_images
-    found = leakage.read_leakage(path, found_in)
-    if found is None:
+    inputs: dict[str, Any] = {name: x.fingerprint for name, x in records.items()}
+    inputs["max_images"] = max_images
+    leakages = leakage.read_leakage(path, inputs)
+    if leakages is None:
         progress = functools.partial(tqdm.tqdm, unit="batch", leave=False)
-        found = leakage.find_leakage(
+        leakages = leakage.find_leakage(
             records,
             experiment.readers,
             max_images=max_images,
             progress=lambda batches, description: progress(batches, desc=description),
         )
-        leakage.write_leakage(path, found, found_in)
-    leakage.warn_of_leakage(found)
-    return found
+        leakage.write_leakage(path, leakages, inputs)
+    leakage.warn_of_leakage(leakages)
+    return leakages
 
 
 def finish(
     experiment: Experiment,
     splits: dict[str, SplitEvaluation],
-    overlaps: dict[str, leakage.Leakage],
+    leakages: dict[str, leakage.Leakage],
     *,
     seconds: float,
 ) -> pathlib.Path:
     """Evaluates the best checkpoint on validation and test and writes the report.
 
     Args:
-      experiment: after training.
-      splits: from `create_split_evaluations`.
-      overlaps: from `find_leakage`, for the report.
-      seconds: how long this process has run, for the report.
+      experiment: Parts of the run, after training.
+      splits: Evaluations from `create_split_evaluations`.
+      leakages: Leakage of each split, for the report.
+      seconds: Run time of this process, for the report.
 
     Returns:
       The report's path. Beside it `results.json`, `intervals.json` and
@@ -96,19 +97,19 @@ def finish(
     if best is not None:
         experiment.restore(best)
     results, intervals, embeddings, ok = _measure(experiment, splits)
+    workdir = Workdir(experiment.workdir)
     if not processes.is_first():
-        return experiment.workdir / "report" / "index.html"
-    files.write_json(experiment.workdir / "intervals.json", intervals)
-    # The last of the two: with it, the numbers are complete.
-    files.write_json(experiment.workdir / "results.json", results)
-    scratch = experiment.workdir / "test_embeddings.tmp.npz"
-    np.savez(scratch, embeddings=embeddings, ok=ok)
-    scratch.replace(experiment.workdir / "test_embeddings.npz")
+        return workdir.report / "index.html"
+    files.write_json(workdir.intervals, intervals)
+    # The last of the two: with it, the metrics are complete.
+    files.write_json(workdir.results, results)
+    with files.replacing(workdir.test_embeddings) as file:
+        np.savez(file, embeddings=embeddings, ok=ok)
     facts = _facts(experiment, best, seconds)
     rated = {split: x.rated for split, x in splits.items() if x.rated is not None}
-    for fact, told in (("Seen in training", overlaps), ("Rated triplets", rated)):
-        if told:
-            lines = (f"{split}: {x.describe()}" for split, x in told.items())
+    for fact, described in (("Seen in training", leakages), ("Rated triplets", rated)):
+        if described:
+            lines = (f"{split}: {x.describe()}" for split, x in described.items())
             facts[fact] = "\n".join(lines)
     return _write_report(experiment, results, intervals, embeddings, ok, facts)
 
@@ -116,7 +117,7 @@ def finish(
 def _measure(
     experiment: Experiment, splits: dict[str, SplitEvaluation]
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray, np.ndarray]:
-    """Returns results and intervals of all splits, and how the last one is embedded."""
+    """Returns results and intervals of all splits, and the last split's embeddings."""
     untrained = experiment.create_initial_state()
     config = experiment.config
     frozen_fn = None
@@ -125,12 +126,12 @@ def _measure(
     results: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     embeddings, ok = np.zeros((0, 0)), np.zeros(0, bool)
-    for split, measured in splits.items():
-        embeddings, ok = measured.embed(
+    for split, evaluation in splits.items():
+        embeddings, ok = evaluation.embed(
             lambda images: experiment.embed(experiment.state, images), split
         )
         results[split], intervals[split] = compare_with_baselines(
-            measured,
+            evaluation,
             (embeddings, ok),
             lambda images: experiment.embed(untrained, images),
             frozen_fn,
@@ -162,9 +163,11 @@ def _write_report(
         create_reader(config, test, image_size=_THUMBNAIL) as test_reader,
         create_reader(config, train, image_size=_THUMBNAIL) as train_reader,
     ):
-        drawn = None
+        triplets = None
         if experiment.task.draws_triplets:
-            drawn = _drawn(experiment, lambda indices: train_reader.load(indices)[0])
+            triplets = _draw_again(
+                experiment, lambda indices: train_reader.load(indices)[0]
+            )
         return report.write_report(
             report.ReportInputs(
                 title=experiment.workdir.name,
@@ -180,15 +183,15 @@ def _write_report(
                 relevance=experiment.relevance,
                 thumbnails=lambda indices: test_reader.load(indices)[0],
                 ok=ok,
-                drawn=drawn,
+                drawn=triplets,
                 seed=config.seed,
             ),
-            experiment.workdir / "report",
+            Workdir(experiment.workdir).report,
         )
 
 
-def _drawn(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
-    """Draws once more what the sampler drew at a few steps of the run."""
+def _draw_again(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
+    """Draws the sampler's triplets at a few steps of the run once more."""
     last = experiment.config.num_steps - 1
     steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
     sampler = experiment.sampler

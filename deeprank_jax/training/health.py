@@ -1,9 +1,9 @@
-"""What a person should be told while training runs: collapse, bad numbers, a signal."""
+"""Health of training: collapse of the embeddings and idle triplets."""
 
 from collections.abc import Mapping
 
-# Unit vectors spread evenly have mean squared distance 2; a network that maps all
-# images to one place goes below this and rarely comes back.
+# Evenly spread unit vectors have the mean squared distance 2; a network that maps all
+# images to one place falls below this and rarely recovers.
 COLLAPSED_DISTANCE = 0.05
 COLLAPSED_RANK = 1.5
 
@@ -14,16 +14,16 @@ ADVICE = (
 
 
 class TrainingMonitor:
-    """Says in words what ails training, each thing once an episode."""
+    """Describes symptoms of unhealthy training, each once per episode."""
 
     def __init__(self, margin: float | None, batch_size: int, *, patience: int = 3):
         """Creates the monitor.
 
         Args:
-          margin: of the hinge; its loss sits there when all distances are equal. None
-            for a loss without one, whose triplets are all active, ever.
-          batch_size: triplets of a batch.
-          patience: how many observations in a row make an episode.
+          margin: Margin of the hinge, which is its loss when all distances are equal;
+            None for a loss without one, whose triplets are always active.
+          batch_size: Triplets in a batch.
+          patience: Observations in a row that make an episode.
         """
         self._margin = margin
         self._batch_size = batch_size
@@ -31,10 +31,10 @@ class TrainingMonitor:
         self._seen: dict[str, int] = {}
 
     def observe(self, metrics: Mapping[str, float]) -> list[str]:
-        """Returns what there is to say about the metrics of one logging interval.
+        """Returns the symptoms in the metrics of one logging interval, in sentences.
 
         Args:
-          metrics: means of `loss`, `active_share`, `mean_distance`, `effective_rank`
+          metrics: Means of `loss`, `active_share`, `mean_distance`, `effective_rank`
             and `sampler_failures/repeated`, the triplets of a batch that repeat
             another.
         """

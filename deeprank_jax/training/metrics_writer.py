@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard, the progress bar."""
+"""Logs of a run while it trains: metrics.jsonl, TensorBoard and the progress bar."""
 
 from collections.abc import Mapping
 import contextlib
@@ -12,6 +12,9 @@ from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 import tqdm
 
+from deeprank_jax import files
+from deeprank_jax.training.workdir import Workdir
+
 
 class MetricsWriter:
     """Appends scalars to `metrics.jsonl` and to TensorBoard's event files."""
@@ -20,20 +23,19 @@ class MetricsWriter:
         """Opens the files of a run.
 
         Args:
-          workdir: where they lie.
-          first_step: the step that training starts from. What an earlier process wrote
-            for later steps is taken out, so that a run resumed at a checkpoint reads
-            like one that never stopped.
+          workdir: Folder of the run.
+          first_step: Step that training starts from. Entries of later steps, which an
+            earlier process wrote, are removed, so that a resumed run reads like one
+            that never stopped.
         """
-        self._path = pathlib.Path(workdir) / "metrics.jsonl"
-        kept = [entry for entry in read_metrics(workdir) if entry["step"] <= first_step]
-        scratch = self._path.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        scratch.replace(self._path)
-        self._file = self._path.open("a")
+        entries = [x for x in read_metrics(workdir) if x["step"] <= first_step]
+        path = Workdir(pathlib.Path(workdir)).metrics
+        with files.replacing(path) as file:
+            file.write("".join(json.dumps(x) + "\n" for x in entries).encode())
+        self._file = path.open("a")
         # The plain events writer: SummaryWriter's thread dies silently on a full disk,
         # and the run then waits for it for ever.
-        directory = pathlib.Path(workdir) / "tensorboard"
+        directory = Workdir(pathlib.Path(workdir)).tensorboard
         directory.mkdir(exist_ok=True)
         self._events = event_file_writer.EventsWriter(str(directory / "events"))
         # pyrefly: ignore[missing-attribute]
@@ -44,8 +46,8 @@ class MetricsWriter:
         """Writes one line, and one point of each curve.
 
         Raises:
-          OSError: the disk is full.
-          ValueError: a value is not finite.
+          OSError: The disk is full.
+          ValueError: A value is not finite.
         """
         entry = {"step": step, **{name: float(x) for name, x in metrics.items()}}
         self._file.write(json.dumps(entry, allow_nan=False) + "\n")
@@ -55,9 +57,9 @@ class MetricsWriter:
         self._events.flush()
 
     def close(self) -> None:
-        """Closes the files; what was written is there already."""
+        """Closes the files, whose entries are written already."""
         for file in (self._file, self._events):
-            # A full disk was an error when it was written to.
+            # A full disk already raised an error in `write`.
             with contextlib.suppress(OSError):
                 file.close()
 
@@ -82,7 +84,7 @@ class NoWriter(MetricsWriter):
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     """Returns the lines of `metrics.jsonl`, without one that was cut off in writing."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+    path = Workdir(pathlib.Path(workdir)).metrics
     if not path.exists():
         return []
     entries = []

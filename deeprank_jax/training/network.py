@@ -6,6 +6,7 @@ from typing import Any
 from absl import logging
 import ml_collections
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import models
 from deeprank_jax.distributed import devices
 from deeprank_jax.models.pretrained.weights import load_weights
@@ -38,7 +39,7 @@ def create_network(
     if weights:
         logging.info("%s", report)
     schedule = optimizers.make_schedule(
-        **config.schedule,
+        **config_lib.resolve_config(config).schedule,
         learning_rate=config.optimizer.learning_rate,
         num_steps=config.num_steps,
     )

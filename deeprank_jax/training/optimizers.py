@@ -1,6 +1,6 @@
-"""The optimizer that a config describes: schedule, momentum, weight decay.
+"""Optimizers of a config: schedule, momentum and weight decay.
 
-Two kinds of weight decay go by one name elsewhere; here each has its own:
+Two kinds of weight decay share one name elsewhere; here each has its own:
 
 - `l2_penalty` is the paper's lambda: the objective gains `l2_penalty * ||W||^2`, so
   the gradient gains `2 * l2_penalty * W`, before momentum or Adam's scaling.
@@ -9,8 +9,8 @@ Two kinds of weight decay go by one name elsewhere; here each has its own:
 
 Both act on kernels only, never on biases or BatchNorm.
 
-`trunk_scale` multiplies the learning rate of the trunk, e.g. .1 for one that was
-trained before; 0 freezes it.
+`trunk_scale` multiplies the learning rate of the trunk, e.g. .1 for a pretrained one; 0
+freezes it.
 """
 
 from collections.abc import Mapping
@@ -21,31 +21,26 @@ import optax
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
-# Warm-up of a run that is long enough for it.
-_WARMUP_STEPS = 50
 
 
 def make_schedule(
-    *, name: str, learning_rate: float, warmup_steps: int | None, num_steps: int
+    *, name: str, learning_rate: float, warmup_steps: int, num_steps: int
 ) -> optax.Schedule:
     """Returns a schedule: linear warm-up from 0, then constant or down to 0.
 
     Args:
-      name: `"constant"`, `"cosine"` or `"linear"`, what follows the warm-up.
-      learning_rate: the peak.
-      warmup_steps: Steps in which the rate rises; None for 50, or a fifth of
-        `num_steps` if less.
-      num_steps: of the whole run; the decay ends there.
+      name: Kind of decay after the warm-up, `"constant"`, `"cosine"` or `"linear"`.
+      learning_rate: Highest rate.
+      warmup_steps: Steps in which the rate rises from 0; may be 0.
+      num_steps: Steps of the whole run; the decay ends there.
 
     Raises:
-      ValueError: no such schedule, or a warm-up as long as the run.
+      ConfigError: No such schedule exists, or the warm-up is as long as the run.
     """
     if name not in SCHEDULES:
         raise ValueError(
             f"config.schedule.name is {name!r}; choose one of {SCHEDULES}."
         )
-    if warmup_steps is None:
-        warmup_steps = min(_WARMUP_STEPS, num_steps // 5)
     if warmup_steps >= num_steps:
         raise ValueError(
             f"config.schedule.warmup_steps is {warmup_steps}, which leaves nothing of "

@@ -10,21 +10,22 @@ import numpy as np
 import tqdm
 
 from deeprank_jax.distributed import devices
+from deeprank_jax.errors import UserError
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import Experiment
 
-# How many steps the host may run ahead of the devices before it looks at the metrics.
+# Steps that the host may run ahead of the devices before it reads the metrics.
 _LAG = 1
 
 
-class NonFiniteError(RuntimeError):
-    """Too many steps in a row gave numbers that are not finite."""
+class NonFiniteError(UserError):
+    """Too many steps in a row gave non-finite numbers."""
 
 
-class _TrainingLog:
-    """Averages metrics over logging intervals and watches for what goes wrong."""
+class TrainingLog:
+    """Averages metrics over logging intervals, and warns of unhealthy training."""
 
     def __init__(
         self,
@@ -41,27 +42,27 @@ class _TrainingLog:
         self.restart_clock()
 
     def add(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
-        """Takes a step's metrics, which the devices may still be computing."""
+        """Adds a step's metrics, which the devices may still be computing."""
         self._pending.append((step, batch, metrics))
         while len(self._pending) > _LAG:
             self._take(*self._pending.pop(0))
 
     def flush(self, step: int) -> None:
-        """Takes all that is pending and writes the interval, though it be short."""
+        """Processes pending metrics and writes the interval, even if incomplete."""
         while self._pending:
             self._take(*self._pending.pop(0))
         if self._interval:
             self._write(step)
 
     def restart_clock(self) -> None:
-        """Leaves out of the speed what was not training."""
+        """Excludes the time since the last step from the speed."""
         self._clock, self._waited = time.perf_counter(), self._stream.wait_seconds
         self._timed = 0
 
     def _take(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
-        found = dict(jax.device_get(metrics))
-        finite = found.pop("finite")
-        in_a_row = int(found.pop("skipped_in_a_row"))
+        values = dict(jax.device_get(metrics))
+        finite = values.pop("finite")
+        in_a_row = int(values.pop("skipped_in_a_row"))
         self._check_finite(step, batch, finite, in_a_row)
         # What is not finite would drown the mean.
         measured = {} if in_a_row else found
@@ -71,9 +72,9 @@ class _TrainingLog:
             labels = records.labels[batch.drawn.indices]
             watched.update(level_shares(labels, records.level_names))
         skipped = float(in_a_row > 0)
-        self._interval.append({**measured, "skipped": skipped, **watched})
+        self._interval.append({**values, "skipped": skipped, **watched})
         self._timed += 1
-        # Of all processes together.
+        # Images of all processes together.
         self._num_images = batch.drawn.indices.size * jax.process_count()
         self._bar.update()
         if step % self._experiment.config.log_every == 0:
@@ -92,15 +93,15 @@ class _TrainingLog:
             images = self._num_images * self._timed
             means["images_per_second"] = images / seconds
             means["stall_share"] = waited / seconds
-            shown = {
+            postfix = {
                 "loss": f"{means.get('loss', np.nan):.3f}",
                 "images": f"{means['images_per_second']:.0f}/s",
                 "stall": f"{means['stall_share']:.1%}",
             }
             for name, key in (("active", "active_share"), ("top1", "top1")):
                 if key in means:
-                    shown[name] = f"{means[key]:.0%}"
-            self._bar.set_postfix(shown, refresh=False)
+                    postfix[name] = f"{means[key]:.0%}"
+            self._bar.set_postfix(postfix, refresh=False)
         self.restart_clock()
         if "loss" in means and self._monitor is not None:
             for text in self._monitor.observe(means):
@@ -113,11 +114,11 @@ class _TrainingLog:
         if not in_a_row:
             return
         describe = self._experiment.records["train"].describe
-        own = devices.own_devices(finite).reshape(-1)
-        records = batch.drawn.indices[~own].reshape(-1)
+        local_finite = devices.own_devices(finite).reshape(-1)
+        records = batch.drawn.indices[~local_finite].reshape(-1)
         if finite.all():
             culprits = "the gradient is not finite, though all embeddings are"
-        elif own.all():
+        elif local_finite.all():
             culprits = "embeddings are not finite for records of another process"
         else:
             culprits = "embeddings are not finite for " + ", ".join(
@@ -131,9 +132,9 @@ class _TrainingLog:
         )
         if in_a_row >= self._experiment.config.max_skipped:
             saved = self._experiment.checkpoints.latest_step()
-            goes_on = f"from step {saved}" if saved else "from the start"
+            start = f"from step {saved}" if saved else "from the start"
             raise NonFiniteError(
                 f"Step {step}: {in_a_row} steps in a row were not finite; last, "
                 f"{culprits}. Lower config.optimizer.learning_rate or set "
-                f"config.optimizer.clip_norm, then run again, to go on {goes_on}."
+                f"config.optimizer.clip_norm, then run again, to continue {start}."
             )

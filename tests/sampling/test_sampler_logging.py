@@ -71,7 +71,7 @@ def test_negatives_failures_and_buffers_are_logged_and_reported(config, tmp_path
 
 def test_what_is_shown_of_a_step_is_what_it_trained_on(config, tmp_path):
     with create_experiment(config, tmp_path / "run") as experiment:
-        drawn = final_report._drawn(experiment, None)
+        drawn = final_report._draw_again(experiment, None)
         steps = drawn.steps[drawn.shown()].tolist()
         assert steps == np.repeat(np.arange(4), 6).tolist()
         for step in range(4):

@@ -1,0 +1,92 @@
+"""Files of a run."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import fcntl
+import pathlib
+
+from deeprank_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Folder of a run, with a property for each file in it.
+
+    Attributes:
+      path: Path of the folder.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """Config of the run, as JSON."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """Training and validation metrics, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Folder of the checkpoints, with one folder per step."""
+        return self.path / "checkpoints"
+
+    @property
+    def triplets(self) -> pathlib.Path:
+        """Folder of the evaluation triplets, with one file per split."""
+        return self.path / "triplets"
+
+    @property
+    def bad_images(self) -> pathlib.Path:
+        """Images that could not be read, and the reason of each."""
+        return self.path / "bad_images.csv"
+
+    @property
+    def leakage(self) -> pathlib.Path:
+        """Images of validation and test that are copies of training images."""
+        return self.path / "leakage.json"
+
+    @property
+    def results(self) -> pathlib.Path:
+        """Final metrics of the model and its baselines."""
+        return self.path / "results.json"
+
+    @property
+    def intervals(self) -> pathlib.Path:
+        """Confidence intervals of the final metrics."""
+        return self.path / "intervals.json"
+
+    @property
+    def test_embeddings(self) -> pathlib.Path:
+        """Embeddings of the test split, `embeddings [N, D]` and `ok [N]`."""
+        return self.path / "test_embeddings.npz"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """Folder of the report."""
+        return self.path / "report"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second run out of the folder; the lock ends with the process.
+
+        Raises:
+          UserError: Another process trains in the folder.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"Another process is training in {self.path}: give another "
+                    "--workdir, or wait until it has ended."
+                ) from error
+            yield
