@@ -1,1 +1,1 @@
-"""One file per experiment; each says the command, the numbers and the wall time."""
+"""Configs, one file per experiment, with its command, expected metrics and time."""

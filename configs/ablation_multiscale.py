@@ -1,13 +1,13 @@
-r"""Does the low-resolution path matter? Multi-scale against its trunk alone, on emoji.
+r"""Ablation of the low-resolution path: multi-scale against its trunk alone, on emoji.
 
 Both arms train the same small trunk from scratch for the same number of steps on the
 same draws, each with the best learning rate and margin of the same grid, judged on
-validation with a seed of its own; five other seeds are then compared.
+validation with another seed; five further seeds are then compared.
 
 Expected: similarity precision .837 against .844 of the trunk alone, Recall@1 .469
-against .503; 22 minutes on two cores. Validation told the settings of the grid apart by
-.009 at most, and chose learning rate 3e-3 for the first arm and 1e-3 for the second: a
-part of the difference may be theirs.
+against .503; 22 minutes on two cores. On validation the settings of the grid differ by
+.009 at most; the best has the learning rate 3e-3 in the first arm and 1e-3 in the
+second, which may be a part of the difference.
 
   python -m deeprank_jax.cli.prepare --config=configs/emoji.py
   python -m deeprank_jax.experiments.ablation --config=configs/ablation_multiscale.py --jobs=2

@@ -1,12 +1,12 @@
-r"""Does importance sampling matter? The paper's law against uniform draws, on emoji.
+r"""Ablation of importance sampling: the paper's law against uniform draws, on emoji.
 
 Both arms train the same small network from scratch for the same number of steps and
 triplets with the paper's loss, each with the best learning rate and margin of the same
-grid, judged on validation with a seed of its own; five other seeds are then compared.
+grid, judged on validation with another seed; five further seeds are then compared.
 
 Expected: similarity precision .852 against .769, score-at-30 10,409 against 6,085;
-79 minutes on one CPU core. Judged by triplets that are drawn uniformly themselves,
-precision is .632 against .708.
+79 minutes on one CPU core. On uniformly drawn evaluation triplets precision is .632
+against .708.
 
   python -m deeprank_jax.experiments.ablation --config=configs/ablation_sampling.py
   python -m deeprank_jax.experiments.rejudge --config=configs/ablation_sampling.py --mode=uniform
@@ -49,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
-    # What is compared is the sampler: no selection in the batch.
+    # The samplers are compared, so nothing is mined in the batch.
     config.loss.miner = dict(name="sampled")
     config.loss.symmetric = False
     config.eval_every = 500

@@ -1,4 +1,4 @@
-"""Every key with its default; each config file changes the keys that it is about."""
+"""All keys with their defaults; the other configs change some of them."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder

@@ -2,9 +2,9 @@ r"""The paper's network and training, on any folder or TFDS dataset. For one GPU
 
 AlexNet beside two low-resolution paths at 225 pixels, 4,096 dimensions, dropout that
 keeps .6, lambda .001, a fifth of the negatives out of class, images shifted at random.
-Margin, learning rate, momentum, batch size, T_p, T_r and buffers are ours, for the
-paper does not give them; so are the pooling strides of the paths, since those of its
-figure cannot give the sizes printed there (docs/networks.md).
+Margin, learning rate, momentum, batch size, T_p, T_r and buffers are our choices, since
+the paper does not give them; so are the pooling strides of the paths, since those of
+its figure cannot give the sizes printed there (docs/networks.md).
 
 Not run yet at this size. First the trunk alone, then the whole:
 
@@ -16,8 +16,8 @@ Not run yet at this size. First the trunk alone, then the whole:
 For a TFDS dataset give `--config.data.source.name=tfds
 --config.data.source.dataset=stanford_online_products
 --config.data.source.levels="('super_class_id', 'class_id')"` and the like, and relevance
-for its levels as `configs/sop.py` has it, with `--config.triplets.category_level=0`: out of
-class are negatives of another category, and without levels there is only one.
+for its levels as in `configs/sop.py`, with `--config.triplets.category_level=0`:
+out-of-class negatives are of another category, and without levels there is only one.
 """
 
 from deeprank_jax.configs import base

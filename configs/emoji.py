@@ -1,7 +1,7 @@
-r"""The demo: which emoji look alike, learned from 539 and tested on 620 others.
+r"""The demo: similarity of emoji, trained on 539 and tested on 620 others.
 
-Each emoji is drawn by seven vendors; its other six designs are what a query should
-find. Prepared from installed packages, trained from scratch, for two CPU cores.
+Each emoji is drawn by seven vendors; a query should find its other six designs.
+Prepared from installed packages, trained from scratch, for two CPU cores.
 
 Expected: test Recall@1 .656 (pixels .422, untrained .382), similarity precision .879;
 7 minutes on two CPU cores.

@@ -1,8 +1,8 @@
 r"""Your own images, one folder per class: DIR/fine/image.jpg or DIR/coarse/fine/....
 
 The leaf folder is the class. Half of the classes are kept for testing, so that the
-numbers say how well the model ranks images of classes it never saw; with fewer than
-two classes for that, images are split instead, and the report says so.
+metrics describe unseen classes; with fewer than two classes for that, images are split
+instead, and the report says so.
 
   python -m deeprank_jax.main --config=configs/folder.py \
       --config.data.dir=DIR --workdir=runs/mine

@@ -1,11 +1,10 @@
-r"""The well-known Keras variant with VGG16, its mistakes put right. For one GPU.
+r"""The well-known Keras variant with VGG16, without its mistakes. For one GPU.
 
 VGG16 to its second fully connected layer beside two shallow paths, 4,096 dimensions,
-margin 1, Nesterov's momentum, 8 triplets a batch. What is put right: embeddings may be
-negative; the hinge is of each triplet, not of the batch's mean; distances are squared;
-the paths see a picture that is made smaller, not every 16th place of a convolution;
-dropout keeps .6 instead of dropping it; weights decay; a triplet is mirrored as a
-whole.
+margin 1, Nesterov's momentum, 8 triplets a batch. Corrected are: embeddings may be
+negative; the hinge applies to each triplet, not to the batch's mean; distances are
+squared; the paths see a smaller picture, not every 16th pixel of a convolution; dropout
+keeps .6 instead of dropping it; weights decay; a triplet is mirrored as a whole.
 
 Not run yet at this size. Its trunk began with ImageNet's weights; with a file of
 torchvision's VGG16:

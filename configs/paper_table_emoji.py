@@ -1,11 +1,11 @@
 r"""The paper's table on emoji: hand-made descriptors, OASIS and networks, side by side.
 
-All networks have the demo's trunk and see 1,000 batches: the first learns to tell the
-539 emoji of the training split, the others start from what it has learned.
+All networks have the demo's trunk and see 1,000 batches: the first learns to classify
+the 539 emoji of the training split, the others start from its weights.
 
 Expected: similarity precision .884 of deep ranking, .883 of the trunk alone, .865 of
 OASIS, .855 of softmax after as many images, .803 of HOG; 70 minutes on two CPU cores
-with --jobs=2, 9 of them for what is hand-made.
+with --jobs=2, 9 of them for the hand-made descriptors.
 
   python -m deeprank_jax.cli.prepare --config=configs/emoji.py
   python -m deeprank_jax.experiments.paper_table.run --config=configs/paper_table_emoji.py

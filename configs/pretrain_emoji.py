@@ -1,7 +1,7 @@
-r"""The first of two stages on emoji: the demo's trunk learns to tell 539 of them.
+r"""The first of two stages on emoji: the demo's trunk learns to classify 539 of them.
 
-A tenth of the training images is held out and asked about. Then rank, starting from
-what the trunk has learned:
+A tenth of the training images is held out for validation. Then train a ranking network
+from the trunk's weights:
 
   python -m deeprank_jax.main --config=configs/pretrain_emoji.py
   python -m deeprank_jax.main --config=configs/emoji.py \

@@ -1,4 +1,4 @@
-"""Numbers that tell a spread-out embedding from a collapsed one."""
+"""Diagnostics of a batch of embeddings: spread and effective rank."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def mean_squared_distance(embeddings: Array) -> Array:
 
 
 def effective_rank(embeddings: Array) -> Array:
-    r"""Returns how many directions carry the variance: `[N, D] -> []`.
+    r"""Returns the number of directions that carry the variance: `[N, D] -> []`.
 
     .. math::
       (\sum_i \lambda_i)^2 / \sum_i \lambda_i^2

@@ -1,8 +1,8 @@
-"""Which images of the batch stand in for a triplet's sampled ones?
+"""Mining of positives and negatives for a block of anchors.
 
-Convention: images are judged by relevance, never by class, and an image is named by
-its column in `[B, M]`, the pairs of `B` anchors and all `M` images of the batch. What
-is picked is a choice, not a function to differentiate.
+Images are judged by relevance, never by class, and an image is named by its column in
+`[B, M]`, the pairs of `B` anchors and all `M` images of the batch. No gradient flows
+through the choice.
 """
 
 import jax
@@ -16,23 +16,23 @@ Array = jax.Array
 # float32: below 2.4e-7.
 _SLACK = 1e-6
 
-# Distances of unit vectors. Below the first all negatives weigh the same, as what is
-# nearer is mostly noise; beyond the second none is drawn, as it teaches nothing.
+# Distances of unit vectors. Below the first all negatives weigh the same, since nearer
+# ones are mostly noise; beyond the second none is drawn, since it teaches nothing.
 NEAREST_WEIGHTED, FARTHEST_WEIGHTED = 0.5, 1.4
 
 
 def is_less_relevant(
     relevance: Array, positive_relevance: Array, min_gap: Array | float
 ) -> Array:
-    """Returns whether an image is less relevant than the positive by the gap or more.
+    """Returns where an image is less relevant than the positive by the gap or more.
 
-    A gap of just `min_gap` passes: .06 - .01 is below .05 in float32. What is as
-    relevant as the positive never does, however small `min_gap` is. `sampling` judges
+    A gap of exactly `min_gap` passes: .06 - .01 is below .05 in float32. An image as
+    relevant as the positive never passes, however small `min_gap` is. `sampling` judges
     alike, in float64.
 
     Args:
-      relevance: `[...]` float of the images to an anchor, at least 0.
-      positive_relevance: `[...]` float of its positive, broadcast to `relevance`.
+      relevance: `[...]` float, relevance of the images to an anchor, at least 0.
+      positive_relevance: `[...]` float, that of its positive, broadcast to `relevance`.
       min_gap: `T_r` of the paper's equation (8), at least 0.
 
     Returns:
@@ -43,13 +43,13 @@ def is_less_relevant(
 
 
 def is_as_relevant(relevance: Array, positive_relevance: Array) -> Array:
-    """Returns whether an image is as relevant as the positive or more.
+    """Returns where an image is as relevant as the positive or more.
 
     Up to rounding: a relevance may differ in its last digits between two shapes.
 
     Args:
-      relevance: `[...]` float of the images to an anchor, at least 0.
-      positive_relevance: `[...]` float of its positive, broadcast to `relevance`.
+      relevance: `[...]` float, relevance of the images to an anchor, at least 0.
+      positive_relevance: `[...]` float, that of its positive, broadcast to `relevance`.
 
     Returns:
       `[...]` bool.
@@ -85,14 +85,14 @@ def semi_hard_negatives(
     Args:
       anchors: `[B, D]` embeddings.
       positives: `[B, D]`.
-      images: `[M, D]`, all images of the batch.
-      positive_relevance: `[B]`, of each positive to its anchor.
-      relevance: `[B, M]`, of each image to each anchor.
+      images: `[M, D]`, embeddings of all images of the batch.
+      positive_relevance: `[B]`, relevance of each positive to its anchor.
+      relevance: `[B, M]`, relevance of each image to each anchor.
       min_relevance_gap: `T_r` of the paper's equation (8), above 0.
 
     Returns:
-      `[B]` int, which image each found, and `[B]` bool, False where no negative lies
-      beyond the positive and the index means nothing.
+      `[B]` int, columns of the negatives, and `[B]` bool, False where no negative lies
+      beyond the positive and the column is meaningless.
 
     References:
       Schroff et al., FaceNet, 2015, https://arxiv.org/abs/1503.03832: semi-hard
@@ -109,7 +109,7 @@ def semi_hard_negatives(
 
 
 def log_inverse_density(squared_distances: Array, dim: int) -> Array:
-    r"""Returns how rare a distance is among points spread evenly on a sphere.
+    r"""Returns the rarity of a distance among points spread evenly on a sphere.
 
     .. math::
       -\ln q(d), \quad q(d) \propto d^{n-2} (1 - d^2 / 4)^{(n-3)/2}
@@ -118,12 +118,12 @@ def log_inverse_density(squared_distances: Array, dim: int) -> Array:
     `NEAREST_WEIGHTED` is `\min(\lambda, 1 / q(d))` with `\lambda = 1 / q(0.5)`.
 
     Args:
-      squared_distances: `[...]` float, of unit vectors.
-      dim: `n`, the dimensions of the embedding; `q` is of its sphere.
+      squared_distances: `[...]` float, squared distances of unit vectors.
+      dim: Dimensions `n` of the embedding, whose sphere `q` belongs to.
 
     Returns:
-      `[...]` float, but for a constant; of distances beyond `FARTHEST_WEIGHTED` that
-      of `FARTHEST_WEIGHTED`.
+      `[...]` float, up to a constant; distances beyond `FARTHEST_WEIGHTED` give the
+      value of `FARTHEST_WEIGHTED`.
     """
     squared = jnp.clip(squared_distances, NEAREST_WEIGHTED**2, FARTHEST_WEIGHTED**2)
     return -0.5 * ((dim - 2) * jnp.log(squared) + (dim - 3) * jnp.log1p(-squared / 4))
@@ -139,25 +139,25 @@ def distance_weighted_negatives(
     relevance: Array,
     min_relevance_gap: float,
 ) -> tuple[Array, Array]:
-    """Draws, for each anchor, a negative from all distances alike.
+    """Draws, for each anchor, a negative evenly over the distances.
 
-    Most images lie near the distance 1.41 of each other, so that one drawn uniformly
-    is nearly always far and easy: each is weighted by one over the density of its
+    Most images lie near the distance 1.41 of each other, so that a uniform draw is
+    nearly always far and easy: each is weighted by one over the density of its
     distance, and at most as if it lay `NEAREST_WEIGHTED` away. Memory is `B * M`.
 
     Args:
       keys: `[B]` random keys, one for each anchor, so that its draw does not depend on
-        which others are on its device.
+        the other anchors of its device.
       anchors: `[B, D]` embeddings of unit length.
-      images: `[M, D]` of unit length, all images of the batch.
-      columns: `[B]` int, which image each anchor is.
-      positive_relevance: `[B]`, of each positive to its anchor.
-      relevance: `[B, M]`, of each image to each anchor.
+      images: `[M, D]` of unit length, embeddings of all images of the batch.
+      columns: `[B]` int, columns of the anchors.
+      positive_relevance: `[B]`, relevance of each positive to its anchor.
+      relevance: `[B, M]`, relevance of each image to each anchor.
       min_relevance_gap: `T_r` of the paper's equation (8), above 0.
 
     Returns:
-      `[B]` int, which image was drawn for each, and `[B]` bool, False where no negative
-      lies within `FARTHEST_WEIGHTED` and the index means nothing.
+      `[B]` int, columns of the negatives, and `[B]` bool, False where no negative lies
+      within `FARTHEST_WEIGHTED` and the column is meaningless.
 
     References:
       Wu et al., Sampling Matters in Deep Embedding Learning, 2017,
@@ -172,8 +172,8 @@ def distance_weighted_negatives(
     candidates &= ~_are(columns, images)
     log_weights = log_inverse_density(distances, anchors.shape[-1])
     log_weights = jnp.where(candidates, log_weights, -jnp.inf)
-    drawn = jax.vmap(jax.random.categorical)(keys, log_weights)
-    return drawn, jnp.any(candidates, axis=1)
+    negatives = jax.vmap(jax.random.categorical)(keys, log_weights)
+    return negatives, jnp.any(candidates, axis=1)
 
 
 def hardest_pairs(
@@ -190,22 +190,22 @@ def hardest_pairs(
 
     A positive is an image that is at least as relevant to the anchor as its own
     positive is; a negative is less relevant than that, by `min_relevance_gap` or more.
-    The anchor itself is neither. Another copy of its record may be a positive, as
-    copies cannot be told; it lies near, where the farthest is not. Memory is `B * M`.
+    The anchor itself is neither. Another copy of its record may be a positive, since
+    copies are not recognised; it lies near, where the farthest does not. Memory is `B * M`.
 
     Args:
       anchors: `[B, D]` embeddings.
-      images: `[M, D]`, all images of the batch.
-      columns: `[B]` int, which image each anchor is.
-      positive_columns: `[B]` int, which image its own positive is.
-      positive_relevance: `[B]`, of its own positive to each anchor.
-      relevance: `[B, M]`, of each image to each anchor.
+      images: `[M, D]`, embeddings of all images of the batch.
+      columns: `[B]` int, columns of the anchors.
+      positive_columns: `[B]` int, columns of their own positives.
+      positive_relevance: `[B]`, relevance of its own positive to each anchor.
+      relevance: `[B, M]`, relevance of each image to each anchor.
       min_relevance_gap: `T_r` of the paper's equation (8), above 0.
 
     Returns:
-      `[B]` int, the positives, of which its own is always one; `[B]` int, the
-      negatives; `[B]` bool, False where there is no negative and its index means
-      nothing.
+      `[B]` int, columns of the positives, of which the anchor's own is always one;
+      `[B]` int, columns of the negatives; `[B]` bool, False where there is no negative
+      and its column is meaningless.
 
     References:
       Hermans et al., In Defense of the Triplet Loss for Person Re-Identification,
@@ -219,7 +219,7 @@ def hardest_pairs(
     )
     as_relevant = is_as_relevant(relevance, positive_relevance[:, None])
     as_relevant &= others & ~less_relevant
-    # Whatever rounding says of its relevance.
+    # Its own positive, whatever the rounding of its relevance.
     as_relevant |= _are(positive_columns, images)
     return (
         jnp.argmax(jnp.where(as_relevant, distances, -jnp.inf), axis=1),
@@ -229,5 +229,5 @@ def hardest_pairs(
 
 
 def _are(columns: Array, images: Array) -> Array:
-    """Returns where the columns `[B]` are, as `[B, M]` bool."""
+    """Returns the columns `[B]` as a mask, `[B, M]` bool."""
     return columns[:, None] == jnp.arange(len(images))[None]

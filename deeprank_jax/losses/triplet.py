@@ -27,7 +27,7 @@ def triplet_hinge_loss(
     where: Array | None = None,
     reduce_fn: ReduceFn | None = jnp.mean,
 ) -> Array:
-    r"""Hinge on how much farther the negative lies than the positive.
+    r"""Hinge on the gap between the distances to negative and positive.
 
     .. math::
       \ell(a, p, n) = \max(0, m + \|a - p\|_2^2 - \|a - n\|_2^2)
@@ -36,16 +36,16 @@ def triplet_hinge_loss(
       anchor: `[..., D]` float embeddings, usually unit length.
       positive: `[..., D]`, same shape as `anchor`.
       negative: `[..., D]`, same shape as `anchor`.
-      margin: `m`, in squared distance; unit vectors lie at most 4 apart.
-      where: optional `[...]` bool, the triplets to count; None counts them all.
-      reduce_fn: takes `(losses, where=...)`; None returns the unreduced losses,
-        with 0 where a triplet does not count.
+      margin: Margin `m`, in squared distance; unit vectors lie at most 4 apart.
+      where: optional `[...]` bool, mask of the triplets that count; None counts all.
+      reduce_fn: Reduction, called with `(losses, where=...)`; None returns the
+        unreduced losses, with 0 where a triplet does not count.
 
     Returns:
       A scalar, or `[...]` if `reduce_fn` is None. The mean of no triplets is 0.
 
     Raises:
-      ValueError: the three embeddings differ in shape.
+      ValueError: The three embeddings differ in shape.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -63,7 +63,7 @@ def triplet_soft_margin_loss(
     where: Array | None = None,
     reduce_fn: ReduceFn | None = jnp.mean,
 ) -> Array:
-    r"""The hinge without its corner: it has no margin, and no triplet is ever done.
+    r"""Smooth form of the hinge, without a margin: every triplet stays active.
 
     .. math::
       \ell(a, p, n) = \ln(1 + \exp(\|a - p\|_2^2 - \|a - n\|_2^2))
@@ -72,15 +72,15 @@ def triplet_soft_margin_loss(
       anchor: `[..., D]` float embeddings, usually unit length.
       positive: `[..., D]`, same shape as `anchor`.
       negative: `[..., D]`, same shape as `anchor`.
-      where: optional `[...]` bool, the triplets to count; None counts them all.
-      reduce_fn: takes `(losses, where=...)`; None returns the unreduced losses,
-        with 0 where a triplet does not count.
+      where: optional `[...]` bool, mask of the triplets that count; None counts all.
+      reduce_fn: Reduction, called with `(losses, where=...)`; None returns the
+        unreduced losses, with 0 where a triplet does not count.
 
     Returns:
       A scalar, or `[...]` if `reduce_fn` is None. The mean of no triplets is 0.
 
     Raises:
-      ValueError: the three embeddings differ in shape.
+      ValueError: The three embeddings differ in shape.
 
     References:
       Hermans et al., In Defense of the Triplet Loss for Person Re-Identification,

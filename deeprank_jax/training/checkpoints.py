@@ -1,8 +1,8 @@
-"""Saving and restoring a run: the only file that speaks Orbax.
+"""Checkpoints of a run; the only module that uses Orbax.
 
-A checkpoint holds the train state as a flat mapping from path to array, and as JSON
-what the run has to know of itself: the sampler's state and the config. Kept are the
-best by a validation metric and the last.
+A checkpoint holds the train state as a flat mapping from path to array, and as JSON the
+state of the run: the sampler's state and the config. The last checkpoint is kept, and
+the best by a validation metric.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ import orbax.checkpoint as ocp
 
 from deeprank_jax.distributed import devices
 from deeprank_jax.errors import CheckpointError
+from deeprank_jax.training.workdir import Workdir
 
 managers = ocp.checkpoint_managers
 
 
 class Checkpoints:
-    """The checkpoints of one run, saved in the background."""
+    """Checkpoints of one run, saved in the background."""
 
     def __init__(self, directory: str | pathlib.Path, *, best_metric: str):
-        """Opens the directory, creating it if it is not there.
+        """Opens the directory, creating it if it is missing.
 
         Args:
-          directory: where the checkpoints are, one folder a step.
-          best_metric: the validation metric, larger is better, that says which
-            checkpoint is the best.
+          directory: Folder of the checkpoints, with one folder per step.
+          best_metric: Validation metric that selects the best one; larger is better.
         """
         self.directory = pathlib.Path(directory).absolute()
         keep_best = managers.BestN(
@@ -74,13 +74,12 @@ class Checkpoints:
         run_state: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Starts saving and returns once `state` may be given away.
+        """Starts saving and returns once `state` may be donated.
 
-        A step that is there already is kept as it is, unless only now it comes with
-        metrics.
+        A step that is saved already is kept, unless it had no metrics and has them now.
 
         Raises:
-          CheckpointError: this save, or the one before it, failed.
+          CheckpointError: This save, or the one before it, failed.
         """
         try:
             if step in self._manager.all_steps():
@@ -99,10 +98,10 @@ class Checkpoints:
             raise self._save_error(error) from error
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk.
+        """Waits until pending checkpoints are on disk.
 
         Raises:
-          CheckpointError: it could not be written.
+          CheckpointError: They could not be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -114,38 +113,38 @@ class Checkpoints:
         """Reads a checkpoint into the structure and onto the devices of `template`.
 
         Args:
-          template: a state of the same model and optimizer.
-          step: which checkpoint.
+          template: Train state of the same model and optimizer.
+          step: Step of the checkpoint.
 
         Returns:
           The state and the `run_state` it was saved with.
 
         Raises:
-          CheckpointError: the checkpoint is damaged, or holds another model or
+          CheckpointError: The checkpoint is damaged, or holds another model or
             optimizer.
         """
-        wanted = _flatten(devices.to_global(template))
+        arrays = _flatten(devices.to_global(template))
         try:
-            self._check_same(step, wanted)
-            restored = self._read(step, wanted)
+            self._check_same(step, arrays)
+            restored = self._read(step, arrays)
         except CheckpointError:
             raise
-        # What is missing or torn decides which error it is.
+        # The kind of damage decides the type of the error.
         except Exception as error:
             raise CheckpointError(
                 f"{self.directory / str(step)} is damaged ({_cause(error)}); delete "
-                "that folder and run again, to go on from the checkpoint before it or "
+                "that folder and run again, to continue from the checkpoint before it or "
                 "from the start."
             ) from error
-        leaves = [restored.state[name] for name in wanted]
+        leaves = [restored.state[name] for name in arrays]
         structure = jax.tree.structure(template)
         state = jax.tree.unflatten(structure, devices.to_local(leaves))
         return state, restored.run
 
-    def _read(self, step: int, wanted: Mapping[str, jax.Array]) -> Any:
+    def _read(self, step: int, arrays: Mapping[str, jax.Array]) -> Any:
         abstract = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            for name, x in wanted.items()
+            for name, x in arrays.items()
         }
         return self._manager.restore(
             step,
@@ -155,29 +154,29 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits for what is being saved, then lets go of the directory."""
+        """Waits for pending checkpoints, then releases the directory."""
         try:
             self.wait()
         finally:
             self._manager.close()
 
-    def _check_same(self, step: int, wanted: Mapping[str, jax.Array]) -> None:
+    def _check_same(self, step: int, arrays: Mapping[str, jax.Array]) -> None:
         saved = {
             name: tuple(entry.shape)
             for name, entry in self._manager.item_metadata(step).state.items()
         }
-        ours = {name: tuple(x.shape) for name, x in wanted.items()}
-        if saved == ours:
+        expected = {name: tuple(x.shape) for name, x in arrays.items()}
+        if saved == expected:
             return
         name = min(
             name
-            for name in saved.keys() | ours.keys()
-            if saved.get(name) != ours.get(name)
+            for name in saved.keys() | expected.keys()
+            if saved.get(name) != expected.get(name)
         )
         raise CheckpointError(
             f"{self.directory / str(step)} holds another model or optimizer: {name} is "
-            f"{saved.get(name, 'not there')} in the checkpoint and "
-            f"{ours.get(name, 'not there')} in this config. Give another --workdir, or "
+            f"{saved.get(name, 'missing')} in the checkpoint and "
+            f"{expected.get(name, 'missing')} in this config. Give another --workdir, or "
             "the config the checkpoint was made with."
         )
 
@@ -195,12 +194,12 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Saved:
-    """What a checkpoint holds of a network.
+    """The network of a checkpoint.
 
     Attributes:
-      where: the step's folder.
-      arrays: by path, e.g. `params/trunk/convs/0/kernel/value`.
-      config: of the run, by dotted key.
+      where: Folder of the step.
+      arrays: Arrays by path, e.g. `params/trunk/convs/0/kernel/value`.
+      config: Config of the run, by dotted key.
     """
 
     where: pathlib.Path
@@ -209,22 +208,22 @@ class Saved:
 
 
 def read_network(path: str | pathlib.Path) -> Saved:
-    """Reads a network without knowing it.
+    """Reads a network without its structure.
 
     Args:
-      path: a run's workdir, its folder of checkpoints, or one step of these. Without
-        a step it is the best by the run's own metric, else the last.
+      path: Workdir of a run, its folder of checkpoints, or one step of these. Without a
+        step it is the best by the run's own metric, else the last.
 
     Raises:
-      CheckpointError: there is no checkpoint, or it is damaged.
+      CheckpointError: No checkpoint is there, or it is damaged.
     """
     path = pathlib.Path(path).expanduser().absolute()
-    is_run = (path / "checkpoints").is_dir()
-    wanted = int(path.name) if path.name.isdigit() and not is_run else None
-    directory = path if wanted is None else path.parent
-    directory = path / "checkpoints" if is_run else directory
+    is_run = Workdir(path).checkpoints.is_dir()
+    step = int(path.name) if path.name.isdigit() and not is_run else None
+    directory = path if step is None else path.parent
+    directory = Workdir(path).checkpoints if is_run else directory
     steps = [p.name for p in directory.glob("[0-9]*") if p.name.isdigit()]
-    if not steps or (wanted is not None and str(wanted) not in steps):
+    if not steps or (step is not None and str(step) not in steps):
         raise CheckpointError(
             f"{path}: no checkpoint is there; give the workdir of a run that has saved "
             "one, or one step of its checkpoints."
@@ -235,12 +234,12 @@ def read_network(path: str | pathlib.Path) -> Saved:
         item_handlers=_handlers(),
     )
     with contextlib.closing(manager):
-        where = directory / (max(steps, key=int) if wanted is None else str(wanted))
+        where = directory / (max(steps, key=int) if step is None else str(step))
         try:
-            step = _best_step(manager) if wanted is None else wanted
+            step = _best_step(manager) if step is None else step
             where = directory / str(step)
             return _read_network(manager, step, where)
-        # What is missing or torn decides which error it is.
+        # The kind of damage decides the type of the error.
         except Exception as error:
             raise CheckpointError(
                 f"{where} is damaged ({_cause(error)}); give another step or run."
@@ -271,17 +270,17 @@ def _read_network(
 
 
 def _best_step(manager: ocp.CheckpointManager) -> int:
-    """Returns the best step by the metric that the run says, else the last."""
+    """Returns the best step by the run's own metric, else the last."""
     last = max(manager.all_steps())
     args = ocp.args.Composite(run=ocp.args.JsonRestore())
     restored: Any = manager.restore(last, args=args)
     metric = restored.run["config"]["evaluation.best_metric"]
-    measured = [
+    candidates = [
         (value, step)
         for step in manager.all_steps()
         if math.isfinite(value := (manager.metrics(step) or {}).get(metric, math.nan))
     ]
-    return max(measured, default=(0.0, last))[1]
+    return max(candidates, default=(0.0, last))[1]
 
 
 def _handlers() -> dict[str, Any]:
@@ -292,7 +291,7 @@ def _handlers() -> dict[str, Any]:
 
 
 def _cause(error: Exception) -> str:
-    """Returns the end of the first line: a chain of causes, the innermost last."""
+    """Returns the end of the first line, the innermost of a chain of causes."""
     first = (str(error).splitlines() or [type(error).__name__])[0]
     return ": ".join(first.rsplit(": ", 2)[-2:])
 

@@ -1,4 +1,4 @@
-"""Starting from what another run has learned: the second of the paper's two stages."""
+"""Start from another run's network, the second of the paper's two stages."""
 
 from collections.abc import Mapping, Sequence
 import pathlib
@@ -7,6 +7,7 @@ from typing import Any
 from absl import logging
 import jax.numpy as jnp
 
+from deeprank_jax.errors import CheckpointError
 from deeprank_jax.training import checkpoints
 from deeprank_jax.training.step import TrainState, network_arrays, with_network_arrays
 
@@ -16,21 +17,20 @@ _MAX_NAMED = 5
 def load_state(
     state: TrainState, path: str | pathlib.Path, trunk: Mapping[str, Any] | None = None
 ) -> TrainState:
-    """Puts another run's network into a state that has not been trained yet.
+    """Loads another run's network into a state that has not been trained yet.
 
-    The trunk has to be the same, variable by variable. What else has the same name
-    and shape is taken, too; what has not, e.g. the classes of the first stage, stays
-    as it is. The log says what was and what was not taken. Steps and optimizer start
-    anew.
+    The trunk has to be the same, variable by variable. Other variables are loaded, too,
+    if name and shape are equal; the rest, e.g. the classes of the first stage, keep
+    their values. The log lists both. Steps and optimizer start anew.
 
     Args:
-      state: of `create_train_state`.
-      path: a run's workdir, its checkpoints, or one step of these.
+      state: Train state from `create_train_state`.
+      path: Workdir of a run, its checkpoints, or one step of these.
       trunk: `config.model.trunk`, which has to be that of the other run: options that
-        change no shape change what a network computes all the same.
+        change no shape still change the network's outputs.
 
     Raises:
-      CheckpointError: there is no checkpoint, or it is of another trunk.
+      CheckpointError: No checkpoint is there, or it has another trunk.
     """
     saved = checkpoints.read_network(path)
     ours = network_arrays(state)
@@ -45,8 +45,8 @@ def load_state(
         for name, leaf in ours.items()
     }
     logging.info(
-        "Starting from %s. Taken: the trunk (%d variables), %s. Left as they were: %s. "
-        "Not taken from there: %s.",
+        "Starting from %s. Loaded: the trunk (%d variables), %s. Kept as they were: %s. "
+        "Not loaded: %s.",
         saved.where,
         sum(_is_of_trunk(name) for name in fitting),
         _some([name for name in fitting if not _is_of_trunk(name)]),
@@ -59,39 +59,40 @@ def load_state(
 def _check_trunk(
     ours: Mapping[str, Any], saved: checkpoints.Saved, trunk: Mapping[str, Any] | None
 ) -> None:
-    """Checks that the checkpoint's trunk is ours.
+    """Checks that the checkpoint has the same trunk.
 
     Raises:
-      CheckpointError: it is not.
+      CheckpointError: It has another one.
     """
     wrong = []
     trunks = filter(_is_of_trunk, ours.keys() | saved.arrays.keys())
     for name in sorted(trunks, key=_shorten):
-        theirs, own = (
-            tuple(x[name].shape) if name in x else "not there"
+        saved_shape, shape = (
+            tuple(x[name].shape) if name in x else "missing"
             for x in (saved.arrays, ours)
         )
-        if theirs != own:
-            wrong.append(f"{_shorten(name)} ({theirs} instead of {own})")
+        if saved_shape != shape:
+            wrong.append(f"{_shorten(name)} ({saved_shape} instead of {shape})")
     if trunk is not None:
         prefix = "model.trunk."
-        was = {
+        options = {
             key.removeprefix(prefix): value
             for key, value in saved.config.items()
             if key.startswith(prefix)
         }
         wrong += [
-            f"{prefix}{key} ({was.get(key)} instead of {value})"
+            f"{prefix}{key} ({options.get(key)} instead of {value})"
             for key, value in trunk.items()
-            if was.get(key) != (list(value) if isinstance(value, tuple) else value)
+            if options.get(key) != (list(value) if isinstance(value, tuple) else value)
         ]
         wrong += [
-            f"{prefix}{key} ({was[key]} instead of none)" for key in was.keys() - trunk
+            f"{prefix}{key} ({options[key]} instead of none)"
+            for key in options.keys() - trunk
         ]
     if wrong:
-        raise checkpoints.CheckpointError(
-            f"config.init_from={saved.where} is of another network, whose trunk "
-            f"differs in {_join(wrong)}: set config.model.trunk and "
+        raise CheckpointError(
+            f"config.init_from={saved.where} has another network, whose trunk differs "
+            f"in {_join(wrong)}: set config.model.trunk and "
             "config.data.image_size as in that run, or start from another."
         )
 

@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import optax
 
+from deeprank_jax.errors import ConfigError
+
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
 
@@ -38,11 +40,11 @@ def make_schedule(
       ConfigError: No such schedule exists, or the warm-up is as long as the run.
     """
     if name not in SCHEDULES:
-        raise ValueError(
+        raise ConfigError(
             f"config.schedule.name is {name!r}; choose one of {SCHEDULES}."
         )
     if warmup_steps >= num_steps:
-        raise ValueError(
+        raise ConfigError(
             f"config.schedule.warmup_steps is {warmup_steps}, which leaves nothing of "
             f"the run's {num_steps} steps."
         )
@@ -62,28 +64,28 @@ def create_optimizer(
     """Returns the optimizer.
 
     Args:
-      options: `name` is `"sgd"` (with `momentum` and `nesterov`) or `"adamw"` (with
-        `b1` and `b2`); `l2_penalty` and `decoupled_weight_decay` as this module says;
-        `clip_norm` is the largest gradient norm let through, 0 for no limit;
-        `trunk_scale` as this module says.
-      schedule: the learning rate.
+      options: Section `config.optimizer`: `name` is `"sgd"` (with `momentum` and
+        `nesterov`) or `"adamw"` (with `b1` and `b2`); `clip_norm` is the largest norm
+        of the gradient, 0 for no limit; for the others see the module.
+      schedule: Learning rate by step.
 
     Raises:
-      ValueError: no such optimizer, or a negative `trunk_scale` or `clip_norm`.
+      ConfigError: No such optimizer exists, or `trunk_scale` or `clip_norm` is
+        negative.
     """
     trunk_scale = options["trunk_scale"]
     if trunk_scale < 0:
-        raise ValueError(
+        raise ConfigError(
             f"config.optimizer.trunk_scale must be at least 0, got {trunk_scale}; it "
             "multiplies the trunk's learning rate, and 0 freezes the trunk."
         )
     name = options["name"]
     if name not in OPTIMIZERS:
-        raise ValueError(
+        raise ConfigError(
             f"config.optimizer.name is {name!r}; choose one of {OPTIMIZERS}."
         )
     if options["clip_norm"] < 0:
-        raise ValueError(
+        raise ConfigError(
             "config.optimizer.clip_norm must be at least 0, which is no limit, got "
             f"{options['clip_norm']}."
         )
@@ -106,7 +108,7 @@ def create_optimizer(
         parts.append(optax.masked(optax.scale(trunk_scale), trunk_mask))
     tx = optax.chain(*parts)
     if trunk_scale == 0.0:
-        # Around the whole, so that no moments are kept of what does not learn.
+        # Around the whole, so that no moments of frozen parameters are kept.
         return optax.multi_transform({True: optax.set_to_zero(), False: tx}, trunk_mask)
     return tx
 

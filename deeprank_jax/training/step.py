@@ -16,28 +16,28 @@ from deeprank_jax.training import optimizers
 Array = jax.Array
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
-# Keeps the keys of what is dropped apart from those of what the loss draws.
+# Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
-# The parts of a state that say what the network computes.
+# Parts of a state that determine the network's outputs.
 _NETWORK = ("params", "model_state")
 
 
 class Objective(Protocol):
-    """What a network is trained for."""
+    """Loss and training metrics of a batch."""
 
     def __call__(
         self, outputs: Array, batch: Batch, *, step: Array, key: Array
     ) -> tuple[Array, Metrics]:
-        """Returns the loss of each group of images, and what else to watch.
+        """Returns the loss of each group of images, and further metrics.
 
         Args:
-          outputs: `[B, n, D]` float32, what the network says of each image.
-          batch: the device's share of the batch.
-          step: `[]` int32, how many batches were seen.
-          key: random key of the step, the same on all devices.
+          outputs: `[B, n, D]` float32, the network's outputs for each image.
+          batch: Arrays of the device's share of the batch.
+          step: `[]` int32, number of batches before this one.
+          key: Random key of the step, the same on all devices.
 
         Returns:
-          `[B]` losses, and scalars.
+          `[B]` losses, and scalar metrics by name.
         """
         ...
 
@@ -48,12 +48,12 @@ class TrainState:
     """Everything a checkpoint needs to resume training.
 
     Attributes:
-      step: int32 scalar, the number of batches seen.
-      skipped_in_a_row: int32 scalar, how many of the last batches gave a loss,
-        embedding or gradient that is not finite, and so were not learned from.
-      params: the trained variables.
-      model_state: every other variable of the model, e.g. BatchNorm statistics.
-      opt_state: the optimizer's state.
+      step: int32 scalar, number of batches so far.
+      skipped_in_a_row: int32 scalar, number of last batches in a row that gave a
+        non-finite loss, embedding or gradient, and so were skipped.
+      params: Trained variables.
+      model_state: Other variables of the model, e.g. BatchNorm statistics.
+      opt_state: State of the optimizer.
     """
 
     step: Array
@@ -111,26 +111,26 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `train_step(state, batch)`, written for one device.
 
-    The step is what one device does with its share of the batch; gradients, metrics
-    and BatchNorm statistics are then averaged over `DATA_AXIS`. A step whose outputs
-    or gradient are not finite changes nothing but the counters.
+    Each device processes its share of the batch; gradients, metrics and BatchNorm
+    statistics are then averaged over `DATA_AXIS`. A step with non-finite outputs or
+    gradients changes only the counters.
 
     The batch holds uint8 `images [B, n, H, W, C]`, for ranking anchor, positive and
-    negative, and what the objective asks for. Of the metrics all are float32 scalars
-    but `finite`, bool `[devices, B]`: whether a group's outputs are.
+    negative, and the arrays that the objective needs. The metrics are float32 scalars,
+    except `finite`, bool `[devices, B]`: True for groups with finite outputs.
 
     Args:
-      graphdef: the model's structure, from `create_train_state`.
-      tx: the optimizer.
-      objective: what is minimised.
-      seed: of all that is drawn at random, with the step: a run that is resumed draws
-        as one that never stopped.
-      accumulate: in how many parts, one after the other, a device sees its share of
-        the batch, each with BatchNorm statistics of its own and selection among its
-        own images; must divide `B`.
-      remat: keep only what leaves each block of the network, and compute the rest
-        again for the gradient: less memory, more time.
-      freeze_trunk: compute no gradient of the trunk.
+      graphdef: Structure of the model, from `create_train_state`.
+      tx: Optimizer.
+      objective: Loss to minimise, with its metrics.
+      seed: Seed of all random draws, with the step: a resumed run draws as one that
+        never stopped.
+      accumulate: Number of parts, one after the other, in which a device processes its
+        share, each with its own BatchNorm statistics and mining among its own images;
+        must divide `B`.
+      remat: True keeps only the outputs of each block, and computes the rest again for
+        the gradient: less memory, more time.
+      freeze_trunk: True computes no gradient of the trunk.
     """
     forward = make_forward(graphdef, remat=remat)
     gradients = _make_gradients(forward, objective, freeze_trunk)
@@ -147,7 +147,7 @@ def make_train_step(
         metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
 
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        learned = dataclasses.replace(
+        updated = dataclasses.replace(
             state,
             skipped_in_a_row=jnp.int32(0),
             params=optax.apply_updates(state.params, updates),
@@ -160,7 +160,7 @@ def make_train_step(
         ok = jnp.all(metrics["finite"]) & jnp.isfinite(metrics["grad_norm"])
         ok &= jnp.isfinite(metrics["loss"])
         new_state = jax.tree.map(
-            lambda new, old: jnp.where(ok, new, old), learned, skipped
+            lambda new, old: jnp.where(ok, new, old), updated, skipped
         )
         new_state = dataclasses.replace(new_state, step=state.step + 1)
         metrics["skipped_in_a_row"] = new_state.skipped_in_a_row
@@ -175,8 +175,8 @@ def make_forward(
     """Returns `forward(params, model_state, images, key)`, the network in training.
 
     It maps uint8 images `[B, n, H, W, C]` to outputs `[B, n, D]` and the new
-    `model_state`. With `remat` only what leaves each block of the network is kept for
-    the gradient.
+    `model_state`. With `remat` only the outputs of each block of the network are kept
+    for the gradient.
     """
 
     def forward(params, model_state, images, key):
@@ -200,7 +200,7 @@ def _make_gradients(
     """Returns `gradients(params, model_state, batch, step, key)` of one device."""
 
     def gradients(params, model_state, batch, step, key):
-        # What the network drops differs by device, what the loss draws does not.
+        # Dropout differs by device, the draws of the loss do not.
         device_key = jax.random.fold_in(
             jax.random.fold_in(key, _DROPOUT), jax.lax.axis_index(DATA_AXIS)
         )
@@ -212,11 +212,11 @@ def _make_gradients(
                 params,
                 model_state,
                 batch["images"],
-                # Only trunks drop, and a frozen one is used as it is.
+                # Only trunks have dropout, and a frozen one is used as it is.
                 None if freeze_trunk else device_key,
             )
             group_losses, metrics = objective(outputs, batch, step=step, key=key)
-            # XLA may drop a NaN inside max(0, x), so the loss alone would not tell.
+            # XLA may drop a NaN inside max(0, x), so the loss alone is no test.
             finite = jnp.all(jnp.isfinite(outputs), axis=(1, 2))
             return jnp.mean(group_losses), (new_state, finite, metrics)
 
@@ -234,7 +234,7 @@ def _accumulate(
     key: Array,
     num_parts: int,
 ) -> tuple[Any, Any, Array, Metrics]:
-    """Returns what `gradients` gives, averaged over the parts of the batch."""
+    """Returns the results of `gradients`, averaged over the parts of the batch."""
     if num_parts == 1:
         return gradients(state.params, state.model_state, batch, state.step, key)
     parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
@@ -278,7 +278,7 @@ def make_logits_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Ar
 
 
 def make_feature_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
-    """Returns `feature_step(state, images)`: what the trunk alone says of images.
+    """Returns `feature_step(state, images)`, the features of the trunk alone.
 
     It maps them to unit vectors, float32 `[B, num_features]`; see `make_embed_step`.
     """
@@ -288,16 +288,20 @@ def make_feature_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], A
 
 
 def _make_inference_step(
-    graphdef: nnx.GraphDef, ask: Callable[[Any, Array], Array]
+    graphdef: nnx.GraphDef, apply: Callable[[Any, Array], Array]
 ) -> Callable[[TrainState, Array], Array]:
-    """Returns `step(state, images)`: what `ask(model, images)` gives outside training.
+    """Returns `step(state, images)`, which applies a function of the model to images.
 
-    BatchNorm is at its running averages and nothing is dropped.
+    BatchNorm is at its running averages and dropout is off.
+
+    Args:
+      graphdef: Structure of the model.
+      apply: Function of the model and the images.
     """
 
     def inference_step(state: TrainState, images: Array) -> Array:
         model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
         model.eval()
-        return ask(model, images)
+        return apply(model, images)
 
     return inference_step

@@ -85,9 +85,9 @@ def test_ranking_starts_from_the_first_stage(images, first_stage, caplog):
     with caplog.at_level(logging.INFO):
         started = create_network(config)[2]
     assert f"{first_stage}/checkpoints/" in caplog.text
-    assert "Taken: the trunk (10 variables), nothing." in caplog.text
-    assert "Left as they were: embedding/bias, embedding/kernel, paths" in caplog.text
-    assert "Not taken from there: head/bias, head/kernel." in caplog.text
+    assert "Loaded: the trunk (10 variables), nothing." in caplog.text
+    assert "Kept as they were: embedding/bias, embedding/kernel, paths" in caplog.text
+    assert "Not loaded: head/bias, head/kernel." in caplog.text
     saved = checkpoints.read_network(first_stage)
     arrays = saved.arrays
     assert saved.where.parent == first_stage / "checkpoints"
@@ -154,8 +154,8 @@ def test_a_place_without_a_run_is_refused(tmp_path, path):
     ("widths", "message"),
     [
         ((4, 16), r"trunk differs in trunk/convs/1/kernel \(\(3, 3, 4, 8\)"),
-        ((4, 8, 8), r"trunk/convs/2/kernel \(not there instead of"),
-        ((4,), r"trunk/convs/1/kernel \(\(3, 3, 4, 8\) instead of not there"),
+        ((4, 8, 8), r"trunk/convs/2/kernel \(missing instead of"),
+        ((4,), r"trunk/convs/1/kernel \(\(3, 3, 4, 8\) instead of missing"),
     ],
 )
 def test_another_architecture_is_refused(images, first_stage, widths, message):

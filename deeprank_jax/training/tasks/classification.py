@@ -217,19 +217,19 @@ def measure(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Returns how often the right class is the first, or among the first five.
+    """Returns the accuracy of the first guess, and of the first five.
 
-    Each process asks about its share of the images, and all get the whole.
+    Each process classifies its share of the images, and all get the whole result.
 
     Args:
-      classes: what to ask about.
-      reader: of the training split.
-      logits_fn: maps uint8 images `[B, H, W, 3]` to logits `[B, num_classes]`.
-      batch_size: at least 1.
-      check: is called for each batch, and may raise to end it early.
+      classes: Classes, with the held-out images.
+      reader: Images of the training split.
+      logits_fn: Function from uint8 images `[B, H, W, 3]` to logits `[B, num_classes]`.
+      batch_size: Images per batch.
+      check: Function that is called for each batch, and may raise to end early.
 
     Returns:
-      `top1` and `top5`, shares of the images that could be read; NaN without any.
+      `top1` and `top5`, shares of the readable images; NaN without any.
     """
     held_out = classes.held_out
     right = np.zeros((len(held_out), len(TOP)), bool)
@@ -249,7 +249,7 @@ def measure(
 
 
 def _batches(start: int, stop: int, batch_size: int) -> Iterator[slice]:
-    """Yields the rows of each batch, and shows how far it is."""
+    """Yields the rows of each batch, with a progress bar."""
     bar = {"desc": "held out", "unit": "batch", "leave": False}
     starts = range(start, stop, batch_size)
     for first in tqdm.tqdm(starts, **bar, disable=not processes.is_first()):
