@@ -64,15 +64,15 @@ class TrainingLog:
         finite = values.pop("finite")
         in_a_row = int(values.pop("skipped_in_a_row"))
         self._check_finite(step, batch, finite, in_a_row)
-        # What is not finite would drown the mean.
-        measured = {} if in_a_row else found
-        watched = batch.drawn.metrics()
+        # Non-finite values would make the mean non-finite.
+        values = {} if in_a_row else values
+        sampler_metrics = batch.drawn.metrics()
         if self._experiment.task.draws_triplets:
             records = self._experiment.records["train"]
             labels = records.labels[batch.drawn.indices]
-            watched.update(level_shares(labels, records.level_names))
+            sampler_metrics.update(level_shares(labels, records.level_names))
         skipped = float(in_a_row > 0)
-        self._interval.append({**values, "skipped": skipped, **watched})
+        self._interval.append({**values, "skipped": skipped, **sampler_metrics})
         self._timed += 1
         # Images of all processes together.
         self._num_images = batch.drawn.indices.size * jax.process_count()
