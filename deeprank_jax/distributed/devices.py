@@ -1,4 +1,4 @@
-"""What runs where: one copy of the step on every device of this host.
+"""Data parallelism: one copy of the train step on every device.
 
 This is the only module that names devices. A step is written for one device and
 names its axis with `DATA_AXIS`; `pmap_step` maps it over all of them.
@@ -13,40 +13,43 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from deeprank_jax.errors import ConfigError
+
 DATA_AXIS = "data"
+Tree = Any  # Arrays in nested containers, as JAX maps over them.
 
 
 def check_divides(batch_size: int) -> None:
-    """Checks that each device of each host gets its share of a batch.
+    """Checks that a batch divides evenly over the devices of all hosts.
 
     Raises:
-      ValueError: the batch does not divide over the devices.
+      ConfigError: It does not, or the processes have different numbers of devices.
     """
     num_devices = jax.device_count()
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices
         choices = " or ".join(str(x) for x in (below, below + num_devices) if x)
-        raise ValueError(
+        raise ConfigError(
             f"config.batch_size={batch_size} does not divide over {num_devices} "
             f"devices; choose {choices}."
         )
     if jax.local_device_count() * jax.process_count() != num_devices:
-        raise ValueError(
+        raise ConfigError(
             f"Process {jax.process_index()} has {jax.local_device_count()} of the "
             f"{num_devices} devices of {jax.process_count()} processes: give all "
-            "processes equally many."
+            "processes the same number of devices."
         )
 
 
-def pmap_step(step_fn: Callable[..., Any]) -> Callable[..., Any]:
+def pmap_step(step_fn: Callable[..., Tree]) -> Callable[..., Tree]:
     """Compiles `step_fn(state, batch)` and maps it over all devices.
 
-    The state is whole on every device and is never stacked; each array of the batch
-    is `[local_devices, per_device, ...]`. The old state's buffers are reused.
+    Every device has a whole copy of the state; each array of the batch is
+    `[local_devices, per_device, ...]`. The old state's buffers are reused.
 
     Args:
-      step_fn: must return values equal on all devices, e.g. by `jax.lax.pmean` over
-        `DATA_AXIS`; the copy of the first device is what the caller gets.
+      step_fn: Train step. Its results must be equal on all devices, e.g. by
+        `jax.lax.pmean` over `DATA_AXIS`; those of the first device are returned.
     """
     return jax.pmap(
         step_fn,
@@ -58,11 +61,11 @@ def pmap_step(step_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pmap_embed(
-    embed_fn: Callable[[Any, jax.Array], jax.Array],
-) -> Callable[[Any, np.ndarray], np.ndarray]:
+    embed_fn: Callable[[Tree, jax.Array], jax.Array],
+) -> Callable[[Tree, np.ndarray], np.ndarray]:
     """Compiles `embed_fn(state, images)` and maps it over the local devices.
 
-    No process waits for another in it: each may embed what and as much as it likes.
+    Processes do not wait for each other: each may embed any number of images.
 
     Returns:
       A function from `(state, images [B, ...])` to embeddings `[B, D]`, both on the
@@ -75,7 +78,7 @@ def pmap_embed(
         devices=jax.local_devices() if jax.process_count() > 1 else None,
     )
 
-    def embed(state: Any, images: np.ndarray) -> np.ndarray:
+    def embed(state: Tree, images: np.ndarray) -> np.ndarray:
         padding = -len(images) % jax.local_device_count()
         padded = np.pad(images, ((0, padding), *((0, 0),) * (images.ndim - 1)))
         embeddings = np.asarray(mapped(state, split_over_devices(padded)))
@@ -90,25 +93,25 @@ def for_devices(array: np.ndarray) -> np.ndarray:
     return array.astype(np.int32 if integral else np.float32)
 
 
-def replicate(state: Any) -> Any:
+def replicate(state: Tree) -> Tree:
     """Puts a whole copy of `state` on every local device.
 
-    Start from this: a state that lies on one device makes the first step compile
-    for it, and the second step compile again.
+    Start from this: with a state on one device, both the first and the second step
+    would have to be compiled.
     """
     return jax.device_put(state, jax.NamedSharding(_local_mesh(), jax.P()))
 
 
-def split_over_devices(batch: Any) -> Any:
+def split_over_devices(batch: Tree) -> Tree:
     """Puts host arrays `[B, ...]` on local devices as `[local_devices, B / n, ...]`.
 
     Raises:
-      ValueError: the leading axis does not divide by the number of local devices.
+      ValueError: The leading axis does not divide by the number of local devices.
     """
     sharding = jax.NamedSharding(_local_mesh(), jax.P(DATA_AXIS))
     num_devices = jax.local_device_count()
 
-    def put(x):
+    def put(x: np.ndarray) -> jax.Array:
         if len(x) % num_devices:
             raise ValueError(
                 f"A batch of {len(x)} does not divide over {num_devices} devices."
@@ -119,15 +122,16 @@ def split_over_devices(batch: Any) -> Any:
 
 
 def prefetch(
-    batches: Iterable[Any], to_device: Callable[[Any], Any], size: int = 2
-) -> Iterator[tuple[Any, Any]]:
+    batches: Iterable[Tree], to_device: Callable[[Tree], Tree], size: int = 2
+) -> Iterator[tuple[Tree, Tree]]:
     """Yields each batch beside its device arrays, `size` transfers ahead of use.
 
     Args:
-      batches: host batches. Each must own fresh memory: on CPU a device array may
+      batches: Host batches. Each must have fresh memory: on CPU a device array may
         alias it.
-      to_device: starts the transfer of a batch, e.g. by `split_over_devices`.
-      size: how many transfers are in flight, at least 1.
+      to_device: Function that starts the transfer of a batch, e.g. by
+        `split_over_devices`.
+      size: Number of transfers in flight, at least 1.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}.")
@@ -144,7 +148,7 @@ def own_devices(rows: np.ndarray) -> np.ndarray:
     return rows[[device.process_index == process for device in jax.devices()]]
 
 
-def to_global(state: Any) -> Any:
+def to_global(state: Tree) -> Tree:
     """Returns a `replicate`d state as one array over the devices of all processes."""
     if jax.process_count() == 1:
         return state
@@ -152,8 +156,8 @@ def to_global(state: Any) -> Any:
     return multihost_utils.host_local_array_to_global_array(state, mesh, jax.P())
 
 
-def to_local(state: Any) -> Any:
-    """Returns what `to_global` was given."""
+def to_local(state: Tree) -> Tree:
+    """Returns the `replicate`d state of a global one: the inverse of `to_global`."""
     if jax.process_count() == 1:
         return state
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA_AXIS,))

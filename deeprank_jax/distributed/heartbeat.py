@@ -1,194 +1,201 @@
-"""Is every process of the job still there? If not, says which is gone, and ends.
+"""Heartbeats of a job's processes: ends this process, naming the one that died.
 
-Left to themselves the others would wait for the dead one's part of a step, some for
-minutes and some for ever, or be aborted with a stack trace of JAX's.
+Without them the others would wait for the dead process in the next step, some for
+minutes and some for ever, or be aborted with a stack trace of JAX.
 """
 
 from collections.abc import Callable
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback as traceback_lib
-from typing import Any
 
 import jax
 
-# Processes beat every so often; not heard of for this long, one is taken for dead.
+from deeprank_jax.distributed.coordinator import Store
+
+# Seconds between beats, and without a beat after which a process counts as dead.
 BEAT_SECONDS, SILENCE_SECONDS = 2.0, 20.0
-# After this long without a beat there is reason to wait for the rest.
+# Seconds without a beat that are suspicious once something has failed.
 _SUSPICIOUS_SECONDS = 3 * BEAT_SECONDS
-# All end for one reason, each with its own words for it if it has them by then.
+# All end for one reason; time for a process to report it in its own words.
 _GRACE_SECONDS = 3.0
-_PREFIX = "deeprank_jax/watch"
-_handlers: list[Any] = []
+# The beginning of every sentence that a process of a job ends with.
+PREFIX = "deeprank train: "
+_KEYS = "deeprank_jax/heartbeat"
 _GONE = " is gone"
-_GO_ON = "start all of them again to go on from the last checkpoint."
+_CONTINUE = "start all of them again to go on from the last checkpoint."
+_abort_handlers: list[object] = []
 
 
-class Watch:
+class Heartbeat:
     """Tells the other processes that this one lives, and ends it if one of them died.
 
-    Two daemon threads: one talks with the store, where it may hang, the other only
-    looks at the clock.
+    Two daemon threads: one talks with the store, where it may hang; the other only
+    compares times.
     """
 
-    def __init__(self, client: Any, process: int, num_processes: int, address: str):
-        """Creates the watch; all processes are there at that time.
+    def __init__(self, store: Store, process: int, num_processes: int, address: str):
+        """Creates the heartbeat when all processes have joined.
 
         Args:
-          client: of JAX's key-value store, which process 0 keeps.
-          process: which this is.
-          num_processes: how many there are.
-          address: where process 0 listens.
+          store: Key-value store, which process 0 keeps.
+          process: Index of this process.
+          num_processes: Number of processes.
+          address: Address and port of process 0.
         """
-        self._client, self._process, self._num = client, process, num_processes
+        self._store, self._process, self._num = store, process, num_processes
         self._address = address
-        self._heard: dict[int, float] = {}
+        self._last_beat: dict[int, float] = {}
         self._beats: dict[int, str] = {}
-        self._ended: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
         self._stopped = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Starts the threads, and takes over from JAX's abort."""
-        self._forgive()
-        catch_abort(self._explain_abort)
-        for target in (self._beat, self._look):
-            threading.Thread(target=target, name="watch", daemon=True).start()
+        self._reset()
+        exit_on_abort(self._explain_abort)
+        for target in (self._beat, self._monitor):
+            threading.Thread(target=target, name="heartbeat", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends the watch: the others may leave."""
+        """Stops monitoring: from now on the others may leave."""
         self._stopped = True
 
     def fail(self, reason: str, *, others_first: bool, traceback: bool = False) -> None:
         """Ends this process with an error, and tells the others.
 
         Args:
-          reason: one sentence.
-          others_first: another's death may be the cause, and is what to tell then.
-          traceback: of the error that is being handled, is to be printed.
+          reason: Reason in one sentence.
+          others_first: True if the death of another process may be the cause; it is
+            named instead of the reason then.
+          traceback: True to print the traceback of the current error.
         """
         if others_first:
-            self._name_the_silent()
-        printed = traceback_lib.format_exc().rstrip() if traceback else reason
-        self._end(printed, reason)
+            self._end_if_another_died()
+        text = traceback_lib.format_exc().rstrip() if traceback else reason
+        self._end(text, reason)
 
-    def _name_the_silent(self) -> None:
-        """Does not return if another process is dead.
+    def _end_if_another_died(self) -> None:
+        """Ends this process if another one is silent.
 
-        A few missed beats are enough, now that something went wrong.
+        A few missed beats are enough, as something has failed.
         """
         time.sleep(_SUSPICIOUS_SECONDS + BEAT_SECONDS)
         silent = self._silent(_SUSPICIOUS_SECONDS)
         if silent:
-            self._end(self._is_gone(silent[0], _SUSPICIOUS_SECONDS))
+            self._end(self._gone_message(silent[0], _SUSPICIOUS_SECONDS))
 
     def _beat(self) -> None:
-        """Writes this process's beats, and notes when those of the others change."""
+        """Writes this process's beats, and records those of the others."""
         number = 0
         while True:
             number += 1
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                self._client.key_value_set(
-                    f"{_PREFIX}/beats/{self._process}", str(number), True
+                self._store.key_value_set(
+                    f"{_KEYS}/beats/{self._process}", str(number), True
                 )
                 beats = self._read("beats")
-                self._ended = self._read("ended")
+                self._reasons = self._read("ended")
                 now = time.monotonic()
                 for process, beat in beats.items():
                     if beat != self._beats.get(process):
                         self._beats[process] = beat
-                        self._heard[process] = now
+                        self._last_beat[process] = now
             time.sleep(BEAT_SECONDS)
 
     def _read(self, kind: str) -> dict[int, str]:
-        found = self._client.key_value_dir_get(f"{_PREFIX}/{kind}/")
-        return {int(key.rsplit("/", 1)[1]): value for key, value in found}
+        entries = self._store.key_value_dir_get(f"{_KEYS}/{kind}/")
+        return {int(key.rsplit("/", 1)[1]): value for key, value in entries}
 
-    def _look(self) -> None:
-        """Ends the process when another is silent or has ended."""
+    def _monitor(self) -> None:
+        """Ends this process when another one is silent or has ended."""
         before = time.monotonic()
         while not self._stopped:
             time.sleep(1.0)
             now = time.monotonic()
-            # It was this process that slept.
+            # This process itself was suspended, so that no beats were read.
             if now - before > SILENCE_SECONDS / 4:
-                self._forgive()
+                self._reset()
             before = now
             silent = self._silent(SILENCE_SECONDS)
             if silent and not self._stopped:
-                self._end(self._is_gone(silent[0], SILENCE_SECONDS))
-            failed = sorted(self._ended.keys() - {self._process})
+                self._end(self._gone_message(silent[0], SILENCE_SECONDS))
+            failed = sorted(self._reasons.keys() - {self._process})
             if failed and not self._stopped:
                 time.sleep(_GRACE_SECONDS)
-                self._end(self._pass_on(failed[0], self._ended[failed[0]]))
+                self._end(self._failed_message(failed[0], self._reasons[failed[0]]))
 
     def _silent(self, seconds: float) -> list[int]:
-        """Returns which processes were not heard of for as long.
+        """Returns the processes without a beat for that time, the first one first.
 
-        If the store does not answer, process 0 is, which keeps it; the others are not
-        known of then.
+        If the store does not answer, that is process 0, which keeps it; nothing is
+        known of the others then.
         """
         limit = time.monotonic() - seconds
-        if self._heard[self._process] < limit and self._process:
+        if self._last_beat[self._process] < limit and self._process:
             return [0]
-        silent = [p for p, heard in self._heard.items() if heard < limit]
-        # The first to fall silent is why others ended, and those that said why are not
-        # dead.
-        return sorted(set(silent) - self._ended.keys(), key=self._heard.__getitem__)
+        silent = {p for p, beat in self._last_beat.items() if beat < limit}
+        # The first to fall silent is the cause; those with a reason have ended because
+        # of it, and are not dead.
+        return sorted(silent - self._reasons.keys(), key=self._last_beat.__getitem__)
 
-    def _forgive(self) -> None:
+    def _reset(self) -> None:
+        """Counts the silence of all processes from now on."""
         now = time.monotonic()
-        self._heard = dict.fromkeys(range(self._num), now)
+        self._last_beat = dict.fromkeys(range(self._num), now)
 
-    def _is_gone(self, process: int, seconds: float) -> str:
+    def _gone_message(self, process: int, seconds: float) -> str:
         return (
-            f"deeprank_jax: process {process} of {self._num}{_GONE} (not heard of "
-            f"for {seconds:.0f} s); {_GO_ON}"
+            f"{PREFIX}process {process} of {self._num}{_GONE} (not heard of "
+            f"for {seconds:.0f} s); {_CONTINUE}"
         )
 
-    def _pass_on(self, process: int, reason: str) -> str:
-        """Returns what to say when another process ended for a reason."""
-        if _GONE in reason:  # A third one, which is as much news here as there.
+    def _failed_message(self, process: int, reason: str) -> str:
+        """Returns the message about another process that ended with a reason."""
+        if _GONE in reason:  # About a third process: says it all.
             return reason
+        reason = re.sub(r"^deeprank \w+: ", "", reason)
         return (
-            f"deeprank_jax: process {process} of {self._num} has ended, and so does "
-            f"this one. Its reason: {reason.removeprefix('deeprank_jax: ')}"
+            f"{PREFIX}process {process} of {self._num} has ended, and so does this "
+            f"one. Its reason: {reason}"
         )
 
-    def _end(self, sentence: str, reason: str | None = None) -> None:
-        """Ends this process, saying why here and to the others, once."""
-        self._lock.acquire()  # For good: the first one to come ends the process.
-        os.write(2, f"\n{sentence}\n".encode())
-        tell = threading.Thread(target=self._tell, args=(reason or sentence,))
-        tell.daemon = True  # It hangs where there is no store any more.
-        tell.start()
-        tell.join(BEAT_SECONDS)
+    def _end(self, text: str, reason: str | None = None) -> None:
+        """Ends this process once, with the reason on stderr and for the others."""
+        self._lock.acquire()  # Never released: the first caller ends the process.
+        os.write(2, f"\n{text}\n".encode())
+        publish = threading.Thread(target=self._publish, args=(reason or text,))
+        publish.daemon = True  # It hangs if the store has gone.
+        publish.start()
+        publish.join(BEAT_SECONDS)
         if not self._process and len(self._silent(BEAT_SECONDS * 2)) < self._num - 1:
-            # The store ends with process 0, and the others are to find out why first.
+            # The store ends with process 0: the others have to read the reason first.
             time.sleep(_GRACE_SECONDS + 2 * BEAT_SECONDS)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
-        # Not by way of atexit, where JAX would wait for the others.
+        # Without atexit, where JAX would wait for the others.
         os._exit(1)
 
-    def _tell(self, reason: str) -> None:
+    def _publish(self, reason: str) -> None:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            key = f"{_PREFIX}/ended/{self._process}"
-            self._client.key_value_set(key, reason, allow_overwrite=True)
+            key = f"{_KEYS}/ended/{self._process}"
+            self._store.key_value_set(key, reason, allow_overwrite=True)
 
     def _explain_abort(self) -> str | None:
-        """Returns what is wrong if process 0 is gone: its connection breaks at once."""
+        """Returns a message if process 0 is gone: its connection breaks at once."""
         if not self._process or self._stopped or self._is_reachable():
             return None
         return (
-            f"deeprank_jax: process 0 of {self._num}{_GONE} (its connection broke); "
-            f"{_GO_ON}"
+            f"{PREFIX}process 0 of {self._num}{_GONE} (its connection broke); "
+            f"{_CONTINUE}"
         )
 
     def _is_reachable(self) -> bool:
@@ -200,16 +207,19 @@ class Watch:
         return True
 
 
-def catch_abort(explain: Callable[[], str | None]) -> None:
-    """Puts a sentence in the place of an abort of JAX's, until called again.
+def exit_on_abort(explain: Callable[[], str | None]) -> None:
+    """Replaces an abort by JAX with a sentence and exit status 1.
 
-    When its coordinator cannot be reached JAX calls `abort`, in a thread of its own and
-    within milliseconds, and offers no way to keep it from that. A handler of Python's
-    would come too late: it runs when the main thread is next in Python.
+    When its coordinator cannot be reached, JAX calls `abort` within milliseconds, in a
+    thread of its own, and has no option against it. A handler set by `signal.signal`
+    would come too late: it runs when the main thread is next in Python. Therefore a
+    Python function is installed as the C handler of SIGABRT. The signal is synchronous
+    here, raised by `abort` in a thread of JAX that does not hold the interpreter's
+    lock, and the handler only ends the process, or lets `abort` go on.
 
     Args:
-      explain: returns the sentence, or None for an abort of another cause, which then
-        goes on.
+      explain: Function that returns the sentence, or None for an abort with another
+        cause, which then goes on. A later call replaces it.
     """
 
     def on_abort(number: int) -> None:
@@ -217,11 +227,11 @@ def catch_abort(explain: Callable[[], str | None]) -> None:
         if sentence is not None:
             os.write(2, f"\n{sentence}\n".encode())
             os._exit(1)
-        library.signal(signal.SIGABRT, None)  # The default, to which `abort` goes on.
+        library.signal(signal.SIGABRT, None)  # The default, for `abort` to go on.
 
     library = ctypes.CDLL(None)
     library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     library.signal.restype = ctypes.c_void_p
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
-    _handlers.append(handler)  # C keeps no reference.
+    _abort_handlers.append(handler)  # C keeps no reference.
     library.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))

@@ -2,36 +2,35 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import itertools
 import json
 import pathlib
 import time
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-_DAY_MS = 24 * 60 * 60 * 1000
+from deeprank_jax.distributed import coordinator
+from deeprank_jax.errors import ConfigError
+
 _DISK_SECONDS = 30
-_numbers = itertools.count()
 
 
 def is_first() -> bool:
-    """Returns whether this process writes what is written once."""
+    """Returns True for process 0, which writes all files that are written once."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here; however long, for the watch sees a death."""
+    """Waits for all processes without a timeout: the heartbeat detects a death."""
     if jax.process_count() > 1:
-        name = f"deeprank_jax/{next(_numbers)}/{name}"
-        _client().wait_at_barrier(name, timeout_in_ms=_DAY_MS)
+        name = f"{coordinator.next_prefix()}/{name}"
+        coordinator.store().wait_at_barrier(name, timeout_in_ms=coordinator.DAY_MS)
 
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """Lets process 0 through at once and the others after it, to find what it wrote."""
+    """Runs a block in process 0 first, then in the others, which find its files."""
     if not is_first():
         barrier("after the first")
     yield
@@ -39,48 +38,47 @@ def first_alone() -> Iterator[None]:
         barrier("after the first")
 
 
-def check_same(values: Mapping[str, Any], workdir: pathlib.Path) -> None:
-    """Checks that all processes are to do the same, on one disk.
+def check_same(values: Mapping[str, object], workdir: pathlib.Path) -> None:
+    """Checks that all processes have the same values and share one disk.
 
     Args:
-      values: what has to be the same, by name, as JSON could have it.
-      workdir: a folder that is there, and that all see.
+      values: Values by name, which JSON can hold.
+      workdir: Folder that exists and that all processes see.
 
     Raises:
-      ValueError: they are not.
+      ConfigError: A value differs, or the disk is not shared.
     """
     if jax.process_count() == 1:
         return
-    prefix, me = f"deeprank_jax/{next(_numbers)}/same", jax.process_index()
+    store, me = coordinator.store(), jax.process_index()
+    prefix = f"{coordinator.next_prefix()}/same"
     values = {**values, "jax.__version__": jax.__version__}
-    _client().key_value_set(f"{prefix}/{me}", json.dumps(values, default=str))
+    store.key_value_set(f"{prefix}/{me}", json.dumps(values, default=str))
     token = workdir / ".shared"
     if is_first():
         token.write_text(str(time.time_ns()))
-        _client().key_value_set(f"{prefix}-disk", token.read_text())
+        store.key_value_set(f"{prefix}-disk", token.read_text())
     barrier("same")
-    written = {
-        process: json.loads(
-            _client().blocking_key_value_get(f"{prefix}/{process}", 60_000)
-        )
+    by_process = {
+        process: json.loads(store.blocking_key_value_get(f"{prefix}/{process}", 60_000))
         for process in range(jax.process_count())
     }
-    message = _difference(written)
+    message = _difference(by_process)
     if message:
-        raise ValueError(message)
-    expected = _client().blocking_key_value_get(f"{prefix}-disk", 60_000)
+        raise ConfigError(message)
+    expected = store.blocking_key_value_get(f"{prefix}-disk", 60_000)
     if not _appears(token, expected):
-        raise ValueError(
+        raise ConfigError(
             f"{workdir} of process {me} is not that of process 0: give a --workdir on "
             "a disk that all hosts share."
         )
-    barrier("seen")
+    barrier("token")
     if is_first():
         token.unlink()
 
 
 def _appears(token: pathlib.Path, expected: str) -> bool:
-    """Returns whether a file says what is expected; a network's disk may take time."""
+    """Waits for a file's text, as a network disk may be slow; True if it appears."""
     deadline = time.monotonic() + _DISK_SECONDS
     while not (token.exists() and token.read_text() == expected):
         if time.monotonic() > deadline:
@@ -89,10 +87,10 @@ def _appears(token: pathlib.Path, expected: str) -> bool:
     return True
 
 
-def _difference(written: Mapping[int, Mapping[str, Any]]) -> str | None:
-    """Returns the first difference to process 0 in words, the same for all."""
-    first = written[0]
-    for process, values in sorted(written.items()):
+def _difference(by_process: Mapping[int, Mapping[str, object]]) -> str | None:
+    """Returns a message about the first difference, the same in all processes."""
+    first = by_process[0]
+    for process, values in sorted(by_process.items()):
         for key in sorted(first.keys() | values.keys()):
             if first.get(key) != values.get(key):
                 return (
@@ -103,48 +101,37 @@ def _difference(written: Mapping[int, Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _client() -> Any:
-    from jax._src import distributed
-
-    return distributed.global_state.client
-
-
-def _address() -> str:
-    from jax._src import distributed
-
-    return str(distributed.global_state.coordinator_address)
-
-
 def own_share(num: int) -> tuple[int, int]:
-    """Returns where this process's part of `num` rows begins and ends."""
+    """Returns start and end of this process's share of `num` rows."""
     size = -(-num // jax.process_count())
     start = min(jax.process_index() * size, num)
     return start, min(start + size, num)
 
 
 def gather_shares(rows: np.ndarray) -> np.ndarray:
-    """Puts together what the processes have of an array, each its `own_share`.
+    """Gathers an array of which each process has its `own_share`.
 
     All processes have to call it.
 
     Args:
-      rows: `[N, ...]`, of which only the own share counts; `[N, 0]` if it is nothing.
+      rows: `[N, ...]`, rows of this process's share, other values elsewhere; `[N, 0]`
+        from a process without any result.
     """
     if jax.process_count() == 1:
         return rows
     num, (start, stop) = len(rows), own_share(len(rows))
     if rows.ndim > 1:
-        # Where nothing could be read, not even the size is known.
+        # A process that could read no image does not know the width.
         width = int(multihost_utils.process_allgather(rows.shape[1]).max())
         rows = rows if rows.shape[1] else np.zeros((num, width), rows.dtype)
     share = np.zeros((-(-num // jax.process_count()), *rows.shape[1:]), rows.dtype)
     share[: stop - start] = rows[start:stop]
-    # A copy, which the caller may write to.
+    # A copy, so that the caller may write to it.
     return np.array(multihost_utils.process_allgather(share, tiled=True)[:num])
 
 
 def all_agree(value: bool) -> bool:
-    """Returns whether it is true for every process; all have to call it."""
+    """Returns True if `value` is true in every process; all have to call it."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())

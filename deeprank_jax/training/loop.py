@@ -23,8 +23,6 @@ from deeprank_jax.training.experiment import Experiment, create_experiment, devi
 from deeprank_jax.training.progress import TrainingLog
 from deeprank_jax.training.workdir import Workdir
 
-Stop = stop_lib.StopSignal | stop_lib.AgreedStop
-
 
 class Stopped(RuntimeError):  # noqa: N818  Not an error.
     """A signal stopped the run; its progress is saved."""
@@ -119,7 +117,7 @@ def run_loop(
         contextlib.closing(writer),
         bar,
         experiment.stream(step) as stream,
-        _create_stop() as stop,
+        stop_lib.create_stop() as stop,
     ):
         log = TrainingLog(experiment, stream, writer, bar)
         is_due = lambda step: step % config.eval_every == 0 or step == num_steps
@@ -154,17 +152,12 @@ def run_loop(
             raise Stopped(f"SIGTERM: stopped; run again to continue from step {saved}.")
 
 
-def _create_stop() -> Stop:
-    """Returns the listener for SIGTERM."""
-    return stop_lib.StopSignal() if jax.process_count() == 1 else stop_lib.AgreedStop()
-
-
 def _validate(
     experiment: Experiment,
     validation: split_lib.SplitEvaluation,
     step: int,
     writer: metrics_writer.MetricsWriter,
-    stop: Stop,
+    stop: stop_lib.Stop,
 ) -> dict[str, float] | None:
     """Returns the validation metrics; None if a stop was requested meanwhile."""
     embed_fn = lambda images: experiment.embed(experiment.state, images)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from deeprank_jax.distributed import devices, heartbeat, stop
+from deeprank_jax.distributed import coordinator, devices, heartbeat, stop
 from deeprank_jax.distributed import job as job_lib
 from deeprank_jax.training import checkpoints, metrics_writer
 from deeprank_jax.training import loop as loop_lib
@@ -64,7 +64,7 @@ class Started:
     def sentence(self, process):
         """Returns the one sentence that a process ends with."""
         lines = self.said(process).splitlines()
-        (line,) = [line for line in lines if line.startswith("deeprank_jax: ")]
+        (line,) = [line for line in lines if line.startswith("deeprank train: ")]
         return line
 
     def everything(self):
@@ -343,7 +343,7 @@ def test_another_config_is_refused_by_all(images, tmp_path):
         assert job.wait() == [1, 1], job.everything()
     for process in range(2):
         assert job.sentence(process) == (
-            "deeprank_jax: config.seed is 3 in process 1 and 0 in process 0: start all "
+            "deeprank train: config.seed is 3 in process 1 and 0 in process 0: start all "
             "processes with the same command."
         )
 
@@ -352,10 +352,10 @@ def test_what_ends_one_is_told_to_the_others(images, tmp_path):
     """Process 0 looks at the data first, and the others wait for it."""
     with start(images / "nothing", tmp_path / "run") as job:
         assert job.wait() == [1, 1], job.everything()
-    reason = job.sentence(0).removeprefix("deeprank_jax: ")
+    reason = job.sentence(0).removeprefix("deeprank train: ")
     assert reason.startswith(f"{images / 'nothing'}: there is no such folder")
     assert job.sentence(1) == (
-        "deeprank_jax: process 0 of 2 has ended, and so does this one. Its reason: "
+        "deeprank train: process 0 of 2 has ended, and so does this one. Its reason: "
         + reason
     )
 
@@ -383,7 +383,34 @@ def test_only_several_tasks_are_a_job(monkeypatch, environment, expected):
     for name, value in environment.items():
         if value is not None:
             monkeypatch.setenv(name, value)
-    assert job_lib._is_in_cluster() == expected
+    assert coordinator.is_in_cluster() == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "attribute"),
+    [
+        ("distributed", "global_state", "client"),
+        ("distributed", "global_state", "coordinator_address"),
+        ("clusters", "ClusterEnv", "_cluster_types"),
+        ("clusters", "ClusterEnv", "opt_in_only_method"),
+        ("clusters", "ClusterEnv", "is_env_present"),
+        ("clusters", "ClusterEnv", "get_process_count"),
+    ],
+)
+def test_jax_has_its_private_parts_where_they_are_expected(module, name, attribute):
+    assert hasattr(coordinator.private(module, name), attribute), (
+        f"JAX {jax.__version__} has moved jax._src.{module}.{name}.{attribute}; adapt "
+        "deeprank_jax/distributed/coordinator.py."
+    )
+
+
+def test_a_jax_without_a_private_part_is_named():
+    with pytest.raises(
+        RuntimeError, match=r"JAX \S+ has no jax\._src\.clusters\.Cloud"
+    ):
+        coordinator.private("clusters", "Cloud")
+    with pytest.raises(RuntimeError, match=r"has no jax\._src\.moved\.global_state"):
+        coordinator.private("moved", "global_state")
 
 
 class Store:
@@ -404,9 +431,11 @@ class Store:
             found = self.values.items()
             return [(k, v) for k, v in found if k.startswith(prefix)]
 
-    def blocking_key_value_get(self, key, timeout_ms):
+    def blocking_key_value_get(self, key, timeout_in_ms):
         with self.changed:
-            assert self.changed.wait_for(lambda: key in self.values, timeout_ms / 1000)
+            assert self.changed.wait_for(
+                lambda: key in self.values, timeout_in_ms / 1000
+            )
             return self.values[key]
 
 
@@ -416,14 +445,14 @@ def test_all_stop_after_the_same_step(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: num)
     here = threading.local()
     monkeypatch.setattr(jax, "process_index", lambda: here.process)
-    monkeypatch.setattr(job_lib, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(job_lib, "_numbers", iter([7] * num))
+    monkeypatch.setattr(stop, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(coordinator, "_numbers", iter([7] * num))
     stops = [stop.AgreedStop(store) for _ in range(num)]
     steps, moved = [0] * num, threading.Condition()
 
     def listen(process):
         here.process = process
-        stops[process]._listen()
+        stops[process]._poll()
 
     def loop(process):
         rng = np.random.default_rng(process)
@@ -445,7 +474,7 @@ def test_all_stop_after_the_same_step(monkeypatch):
     for thread in threads:
         thread.start()
     time.sleep(0.2)
-    stops[2]._note(signal.SIGTERM, None)
+    stops[2]._request(signal.SIGTERM, None)
     for thread in threads:
         thread.join(30)
     assert len(ended) == num
@@ -454,38 +483,38 @@ def test_all_stop_after_the_same_step(monkeypatch):
 
 
 @pytest.fixture
-def watched(monkeypatch):
-    """Returns a watch of process 1 of 3, and the sentences that it ended with."""
+def beating(monkeypatch):
+    """Returns the heartbeat of process 1 of 3, and the sentences that it ended with."""
     said = []
-    made = heartbeat.Watch(Store(), 1, 3, "127.0.0.1:1")
-    made._forgive()
-    monkeypatch.setattr(made, "_end", said.append)
-    return made, said
+    beat = heartbeat.Heartbeat(Store(), 1, 3, "127.0.0.1:1")
+    beat._reset()
+    monkeypatch.setattr(beat, "_end", said.append)
+    return beat, said
 
 
-def test_a_silent_process_is_the_one_that_is_gone(watched):
-    made, _ = watched
-    assert made._silent(5.0) == []
-    made._heard[2] -= 6.0
-    assert made._silent(5.0) == [2]
+def test_a_silent_process_is_the_one_that_is_gone(beating):
+    beat, _ = beating
+    assert beat._silent(5.0) == []
+    beat._last_beat[2] -= 6.0
+    assert beat._silent(5.0) == [2]
     # One that ended because of it is later, and says why.
-    made._heard[0] -= 5.5
-    assert made._silent(5.0) == [2, 0]
-    made._ended = {0: made._is_gone(2, 6.0)}
-    assert made._silent(5.0) == [2]
-    assert made._pass_on(0, made._ended[0]) == made._is_gone(2, 6.0)
+    beat._last_beat[0] -= 5.5
+    assert beat._silent(5.0) == [2, 0]
+    beat._reasons = {0: beat._gone_message(2, 6.0)}
+    assert beat._silent(5.0) == [2]
+    assert beat._failed_message(0, beat._reasons[0]) == beat._gone_message(2, 6.0)
     # Where the store does not answer, nothing is known of the others.
-    made._heard = {process: 0.0 for process in range(3)}
-    assert made._silent(5.0) == [0]
+    beat._last_beat = {process: 0.0 for process in range(3)}
+    assert beat._silent(5.0) == [0]
 
 
-def test_the_reason_of_another_is_passed_on(watched, monkeypatch):
-    made, said = watched
+def test_the_reason_of_another_is_passed_on(beating, monkeypatch):
+    beat, said = beating
     monkeypatch.setattr(heartbeat, "_GRACE_SECONDS", 0.0)
-    made._ended = {2: "deeprank_jax: the disk is full."}
-    monkeypatch.setattr(made, "_end", lambda text: (said.append(text), made.stop()))
-    made._look()
+    beat._reasons = {2: "deeprank train: the disk is full."}
+    monkeypatch.setattr(beat, "_end", lambda text: (said.append(text), beat.stop()))
+    beat._monitor()
     assert said == [
-        "deeprank_jax: process 2 of 3 has ended, and so does this one. Its reason: the "
+        "deeprank train: process 2 of 3 has ended, and so does this one. Its reason: the "
         "disk is full."
     ]
