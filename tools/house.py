@@ -34,7 +34,7 @@ NO_NOUN = frozenset(
     "of as by for from to in on at with without within among between if is are was "
     "what which whether how where when who whom whose that this see maps takes gives "
     "returns says said must may can like one-of keeps makes does has have its only "
-    "at those wraps decides holds ends creates draws above up says tells reads "
+    "at wraps decides holds ends creates draws above up says tells reads "
     "multiplies stands looks means uses runs none nothing written read not and or "
     "before after called given drawn while so such".split()
 )

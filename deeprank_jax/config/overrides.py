@@ -81,10 +81,13 @@ def apply_overrides(
         message gives the nearest keys, or the expected type.
     """
     names = {f"{section}.name" for section in PLUGIN_SECTIONS}
-    is_name = lambda key: key in names or key in PLUGIN_SECTIONS
-    for key, text in sorted(pairs, key=lambda pair: not is_name(pair[0])):
-        if key in PLUGIN_SECTIONS and text.isidentifier():
-            key = f"{key}.name"
+    pairs = [
+        (f"{key}.name" if key in PLUGIN_SECTIONS and text.isidentifier() else key, text)
+        for key, text in pairs
+    ]
+    # Outer names first: they drop the sections within.
+    order = lambda pair: (pair[0] not in names, pair[0].count(".") * (pair[0] in names))
+    for key, text in sorted(pairs, key=order):
         with config.unlocked():
             _apply(config, key, text)
 

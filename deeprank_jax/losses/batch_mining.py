@@ -103,8 +103,8 @@ def gather_images(
     mean over devices is the gradient of the mean loss, as it is without gathering.
 
     Args:
-      embeddings: `[B, 3, D]` float, this device's.
-      attributes: `[B, 3, A]`, this device's.
+      embeddings: `[B, 3, D]` float, embeddings of this device.
+      attributes: `[B, 3, A]`, attributes of this device.
       axis_name: Name of the devices' axis; None for this device alone.
     """
     own_images = tuple(x.reshape(-1, x.shape[-1]) for x in (embeddings, attributes))

@@ -167,14 +167,7 @@ def create_experiment(
     network = None
     if not task.needs_records:
         network = network_lib.create_network(config, task.create_model)
-    with processes.first_alone():  # The others find what the first has prepared.
-        records = create_records(config.data)
-        config_lib.check_levels(config, records["train"].level_names)
-        records = attach(relevance, records)
-        task.prepare(records)
-        sampler = task.create_sampler(
-            records, shard=jax.process_index(), num_shards=jax.process_count()
-        )
+    records, sampler = _prepare_records(config, relevance, task)
     graphdef, tx, state = network or network_lib.create_network(
         config, task.create_model
     )
@@ -183,15 +176,7 @@ def create_experiment(
         sum(len(split) for split in records.values()),
         config.data.max_bad_share,
     )
-    step = step_lib.make_train_step(
-        graphdef,
-        tx,
-        task.objective(),
-        seed=config.seed,
-        accumulate=config.accumulate_steps,
-        remat=config.model.remat,
-        freeze_trunk=config.optimizer.trunk_scale == 0.0,
-    )
+    step = make_run_step(config, graphdef, tx, task)
     return Experiment(
         config=config,
         workdir=workdir,
@@ -211,6 +196,43 @@ def create_experiment(
         checkpoints=checkpoints.Checkpoints(
             Workdir(workdir).checkpoints, best_metric=config.evaluation.best_metric
         ),
+    )
+
+
+def _prepare_records(
+    config: ml_collections.ConfigDict, relevance: Relevance, task: Task
+) -> tuple[dict[str, Records], Sampler]:
+    """Returns the records of each split with their attributes, and the sampler."""
+    with processes.first_alone():  # The others find the prepared files.
+        records = create_records(config.data)
+        config_lib.check_levels(config, records["train"].level_names)
+        records = attach(relevance, records)
+        task.prepare(records)
+        sampler = task.create_sampler(
+            records, shard=jax.process_index(), num_shards=jax.process_count()
+        )
+    return records, sampler
+
+
+def make_run_step(
+    config: ml_collections.ConfigDict, graphdef: Any, tx: Any, task: Task
+) -> Callable[..., Any]:
+    """Returns the train step of a config, written for one device.
+
+    Args:
+      config: Whole configuration.
+      graphdef: Structure of the network.
+      tx: Optimizer.
+      task: Task of the run.
+    """
+    return step_lib.make_train_step(
+        graphdef,
+        tx,
+        task.objective(),
+        seed=config.seed,
+        accumulate=config.accumulate_steps,
+        remat=config.model.remat,
+        freeze_trunk=config.optimizer.trunk_scale == 0.0,
     )
 
 

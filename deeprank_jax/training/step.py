@@ -146,27 +146,34 @@ def make_train_step(
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
 
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        updated = dataclasses.replace(
-            state,
-            skipped_in_a_row=jnp.int32(0),
-            params=optax.apply_updates(state.params, updates),
-            model_state=model_state,
-            opt_state=opt_state,
-        )
-        skipped = dataclasses.replace(
-            state, skipped_in_a_row=state.skipped_in_a_row + 1
-        )
         ok = jnp.all(metrics["finite"]) & jnp.isfinite(metrics["grad_norm"])
         ok &= jnp.isfinite(metrics["loss"])
-        new_state = jax.tree.map(
-            lambda new, old: jnp.where(ok, new, old), updated, skipped
-        )
-        new_state = dataclasses.replace(new_state, step=state.step + 1)
+        new_state = _apply_gradients(tx, state, grads, model_state, ok)
         metrics["skipped_in_a_row"] = new_state.skipped_in_a_row
         return new_state, metrics
 
     return train_step
+
+
+def _apply_gradients(
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    grads: Any,
+    model_state: Any,
+    ok: Array,
+) -> TrainState:
+    """Returns the state after a step, which changes only the counters unless `ok`."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    updated = dataclasses.replace(
+        state,
+        skipped_in_a_row=jnp.int32(0),
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+    )
+    skipped = dataclasses.replace(state, skipped_in_a_row=state.skipped_in_a_row + 1)
+    new_state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), updated, skipped)
+    return dataclasses.replace(new_state, step=state.step + 1)
 
 
 def make_forward(

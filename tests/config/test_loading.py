@@ -1,0 +1,65 @@
+import pytest
+
+from deeprank_jax.config import list_configs, load_config
+from deeprank_jax.errors import ConfigError
+
+MINE = """
+from deeprank_jax.configs import folder
+
+
+def get_config():
+    config = folder.get_config()
+    config.batch_size = 7
+    return config
+"""
+
+
+def test_a_config_is_found_by_its_bare_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config("emoji", ["--config.seed=3"])
+    assert config.data.source.name == "emoji"
+    assert config.seed == 3
+    with pytest.raises(AttributeError):
+        config.sede = 4
+
+
+def test_a_file_of_the_user_s_own_may_import_ours(tmp_path):
+    path = tmp_path / "emoji.py"  # The name of one of ours.
+    path.write_text(MINE)
+    assert load_config(str(path)).batch_size == 7
+
+
+def test_every_config_is_listed_with_its_first_line():
+    configs = list_configs()
+    assert "base" not in configs
+    assert configs["emoji"].startswith("The demo")
+    assert all(line.endswith(".") or ":" in line for line in configs.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("emojy", r"'emojy' is not a config \(did you mean 'emoji'\?\); choose one of"),
+        ("configs/emojy.py", r"no such file \(did you mean 'emoji'\?\)"),
+    ],
+)
+def test_a_missing_config_gets_the_nearest_name(name, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", r"defines no get_config\(\)"),
+        ("def get_config():\n    return {}\n", r"get_config\(\) returned dict"),
+        ("def get_config():\n    return y\n", r"mine\.py:2: NameError: name 'y'"),
+        ("import nowhere\n", r"mine\.py:1: ModuleNotFoundError"),
+        ("def get_config(:\n", r"mine\.py: SyntaxError"),
+    ],
+)
+def test_an_error_in_a_config_file_names_its_line(text, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(path))
