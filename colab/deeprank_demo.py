@@ -76,7 +76,7 @@ backend.configure_backend()
 # %%
 config = f"--config={root / 'configs' / 'emoji.py'}"
 data = f"--config.data.dir={work / 'data'}"
-run(sys.executable, "-m", "deeprank_jax.cli.prepare", config, data)
+run(sys.executable, "-m", "deeprank_jax.cli", "prepare", config, data)
 run(
     sys.executable, "-m", "deeprank_jax.main", config, data,
     f"--workdir={work / 'run'}", f"--config.num_steps={STEPS}", *TRAINING_FLAGS,

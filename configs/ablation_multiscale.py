@@ -9,19 +9,19 @@ against .503; 22 minutes on two cores. On validation the settings of the grid di
 .009 at most; the best has the learning rate 3e-3 in the first arm and 1e-3 in the
 second, which may be a part of the difference.
 
-  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
-  python -m deeprank_jax.experiments.ablation --config=configs/ablation_multiscale.py --jobs=2
+  deeprank prepare --config=emoji
+  deeprank ablation --config=ablation_multiscale --jobs=2
 
 One arm alone:
 
-  python -m deeprank_jax.main --config=configs/ablation_multiscale.py \
+  deeprank train --config=ablation_multiscale \
       --config.model.paths="()" --workdir=runs/single_scale
 """
 
 from deeprank_jax.configs import ablation_sampling
 import ml_collections
 
-# What deeprank_jax.experiments.ablation compares.
+# Arms of `deeprank ablation`.
 ARMS = {"multi-scale": {}, "single-scale": {"model.paths": "()"}}
 GRID = ablation_sampling.GRID
 TUNING_SEED = ablation_sampling.TUNING_SEED

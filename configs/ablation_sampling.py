@@ -8,19 +8,19 @@ Expected: similarity precision .852 against .769, score-at-30 10,409 against 6,0
 79 minutes on one CPU core. On uniformly drawn evaluation triplets precision is .632
 against .708.
 
-  python -m deeprank_jax.experiments.ablation --config=configs/ablation_sampling.py
-  python -m deeprank_jax.experiments.rejudge --config=configs/ablation_sampling.py --mode=uniform
+  deeprank ablation --config=ablation_sampling
+  deeprank rejudge --config=ablation_sampling --mode=uniform
 
 One arm alone:
 
-  python -m deeprank_jax.main --config=configs/ablation_sampling.py \
+  deeprank train --config=ablation_sampling \
       --config.sampler.mode=uniform --workdir=runs/uniform
 """
 
 from deeprank_jax.configs import emoji
 import ml_collections
 
-# What deeprank_jax.experiments.ablation compares.
+# Arms of `deeprank ablation`.
 ARMS = {
     "importance": {"sampler.mode": "importance"},
     "uniform": {"sampler.mode": "uniform"},

@@ -2,8 +2,8 @@ r"""Stanford Cars: the first 98 models train, the other 98 test. For one GPU.
 
 Not run yet on the real images; 16,185 photographs, downloaded by TFDS.
 
-  python -m deeprank_jax.cli.prepare --config=configs/cars196.py
-  python -m deeprank_jax.main --config=configs/cars196.py
+  deeprank prepare --config=cars196
+  deeprank train --config=cars196
 """
 
 from deeprank_jax.configs import base

@@ -2,8 +2,8 @@ r"""Caltech-UCSD Birds: the first 100 species train, the other 100 test. For one
 
 Not run yet on the real images; 11,788 photographs, downloaded by TFDS.
 
-  python -m deeprank_jax.cli.prepare --config=configs/cub200.py
-  python -m deeprank_jax.main --config=configs/cub200.py
+  deeprank prepare --config=cub200
+  deeprank train --config=cub200
 """
 
 from deeprank_jax.configs import cars196

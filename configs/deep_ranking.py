@@ -8,9 +8,9 @@ its figure cannot give the sizes printed there (docs/networks.md).
 
 Not run yet at this size. First the trunk alone, then the whole:
 
-  python -m deeprank_jax.main --config=configs/pretrain_deep_ranking.py \
+  deeprank train --config=pretrain_deep_ranking \
       --config.data.dir=data
-  python -m deeprank_jax.main --config=configs/deep_ranking.py \
+  deeprank train --config=deep_ranking \
       --config.data.dir=DIR --config.init_from=runs/pretrain_deep_ranking
 
 For a TFDS dataset give `--config.data.source.name=tfds

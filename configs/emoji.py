@@ -6,8 +6,8 @@ Prepared from installed packages, trained from scratch, for two CPU cores.
 Expected: test Recall@1 .656 (pixels .422, untrained .382), similarity precision .879;
 7 minutes on two CPU cores.
 
-  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
-  python -m deeprank_jax.main --config=configs/emoji.py
+  deeprank prepare --config=emoji
+  deeprank train --config=emoji
 """
 
 from deeprank_jax.configs import base

@@ -7,8 +7,8 @@ stronger than the demo's.
 Expected: test Recall@1 .809 (Lite0 as it comes .491, pixels .422), MAP@R .582 (.261,
 .204), similarity precision .904 (.835, .773); 28 minutes on two CPU cores.
 
-  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
-  python -m deeprank_jax.main --config=configs/emoji_lite0.py
+  deeprank prepare --config=emoji
+  deeprank train --config=emoji_lite0
 """
 
 from deeprank_jax.configs import pretrain_emoji

@@ -4,7 +4,7 @@ The leaf folder is the class. Half of the classes are kept for testing, so that 
 metrics describe unseen classes; with fewer than two classes for that, images are split
 instead, and the report says so.
 
-  python -m deeprank_jax.main --config=configs/folder.py \
+  deeprank train --config=folder \
       --config.data.dir=DIR --workdir=runs/mine
 
 Set `--config.data.image_size=128` for larger images, and `--config.num_steps` for a

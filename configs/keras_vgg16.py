@@ -9,7 +9,7 @@ keeps .6 instead of dropping it; weights decay; a triplet is mirrored as a whole
 Not run yet at this size. Its trunk began with ImageNet's weights; with a file of
 torchvision's VGG16:
 
-  python -m deeprank_jax.main --config=configs/keras_vgg16.py \
+  deeprank train --config=keras_vgg16 \
       --config.data.dir=DIR --config.model.weights=vgg16.pth
 """
 

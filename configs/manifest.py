@@ -3,7 +3,7 @@ r"""Your own images, listed in a CSV or Parquet file: `path,level_1,...,level_n`
 Paths are relative to the file's folder, levels go from coarse to fine, and the last
 is the class. Split and options are those of `configs/folder.py`.
 
-  python -m deeprank_jax.main --config=configs/manifest.py \
+  deeprank train --config=manifest \
       --config.data.dir=IMAGES.csv --workdir=runs/mine
 """
 

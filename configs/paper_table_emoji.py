@@ -7,8 +7,8 @@ Expected: similarity precision .884 of deep ranking, .883 of the trunk alone, .8
 OASIS, .855 of softmax after as many images, .803 of HOG; 70 minutes on two CPU cores
 with --jobs=2, 9 of them for the hand-made descriptors.
 
-  python -m deeprank_jax.cli.prepare --config=configs/emoji.py
-  python -m deeprank_jax.experiments.paper_table.run --config=configs/paper_table_emoji.py
+  deeprank prepare --config=emoji
+  deeprank paper-table --config=paper_table_emoji
 """
 
 import itertools
@@ -24,7 +24,7 @@ _SOFTMAX = {
 }
 _FURTHER = {"init_from": "{softmax}", "optimizer.learning_rate": 1e-3}
 
-# What deeprank_jax.experiments.paper_table.run trains; {softmax} stands for the folder of that run.
+# Networks of `deeprank paper-table`; {softmax} stands for the folder of that run.
 NETWORKS = {
     "softmax": _SOFTMAX,
     # As many images as the ranking networks see, in batches as large.

@@ -4,7 +4,7 @@ The optimizer is Krizhevsky's but for the schedule, with label smoothing, which 
 ours. Not run yet on the real images; 1.3 million photographs, which have to be
 downloaded by hand before TFDS can read them.
 
-  python -m deeprank_jax.main --config=configs/pretrain_deep_ranking.py \
+  deeprank train --config=pretrain_deep_ranking \
       --config.data.dir=data
 
 `configs/deep_ranking.py` goes on from `runs/pretrain_deep_ranking`.

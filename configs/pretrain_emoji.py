@@ -3,8 +3,8 @@ r"""The first of two stages on emoji: the demo's trunk learns to classify 539 of
 A tenth of the training images is held out for validation. Then train a ranking network
 from the trunk's weights:
 
-  python -m deeprank_jax.main --config=configs/pretrain_emoji.py
-  python -m deeprank_jax.main --config=configs/emoji.py \
+  deeprank train --config=pretrain_emoji
+  deeprank train --config=emoji \
       --config.init_from=runs/pretrain_emoji --workdir=runs/emoji_stage2
 """
 

@@ -3,8 +3,8 @@ r"""Stanford Online Products: 12 kinds of things for sale, 22,634 products. For 
 Train and test products are disjoint, as the dataset gives them. Not run yet on the
 real images; 120,053 photographs, downloaded by TFDS.
 
-  python -m deeprank_jax.cli.prepare --config=configs/sop.py
-  python -m deeprank_jax.main --config=configs/sop.py
+  deeprank prepare --config=sop
+  deeprank train --config=sop
 """
 
 from deeprank_jax.configs import cars196

@@ -12,7 +12,7 @@ import sys
 import threading
 from types import FrameType
 
-from deeprank_jax.cli import commands
+from deeprank_jax.cli import arguments, commands
 from deeprank_jax.cli.arguments import CommandParser, HelpFormatter
 from deeprank_jax.errors import UserError
 
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = create_parser(_command_of(words))
     _complete(parser)
     options = parser.parse_args(words)
+    options.command_line = arguments.join_words(words)
     with _exit_status(options.command), _terminated_by_exit():
         _run(options)
 
@@ -110,7 +111,7 @@ class _PrintVersion(argparse.Action):
 
 
 def _command_of(words: Sequence[str]) -> str | None:
-    """Returns the command that the words of a command line, or a shell's, begin with."""
+    """Returns the command that a command line, or that of a shell, begins with."""
     if "_ARGCOMPLETE" in os.environ:
         try:
             words = shlex.split(os.environ.get("COMP_LINE", ""))[1:]

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> Result:
         arguments.config_path(options),
         workdir=arguments.runs_folder(options),
         out=out,
+        command=options.command_line,
         overrides=arguments.override_texts(options),
         jobs=options.jobs,
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import math
 import os
 import pathlib
+import shlex
 from typing import TYPE_CHECKING
 
 from deeprank_jax.errors import ArtifactError, ConfigError, UserError
@@ -76,6 +77,16 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
         if "=" not in word and words and not words[0].startswith("--"):
             overrides.append(words.pop(0))
     return others, overrides
+
+
+# Words that say where files are, and change no number.
+_PLACES = ("--workdir", "--out", "--jobs", "--json", "--config.data.dir")
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Returns a command line to keep with results, without the places of files."""
+    kept = [word for word in words if word.partition("=")[0] not in _PLACES]
+    return shlex.join(["deeprank", *kept])
 
 
 def add_config(

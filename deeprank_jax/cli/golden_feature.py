@@ -9,8 +9,6 @@ Then train with --config.relevance.name=golden --config.relevance.file=golden.pa
 
 import argparse
 import pathlib
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from deeprank_jax.cli import arguments
@@ -105,13 +103,12 @@ def _learn(splits: "dict[str, Records]", options: argparse.Namespace) -> Result:
     golden = learning.learn_golden_feature(bank, triplets, is_train, seed=options.seed)
     fingerprints = {name: records.fingerprint for name, records in splits.items()}
     metadata = golden.metadata()
-    command = shlex.join(["deeprank", *sys.argv[1:]])
     ids = rated_triplets.descriptions(splits)
     vectors.write_vectors(
         options.out,
         ids,
         golden.values,
-        {"records": fingerprints, "command": command, **metadata},
+        {"records": fingerprints, "command": options.command_line, **metadata},
     )
     dim = golden.values.shape[1]
     text = (

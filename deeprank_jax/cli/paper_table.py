@@ -8,8 +8,6 @@ Writes NAME.json, NAME.csv and NAME.md, and a page in the workdir.
 
 import argparse
 import pathlib
-import shlex
-import sys
 
 from deeprank_jax.cli import arguments, output
 from deeprank_jax.cli.output import Result
@@ -50,7 +48,7 @@ def run(options: argparse.Namespace) -> Result:
         path,
         workdir=arguments.runs_folder(options),
         out=out,
-        command=shlex.join(["deeprank", *sys.argv[1:]]),
+        command=options.command_line,
         overrides=arguments.override_texts(options),
         jobs=options.jobs,
         sweep=options.sweep,

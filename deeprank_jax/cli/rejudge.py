@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> Result:
         mode=options.mode,
         workdir=arguments.runs_folder(options),
         out=out,
+        command=options.command_line,
         overrides=arguments.override_texts(options),
     )
     return Result(output.read_json(out), f"{table}\n{output.wrote(out)}")

@@ -8,7 +8,6 @@ finished runs are reused.
 from collections.abc import Sequence
 import itertools
 import pathlib
-import shlex
 import types
 
 from deeprank_jax import files
@@ -23,6 +22,7 @@ def run_ablation(
     *,
     workdir: pathlib.Path,
     out: pathlib.Path,
+    command: str,
     overrides: Sequence[str] = (),
     jobs: int = 1,
 ) -> str:
@@ -32,6 +32,7 @@ def run_ablation(
       path: Path of the config file with the plan.
       workdir: Folder for the runs.
       out: Path of the summary, a JSON file.
+      command: Command line, for the summary.
       overrides: `KEY=VALUE` overrides of every run's config.
       jobs: Number of runs trained at the same time.
 
@@ -62,10 +63,8 @@ def run_ablation(
         )
         for metric in plan.METRICS
     }
-    # The folder of the data differs between machines and changes no number.
-    words = [f"--config.{x}" for x in overrides if not x.startswith("data.dir=")]
     summary = {
-        "command": shlex.join(["deeprank", "ablation", f"--config={path}", *words]),
+        "command": command,
         "tuning": scores,
         "chosen": best,
         "test": comparison,

@@ -23,6 +23,7 @@ def rejudge(
     mode: str,
     workdir: pathlib.Path,
     out: pathlib.Path,
+    command: str,
     overrides: Sequence[str] = (),
 ) -> str:
     """Measures the runs of an ablation on triplets of a mode and writes the summary.
@@ -32,6 +33,7 @@ def rejudge(
       mode: Mode of the evaluation triplets, one of `sampling.MODES`.
       workdir: Folder of the runs.
       out: Path of the summary, a JSON file.
+      command: Command line, for the summary.
       overrides: `KEY=VALUE` overrides of the config.
 
     Returns:
@@ -72,7 +74,6 @@ def rejudge(
         name: compare_arms(values[name]) for name in plan.METRICS if name in values
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"deeprank rejudge --config={path} --mode={mode}"
     files.write_json(out, {"command": command, "test": comparison})
     return format_comparison(comparison)
 

@@ -108,7 +108,7 @@ def read_triplets(
     if not file.is_file():
         raise ValueError(
             f"{path}: there is no such file of triplets; set config.sampler.file to "
-            "one that exists, e.g. of `python -m deeprank_jax.cli.triplets`."
+            "one that exists, e.g. of `deeprank triplets`."
         )
     names = _Names(records, others, (os.fspath(root), os.fspath(file.parent)))
     rows = _Rows(os.fspath(path), names)

@@ -57,27 +57,43 @@ def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-# Minutes long; these tests run them shrunk.
+# Commands that take minutes, and commands that use a model: the tests that run them.
 ELSEWHERE = {
-    "deeprank_jax.experiments.ablation": "test_ablation",
+    "ablation": "test_ablation",
+    "rejudge": "test_ablation",
+    "paper-table": "test_paper_table",
     "tools.benchmark": "test_benchmark",
-    "deeprank_jax.experiments.paper_table.run": "test_paper_table",
-}
-# What makes the others short.
+    **dict.fromkeys(
+        ("export", "embed", "compare", "index", "search", "rank", "duplicates",
+         "clusters", "evaluate", "doctor", "configs", "compare-runs"),
+        "test_commands",
+    ),
+}  # fmt: skip
+# Arguments that make the others short.
 SHORT = {
-    "deeprank_jax.cli.golden_feature": [
-        "--image_size=16",
-        "--features=pixels,lab_histogram",
-    ],
-    "deeprank_jax.cli.triplets": ["--config.batch_size=8"],
+    "golden-feature": ["--image_size=16", "--features=pixels,lab_histogram"],
+    "triplets": ["--config.batch_size=8"],
+    "train": shrunk.flags(),
 }
 
 
 def commands(block):
-    """The block's `python -m` lines as words, but for those of pip."""
-    lines = " ".join(block.replace("\\\n", " ").split(" ")).splitlines()
-    words = [shlex.split(line) for line in lines if line.startswith("python -m ")]
-    return [line for line in words if line[2] not in ("pip", *ELSEWHERE)]
+    """Returns the block's `deeprank` and `python -m` lines that are run here.
+
+    Each is a name, as in `ELSEWHERE`, and the arguments of Python.
+    """
+    pairs = []
+    for line in block.replace("\\\n", " ").splitlines():
+        words = (
+            shlex.split(line) if line.startswith(("deeprank ", "python -m ")) else []
+        )
+        if words[:1] == ["deeprank"]:
+            pairs.append((words[1], ["-m", "deeprank_jax.cli", *words[1:]]))
+        elif words[2:3] == ["deeprank_jax.main"]:
+            pairs.append(("train", words[1:]))
+        elif words and words[2] != "pip":
+            pairs.append((words[2], words[1:]))
+    return [(name, words) for name, words in pairs if name not in ELSEWHERE]
 
 
 @pytest.fixture
@@ -91,12 +107,10 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
 )
-def test_python_commands_run(block, folder, data_dir):
-    for words in commands(block):
-        extra = list(SHORT.get(words[2], ()))
-        if words[2] == "deeprank_jax.main":
-            extra += shrunk.flags()
-        if "--config=configs/folder.py" in words:
+def test_commands_run(block, folder, data_dir):
+    for name, words in commands(block):
+        extra = list(SHORT.get(name, ()))
+        if "--config=folder" in words:
             # As many levels of folders as the command has relevances.
             graded = any("hierarchy" in word for word in words)
             photos = data_dir / ("graded" if graded else "flat")
@@ -106,7 +120,7 @@ def test_python_commands_run(block, folder, data_dir):
         else:
             extra += [f"--config.data.dir={data_dir / 'tfds'}"]
         done = subprocess.run(
-            [sys.executable, *words[1:], *extra],
+            [sys.executable, *words, *extra],
             cwd=folder,
             env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
             capture_output=True,
@@ -117,7 +131,8 @@ def test_python_commands_run(block, folder, data_dir):
 
 
 @pytest.mark.parametrize("name", sorted(ELSEWHERE))
-def test_long_commands_have_a_test_of_their_own(name):
+def test_other_commands_have_a_test_of_their_own(name):
+    if name not in {line.split()[1] for line in LINES if line.startswith("deeprank ")}:
+        return
     [path] = (ROOT / "tests").rglob(f"{ELSEWHERE[name]}.py")
-    test = path.read_text()
-    assert name.rsplit(".", 1)[1] in test
+    assert f'"{name}"' in path.read_text()

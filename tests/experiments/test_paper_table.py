@@ -64,7 +64,7 @@ def test_every_row_is_measured_and_written(folder):
             assert value == pytest.approx(ours - own)
     found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}
     assert len(found) > len(names) / 2
-    assert told["command"].startswith("deeprank paper-table --out=")
+    assert told["command"].startswith("deeprank paper-table --config=")
     assert "Seen in training" in told["facts"]
     markdown = (folder / "out" / "plan.md").read_text()
     assert markdown in done.stdout

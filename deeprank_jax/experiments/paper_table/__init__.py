@@ -1,1 +1,1 @@
-"""The parts of the paper's table, which `deeprank_jax.experiments.paper_table.run` puts together."""
+"""Parts of the paper's table, put together by `run` for `deeprank paper-table`."""

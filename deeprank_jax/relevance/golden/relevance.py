@@ -36,7 +36,7 @@ class Golden(Embedding):
         if not isinstance(scale, int | float) or "weights" not in metadata:
             raise ValueError(
                 f"{file}: holds no golden feature but other vectors; write one by "
-                "`python -m deeprank_jax.cli.golden_feature`, or use these by "
+                "`deeprank golden-feature`, or use these by "
                 "config.relevance.name='embedding'."
             )
         super().__init__(file, "exponential", scale)
