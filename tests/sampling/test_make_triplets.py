@@ -32,7 +32,7 @@ def images(tmp_path_factory):
 
 def run(*flags):
     return subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.cli.triplets", *map(str, flags)],
+        [sys.executable, "-m", "deeprank_jax.cli", "triplets", *map(str, flags)],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -165,38 +165,49 @@ def test_a_split_and_a_seed_can_be_chosen(images, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config=configs/folder.py"], "config.data.dir is not set"),
+        (["--config=folder"], "config.data.dir is not set"),
         (["--input_directory=none"], "there is no such folder"),
         (
-            ["--config=configs/folder.py", "--config.data.dir={images}",
-             "--out=t.json"],
-            "t.json: is neither .csv, .parquet nor .txt",
-        ),
-        ([], "give either --config and --out or --input_directory"),
-        (
-            ["--config=configs/folder.py", "--num_pos_images=3"],
-            "--num_pos_images would change nothing here",
+            ["--config=folder", "--config.data.dir={images}", "--out=t.json"],
+            "--out=t.json: the name must end with .csv or .parquet or .txt",
         ),
         (
-            ["--config=configs/folder.py", "--evaluation", "--mode=uniform"],
-            "--mode would change nothing here",
-        ),
-        (
-            ["--input_directory={images}", "--num=3", "--out=x.csv"],
-            "--out, --num would change nothing here",
-        ),
-        (
-            ["--config=configs/folder.py", "--config.batch_size=0"],
+            ["--config=folder", "--config.batch_size=0"],
             "config.batch_size must be at least 1, got 0",
         ),
-        (
-            ["--config=configs/folder.py", "--input_directory=x"],
-            "give either --config and --out or --input_directory",
-        ),
     ],
-)  # fmt: skip
-def test_what_cannot_be_gets_one_sentence(images, flags, message):
+)
+def test_an_input_that_cannot_be_used_gets_one_sentence(images, flags, message):
     done = run(*(flag.format(images=images) for flag in flags))
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give either --config and --out or --input_directory"),
+        (
+            ["--config=folder", "--input_directory=x"],
+            "give either --config and --out or --input_directory",
+        ),
+        (
+            ["--config=folder", "--num_pos_images=3"],
+            "--num_pos_images would change nothing here",
+        ),
+        (
+            ["--config=folder", "--evaluation", "--mode=uniform"],
+            "--mode would change nothing here",
+        ),
+        (
+            ["--input_directory=x", "--num=3", "--out=x.csv"],
+            "--out, --num would change nothing here",
+        ),
+    ],
+)
+def test_arguments_that_do_not_go_together_get_the_usage(flags, message):
+    done = run(*flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: deeprank triplets")
+    assert message in done.stderr
