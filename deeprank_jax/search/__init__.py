@@ -1,1 +1,1 @@
-"""Using a trained model on images: embed, index, search, compare, group."""
+"""Search and grouping of embeddings; it knows vectors, no models and no images."""

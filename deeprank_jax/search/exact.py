@@ -1,41 +1,43 @@
-"""Which rows of a gallery that stays on the device lie nearest? Exact, two levels deep.
+"""Exact nearest-neighbour search in a gallery on the devices, at two levels.
 
 Distances are squared Euclidean. Equal distances rank in gallery order.
 
-One matrix product after another leaves only the greatest nearness of every chunk of
-rows. The chunks with the greatest are then measured row by row, and a bound on the
-rounding tells whether another chunk could hold a row as near; if so, that query is
-measured against everything. Where many neighbours are asked for, rows take the place
-of chunks.
+Matrix products give the greatest nearness of every chunk of rows. Distances to the rows
+of the nearest chunks are then computed directly, and a bound on the rounding decides
+if another chunk could have a row as near; such a query is compared with every row. For
+a large number of neighbours, rows take the place of chunks.
 """
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Rows of a chunk, of a group of chunks, and of a block. A block's products are to fit
+# Rows of a chunk, of a group of chunks, and of a block. The products of a block fit
 # the cache: 4 MiB with 256 queries.
 _CHUNK, _GROUP, _BLOCK = 16, 512, 4096
 _MAX_QUERIES = 256
-# Chunks or rows beyond k, so that rounding in the matrix product seldom leaves a doubt.
+# Candidates beyond k, so that rounding in the matrix product rarely causes a doubt.
 _SPARE = 8
-# Times as many rows, if there is a doubt.
+# Factor of the number of candidates, if there is a doubt.
 _MANY = 8
-# Rows whose median is taken for the middle.
+# Number of rows whose median is the centre.
 _NUM_MIDDLE = 1024
-# float32 values that products and what is measured again may hold: 128 MiB.
+# float32 values of the products and of the candidates: 128 MiB.
 _BLOCK_VALUES = 2**25
-# Which queries, their distances and their rows.
+# A slice of the queries, their distances and their rows.
 Block = tuple[slice, np.ndarray, np.ndarray]
+# Gallery, squared norms and centre on one device.
+Copy = tuple[jax.Array, jax.Array, jax.Array]
+# Distances, rows and a flag per query, True where they are proved exact.
+Answer = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class ExactSearch:
-    """A gallery on the devices, to be searched again and again."""
+    """A gallery on the devices, for many searches."""
 
     def __init__(
         self,
@@ -48,12 +50,11 @@ class ExactSearch:
         """Puts the gallery on the devices.
 
         Args:
-          parts: arrays `[n, D]` of finite float32, which one after another are the
-            gallery.
-          num_rows: how many rows they have together, at least 1.
-          dim: D.
-          devices: which share the queries, each with a copy of the gallery; None for
-            the first alone. What is found does not depend on how many there are.
+          parts: Arrays `[n, D]` of finite float32, the gallery in order.
+          num_rows: Number of rows of all parts, at least 1.
+          dim: Number of dimensions D.
+          devices: Devices that share the queries, each with a copy of the gallery; None
+            for the first alone. The result does not depend on their number.
         """
         padded = _aligned_zeros(_padded_size(num_rows), dim)
         start = 0
@@ -62,9 +63,9 @@ class ExactSearch:
             start += len(part)
         self.num_rows, self._num_padded, self._dim = num_rows, *padded.shape
         self._block = min(_BLOCK, len(padded))
-        # Rounding grows with the norms, which are small around the middle of the rows.
-        some = padded[: num_rows : -(-num_rows // _NUM_MIDDLE)]
-        middle = np.median(some, axis=0)
+        # Rounding grows with the norms, which are small about the centre of the rows.
+        sample = padded[: num_rows : -(-num_rows // _NUM_MIDDLE)]
+        middle = np.median(sample, axis=0)
         self._copies = []
         for device in devices or jax.local_devices()[:1]:
             gallery, centre = jax.device_put((padded, middle), device)
@@ -76,7 +77,7 @@ class ExactSearch:
 
         Args:
           queries: `[Q, D]` finite float32.
-          k: how many, from 1 to `num_rows`.
+          k: Number of neighbours, from 1 to `num_rows`.
 
         Returns:
           Squared distances `[Q, k]` float32, ascending, and row numbers `[Q, k]` int32.
@@ -89,81 +90,88 @@ class ExactSearch:
         return distances, rows
 
     def blocks(self, queries: np.ndarray, k: int) -> Iterator[Block]:
-        """Yields what `search` returns, some queries at a time, in order."""
-        k = int(k)  # The compiler wants no NumPy number.
+        """Yields the result of `search` in order, a slice of the queries at a time."""
+        k = int(k)  # A static argument of the compiled search.
         by_chunks, size = self._plan(k)
-        started: collections.deque[tuple[slice, Any]] = collections.deque()
+        started: collections.deque[tuple[slice, Answer]] = collections.deque()
         for number, start in enumerate(range(0, len(queries), size)):
             part = slice(start, min(start + size, len(queries)))
             copy = self._copies[number % len(self._copies)]
             started.append((part, self._start(queries[part], k, copy, by_chunks)))
-            # While the host looks at one block, each device is at another.
+            # While the host finishes one block, each device works on another.
             if len(started) > len(self._copies):
                 yield self._finish(queries, k, *started.popleft())
         while started:
             yield self._finish(queries, k, *started.popleft())
 
     def _plan(self, k: int) -> tuple[bool, int]:
-        """Returns whether chunks are measured or rows, and for how many queries."""
-        measured = (k + _SPARE) * _CHUNK * self._dim
-        # To gather a number and to sift a row cost about the same.
-        by_chunks = measured <= self._num_padded
-        values = measured if by_chunks else self._num_padded
+        """Returns True for a search by chunks, and the number of queries per block."""
+        num_gathered = (k + _SPARE) * _CHUNK * self._dim
+        # Gathering a value costs about as much as sorting a row.
+        by_chunks = num_gathered <= self._num_padded
+        values = num_gathered if by_chunks else self._num_padded
         return by_chunks, self._queries_at_once(values)
 
     def _queries_at_once(self, values: int) -> int:
-        """Returns how many queries, of so many values each, are looked at together."""
+        """Returns the number of queries per block.
+
+        Args:
+          values: Number of values per query.
+        """
         most = max(1, min(_MAX_QUERIES, _BLOCK_VALUES // values))
         return 1 << (most.bit_length() - 1)
 
     def _start(
-        self, queries: np.ndarray, k: int, copy: tuple[Any, ...], by_chunks: bool
-    ) -> Any:
+        self, queries: np.ndarray, k: int, copy: Copy, by_chunks: bool
+    ) -> Answer:
         search = _search_chunks if by_chunks else _search_rows
         options = dict(num_rows=self.num_rows, k=k, block=self._block)
         num = k + _SPARE if by_chunks else min(k + _SPARE, self.num_rows)
-        return search(_pad(queries), *copy, num_measured=num, **options)
+        return search(_pad(queries), *copy, num_candidates=num, **options)
 
-    def _finish(self, queries: np.ndarray, k: int, part: slice, found: Any) -> Block:
+    def _finish(
+        self, queries: np.ndarray, k: int, part: slice, answer: Answer
+    ) -> Block:
         num = part.stop - part.start
-        distances, rows, is_certain = (np.array(x)[:num] for x in found)
-        for measure in self._search_again, self._search_directly:
+        distances, rows, is_certain = (np.array(x)[:num] for x in answer)
+        for search in self._search_again, self._search_directly:
             doubtful = np.flatnonzero(~is_certain)
             if len(doubtful):
-                again = measure(queries[part][doubtful], k)
+                again = search(queries[part][doubtful], k)
                 distances[doubtful], rows[doubtful], is_certain[doubtful] = again
         return part, distances, rows
 
     def _search_again(
         self, queries: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Measures many more rows, where long vectors leave much room for rounding."""
+        """Searches with many more candidates, as long vectors need for rounding."""
         num = min(_MANY * (k + _SPARE), self.num_rows)
         options = dict(num_rows=self.num_rows, k=k, block=self._block)
         size = self._queries_at_once(self._num_padded)
-        found = []
+        answers = []
         for start in range(0, len(queries), size):
-            some = queries[start : start + size]
+            block = queries[start : start + size]
             answer = _search_rows(
-                _pad(some), *self._copies[0], num_measured=num, **options
+                _pad(block), *self._copies[0], num_candidates=num, **options
             )
-            found.append([np.asarray(x)[: len(some)] for x in answer])
-        distances, rows, is_certain = map(np.concatenate, zip(*found, strict=True))
+            answers.append([np.asarray(x)[: len(block)] for x in answer])
+        distances, rows, is_certain = map(np.concatenate, zip(*answers, strict=True))
         return distances, rows, is_certain
 
     def _search_directly(
         self, queries: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compares queries with every row."""
         gallery, _, _ = self._copies[0]
         options = dict(num_rows=self.num_rows, k=k, block=self._block)
-        found = _search_all(_pad(queries), gallery, **options)
-        distances, rows = (np.asarray(x)[: len(queries)] for x in found)
+        answer = _search_all(_pad(queries), gallery, **options)
+        distances, rows = (np.asarray(x)[: len(queries)] for x in answer)
         return distances, rows, np.ones(len(queries), bool)
 
 
 def _aligned_zeros(num_rows: int, dim: int) -> np.ndarray:
-    """Returns zeros `[num_rows, dim]` float32 that JAX on the CPU takes as they are."""
-    # What does not begin at a multiple of 64 bytes is copied, all of it.
+    """Returns zeros `[num_rows, dim]` float32 that JAX on the CPU does not copy."""
+    # JAX copies an array that does not start at a multiple of 64 bytes.
     num_bytes = 4 * num_rows * dim
     memory = np.zeros(num_bytes + 64, np.uint8)
     first = -memory.ctypes.data % 64
@@ -171,7 +179,7 @@ def _aligned_zeros(num_rows: int, dim: int) -> np.ndarray:
 
 
 def _padded_size(num_rows: int) -> int:
-    """Returns a size of few, so that a gallery that grows is seldom compiled anew."""
+    """Returns one of few sizes, so that a growing gallery rarely compiles again."""
     if num_rows <= _BLOCK:
         return max(_GROUP, 1 << (num_rows - 1).bit_length())
     step = max(_BLOCK, 1 << (num_rows.bit_length() - 6))
@@ -185,28 +193,28 @@ def _pad(queries: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="block")
 def _square_norms(gallery, centre, num_rows, *, block):
-    """Returns squared norms `[G]` about the centre, infinite for rows that only pad."""
+    """Returns squared norms `[G]` about the centre, infinite for padding."""
     blocks = gallery.reshape(-1, block, gallery.shape[1])
-    # All at once, the differences would take as much memory as the gallery.
+    # Without blocks, the differences would take as much memory as the gallery.
     measure = lambda rows: jnp.sum(jnp.square(rows - centre[None]), axis=1)
     norms = jax.lax.map(measure, blocks).reshape(-1)
     return jnp.where(jnp.arange(len(gallery)) < num_rows, norms, jnp.inf)
 
 
-@functools.partial(jax.jit, static_argnames=("num_measured", "k", "block"))
+@functools.partial(jax.jit, static_argnames=("num_candidates", "k", "block"))
 def _search_chunks(
-    queries, gallery, norms, centre, *, num_rows, num_measured, k, block
+    queries, gallery, norms, centre, *, num_rows, num_candidates, k, block
 ):
-    """Returns distances and rows `[Q, k]`, and whether each query's are certain."""
+    """Returns distances and rows `[Q, k]`, and `[Q]` bool, True where proved exact."""
     centred = queries - centre[None]
     chunks, cutoff = _nearest_chunks(
-        centred, gallery, norms, centre, num_chunks=num_measured, block=block
+        centred, gallery, norms, centre, num_chunks=num_candidates, block=block
     )
-    # In gallery order, for the first of equals is taken.
+    # In gallery order, since `top_k` takes the first of equal values.
     chunks = jnp.sort(chunks, axis=1)
     rows = chunks[..., None] * _CHUNK + jnp.arange(_CHUNK)[None, None]
-    measured = gallery.reshape(-1, _CHUNK, gallery.shape[1])[chunks]
-    gaps = queries[:, None, None] - measured
+    candidates = gallery.reshape(-1, _CHUNK, gallery.shape[1])[chunks]
+    gaps = queries[:, None, None] - candidates
     distances = jnp.sum(jnp.square(gaps), axis=-1)
     distances = jnp.where(rows < num_rows, distances, jnp.inf)
     distances, rows = distances.reshape(len(rows), -1), rows.reshape(len(rows), -1)
@@ -215,9 +223,11 @@ def _search_chunks(
     return -negated, jnp.take_along_axis(rows, order, axis=1), is_certain
 
 
-@functools.partial(jax.jit, static_argnames=("num_measured", "k", "block"))
-def _search_rows(queries, gallery, norms, centre, *, num_rows, num_measured, k, block):
-    """Returns as `_search_chunks` does, where many are asked for."""
+@functools.partial(jax.jit, static_argnames=("num_candidates", "k", "block"))
+def _search_rows(
+    queries, gallery, norms, centre, *, num_rows, num_candidates, k, block
+):
+    """Returns the same as `_search_chunks`, with rows as candidates."""
     centred = queries - centre[None]
 
     def block_nearness(rows_and_norms):
@@ -227,16 +237,16 @@ def _search_rows(queries, gallery, norms, centre, *, num_rows, num_measured, k, 
         )
         return products - block_norms[None]
 
-    # All at once, the differences would take as much memory as the gallery.
+    # Without blocks, the differences would take as much memory as the gallery.
     blocks = gallery.reshape(-1, block, gallery.shape[1]), norms.reshape(-1, block)
     nearness = jax.lax.map(block_nearness, blocks)
     nearness = jnp.moveaxis(nearness, 0, 1).reshape(len(queries), -1)
-    values, rows = jax.lax.top_k(nearness, num_measured)
+    values, rows = jax.lax.top_k(nearness, num_candidates)
     distances = _measure(queries, gallery, rows)
     distances, rows = jax.lax.sort((distances, rows.astype(jnp.int32)), num_keys=2)
     is_certain = _is_certain(centred, norms, _last(values), distances[:, k - 1])
-    # Where every row was measured, there is none to be in doubt of.
-    is_certain |= num_measured >= num_rows
+    # With every row a candidate, the result is exact.
+    is_certain |= num_candidates >= num_rows
     return distances[:, :k], rows[:, :k], is_certain
 
 
@@ -253,42 +263,42 @@ def _measure(queries, gallery, rows):
 
 
 def _last(values):
-    """Returns `[Q]`, the last column of what `top_k` found `[Q, K]`."""
-    # A slice, XLA:CPU takes for leave to sort everything, fifty times as long.
+    """Returns `[Q]`, the last column of values `[Q, K]` from `top_k`."""
+    # A slice makes XLA:CPU sort everything, which takes fifty times as long.
     return jnp.min(values, axis=1)
 
 
 def _is_certain(centred, norms, cutoff, farthest):
-    """Returns `[Q]`, whether no row that was not measured is as near as `farthest`.
+    """Returns `[Q]` bool, True if every row as near as `farthest` was a candidate.
 
     Args:
-      centred: `[Q, D]` queries.
-      norms: `[G]` of the rows about the same centre.
-      cutoff: `[Q]`, the most nearness that a row which was not measured can have.
-      farthest: `[Q]` squared distances.
+      centred: `[Q, D]` floats, queries about the centre.
+      norms: `[G]` floats, squared norms of the rows about the same centre.
+      cutoff: `[Q]` floats, greatest possible nearness of a row that was no candidate.
+      farthest: `[Q]` floats, squared distances of the last neighbours.
     """
-    own_norms = jnp.sum(jnp.square(centred), axis=1)
-    rounding = _rounding(own_norms, norms, farthest, centred.shape[1])
-    return own_norms - cutoff - rounding > farthest
+    query_norms = jnp.sum(jnp.square(centred), axis=1)
+    rounding = _rounding(query_norms, norms, farthest, centred.shape[1])
+    return query_norms - cutoff - rounding > farthest
 
 
-def _rounding(own_norms, norms, farthest, dim):
-    """Returns a bound `[Q]` on what rounding adds to a distance up to `farthest`."""
-    own = jnp.sqrt(own_norms)
+def _rounding(query_norms, norms, farthest, dim):
+    """Returns a bound `[Q]` on the rounding of a distance up to `farthest`."""
+    length = jnp.sqrt(query_norms)
     longest = jnp.sqrt(jnp.max(jnp.where(jnp.isfinite(norms), norms, 0.0)))
-    # A row as near as that is no longer than this.
-    others = jnp.minimum(longest, own + jnp.sqrt(farthest))
+    # Upper bound on the length of a row as near as `farthest`.
+    others = jnp.minimum(longest, length + jnp.sqrt(farthest))
     # A sum of D rounded products is off by D half-units in the last place at most, and
     # four sums are compared.
-    return 2 * (dim + 4) * jnp.finfo(jnp.float32).eps * jnp.square(own + others)
+    return 2 * (dim + 4) * jnp.finfo(jnp.float32).eps * jnp.square(length + others)
 
 
 def _nearest_chunks(queries, gallery, norms, centre, *, num_chunks, block):
-    """Returns chunks `[Q, num_chunks]`, and `[Q]` the most nearness of any other."""
+    """Returns chunks `[Q, num_chunks]`, and `[Q]` the greatest nearness of others."""
 
     def block_maxima(_, rows_and_norms):
         rows, block_norms = rows_and_norms
-        # A query's own norm is the same for all its rows and ranks nothing.
+        # The norm of the query is the same for all rows and does not change ranks.
         products = jnp.matmul(
             rows - centre[None], doubled.T, precision=jax.lax.Precision.HIGHEST
         )
@@ -305,13 +315,13 @@ def _nearest_chunks(queries, gallery, norms, centre, *, num_chunks, block):
     inside = inside.transpose(2, 0, 1).reshape(len(queries), -1)
     values, places = jax.lax.top_k(inside, num_chunks)
     group, chunk = places // grouped.shape[1], places % grouped.shape[1]
-    chosen = jnp.take_along_axis(groups, group, axis=1) * grouped.shape[1] + chunk
-    return chosen, _last(values)
+    first_chunks = jnp.take_along_axis(groups, group, axis=1) * grouped.shape[1]
+    return first_chunks + chunk, _last(values)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
 def _search_all(queries, gallery, *, num_rows, k, block):
-    """Returns distances and rows `[Q, k]` of a search that measures every row."""
+    """Returns distances and rows `[Q, k]` of a search that compares every row."""
     blocks = gallery.reshape(-1, block, gallery.shape[1])
     starts = jnp.arange(0, len(gallery), block)
 
@@ -320,7 +330,7 @@ def _search_all(queries, gallery, *, num_rows, k, block):
             rows = block_and_start[1] + jnp.arange(block)
             distances = jnp.sum(jnp.square(block_and_start[0] - query[None]), axis=1)
             distances = jnp.where(rows < num_rows, distances, jnp.inf)
-            # The best so far come first, for of equals the first is taken.
+            # The best so far come first, since `top_k` takes the first of equals.
             both = jnp.concatenate([best[0], distances])
             negated, order = jax.lax.top_k(-both, k)
             return (-negated, jnp.concatenate([best[1], rows])[order]), None

@@ -1,4 +1,4 @@
-"""Which images of a folder are copies of each other, and which belong together?
+"""Groups of near embeddings: duplicates and clusters.
 
 Distances are squared Euclidean.
 """
@@ -13,9 +13,9 @@ from scipy.spatial import distance
 
 from deeprank_jax.errors import DataError, needs_extra
 
-# Above, the table of all distances would not fit: 400 MiB.
+# Number of images whose table of all distances takes 400 MiB.
 MAX_LINKED = 10_000
-# Pairs whose distances are computed at a time, and measured again at a time.
+# Pairs per matrix product, and pairs whose distances are then computed directly.
 _BLOCK_PAIRS, _PAIRS_AT_ONCE = 2**23, 2**14
 
 
@@ -25,26 +25,26 @@ def find_duplicates(
     pixels: np.ndarray | None = None,
     max_pixel_distance: float = 0.0,
 ) -> list[np.ndarray]:
-    """Groups images that are within a distance, directly or by others between them.
+    """Groups images that are within a distance, directly or through other images.
 
     Args:
       embeddings: `[N, D]` finite floats.
-      max_distance: squared, at least 0.
-      pixels: optional `[N, P]` floats, which have to be near, too.
-      max_pixel_distance: squared, how near.
+      max_distance: Largest squared distance of two copies, at least 0.
+      pixels: `[N, P]` floats, pixels that must be near, too; None for no such test.
+      max_pixel_distance: Largest squared distance of two copies' pixels.
 
     Returns:
       The indices of each group of two or more, ascending; larger groups first, then
       by their first index.
     """
-    found = np.arange(len(embeddings))
+    component = np.arange(len(embeddings))
     for i, j in _near_pairs(np.asarray(embeddings, np.float32), max_distance):
         if pixels is not None:
             near = _squares(pixels, i, j) <= max_pixel_distance
             i, j = i[near], j[near]
-        # At once, so that no more than a block's pairs are ever held.
-        found = _joined(found, i, j)
-    return _groups(found, at_least=2)
+        # Joined block by block, so that only the pairs of one block are in memory.
+        component = _joined(component, i, j)
+    return _groups(component, at_least=2)
 
 
 def find_clusters(
@@ -54,25 +54,24 @@ def find_clusters(
     num: int | None = None,
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """Groups images by average linkage, or a great many of them by k-means.
+    """Groups images by average linkage, or by k-means above 10,000 images.
 
     Args:
       embeddings: `[N, D]` finite floats.
-      max_distance: groups whose images are on average at most that far apart, squared,
-        are joined.
-      num: how many groups, instead; above 10,000 images these are k-means' own.
-      seed: of k-means.
+      max_distance: Largest mean squared distance of two groups that are joined.
+      num: Number of groups, in place of a distance.
+      seed: Seed of k-means.
 
     Returns:
       The indices of each group, ascending; larger groups first, then by their first
-      index. Every image is in one.
+      index. Every image is in one group.
 
     Raises:
-      ValueError: neither or both of `max_distance` and `num` are given, `num` is out
-        of range, or there are too many images for linkage.
+      DataError: `num` is out of range, or there are too many images for linkage.
+      ValueError: Neither or both of `max_distance` and `num` are set.
     """
     if (max_distance is None) == (num is None):
-        raise ValueError("Give either max_distance or num.")
+        raise ValueError("max_distance or num must be set, and not both.")
     if num is not None and not 1 <= num <= len(embeddings):
         raise DataError(
             f"num={num} clusters of {len(embeddings):,} images: choose from 1 to "
@@ -93,10 +92,10 @@ def find_clusters(
     apart = distance.pdist(np.asarray(embeddings, np.float64), "sqeuclidean")
     tree = hierarchy.linkage(apart, "average")
     if num is not None:
-        found = hierarchy.fcluster(tree, num, "maxclust")
+        assignments = hierarchy.fcluster(tree, num, "maxclust")
     else:
-        found = hierarchy.fcluster(tree, max_distance, "distance")
-    return _groups(found, at_least=1)
+        assignments = hierarchy.fcluster(tree, max_distance, "distance")
+    return _groups(assignments, at_least=1)
 
 
 def _near_pairs(
@@ -105,20 +104,20 @@ def _near_pairs(
     """Yields pairs `i < j` within the distance, a block of rows at a time."""
     norms = np.einsum("nd,nd->n", embeddings, embeddings)
     size = max(1, _BLOCK_PAIRS // max(1, len(embeddings)))
-    # What a matrix product rounds away must not lose a pair; it is measured again.
-    spare = 1e-4 * (1.0 + 2.0 * norms.max(initial=0.0))
+    # Slack for the rounding of the matrix product; distances are computed again below.
+    slack = 1e-4 * (1.0 + 2.0 * norms.max(initial=0.0))
     for start in range(0, len(embeddings), size):
         block = embeddings[start : start + size]
         squares = norms[start : start + size, None] + norms[start:]
         squares = squares - 2.0 * block @ embeddings[start:].T
-        i, j = np.nonzero(squares <= max_distance + spare)
+        i, j = np.nonzero(squares <= max_distance + slack)
         i, j = i[i < j] + start, j[i < j] + start
         near = _squares(embeddings, i, j) <= max_distance
         yield i[near], j[near]
 
 
 def _squares(rows: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Returns the squared distance of each pair `[P]`, some pairs at a time."""
+    """Returns the squared distance of each pair `[P]`, a block of pairs at a time."""
     squares = np.empty(len(i), np.float32)
     for start in range(0, len(i), _PAIRS_AT_ONCE):
         part = slice(start, start + _PAIRS_AT_ONCE)
@@ -128,7 +127,7 @@ def _squares(rows: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def _joined(component: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Returns the components `[N]` once pairs are joined, too."""
+    """Returns the components `[N]` after joining pairs of rows."""
     if not len(i):
         return component
     num = len(component)
@@ -137,8 +136,9 @@ def _joined(component: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     return csgraph.connected_components(graph, directed=False)[1][component]
 
 
-def _groups(found: np.ndarray, *, at_least: int) -> list[np.ndarray]:
-    order = np.argsort(found, kind="stable")
-    cuts = np.flatnonzero(np.diff(found[order])) + 1
+def _groups(assignments: np.ndarray, *, at_least: int) -> list[np.ndarray]:
+    """Returns the indices of each group; larger groups first."""
+    order = np.argsort(assignments, kind="stable")
+    cuts = np.flatnonzero(np.diff(assignments[order])) + 1
     groups = [group for group in np.split(order, cuts) if len(group) >= at_least]
     return sorted(groups, key=lambda group: (-len(group), group[0]))

@@ -1,8 +1,7 @@
-"""A graph of near rows (HNSW, by FAISS), to walk to a query's neighbours.
+"""Approximate search by a graph of near rows (HNSW), built by FAISS.
 
-The graph follows from the committed batches. Its file says which batches it covers;
-where it is missing, damaged or of other batches it is built again, and where it covers
-fewer, the rest is added.
+The graph is derived from the committed batches. Its file names the batches it covers: a
+missing, damaged or foreign graph is built again, and missing batches are added.
 
 References:
   Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using
@@ -13,6 +12,7 @@ from collections.abc import Callable
 import hashlib
 import importlib.util
 import json
+import types
 from typing import IO, Any
 import warnings
 
@@ -25,12 +25,12 @@ from deeprank_jax.errors import missing_extra, needs_extra
 from deeprank_jax.search import store as store_lib
 
 GRAPH = "graph.faiss"
-# On the million rows of `tools.benchmark search`: 16 links and a build width of 80 find
-# .964 of the ten nearest in place of .996, 32 and 120 take 1.4 times as long to build.
+# On the million rows of `tools.benchmark search`, 16 links and a build width of 80 find
+# .964 of the ten nearest in place of .996; 32 and 120 take 1.4 times as long to build.
 _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 24, 100, 64
 _AT_ONCE = 2**14
 _HEADER_BYTES = 256
-# Of all rows, the share that is rather added again than written with all the others.
+# Share of new rows up to which the graph file is not written again.
 _FEW = 0.01
 
 Prepare = Callable[[np.ndarray], np.ndarray]
@@ -51,7 +51,7 @@ def check_installed() -> None:
         raise missing_extra("faiss-cpu", "search")
 
 
-def import_faiss() -> Any:
+def import_faiss() -> types.ModuleType:
     """Returns FAISS.
 
     Raises:
@@ -59,7 +59,7 @@ def import_faiss() -> Any:
     """
     check_installed()
     with warnings.catch_warnings():
-        # Of the program that wraps it, SWIG.
+        # FAISS's SWIG wrapper warns on import.
         warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
         with needs_extra("search"):
             import faiss
@@ -70,12 +70,12 @@ class Graph:
     """The graph of the first batches of a store."""
 
     def __init__(self, dim: int, faiss_index: Any = None, num_batches: int = 0):
-        """Wraps what was read, or begins a graph of no rows.
+        """Wraps a graph of FAISS, or creates an empty one.
 
         Args:
-          dim: D.
-          faiss_index: what FAISS read.
-          num_batches: how many batches it covers.
+          dim: Number of dimensions D.
+          faiss_index: Graph as FAISS read it; None for an empty one.
+          num_batches: Number of batches that it covers.
         """
         faiss = import_faiss()
         if faiss_index is None:
@@ -83,7 +83,7 @@ class Graph:
             faiss_index.hnsw.efConstruction = _BUILD_WIDTH
         self.faiss_index = faiss_index
         self.num_batches = num_batches
-        self.num_kept = self.faiss_index.ntotal
+        self.num_saved = self.faiss_index.ntotal
 
     def search(
         self, queries: np.ndarray, k: int, is_allowed: np.ndarray
@@ -92,15 +92,15 @@ class Graph:
 
         Args:
           queries: `[Q, D]` float32.
-          k: how many.
-          is_allowed: `[N]` bool, which rows may be found.
+          k: Number of neighbours.
+          is_allowed: `[N]` bool, True for rows that may be returned.
 
         Returns:
           Squared distances `[Q, k]` float32, ascending, and row numbers `[Q, k]`;
-          where fewer were found, infinite and -1.
+          infinite and -1 where fewer than `k` rows were reached.
         """
         faiss = import_faiss()
-        # The walk keeps so many rows in view, whether they may be found or not.
+        # The width counts rows that may not be returned, too.
         width = max(_SEARCH_WIDTH, 2 * k) / is_allowed.mean()
         options = {"efSearch": int(width)}
         if not is_allowed.all():
@@ -113,18 +113,18 @@ class Graph:
     def extend(self, store: store_lib.Store, prepare: Prepare) -> None:
         """Adds the batches that the graph does not cover.
 
-        It is kept on disk where more than a few rows were added since. If this fails,
-        the graph is of no use.
+        The graph is saved if more than a few rows were added. After an error it must
+        not be used.
 
         Args:
-          store: whose batches.
-          prepare: makes of a batch's embeddings those to be compared.
+          store: Store of the batches.
+          prepare: Function from a batch's embeddings to the vectors to compare.
         """
         batches = store.manifest.batches
         if self.num_batches == len(batches):
             return
-        left = sum(batch.num_rows for batch in batches[self.num_batches :])
-        with tqdm.tqdm(total=left, desc="graph", unit=" rows", disable=None) as bar:
+        num_new = sum(batch.num_rows for batch in batches[self.num_batches :])
+        with tqdm.tqdm(total=num_new, desc="graph", unit=" rows", disable=None) as bar:
             for embeddings in store.embeddings(self.num_batches):
                 rows = prepare(embeddings)
                 for start in range(0, len(rows), _AT_ONCE):
@@ -133,16 +133,16 @@ class Graph:
                     bar.update(len(part))
         self.num_batches = len(batches)
         total = store.manifest.num_rows
-        if total - self.num_kept > _FEW * total:
+        if total - self.num_saved > _FEW * total:
             save_graph(self, store)
-            self.num_kept = total
+            self.num_saved = total
 
 
 def open_graph(store: store_lib.Store) -> Graph:
-    """Reads the graph of a store, or begins one.
+    """Reads the graph of a store, or creates an empty one.
 
     Args:
-      store: an index's.
+      store: Store of the batches.
 
     Returns:
       A graph that covers all, some or none of the batches.
@@ -150,30 +150,29 @@ def open_graph(store: store_lib.Store) -> Graph:
     dim, path = store.manifest.dim, store.folder / GRAPH
     try:
         with path.open("rb") as file:
-            found = _read(file, store)
+            return _read(file, store)
     except FileNotFoundError:
         return Graph(dim)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        logging.warning("%s is of no use (%s); building it again.", path, error)
+        logging.warning("%s cannot be used (%s); building it again.", path, error)
         return Graph(dim)
-    return found
 
 
 def save_graph(graph: Graph, store: store_lib.Store) -> None:
-    """Keeps a graph on disk if it can; without, the next search builds it again.
+    """Saves a graph if possible; if not, the next search builds it again.
 
     Args:
-      graph: of all batches.
-      store: whose batches.
+      graph: Graph that covers all batches.
+      store: Store of the batches.
     """
-    header: dict[str, Any] = {
+    header: dict[str, int | str] = {
         "num_batches": graph.num_batches,
         "batches": _digest(store, graph.num_batches),
     }
     path = store.folder / GRAPH
     with store.try_writing() as can_write:
         if not can_write:
-            logging.warning("%s cannot be written now; the graph is not kept.", path)
+            logging.warning("%s cannot be written now; the graph is not saved.", path)
             return
         try:
             with files.replacing(path) as file:
@@ -182,11 +181,11 @@ def save_graph(graph: Graph, store: store_lib.Store) -> None:
                 file.seek(0)
                 file.write(json.dumps(header).encode().ljust(_HEADER_BYTES))
         except OSError as error:
-            logging.warning("%s is not kept: %s.", path, error.strerror)
+            logging.warning("%s is not saved: %s.", path, error.strerror)
 
 
 def _write(graph: Graph, file: IO[bytes]) -> str:
-    """Writes what FAISS has, and returns its SHA-256."""
+    """Writes the graph as FAISS does, and returns its SHA-256."""
     faiss = import_faiss()
     digest = hashlib.sha256()
 
@@ -203,16 +202,17 @@ def _read(file: IO[bytes], store: store_lib.Store) -> Graph:
     header = json.loads(file.read(_HEADER_BYTES))
     num_batches = header["num_batches"]
     if header["batches"] != _digest(store, num_batches):
-        raise ValueError("it is of other batches")
+        raise ValueError("it covers other batches")
     if store_lib.checksum(file) != header["sha256"]:
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum differs")
     file.seek(_HEADER_BYTES)
     faiss_index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
     return Graph(store.manifest.dim, faiss_index, num_batches)
 
 
 def _digest(store: store_lib.Store, num_batches: int) -> str:
-    """Returns a checksum of the first batches and of how the graph is built."""
-    told = [[_LINKS, _BUILD_WIDTH, store.manifest.metric]]
-    told += [b.sha256[".npy"] for b in store.manifest.batches[:num_batches]]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    """Returns a checksum of the first batches and of the graph's parameters."""
+    batches = store.manifest.batches[:num_batches]
+    content: list[object] = [[_LINKS, _BUILD_WIDTH, store.manifest.metric]]
+    content += [batch.sha256[".npy"] for batch in batches]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""An index of embeddings by id in a folder, to add to, delete from and search.
+"""Vector index in a folder: embeddings by id that can be added, deleted and searched.
 
 Distances are squared Euclidean or, with the metric "cosine", 1 - cosine. Reading and
-adding need neither JAX nor FAISS; a search loads what it needs.
+adding need neither JAX nor FAISS; a search imports them.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 import dataclasses
 import pathlib
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -15,26 +15,33 @@ from deeprank_jax.errors import ArtifactError, DataError
 from deeprank_jax.search import hnsw, store
 from deeprank_jax.search.rows import Table
 
+if TYPE_CHECKING:
+    from deeprank_jax.search.exact import ExactSearch
+
 METRICS = ("squared_euclidean", "cosine")
 KINDS = ("auto", "exact", "hnsw")
-# Rows up to which "auto" searches exactly: 256 queries take a tenth of a second on two
-# cores.
+# Largest number of rows that "auto" searches exactly, in a tenth of a second for 256
+# queries on two cores.
 _AUTO_EXACT_ROWS = 200_000
-# A graph is walked where labels and deletions leave this share of its rows or more.
+# Smallest share of allowed rows, after labels and deletions, for a search by graph.
 _LEAST_SHARE = 0.25
-# Squared norms up to here leave room for distances in float32.
+# Largest squared norm whose distances fit float32.
 _MAX_SQUARE_NORM = 1e37
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What is nearest to `Q` queries, nearest first.
+class Neighbors:
+    """Rows nearest to `Q` queries, nearest first.
 
-    Where fewer than `k` rows were found, the distance is infinite, the id None and the
-    label "".
+    With fewer than `k` rows the distance is infinite, the id None and the label "".
+
+    Attributes:
+      distances: `[Q, k]` float32, ascending.
+      ids: Ids of the `k` rows per query.
+      labels: Labels of the `k` rows per query.
     """
 
-    distances: np.ndarray  # [Q, k] float32.
+    distances: np.ndarray
     ids: list[list[str | None]]
     labels: list[list[str]]
 
@@ -42,15 +49,15 @@ class Found:
 class VectorIndex:
     """Embeddings of one model in a folder.
 
-    `with VectorIndex.open(path, writable=True) as index:` gives back the writer's lock at the
-    end. An index that is open for reading stays as it was when it was opened.
+    `with VectorIndex.open(path, writable=True) as index:` releases the writer's lock at
+    the end. An index that is open for reading does not see later changes.
     """
 
-    def __init__(self, opened: store.Store):
+    def __init__(self, rows: store.Store):
         """Holds an open store; use `create` or `open`."""
-        self._store = opened
+        self._store = rows
         self._graph: hnsw.Graph | None = None
-        self._forget()
+        self._drop_caches()
 
     @classmethod
     def create(
@@ -62,23 +69,25 @@ class VectorIndex:
         metric: str = "squared_euclidean",
         kind: str = "auto",
     ) -> Self:
-        """Creates an index of no rows and opens it for writing.
+        """Creates an empty index and opens it for writing.
 
         Args:
-          path: a folder that is not there, or empty.
-          dim: D, how many numbers an embedding has.
-          model_fingerprint: which model the embeddings are of.
-          metric: one of METRICS.
-          kind: one of KINDS; "auto" searches exactly up to 200,000 rows and, if FAISS
-            is installed, a graph of the rows beyond.
+          path: Folder that does not exist yet, or is empty.
+          dim: Number of dimensions D of an embedding.
+          model_fingerprint: Fingerprint of the model of the embeddings.
+          metric: Distance metric, one of METRICS.
+          kind: Kind of search, one of KINDS; "auto" searches exactly up to 200,000 rows
+            and, if FAISS is installed, by graph above.
 
         Raises:
-          DataError: an argument is none of these, or the folder cannot be used.
+          ArtifactError: The folder cannot be used.
+          DataError: An argument is out of range.
+          MissingExtraError: The kind "hnsw" needs FAISS.
         """
         _check_choice("metric", metric, METRICS)
         _check_choice("kind", kind, KINDS)
         if dim < 1:
-            raise DataError(f"dim={dim}: an embedding has at least 1 number.")
+            raise DataError(f"dim must be at least 1, got {dim}.")
         if kind == "hnsw":
             hnsw.check_installed()
         manifest = store.Manifest(
@@ -103,61 +112,62 @@ class VectorIndex:
         """Opens an index.
 
         Args:
-          path: its folder.
-          model_fingerprint: the model that queries and new rows are of, if known.
-          writable: whether to add or delete; one process at a time can.
+          path: Folder of the index.
+          model_fingerprint: Fingerprint of the model of queries and new rows, if known.
+          writable: True to add or delete rows; one process at a time can.
 
         Raises:
-          DataError: there is no index, it is damaged or of another model, or another
-            process writes.
+          ArtifactError: There is no index, it is damaged or of another model, or
+            another process writes.
         """
-        opened = store.Store(pathlib.Path(path), writable=writable)
-        built_by = opened.manifest.model_fingerprint
-        if model_fingerprint not in (None, built_by):
-            opened.close()
-            raise DataError(
-                f"{path} holds embeddings of the model {built_by}, not of "
-                f"{model_fingerprint}: use that model, or make an index with this one."
+        rows = store.Store(pathlib.Path(path), writable=writable)
+        index_model = rows.manifest.model_fingerprint
+        if model_fingerprint not in (None, index_model):
+            rows.close()
+            raise ArtifactError(
+                f"{path} has embeddings of the model {index_model}, not of "
+                f"{model_fingerprint}: use that model, or create an index with this "
+                "one."
             )
-        return cls(opened)
+        return cls(rows)
 
     def __enter__(self) -> Self:
         """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes it."""
+        """Closes the index."""
         self.close()
 
     def close(self) -> None:
-        """Gives back the writer's lock; what was opened can still be searched."""
+        """Releases the writer's lock; the index can still be searched."""
         self._store.close()
 
     @property
     def metric(self) -> str:
-        """What a distance is, one of METRICS."""
+        """Returns the distance metric, one of METRICS."""
         return self._store.manifest.metric
 
     @property
     def kind(self) -> str:
-        """How it is searched: "exact" or "hnsw"."""
+        """Returns the kind of search in use: "exact" or "hnsw"."""
         manifest = self._store.manifest
-        chosen = manifest.asked_kind == "auto"
-        if manifest.kind == "hnsw" and chosen and not hnsw.is_installed():
+        is_auto = manifest.asked_kind == "auto"
+        if manifest.kind == "hnsw" and is_auto and not hnsw.is_installed():
             return "exact"
         return manifest.kind
 
     @property
     def dim(self) -> int:
-        """How many numbers an embedding has."""
+        """Returns the number of dimensions of an embedding."""
         return self._store.manifest.dim
 
     def __len__(self) -> int:
-        """Returns how many rows there are."""
+        """Returns the number of rows."""
         return self._store.manifest.num_rows - self._store.manifest.num_deleted
 
     def ids(self) -> list[str]:
-        """Returns the id of each row, in the order they were added."""
+        """Returns the id of each row, in the order of adding."""
         table = self._table()
         return [table.ids[row] for row in np.flatnonzero(table.is_live)]
 
@@ -182,20 +192,21 @@ class VectorIndex:
         embeddings: np.ndarray,
         labels: Sequence[str | None] | None = None,
     ) -> None:
-        """Adds rows, all of them or, if anything fails, none.
+        """Adds rows, all of them or, after an error, none.
 
         Args:
-          ids: `n` str that are not in the index, e.g. paths.
-          embeddings: `[n, D]` finite floats, kept as float32.
-          labels: `n` str or None, or None for no labels.
+          ids: Ids of the `n` rows, not in the index yet, e.g. paths.
+          embeddings: `[n, D]` finite floats, stored as float32.
+          labels: Labels of the `n` rows; None for rows without labels.
 
         Raises:
-          DataError: an argument is none of these, or the disk cannot take it.
+          ArtifactError: The index is open for reading, or cannot be written.
+          DataError: An id is not new, an embedding is not finite, or shapes differ.
         """
         self.check_writable("add")
         ids = [str(x) for x in ids]
         texts = [x or "" for x in labels] if labels is not None else [""] * len(ids)
-        embeddings = self._checked("embeddings", embeddings)
+        embeddings = self._as_rows("embeddings", embeddings)
         if not len(ids) == len(embeddings) == len(texts):
             raise DataError(
                 f"{len(ids):,} ids, {len(embeddings):,} embeddings and {len(texts):,} "
@@ -207,37 +218,38 @@ class VectorIndex:
         table, manifest = self._table(), self._store.manifest
         grows = len(self) + len(ids) > _AUTO_EXACT_ROWS and hnsw.is_installed()
         kind = "hnsw" if manifest.asked_kind == "auto" and grows else manifest.kind
-        # If the commit fails, what is on disk counts.
-        self._forget()
+        # If the commit fails, the table is read from disk again.
+        self._drop_caches()
         self._store.append(embeddings, ids, texts, kind=kind)
         table.append(ids, texts)
-        self._known = table
+        self._cached_table = table
 
     def delete(self, ids: Collection[str]) -> None:
-        """Deletes rows, all of them or, if anything fails, none.
+        """Deletes rows, all of them or, after an error, none.
 
         Args:
-          ids: of rows in the index.
+          ids: Ids of rows in the index.
 
         Raises:
-          DataError: an id is not in the index, or the disk cannot take it.
+          ArtifactError: The index is open for reading, or cannot be written.
+          DataError: An id is not in the index.
         """
         self.check_writable("delete")
         table = self._table()
-        wanted = list(dict.fromkeys(ids))
-        unknown = [x for x in wanted if x not in table.places]
+        unique_ids = list(dict.fromkeys(ids))
+        unknown = [x for x in unique_ids if x not in table.places]
         if unknown:
             raise DataError(
-                f"{len(unknown):,} of {len(wanted):,} ids are not in "
+                f"{len(unknown):,} of {len(unique_ids):,} ids are not in "
                 f"{self._store.folder}, the first is {unknown[0]!r}: leave them out."
             )
-        if not wanted:
+        if not unique_ids:
             return
-        rows = np.array([table.places[x] for x in wanted], np.int64)
-        self._forget()
+        rows = np.array([table.places[x] for x in unique_ids], np.int64)
+        self._drop_caches()
         self._store.delete(rows)
-        table.delete(wanted, rows)
-        self._known = table
+        table.delete(unique_ids, rows)
+        self._cached_table = table
 
     def search(
         self,
@@ -245,32 +257,33 @@ class VectorIndex:
         k: int,
         *,
         labels: str | Collection[str] | None = None,
-    ) -> Found:
+    ) -> Neighbors:
         """Finds the `k` rows nearest to each query.
 
         An index of the kind "exact" finds the nearest, and equal distances rank in the
-        order of adding. One of the kind "hnsw" may miss some.
+        order of adding. An index of the kind "hnsw" may miss some.
 
         Args:
           queries: `[Q, D]` finite floats.
-          k: how many, at least 1.
-          labels: only rows of this label, or of these.
+          k: Number of neighbours, at least 1.
+          labels: Label, or labels, of the rows to search; None for all rows.
 
         Returns:
-          What was found; fewer than `k` rows are filled up as `Found` says.
+          The nearest rows; missing ones are filled as `Neighbors` says.
 
         Raises:
-          DataError: the index is empty or damaged, or an argument is none of these.
+          ArtifactError: The index is damaged.
+          DataError: The index is empty, or an argument is out of range.
         """
-        queries = self._prepared(self._checked("queries", queries))
+        queries = self._prepared(self._as_rows("queries", queries))
         if k < 1:
-            raise DataError(f"k={k}: ask for 1 or more.")
+            raise DataError(f"k must be at least 1, got {k}.")
         if not len(self):
             raise DataError(f"{self._store.folder} is empty; add images to it first.")
         distances = np.full((len(queries), k), np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
-        wanted = {labels} if isinstance(labels, str) else labels
-        key = None if wanted is None else frozenset(wanted)
+        names = [labels] if isinstance(labels, str) else labels
+        key = None if names is None else frozenset(names)
         allowed = self._table().rows_of(key)
         num = min(k, len(allowed))
         if num and len(queries):
@@ -282,10 +295,10 @@ class VectorIndex:
         return self._named(distances, rows)
 
     def prepare(self) -> None:
-        """Does now what the first search would wait for, and keeps a graph on disk.
+        """Loads or builds what the first search needs, and saves a graph on disk.
 
         Raises:
-          DataError: the index is damaged, or the disk cannot take the graph.
+          ArtifactError: The index is damaged.
         """
         if not len(self):
             return
@@ -302,7 +315,7 @@ class VectorIndex:
         labels: frozenset[str] | None,
         allowed: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns squared distances and row numbers, infinite and -1 for none."""
+        """Returns squared distances and row numbers, infinite and -1 for no row."""
         if self._walks_graph(labels, len(allowed)):
             is_allowed = np.zeros(self._store.manifest.num_rows, bool)
             is_allowed[allowed] = True
@@ -317,21 +330,23 @@ class VectorIndex:
         return not few and num_allowed >= _LEAST_SHARE * self._store.manifest.num_rows
 
     def _open_graph(self) -> hnsw.Graph:
-        # What is cut off half-way is not used.
+        # A graph that was extended in part, because of an error, must not be used.
         graph, self._graph = self._graph or hnsw.open_graph(self._store), None
         graph.extend(self._store, self._prepared)
         self._graph = graph
         return graph
 
-    def _open_exact(self, labels: frozenset[str] | None, allowed: np.ndarray) -> Any:
-        """Returns the gallery of these rows, as `nearest.ExactSearch`."""
-        from deeprank_jax.search import neighbors
+    def _open_exact(
+        self, labels: frozenset[str] | None, allowed: np.ndarray
+    ) -> "ExactSearch":
+        """Returns the gallery of the allowed rows."""
+        from deeprank_jax.search.exact import ExactSearch
 
         if labels not in self._exact:
-            # Beside all rows, only those of the labels last asked for stay in memory.
+            # Only all rows, and the rows of the latest labels, stay in memory.
             self._exact = {key: x for key, x in self._exact.items() if key is None}
             parts = self._rows(allowed)
-            self._exact[labels] = neighbors.ExactSearch(parts, len(allowed), self.dim)
+            self._exact[labels] = ExactSearch(parts, len(allowed), self.dim)
         return self._exact[labels]
 
     def _rows(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
@@ -343,54 +358,54 @@ class VectorIndex:
             start += len(batch)
 
     def _prepared(self, embeddings: np.ndarray) -> np.ndarray:
-        """Returns what squared Euclidean distances are taken of."""
+        """Returns the vectors to compare: unit vectors for the metric "cosine"."""
         if self.metric != "cosine":
             return embeddings
         wide = embeddings.astype(np.float64)
         return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
 
-    def _named(self, distances: np.ndarray, rows: np.ndarray) -> Found:
+    def _named(self, distances: np.ndarray, rows: np.ndarray) -> Neighbors:
         table = self._table()
         ids = [[table.ids[x] if x >= 0 else None for x in row] for row in rows]
         labels = [[table.labels[x] if x >= 0 else "" for x in row] for row in rows]
-        return Found(distances, ids, labels)
+        return Neighbors(distances, ids, labels)
 
     def _table(self) -> Table:
-        if self._known is None:
-            self._known = Table(*self._store.names(), self._store.deleted())
-        return self._known
+        if self._cached_table is None:
+            self._cached_table = Table(*self._store.names(), self._store.deleted())
+        return self._cached_table
 
-    def _forget(self) -> None:
-        """Drops what follows from the files, to be read again when it is needed.
+    def _drop_caches(self) -> None:
+        """Drops everything that was read from the files.
 
-        A graph may cover fewer rows than there are, so that it can stay.
+        The graph stays, since it may cover fewer rows than there are.
         """
-        self._known: Table | None = None
-        self._exact: dict[frozenset[str] | None, Any] = {}
+        self._cached_table: Table | None = None
+        self._exact: dict[frozenset[str] | None, ExactSearch] = {}
 
     def _check_new(self, ids: list[str]) -> None:
-        given: set[str] = set()
+        unique: set[str] = set()
         for name in ids:
-            if name in given:
+            if name in unique:
                 raise DataError(f"{name!r} is given twice; give each id once.")
-            given.add(name)
-        known = [name for name in ids if name in self._table().places]
-        if known:
+            unique.add(name)
+        existing = [name for name in ids if name in self._table().places]
+        if existing:
             raise DataError(
-                f"{len(known):,} of {len(ids):,} ids are in {self._store.folder} "
-                f"already, the first is {known[0]!r}: leave them out, or delete them "
-                "first."
+                f"{len(existing):,} of {len(ids):,} ids are in {self._store.folder} "
+                f"already, the first is {existing[0]!r}: leave them out, or delete "
+                "them first."
             )
 
-    def _checked(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def _as_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise DataError(
-                f"{name} are {list(rows.shape)}, {self._store.folder} holds embeddings "
+                f"{name} are {list(rows.shape)}, {self._store.folder} has embeddings "
                 f"of {self.dim} numbers: give [N, {self.dim}], of the same model."
             )
         square_norms = np.einsum("nd,nd->n", rows, rows)
-        # Also where it is not a number.
+        # The comparison is also False for NaN.
         bad = np.flatnonzero(~(square_norms < _MAX_SQUARE_NORM))
         why = f"not finite, or too large to be squared: leave {name} like it out"
         if self.metric == "cosine" and not len(bad):
@@ -406,4 +421,4 @@ class VectorIndex:
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise DataError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
+        raise DataError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

@@ -1,4 +1,4 @@
-"""Which records lie nearest, and how early in a ranking the wanted ones come.
+"""Exact nearest neighbours of queries in a gallery.
 
 Distances are squared Euclidean. Equal distances rank in gallery order.
 """
@@ -27,16 +27,16 @@ def nearest_neighbors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds each query's `k` nearest gallery rows, exactly.
 
-    Matrix products find the candidates, whose distances are then measured directly: a
+    Matrix products find the candidates, whose distances are then computed directly: a
     row's distance to itself is 0, and equal rows are equally far. The queries are
-    shared among this process's devices; what is found is the same for any number. For
-    a large `k` take `neighbor_blocks`, which never holds the whole result.
+    split over this process's devices; the result does not depend on their number. For
+    a large `k` use `neighbor_blocks`, which never holds the whole result.
 
     Args:
       queries: `[Q, D]` finite floats.
       gallery: `[G, D]` finite floats.
-      k: how many neighbours, from 1 to `G`, or to `G - 1` with `exclude_self`.
-      exclude_self: query `i` is gallery row `i`, which is not its own neighbour.
+      k: Number of neighbours, from 1 to `G`, or to `G - 1` with `exclude_self`.
+      exclude_self: True if query `i` is gallery row `i`, which is left out.
 
     Returns:
       Squared distances `[Q, k]` float32, ascending, and the gallery's row numbers
@@ -63,17 +63,17 @@ def neighbor_blocks(
     """Finds neighbours as `nearest_neighbors` does, some queries at a time.
 
     Args:
-      queries: as of `nearest_neighbors`, and so on.
-      gallery: as of `nearest_neighbors`.
-      k: as of `nearest_neighbors`.
-      exclude_self: as of `nearest_neighbors`.
+      queries: `[Q, D]` finite floats.
+      gallery: `[G, D]` finite floats.
+      k: Number of neighbours, see `nearest_neighbors`.
+      exclude_self: True if query `i` is gallery row `i`, which is left out.
 
     Returns:
-      An iterator of which queries, in order, their squared distances `[B, k]` and the
-      gallery's row numbers `[B, k]`; memory is that of a few blocks.
+      An iterator of a slice of the queries, in order, their squared distances `[B, k]`
+      and the gallery's row numbers `[B, k]`; memory is that of a few blocks.
 
     Raises:
-      ValueError: as `nearest_neighbors`, before the first block is asked for.
+      ValueError: As `nearest_neighbors`, before the first block is computed.
     """
     queries, gallery = _checked("queries", queries), _checked("gallery", gallery)
     if queries.shape[1] != gallery.shape[1]:
@@ -83,7 +83,7 @@ def neighbor_blocks(
         )
     if exclude_self and len(queries) != len(gallery):
         raise ValueError(
-            f"exclude_self says that query i is gallery row i, but there are "
+            "exclude_self needs query i to be gallery row i, but there are "
             f"{len(queries)} queries and {len(gallery)} gallery rows."
         )
     num_candidates = len(gallery) - exclude_self
@@ -116,10 +116,14 @@ def _checked(name: str, embeddings: np.ndarray) -> np.ndarray:
 
 
 def _without_self(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Leaves each query itself out of its neighbours, else the last of them."""
+    """Removes each query from its neighbours, or else the last of them."""
     for part, distances, rows in blocks:
         num, k = rows.shape
-        own = rows == np.arange(part.start, part.stop)[:, None]
-        left_out = np.where(own.any(axis=1), own.argmax(axis=1), k - 1)
-        kept = np.arange(k) != left_out[:, None]
-        yield part, distances[kept].reshape(num, -1), rows[kept].reshape(num, -1)
+        is_self = rows == np.arange(part.start, part.stop)[:, None]
+        removed = np.where(is_self.any(axis=1), is_self.argmax(axis=1), k - 1)
+        remaining = np.arange(k) != removed[:, None]
+        yield (
+            part,
+            distances[remaining].reshape(num, -1),
+            rows[remaining].reshape(num, -1),
+        )

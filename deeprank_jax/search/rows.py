@@ -1,4 +1,4 @@
-"""Which id and label has each row of an index, and which rows are still there?"""
+"""Ids and labels of the rows of an index, and the rows that are deleted."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ import numpy as np
 
 
 class Table:
-    """Ids and labels of all rows, deleted ones too, in the order they were added."""
+    """Ids and labels of all rows, deleted ones too, in the order of adding."""
 
     def __init__(self, ids: list[str], labels: list[str], deleted: np.ndarray):
-        """Takes what was read.
+        """Creates the table.
 
         Args:
-          ids: `N` str, those of live rows unique.
-          labels: `N` str.
-          deleted: `[n]` row numbers.
+          ids: Ids of the `N` rows; those of live rows are unique.
+          labels: Labels of the `N` rows.
+          deleted: `[n]` numbers of the deleted rows.
         """
         self.ids, self.labels = ids, labels
         self.is_live = np.ones(len(ids), bool)
@@ -22,7 +22,7 @@ class Table:
         self.places = {ids[row]: int(row) for row in np.flatnonzero(self.is_live)}
 
     def append(self, ids: Sequence[str], labels: Sequence[str]) -> None:
-        """Adds rows of new ids."""
+        """Appends rows with new ids."""
         self.places.update({x: len(self.ids) + i for i, x in enumerate(ids)})
         self.ids += ids
         self.labels += labels
@@ -35,7 +35,7 @@ class Table:
             del self.places[name]
 
     def rows_of(self, labels: frozenset[str] | None) -> np.ndarray:
-        """Returns the live rows, `[n]` ascending; with `labels`, only theirs."""
+        """Returns the live rows `[n]`, ascending; with `labels`, only rows of these."""
         if labels is None:
             return np.flatnonzero(self.is_live)
         has_label = np.fromiter((x in labels for x in self.labels), bool)

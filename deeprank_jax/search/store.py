@@ -1,13 +1,13 @@
-"""How do embeddings, ids and labels lie on disk, so that nothing is ever lost?
+"""Durable storage of embeddings, ids and labels in a folder.
 
-A folder holds `index.json`, the list of what is committed, and files that are written
-once and never changed: a batch of embeddings (`.npy`) with its ids and labels
-(`.json`), or the row numbers of what was deleted (`.npy`). A row's number counts the
-rows of all batches in order, deleted ones too. What `index.json` does not list is not
-there, and is removed by the next writer; files of other names are left alone.
+`index.json` lists the committed files, which are written once and never changed: a
+batch of embeddings (`.npy`) with its ids and labels (`.json`), or the row numbers of a
+deletion (`.npy`). A row's number counts the rows of all batches in order, deleted ones
+too. The next writer removes files of a batch or deletion that `index.json` does not
+list; files of other names stay.
 
-One process writes at a time and holds a lock. Any number read, without one, what was
-committed when they opened the folder.
+One process writes at a time and holds a lock. Readers need none, and see the rows that
+were committed when they opened the folder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,23 +19,25 @@ import io
 import json
 import pathlib
 import re
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from deeprank_jax import files
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import ArtifactError
 
 MANIFEST = "index.json"
 _LOCK = ".lock"
 _FORMAT = 1
-_OWN = re.compile(r"(batch|deleted)-\d{8}\.(npy|json)|\..+\.tmp")
+_STORE_FILE = re.compile(r"(batch|deleted)-\d{8}\.(npy|json)|\..+\.tmp")
 _READ_BYTES = 2**22
+
+Buffer = bytes | memoryview
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A committed batch or deletion: its files' checksums by suffix."""
+    """A committed batch or deletion, with the checksums of its files by suffix."""
 
     name: str
     num_rows: int
@@ -44,12 +46,12 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """All that is committed, as `index.json` has it."""
+    """Contents of `index.json`: everything that is committed."""
 
     dim: int
     model_fingerprint: str
     metric: str
-    # What was asked for, "auto" among it, and what is in use.
+    # The kind of the creation, which may be "auto", and the kind in use.
     asked_kind: str
     kind: str
     next_number: int = 0
@@ -59,12 +61,12 @@ class Manifest:
 
     @property
     def num_rows(self) -> int:
-        """How many rows all batches have, deleted ones too."""
+        """Returns the number of rows of all batches, deleted ones too."""
         return sum(batch.num_rows for batch in self.batches)
 
     @property
     def num_deleted(self) -> int:
-        """How many rows are deleted."""
+        """Returns the number of deleted rows."""
         return sum(deletion.num_rows for deletion in self.deletions)
 
 
@@ -75,11 +77,11 @@ class Store:
         """Opens a folder that `create` made.
 
         Args:
-          folder: holds `index.json`.
-          writable: whether to take the lock, and to clean up after a writer that died.
+          folder: Folder with `index.json`.
+          writable: True to take the lock, and to clean up after a writer that died.
 
         Raises:
-          DataError: there is no index, it is damaged, or another process writes.
+          ArtifactError: There is no index, it is damaged, or another process writes.
         """
         self.folder = folder
         self._lock = None
@@ -94,11 +96,11 @@ class Store:
 
     @property
     def writable(self) -> bool:
-        """Whether this is the writer."""
+        """Returns True for the writer."""
         return self._lock is not None
 
     def close(self) -> None:
-        """Gives back the lock."""
+        """Releases the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -115,12 +117,12 @@ class Store:
 
         Args:
           embeddings: `[n, D]` float32.
-          ids: `n` of them.
-          labels: `n` of them.
-          kind: what the index is from now on.
+          ids: Ids of the `n` rows.
+          labels: Labels of the `n` rows.
+          kind: Kind of the index from now on.
 
         Raises:
-          DataError: it could not be written; nothing has changed.
+          ArtifactError: The batch cannot be written; nothing has changed.
         """
         names = json.dumps({"ids": list(ids), "labels": list(labels)}).encode()
         parts = {".npy": _npy(embeddings), ".json": [names]}
@@ -131,13 +133,13 @@ class Store:
             )
 
     def delete(self, rows: np.ndarray) -> None:
-        """Commits that rows are deleted.
+        """Commits the deletion of rows.
 
         Args:
-          rows: `[n]` int64 row numbers, none of them deleted before.
+          rows: `[n]` int64, numbers of rows that are not deleted yet.
 
         Raises:
-          DataError: it could not be written; nothing has changed.
+          ArtifactError: The deletion cannot be written; nothing has changed.
         """
         parts = {".npy": _npy(rows)}
         with self._committing("deleted", len(rows), parts) as (entry, manifest):
@@ -145,7 +147,7 @@ class Store:
             self._write_manifest(dataclasses.replace(manifest, deletions=deletions))
 
     def embeddings(self, first: int = 0) -> Iterator[np.ndarray]:
-        """Yields the embeddings `[n, D]` of each batch from the `first` on."""
+        """Yields the embeddings `[n, D]` of each batch, starting with the `first`."""
         for batch in self.manifest.batches[first:]:
             yield self._array(batch)
 
@@ -155,37 +157,37 @@ class Store:
         labels: list[str] = []
         for batch in self.manifest.batches:
             with self._checked(batch, ".json") as file:
-                found = json.load(file)
-            ids += found["ids"]
-            labels += found["labels"]
+                names = json.load(file)
+            ids += names["ids"]
+            labels += names["labels"]
         return ids, labels
 
     def deleted(self) -> np.ndarray:
-        """Returns the rows that are deleted, `[n]` int64."""
-        found = [self._array(entry) for entry in self.manifest.deletions]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        """Returns the numbers of the deleted rows, `[n]` int64."""
+        deletions = [self._array(entry) for entry in self.manifest.deletions]
+        return np.concatenate([np.empty(0, np.int64), *deletions])
 
     def clean(self) -> None:
-        """Reads what is committed, and removes what a writer left that is not."""
+        """Reads the manifest again, and removes files that it does not list."""
         self.manifest = _read_manifest(self.folder)
         entries = (*self.manifest.batches, *self.manifest.deletions)
         listed = {entry.name + suffix for entry in entries for suffix in entry.sha256}
         for path in self.folder.iterdir():
-            if _OWN.fullmatch(path.name) and path.name not in listed:
+            if _STORE_FILE.fullmatch(path.name) and path.name not in listed:
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def try_writing(self) -> Iterator[bool]:
-        """Tells whether a file that follows from all that is committed can be written.
+        """Gives True if a file derived from all committed rows may be written.
 
-        A reader can as long as nobody else writes or has written since it opened.
+        A reader may write one if no process writes, or has written since it opened.
         """
         if self.writable:
             yield True
             return
         try:
             lock = _lock(self.folder)
-        except DataError:
+        except ArtifactError:
             yield False
             return
         with lock:
@@ -193,27 +195,27 @@ class Store:
 
     @contextlib.contextmanager
     def _committing(
-        self, stem: str, num_rows: int, parts: Mapping[str, Iterable[Any]]
+        self, stem: str, num_rows: int, parts: Mapping[str, Iterable[Buffer]]
     ) -> Iterator[tuple[Entry, Manifest]]:
-        """Writes the files of an entry, which the body is to list in the manifest."""
+        """Writes the files of an entry, which the body then lists in the manifest."""
         number = self.manifest.next_number
         name = f"{stem}-{number:08d}"
         try:
-            with telling_what_failed(self.folder):
+            with _writing(self.folder):
                 sha256 = {
-                    suffix: write_whole(self.folder / f"{name}{suffix}", content)
+                    suffix: _write(self.folder / f"{name}{suffix}", content)
                     for suffix, content in parts.items()
                 }
                 manifest = dataclasses.replace(self.manifest, next_number=number + 1)
                 yield Entry(name, num_rows, sha256), manifest
         except BaseException:
-            # The file system knows whether the commit came before what went wrong.
+            # The error may have come after the commit: the file system decides.
             self.clean()
             raise
 
     def _write_manifest(self, manifest: Manifest) -> None:
         text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"))
-        write_whole(self.folder / MANIFEST, [text.encode()])
+        _write(self.folder / MANIFEST, [text.encode()])
         self.manifest = manifest
 
     def _array(self, entry: Entry) -> np.ndarray:
@@ -222,7 +224,7 @@ class Store:
 
     @contextlib.contextmanager
     def _checked(self, entry: Entry, suffix: str) -> Iterator[IO[bytes]]:
-        """Opens a file whose checksum is the one that was committed."""
+        """Opens a file after checking it against the committed checksum."""
         path = self.folder / f"{entry.name}{suffix}"
         try:
             with path.open("rb") as file:
@@ -233,43 +235,42 @@ class Store:
         except OSError as error:
             raise _damaged(path, str(error.strerror)) from error
         if not is_whole:
-            raise _damaged(path, "its checksum is another")
+            raise _damaged(path, "its checksum differs")
 
 
 def create(folder: pathlib.Path, manifest: Manifest) -> None:
-    """Makes a folder of no rows.
+    """Creates an index without rows.
 
     Args:
-      folder: must not be there, or be empty.
-      manifest: what the index is.
+      folder: Folder that does not exist yet, or is empty.
+      manifest: Manifest of the empty index.
 
     Raises:
-      DataError: there is something in the folder, or it cannot be written.
+      ArtifactError: The folder is not empty, or cannot be written.
     """
     if (folder / MANIFEST).exists():
-        raise DataError(
-            f"{folder} is an index already; open it to add to it, or name another "
+        raise ArtifactError(
+            f"{folder} is an index already; open it to add images, or name another "
             "folder."
         )
-    with telling_what_failed(folder):
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # A creation that was cut off leaves no more than this.
+        # A creation that was interrupted leaves hidden files only.
         if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise DataError(f"{folder} is not empty; name a new folder for the index.")
+            raise ArtifactError(
+                f"{folder} is not empty; name a new folder for the index."
+            )
         text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"))
-        write_whole(folder / MANIFEST, [text.encode()])
+        _write(folder / MANIFEST, [text.encode()])
         files.sync_folder(folder.absolute().parent)
 
 
-def write_whole(path: pathlib.Path, parts: Iterable[Any]) -> str:
-    """Writes a file, whole or not at all, and waits until the disk has it.
+def _write(path: pathlib.Path, parts: Iterable[Buffer]) -> str:
+    """Writes a file atomically and returns its SHA-256.
 
     Args:
-      path: where; what was there is replaced.
-      parts: bytes, or arrays of them, one after another.
-
-    Returns:
-      The file's SHA-256.
+      path: Path of the file; an existing one is replaced.
+      parts: Contents in order.
     """
     digest = hashlib.sha256()
     with files.replacing(path) as file:
@@ -280,7 +281,7 @@ def write_whole(path: pathlib.Path, parts: Iterable[Any]) -> str:
 
 
 def checksum(file: IO[bytes]) -> str:
-    """Returns the SHA-256 of what is left of a file."""
+    """Returns the SHA-256 of a file from its current position on."""
     digest = hashlib.sha256()
     while part := file.read(_READ_BYTES):
         digest.update(part)
@@ -288,18 +289,18 @@ def checksum(file: IO[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def telling_what_failed(folder: pathlib.Path) -> Iterator[None]:
-    """Makes a full disk or the like an error of one sentence."""
+def _writing(folder: pathlib.Path) -> Iterator[None]:
+    """Turns an error of the disk in the body into an `ArtifactError`."""
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{folder} could not be written: {error.strerror}; it is as it was, so "
-            "put that right (free some space, or allow writing) and do it again."
+        raise ArtifactError(
+            f"{folder} could not be written: {error.strerror}; it is unchanged. Free "
+            "some disk space, or allow writing, and repeat the command."
         ) from error
 
 
-def _npy(array: np.ndarray) -> Iterator[Any]:
+def _npy(array: np.ndarray) -> Iterator[Buffer]:
     header = io.BytesIO()
     array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(
@@ -310,14 +311,14 @@ def _npy(array: np.ndarray) -> Iterator[Any]:
 
 
 def _lock(folder: pathlib.Path) -> IO[bytes]:
-    with telling_what_failed(folder):
+    with _writing(folder):
         file = (folder / _LOCK).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise DataError(
-            f"{folder} is being written by another process; wait until it is done."
+        raise ArtifactError(
+            f"{folder} is being written by another process; wait until it ends."
         ) from None
     return file
 
@@ -327,25 +328,26 @@ def _read_manifest(folder: pathlib.Path) -> Manifest:
     try:
         fields = json.loads(path.read_bytes())
         if fields["format"] != _FORMAT:
-            raise DataError(
-                f"{path} has format {fields['format']}, this program reads format "
-                f"{_FORMAT}; use the program that wrote it."
+            raise ArtifactError(
+                f"{path} has format {fields['format']}, and this version reads format "
+                f"{_FORMAT}; use the version that wrote it, or create the index again."
             )
         for name in ("batches", "deletions"):
             fields[name] = tuple(Entry(**entry) for entry in fields[name])
         return Manifest(**fields)
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{folder} is no index, there is no {MANIFEST} in it; name an index, or "
-            "create one there."
+        raise ArtifactError(
+            f"{folder} is not an index (it has no {MANIFEST}); name an index, or create "
+            "one with `deeprank index IMAGES --model=MODEL --out=INDEX`."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, ArtifactError):
             raise
         raise _damaged(path, f"it cannot be read ({error})") from error
 
 
-def _damaged(path: pathlib.Path, why: str) -> DataError:
-    return DataError(
-        f"{path} is damaged, {why}; take it from a backup, or make the index anew."
+def _damaged(path: pathlib.Path, why: str) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is damaged: {why}; restore it from a backup, or create the index "
+        "again."
     )

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from deeprank_jax.errors import DataError
 from deeprank_jax.search import grouping
 
 
@@ -68,7 +69,7 @@ def test_many_images_are_clustered_by_k_means(monkeypatch):
     rows, which = create_clumps()
     wanted = {frozenset(np.flatnonzero(which == i).tolist()) for i in range(6)}
     assert as_sets(grouping.find_clusters(rows, num=6)) == wanted
-    with pytest.raises(ValueError, match="24 images are more than the 10"):
+    with pytest.raises(DataError, match="24 images are more than the 10"):
         grouping.find_clusters(rows, max_distance=0.5)
 
 
@@ -81,8 +82,8 @@ def test_few_images_are_a_cluster_each(num):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({}, "either max_distance or num"),
-        ({"num": 2, "max_distance": 1.0}, "either max_distance or num"),
+        ({}, "max_distance or num must be set"),
+        ({"num": 2, "max_distance": 1.0}, "max_distance or num must be set"),
         ({"num": 0}, "choose from 1 to 4"),
         ({"num": 5}, "choose from 1 to 4"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from deeprank_jax.errors import DataError, UserError
+from deeprank_jax.errors import ArtifactError, DataError
 from deeprank_jax.search.index import VectorIndex
 
 DIM = 3
@@ -191,8 +191,8 @@ def test_reading_and_adding_load_no_more_than_they_need(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(metric="dot"), "choose one of squared_euclidean, cosine"),
-        (dict(kind="ivf"), "choose one of auto, exact, hnsw"),
+        (dict(metric="dot"), "must be one of squared_euclidean, cosine"),
+        (dict(kind="ivf"), "must be one of auto, exact, hnsw"),
         (dict(dim=0), "at least 1"),
     ],
 )
@@ -204,36 +204,36 @@ def test_an_index_that_cannot_be_is_refused(tmp_path, change, message):
 
 def test_a_folder_that_is_taken_is_refused(tmp_path):
     create(tmp_path / "x").close()
-    with pytest.raises(DataError, match="is an index already"):
+    with pytest.raises(ArtifactError, match="is an index already"):
         create(tmp_path / "x")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.png").touch()
-    with pytest.raises(DataError, match="is not empty"):
+    with pytest.raises(ArtifactError, match="is not empty"):
         create(tmp_path / "photos")
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="could not be written: File exists"):
+    with pytest.raises(ArtifactError, match="could not be written: File exists"):
         create(tmp_path / "file")
 
 
 def test_what_is_no_index_of_this_model_is_refused(tmp_path):
     create(tmp_path / "x").close()
     assert VectorIndex.open(tmp_path / "x", model_fingerprint="m").metric
-    with pytest.raises(DataError, match="of the model m, not of other"):
+    with pytest.raises(ArtifactError, match="of the model m, not of other"):
         VectorIndex.open(tmp_path / "x", model_fingerprint="other", writable=True)
     VectorIndex.open(tmp_path / "x", writable=True).close()  # The lock was given back.
     for path in (tmp_path, tmp_path / "none", tmp_path / "x" / "index.json"):
-        with pytest.raises(DataError, match="is no index"):
+        with pytest.raises(ArtifactError, match="is not an index"):
             VectorIndex.open(path)
 
 
 def test_one_process_writes_at_a_time(tmp_path):
     with create(tmp_path / "x"):
-        with pytest.raises(UserError, match="being written by another"):
+        with pytest.raises(ArtifactError, match="being written by another"):
             VectorIndex.open(tmp_path / "x", writable=True)
         reader = VectorIndex.open(tmp_path / "x")
-    with pytest.raises(UserError, match="open for reading; to add"):
+    with pytest.raises(ArtifactError, match="open for reading; to add"):
         reader.add(["1"], rows(1))
-    with pytest.raises(UserError, match="open for reading; to delete"):
+    with pytest.raises(ArtifactError, match="open for reading; to delete"):
         reader.delete(["1"])
     VectorIndex.open(tmp_path / "x", writable=True).close()
 
@@ -273,7 +273,7 @@ def test_rows_that_cannot_be_added_are_refused(tmp_path, arguments, message):
         (np.ones((1, 4)), 1, r"queries are \[1, 4\]"),
         (np.ones(3), 1, r"queries are \[3\]"),
         (np.full((2, 3), np.nan), 1, "2 of 2 queries cannot be used"),
-        (np.ones((1, 3)), 0, "k=0"),
+        (np.ones((1, 3)), 0, "k must be at least 1, got 0"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(tmp_path, queries, k, message):
@@ -298,7 +298,7 @@ def test_a_damaged_batch_is_told(tmp_path, suffix, damage):
         path.unlink()
     else:
         path.write_bytes(content if damage == "flip" else content[:-3])
-    with pytest.raises(DataError, match=rf"{path.name} is damaged.*backup"):
+    with pytest.raises(ArtifactError, match=rf"{path.name} is damaged.*backup"):
         VectorIndex.open(tmp_path / "x").search(rows(1), 1)
 
 
@@ -306,7 +306,7 @@ def test_a_damaged_batch_is_told(tmp_path, suffix, damage):
 def test_a_damaged_list_is_told(tmp_path, text):
     create(tmp_path / "x").close()
     (tmp_path / "x" / "index.json").write_text(text)
-    with pytest.raises(DataError, match=r"index\.json (is damaged|has format 2)"):
+    with pytest.raises(ArtifactError, match=r"index\.json (is damaged|has format 2)"):
         VectorIndex.open(tmp_path / "x")
 
 
@@ -347,19 +347,21 @@ def test_a_disk_that_fills_up_leaves_the_index_as_it_was(small_disk):
     path, filler = small_disk / "x", small_disk / "filler"
     with create(path) as index:
         index.add(["a"], rows(1))
-        with pytest.raises(DataError, match="No space left on device; it is as it was"):
+        with pytest.raises(
+            ArtifactError, match="No space left on device; it is unchanged"
+        ):
             index.add([str(i) for i in range(40_000)], rows(40_000))
         assert not list(path.glob(".*.tmp"))
         # There is room for nothing, for the embeddings, and for their names, too.
         for pages_left in range(3):
             fill(filler, pages_left)
-            with pytest.raises(DataError, match="No space left on device"):
+            with pytest.raises(ArtifactError, match="No space left on device"):
                 index.add(["b"], rows(1))
             assert index.ids() == VectorIndex.open(path).ids() == ["a"]
             filler.unlink()
         fill(filler, 3)  # Also for the list.
         index.add(["b"], rows(1))
-        with pytest.raises(DataError, match="No space left on device"):
+        with pytest.raises(ArtifactError, match="No space left on device"):
             index.delete(["a"])
         filler.unlink()
         assert index.ids() == VectorIndex.open(path).ids() == ["a", "b"]
@@ -391,7 +393,7 @@ def test_a_commit_is_whole_wherever_it_fails(tmp_path, monkeypatch, fails_at):
         try:
             index.add(["b", "c"], rows(2))
             whole = True
-        except DataError:
+        except ArtifactError:
             whole = index.ids() == ["a", "b", "c"]
     assert index.ids() == (["a", "b", "c"] if whole else ["a"])
     assert VectorIndex.open(path).ids() == index.ids()
