@@ -1,5 +1,6 @@
 """Evaluation triplets on disk: drawn once, checked against their records when read."""
 
+import json
 import os
 import pathlib
 
@@ -65,7 +66,7 @@ def load_triplets(
             f"{fingerprint}; delete the file to draw them again, or use the old data."
         )
     found = lines[1].removeprefix(_DRAWN)
-    if found != drawn:
+    if _without_empty_options(found) != _without_empty_options(drawn):
         raise ValueError(
             f"{path}: these triplets were drawn with {found}, this run has {drawn}; "
             "delete the file to draw them again, or use the old options."
@@ -78,3 +79,14 @@ def load_triplets(
             f"{path}: not three record numbers on every line ({error}); delete the "
             "file to have it drawn again."
         ) from error
+
+
+def _without_empty_options(settings: str) -> str:
+    """Returns settings without the empty options that relevances once had."""
+    prefix, key, relevance = settings.partition(" relevance=")
+    try:
+        options = json.loads(relevance)
+    except ValueError:
+        return settings
+    options = {name: value for name, value in options.items() if value}
+    return prefix + key + json.dumps(options, sort_keys=True)

@@ -227,3 +227,13 @@ def test_bad_embeddings_are_refused():
         dict(evaluator.run(np.full((3, 2), np.nan)))
     with pytest.raises(ValueError, match="not finite"):
         dict(evaluator.run(np.ones((3, 2)), queries=np.full((3, 2), np.nan)))
+
+
+def test_triplets_from_before_empty_options_went_are_read(tmp_path):
+    path = tmp_path / "triplets.csv"
+    old = 'seed=0 relevance={"file": "", "levels": [0.1, 1.0], "name": "hierarchy"}'
+    now = 'seed=0 relevance={"levels": [0.1, 1.0], "name": "hierarchy"}'
+    save_triplets(path, np.array([[0, 1, 2]]), "40-abc", old)
+    assert load_triplets(path, "40-abc", now).tolist() == [[0, 1, 2]]
+    with pytest.raises(ValueError, match="drawn with"):
+        load_triplets(path, "40-abc", now.replace("0.1", "0.2"))
