@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     config.accumulate_steps = 1
     # Run to start from: its workdir, or a step of its checkpoints.
     config.init_from = ""
+    # Python files or modules that register kinds of your own; see docs/extending.md.
+    config.plugins = ()
     config.data = _data()
     config.relevance = _relevance()
     config.triplets = _triplets()

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Sequence
 import hashlib
+import importlib
 import importlib.util
 import pathlib
 import sys
@@ -48,7 +49,37 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         )
     config.lock()
     overrides_lib.apply_overrides(config, overrides_lib.parse_words(overrides))
+    config.plugins = import_plugins(config.get("plugins", ()))
     return config
+
+
+def import_plugins(plugins: Sequence[str]) -> tuple[str, ...]:
+    """Imports files or modules that register kinds of the user's own.
+
+    Args:
+      plugins: Paths of Python files, or dotted names of modules.
+
+    Returns:
+      The same, with absolute paths.
+
+    Raises:
+      ConfigError: One of them does not exist, or cannot be run.
+    """
+    absolute = []
+    for plugin in plugins:
+        if not plugin.endswith(".py"):
+            _run(plugin, lambda name=plugin: importlib.import_module(name))
+            absolute.append(plugin)
+            continue
+        path = pathlib.Path(plugin).expanduser().absolute()
+        if not path.is_file():
+            raise ConfigError(
+                f"config.plugins: {path} does not exist; give the path of the file that "
+                "registers your kinds, or leave it out if nothing of it is used."
+            )
+        _import_file(path)
+        absolute.append(str(path))
+    return tuple(absolute)
 
 
 def load_module(name: str) -> ModuleType:
@@ -60,14 +91,19 @@ def load_module(name: str) -> ModuleType:
     Raises:
       ConfigError: No config has this name, or the file cannot be run.
     """
-    path = find_config(name)
+    return _import_file(find_config(name))
+
+
+def _import_file(path: pathlib.Path) -> ModuleType:
+    """Imports a file, again if it was imported before."""
     # The name of the file alone could be that of an installed package.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"{path.stem}_{digest}", path)
+    name = f"{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sys.modules[name] = module  # Dataclasses look their module up.
     _run(path, lambda: spec.loader.exec_module(module))
     return module
 

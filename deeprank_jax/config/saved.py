@@ -9,11 +9,12 @@ from typing import Any
 from absl import logging
 import ml_collections
 
+from deeprank_jax.config.loading import import_plugins
 from deeprank_jax.errors import CheckpointError, ConfigError
 
 # Keys that say how a run is executed and measured: processes of one run may differ.
 _FREE = (
-    "model.remat", "log_every", "eval_every", "checkpoint_every", "max_skipped",
+    "plugins", "model.remat", "log_every", "eval_every", "checkpoint_every", "max_skipped",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
     "data.max_bad_share", "evaluation.batch_size", "evaluation.evaluators",
     "evaluation.max_compared",
@@ -48,11 +49,13 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}).") from error
     try:
-        return ml_collections.ConfigDict(upgrade_config(values))
+        config = ml_collections.ConfigDict(upgrade_config(values))
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not the config of a run; give the --workdir of one."
         ) from error
+    import_plugins(config.plugins)
+    return config
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> Tree:
@@ -104,6 +107,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
       KeyError: The values are not those of a config.
     """
     values = copy.deepcopy(dict(values))
+    values.setdefault("plugins", [])
     if isinstance(values["task"], str):
         for convert in _CONVERSIONS:
             convert(values)

@@ -1,7 +1,8 @@
 import pytest
 
-from deeprank_jax.config import list_configs, load_config
+from deeprank_jax.config import list_configs, load_config, read_run_config
 from deeprank_jax.errors import ConfigError
+from deeprank_jax.relevance import create_relevance
 
 MINE = """
 from deeprank_jax.configs import folder
@@ -63,3 +64,25 @@ def test_an_error_in_a_config_file_names_its_line(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(str(path))
+
+
+def test_plugins_are_imported_and_kept_by_their_absolute_paths(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from deeprank_jax.relevance import register\n"
+        "@register('of_a_plugin')\n"
+        "def of_a_plugin(a, b):\n"
+        "    return 1.0 * (a == b).all(-1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = load_config("folder", ["--config.plugins=('mine.py', 'json')"])
+    assert config.plugins == (str(tmp_path / "mine.py"), "json")
+    assert create_relevance("of_a_plugin")
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    assert tuple(read_run_config(tmp_path).plugins) == config.plugins
+    (tmp_path / "mine.py").unlink()
+    with pytest.raises(
+        ConfigError, match=r"config\.plugins: .*mine\.py does not exist"
+    ):
+        read_run_config(tmp_path)
+    with pytest.raises(ConfigError, match="ModuleNotFoundError: No module named 'none"):
+        load_config("folder", ["--config.plugins=('none.such',)"])
