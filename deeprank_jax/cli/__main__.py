@@ -49,8 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         `deeprank --help`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = create_parser(_command_of(words))
+    name = _command_of(words)
+    parser = create_parser(name)
     _complete(parser)
+    if name is not None and name not in commands.list_commands():
+        from deeprank_jax.registry import did_you_mean
+
+        hint = did_you_mean(name, commands.list_commands())
+        parser.error(f"there is no command {name!r}{hint}; see deeprank --help")
     options = parser.parse_args(words)
     options.command_line = arguments.join_words(words)
     with _exit_status(options.command), _terminated_by_exit():
@@ -160,7 +166,7 @@ def _exit_status(command: str) -> Iterator[None]:
     """Turns errors that a user can cause into one line and an exit status."""
     try:
         yield
-    except (UserError, ValueError) as error:
+    except UserError as error:
         sys.exit(f"deeprank {command}: {error}")
     except BrokenPipeError:
         # The reader, e.g. `head`, has ended; Python's last flush must not fail, too.
@@ -171,7 +177,7 @@ def _exit_status(command: str) -> Iterator[None]:
         sys.exit(_INTERRUPTED)
     except OSError as error:
         if error.errno not in _DISK + _PERMISSION:
-            sys.exit(f"deeprank {command}: {error}")
+            raise
         remedy = "make room" if error.errno in _DISK else "check its permissions"
         path = error.filename if error.filename else "a file"
         sys.exit(

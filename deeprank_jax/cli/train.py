@@ -52,11 +52,8 @@ def run(options: argparse.Namespace) -> Result:
     if not faulthandler.is_enabled():
         faulthandler.enable()
     job = (options.coordinator_address, options.num_processes, options.process_id)
-    try:
-        with job_lib.job(*job):
-            return _train(options)
-    except job_lib.CannotJoinError as error:
-        raise UserError(str(error)) from error
+    with job_lib.job(*job):
+        return _train(options)
 
 
 def _train(options: argparse.Namespace) -> Result:
@@ -64,7 +61,7 @@ def _train(options: argparse.Namespace) -> Result:
     from absl import logging
 
     from deeprank_jax.distributed import processes
-    from deeprank_jax.training import loop, progress
+    from deeprank_jax.training import loop
 
     if not processes.is_first():
         logging.set_verbosity(logging.WARNING)
@@ -74,7 +71,7 @@ def _train(options: argparse.Namespace) -> Result:
     except loop.Stopped as stopped:
         print(f"deeprank train: {stopped}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except (UserError, progress.NonFiniteError) as error:
+    except UserError as error:
         # Within the job, so that the other processes are told the reason.
         sys.exit(f"deeprank train: {error}")
     except OSError as error:

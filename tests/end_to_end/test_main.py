@@ -219,7 +219,7 @@ def refused(done, *, quiet=True):
         assert "Traceback" not in done.stderr
         lines = lines[-1:]
     # Threads of a library may print after us, if they have to.
-    (sentence,) = [line for line in lines if line.startswith("deeprank_jax: ")]
+    (sentence,) = [line for line in lines if line.startswith("deeprank train: ")]
     return sentence
 
 
