@@ -142,7 +142,11 @@ def _draw_from_config(
         return records, batches, num
     with tempfile.TemporaryDirectory() as directory:
         indices = split_lib.evaluation_triplets(
-            config, records, run_relevance, pathlib.Path(directory, "triplets.csv")
+            config,
+            records,
+            run_relevance,
+            pathlib.Path(directory),
+            options.split or "test",
         )
     level = config.triplets.category_level
     indices = np.zeros((0, 3), np.int64) if indices is None else indices

@@ -10,9 +10,9 @@ def average_precision(hits: np.ndarray, num_relevant: np.ndarray) -> np.ndarray:
       AP@R = \frac{1}{R} \sum_{i=1}^{R} P@i \cdot hit_i
 
     Args:
-      hits: `[Q, K]` bool, whether the i-th nearest is relevant; `K` at least the
+      hits: `[Q, K]` bool, True where the i-th nearest is relevant; `K` is at least the
         largest `num_relevant`.
-      num_relevant: `[Q]` ints, R: how many relevant records the gallery holds.
+      num_relevant: `[Q]` int, R, the number of relevant records in the gallery.
 
     Returns:
       `[Q]` float64 in `[0, 1]`; 0 where nothing is relevant.
@@ -22,6 +22,6 @@ def average_precision(hits: np.ndarray, num_relevant: np.ndarray) -> np.ndarray:
       https://arxiv.org/abs/2003.08505.
     """
     ranks = np.arange(1, hits.shape[1] + 1)
-    counted = hits & (ranks <= num_relevant[:, None])
+    within_r = hits & (ranks <= num_relevant[:, None])
     precision = np.cumsum(hits, axis=1) / ranks
-    return (precision * counted).sum(axis=1) / np.maximum(num_relevant, 1)
+    return (precision * within_r).sum(axis=1) / np.maximum(num_relevant, 1)

@@ -1,14 +1,13 @@
-"""How sure is a number of one split, and a difference of two systems on it?
+"""Bootstrap intervals of a metric on one split, and of the difference of two systems.
 
-The bootstrap: as many queries as count, or as many of their groups, are drawn anew,
-with replacement, many times, and the interval holds the middle share of the metrics of
-those draws that have one. It says what other queries of the same kind would change;
-what another gallery or another training run would change, it does not: see `intervals`
-for the latter.
+The queries that count, or their groups, are resampled with replacement many times, and
+the interval holds the middle share of the metrics of these samples. It covers the
+choice of queries of the same kind, but neither another gallery nor another training
+run: see `paired_intervals` for the latter.
 
-Queries of one class are alike, and share what is relevant to them: where they are many,
-the number is less sure than as many queries of as many classes would make it. With the
-classes as groups, the draws say so.
+Queries of one class are alike and share their relevant records, so that many queries of
+few classes are less certain than as many of different classes. With the classes as
+groups, the intervals include this.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from deeprank_jax.evaluation.calibration import check_share
 from deeprank_jax.evaluation.scores import QueryScores
 
 _NUM_SAMPLES = 1000
-# How often each query was drawn, held at a time: 32 MiB as float64.
+# Counts of sampled queries held at a time: 32 MiB as float64.
 _BLOCK_VALUES = 2**22
 
 
@@ -29,12 +28,13 @@ class Interval:
     """A number and the ends of its interval.
 
     Attributes:
-      value: of the metric, or the difference of two, on the queries as they are.
-      low: the lower end, in the metric's own unit.
-      high: the upper end.
-      num_queries: how many queries count; of none, value and ends are 0.
-      num_groups: of how many groups they are, each its own if none are given. Of one,
-        the ends are the value itself: such an interval says nothing.
+      value: Value of the metric, or difference of two, on the queries of the split.
+      low: Lower end, in the unit of the metric.
+      high: Upper end.
+      num_queries: Number of queries that count; if 0, value and ends are 0.
+      num_groups: Number of groups of these queries; each is a group of its own if no
+        groups are given. With one group the ends are the value itself, and the interval
+        is meaningless.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Interval:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is enough for an interval: two groups that may vary."""
+        """True if there are at least two groups, the least for an interval."""
         return self.num_groups > 1
 
 
@@ -54,12 +54,12 @@ class Compared:
     """A metric of one system among several.
 
     Attributes:
-      own: the metric and its interval.
-      difference: the first system's metric less this one's, with its paired interval;
-        None of the first system itself.
+      interval: Metric and its interval.
+      difference: Metric of the first system minus this one, with its paired interval;
+        None for the first system itself.
     """
 
-    own: Interval
+    interval: Interval
     difference: Interval | None
 
 
@@ -71,28 +71,27 @@ def compare(
     num_samples: int = _NUM_SAMPLES,
     seed: int = 0,
 ) -> dict[str, dict[str, Compared]]:
-    """Compares many systems with the first, in every metric, on the same draws.
+    """Compares all systems with the first, in every metric, on the same samples.
 
-    Every draw takes the same queries for all systems, so that what makes a query hard
-    for both of two does not widen the interval of their difference. Of a plain sum,
-    such as score-at-top-K, it is the interval of the sum over as many queries.
+    Each sample holds the same queries for all systems, so that queries that are hard
+    for both of two do not widen the interval of their difference. The interval of a
+    plain sum, such as score-at-top-K, is that of the sum over as many queries.
 
     Args:
-      systems: by name and metric the scores `[Q]`, row by row the same queries. All
-        are drawn from the queries that count for any of them; a draw without a query
-        that counts for a metric says nothing of that.
-      groups: optional `[Q]` int, of which group each query is: whole groups are drawn
-        in place of queries.
-      confidence: of the interval, in (0, 1).
-      num_samples: how often the queries are drawn anew, at least 1.
-      seed: of the draws.
+      systems: Scores `[Q]` by system and metric, row by row of the same queries.
+        Samples are from the queries that count for any of them; a sample without a
+        query that counts for a metric is ignored for that metric.
+      groups: Optional `[Q]` int, group of each query; groups are sampled as a whole.
+      confidence: Confidence of the intervals, in (0, 1).
+      num_samples: Number of bootstrap samples, at least 1.
+      seed: Seed of the samples.
 
     Returns:
       Percentile intervals, by system and metric.
 
     Raises:
-      ValueError: the confidence or the number of samples cannot be, there is not one
-        group for each query, or scores of one name are not of one metric and one split.
+      ValueError: The confidence or the number of samples is out of range, there is not
+        one group per query, or scores of one name are of different splits or kinds.
 
     References:
       Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13,
@@ -105,74 +104,110 @@ def compare(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
     _check_same_queries(systems, groups)
-    scores = [x for found in systems.values() for x in found.values()]
-    drawn = iter(_resample(scores, groups, num_samples, seed) if scores else ())
+    scores = [x for metrics in systems.values() for x in metrics.values()]
+    rows = iter(_resample(scores, groups, num_samples, seed) if scores else ())
     samples = {
-        name: {metric: next(drawn) for metric in found}
-        for name, found in systems.items()
+        name: {metric: next(rows) for metric in metrics}
+        for name, metrics in systems.items()
     }
     ends = ((1 - confidence) / 2, (1 + confidence) / 2)
     first = next(iter(systems), "")
-    compared: dict[str, dict[str, Compared]] = {}
-    for name, found in systems.items():
-        compared[name] = {}
-        for metric, own in found.items():
-            difference = None
-            if name != first and metric in systems[first]:
-                other = systems[first][metric]
-                difference = _interval(
-                    other.value - own.value,
-                    samples[first][metric] - samples[name][metric],
-                    other.counts | own.counts,
-                    groups,
-                    ends,
-                )
-            values = samples[name][metric]
-            compared[name][metric] = Compared(
-                own=_interval(own.value, values, own.counts, groups, ends),
-                difference=difference,
+
+    def compare_metric(name: str, metric: str) -> Compared:
+        x, values = systems[name][metric], samples[name][metric]
+        difference = None
+        if name != first and metric in systems[first]:
+            other = systems[first][metric]
+            difference = _interval(
+                other.value - x.value,
+                samples[first][metric] - values,
+                other.counts | x.counts,
+                groups,
+                ends,
             )
-    return compared
+        interval = _interval(x.value, values, x.counts, groups, ends)
+        return Compared(interval=interval, difference=difference)
+
+    return {
+        name: {metric: compare_metric(name, metric) for metric in metrics}
+        for name, metrics in systems.items()
+    }
 
 
-def interval(scores: QueryScores, **options) -> Interval:
+def interval(
+    scores: QueryScores,
+    *,
+    groups: np.ndarray | None = None,
+    confidence: float = 0.95,
+    num_samples: int = _NUM_SAMPLES,
+    seed: int = 0,
+) -> Interval:
     """Returns a metric with its percentile interval over queries, or their groups.
 
+    Systems with the same number of queries, or groups, that count get the same samples.
+
     Args:
-      scores: `[Q]`, of one system.
-      **options: as of `compare`. Systems of which as many queries, or groups of them,
-        count get the very same draws.
+      scores: `[Q]` scores of one system.
+      groups: Optional `[Q]` int, see `compare`.
+      confidence: Confidence of the interval, in (0, 1).
+      num_samples: Number of bootstrap samples, at least 1.
+      seed: Seed of the samples.
 
     Raises:
-      ValueError: as `compare`.
+      ValueError: See `compare`.
     """
-    return compare({"": {"": scores}}, **options)[""][""].own
+    compared = compare(
+        {"": {"": scores}},
+        groups=groups,
+        confidence=confidence,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    return compared[""][""].interval
 
 
-def difference(a: QueryScores, b: QueryScores, **options) -> Interval:
+def difference(
+    a: QueryScores,
+    b: QueryScores,
+    *,
+    groups: np.ndarray | None = None,
+    confidence: float = 0.95,
+    num_samples: int = _NUM_SAMPLES,
+    seed: int = 0,
+) -> Interval:
     """Returns the difference `a - b` of one metric with its paired interval.
 
     Args:
-      a: `[Q]`, of one system.
-      b: `[Q]`, of another on the same split: row by row the same queries. A query
-        counts if it does for either.
-      **options: as of `compare`.
+      a: `[Q]` scores of one system.
+      b: `[Q]` scores of another on the same split, row by row of the same queries. A
+        query counts if it does for either.
+      groups: Optional `[Q]` int, see `compare`.
+      confidence: Confidence of the interval, in (0, 1).
+      num_samples: Number of bootstrap samples, at least 1.
+      seed: Seed of the samples.
 
     Raises:
-      ValueError: as `compare`.
+      ValueError: See `compare`.
     """
-    found = compare({"a": {"": a}, "b": {"": b}}, **options)["b"][""].difference
-    assert found is not None
-    return found
+    compared = compare(
+        {"a": {"": a}, "b": {"": b}},
+        groups=groups,
+        confidence=confidence,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    paired = compared["b"][""].difference
+    assert paired is not None
+    return paired
 
 
 def _check_same_queries(
     systems: Mapping[str, Mapping[str, QueryScores]], groups: np.ndarray | None
 ) -> None:
-    seen: dict[str, QueryScores] = {}
-    for found in systems.values():
-        for metric, b in found.items():
-            a = seen.setdefault(metric, b)
+    first: dict[str, QueryScores] = {}
+    for metrics in systems.values():
+        for metric, b in metrics.items():
+            a = first.setdefault(metric, b)
             if len(a.values) != len(b.values) or a.is_sum != b.is_sum:
                 kinds = ["sum" if scores.is_sum else "mean" for scores in (a, b)]
                 raise ValueError(
@@ -180,7 +215,7 @@ def _check_same_queries(
                     f"{len(b.values)} cannot be compared: measure both systems with "
                     "one evaluator, and compare the same metric."
                 )
-    sizes = {len(x.values) for x in seen.values()}
+    sizes = {len(x.values) for x in first.values()}
     if groups is not None:
         sizes.add(len(groups))
     if len(sizes) > 1:
@@ -194,9 +229,9 @@ def _check_same_queries(
 def _resample(
     scores: list[QueryScores], groups: np.ndarray | None, num_samples: int, seed: int
 ) -> np.ndarray:
-    """Returns each metric on each draw of the queries that count for any, `[M, S]`.
+    """Returns each metric on each sample of the queries that count for any, `[M, S]`.
 
-    NaN where the draw has no query that counts for it.
+    NaN where the sample has no query that counts for the metric.
     """
     counts = np.logical_or.reduce([x.counts for x in scores])
     columns = np.stack(
@@ -213,9 +248,9 @@ def _resample(
     step = max(1, _BLOCK_VALUES // max(num, 1))
     for start in range(0, num_samples if num else 0, step):
         size = min(step, num_samples - start)
-        drawn = rng.integers(0, num, (size, num))
-        drawn += num * np.arange(size)[:, None]
-        times = np.bincount(drawn.reshape(-1), minlength=size * num)
+        sampled = rng.integers(0, num, (size, num))
+        sampled += num * np.arange(size)[:, None]
+        times = np.bincount(sampled.reshape(-1), minlength=size * num)
         totals[start : start + size] = times.reshape(size, num) @ columns
     return np.stack(
         [
@@ -237,8 +272,8 @@ def _interval(
     groups: np.ndarray | None,
     ends: tuple[float, float],
 ) -> Interval:
-    drawn = samples[np.isfinite(samples)]
-    low, high = np.quantile(drawn, ends) if len(drawn) else (value, value)
+    finite = samples[np.isfinite(samples)]
+    low, high = np.quantile(finite, ends) if len(finite) else (value, value)
     num = num_groups = int(np.count_nonzero(counts))
     if groups is not None:
         num_groups = len(np.unique(np.asarray(groups)[counts]))

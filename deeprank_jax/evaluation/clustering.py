@@ -1,12 +1,13 @@
-"""Do clusters of the embeddings agree with the classes?
+"""Agreement of k-means clusters of the embeddings with the classes.
 
-Not a mean over queries: a partition is judged as a whole, so that there is a number
-and no row for each record. It takes many passes over all records and clusters, and is
-measured when asked for, not during training.
+A partition is scored as a whole, so that there are no scores per query and no
+intervals. Clustering visits all records and clusters many times: this evaluator is off
+by default.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +15,30 @@ import numpy as np
 import scipy.sparse
 
 from deeprank_jax.errors import needs_extra
-from deeprank_jax.evaluation.scores import check_rows
+from deeprank_jax.evaluation.scores import Evaluator, check_rows
 
 with needs_extra("train"):
     from sklearn import metrics
 
 # Records compared at a time, and with how many clusters at most: 64 MiB as float32.
 _BLOCK, _BLOCK_VALUES = 512, 2**24
-# FAISS's and pytorch-metric-learning's: few clusters change later on.
+# As in FAISS and pytorch-metric-learning: few clusters change later on.
 _NUM_ITERATIONS = 20
 
 
-class Clustering:
+class Clustering(Evaluator):
     """NMI and AMI of k-means clusters, as many as there are classes.
 
     References:
       Vinh et al., Information Theoretic Measures for Clusterings Comparison, 2010,
       https://jmlr.org/papers/v11/vinh10a.html.
     """
+
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "nmi": "Normalized mutual information of k-means clusters and classes.",
+        "ami": "Mutual information of clusters and classes, adjusted for chance.",
+        "num_clusters": "Number of clusters, which is the number of classes.",
+    }
 
     def __init__(
         self,
@@ -44,12 +51,16 @@ class Clustering:
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` ints, from coarse to fine; two records are of one class if
+          labels: `[N, L]` int, from coarse to fine; two records are of one class if
             their last label is the same.
-          num_restarts: as of `kmeans`, as the next two.
-          num_iterations: as of `kmeans`.
-          seed: as of `kmeans`.
+          num_restarts: Number of starts of k-means, the best of which counts.
+          num_iterations: Maximal number of updates of the centers.
+          seed: Seed of the starts.
+
+        Raises:
+          ValueError: `num_restarts` or `num_iterations` is less than 1.
         """
+        _check_at_least_1(num_restarts=num_restarts, num_iterations=num_iterations)
         self._labels = np.asarray(labels)
         self._options = {
             "num_restarts": num_restarts,
@@ -58,26 +69,34 @@ class Clustering:
         }
 
     def run(
-        self, embeddings: np.ndarray, where: np.ndarray | None = None
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None = None,
+        *,
+        queries: np.ndarray | None = None,
     ) -> Iterator[tuple[str, float]]:
         """Yields `nmi`, `ami` and `num_clusters`.
 
-        NMI is the mutual information of cluster and class by the mean of their
-        entropies, in `[0, 1]`. It grows with the number of clusters, even of clusters
-        drawn at random; AMI is less what such would have: 0 for them, 1 where the
-        clusters are the classes.
+        NMI is the mutual information of cluster and class divided by the mean of their
+        entropies, in `[0, 1]`. It grows with the number of clusters, even for random
+        clusters; AMI is corrected for that: 0 for random clusters, 1 where the clusters
+        are the classes.
 
         Args:
-          embeddings: `[N, D]` float, a row for each record.
-          where: optional `[N]` bool, the records that take part.
+          embeddings: `[N, D]` float, one row per record.
+          where: Optional `[N]` bool, the records that take part.
+          queries: None; a similarity that is not symmetric has no clusters, and gives
+            no metrics.
 
         Yields:
-          Names and values; all 0 of no records. Where all are of one class there is
+          Names and values; all 0 without records. Where all are of one class there is
           one cluster, and both are 1.
 
         Raises:
-          ValueError: there is not one row for each record, or one is not finite.
+          ValueError: There is not one row per record, or one is not finite.
         """
+        if queries is not None:
+            return
         embeddings, where, _ = check_rows(len(self._labels), embeddings, where, None)
         classes = np.unique(self._labels[where, -1], return_inverse=True)[1]
         num = int(classes.max(initial=-1)) + 1
@@ -98,24 +117,24 @@ def kmeans(
     num_iterations: int = _NUM_ITERATIONS,
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns which cluster each row is of, by Lloyd's algorithm.
+    """Returns the cluster of each row, by Lloyd's algorithm.
 
-    Each start takes rows drawn without replacement as centers, as FAISS does. A
-    cluster that has lost all its rows gets the row that lies farthest from its own
-    center. It ends when no center moves. One device does all, some rows at a time.
+    Each start takes random rows, without replacement, as centers, as FAISS does. A
+    cluster without rows gets the row that is farthest from its center. The iterations
+    end when no center moves. One device computes everything, a block of rows at a time.
 
     Args:
       rows: `[N, D]` finite floats.
-      num_clusters: from 1 to `N`.
-      num_restarts: of so many starts the one with the nearest centers counts.
-      num_iterations: how often the centers move at most.
-      seed: of the starts.
+      num_clusters: Number of clusters, from 1 to `N`.
+      num_restarts: Number of starts; the one with the nearest centers counts.
+      num_iterations: Maximal number of updates of the centers.
+      seed: Seed of the starts.
 
     Returns:
-      `[N]` ints in `[0, num_clusters)`.
+      `[N]` int in `[0, num_clusters)`.
 
     Raises:
-      ValueError: a number cannot be.
+      ValueError: A number is out of range.
 
     References:
       Lloyd, Least Squares Quantization in PCM, 1982,
@@ -126,14 +145,10 @@ def kmeans(
             f"num_clusters={num_clusters} of {len(rows)} rows: it must be from 1 to "
             f"{len(rows)}."
         )
-    if num_restarts < 1 or num_iterations < 1:
-        raise ValueError(
-            f"num_restarts and num_iterations must be at least 1, got {num_restarts} "
-            f"and {num_iterations}."
-        )
+    _check_at_least_1(num_restarts=num_restarts, num_iterations=num_iterations)
     rng = np.random.default_rng(seed)
     rows = np.asarray(rows, np.float32)
-    # Distances stay as they are, and their rounding becomes less.
+    # Keeps the distances and reduces their rounding.
     rows = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     starts = [
         _lloyd(rows, rng.choice(len(rows), num_clusters, replace=False), num_iterations)
@@ -142,13 +157,19 @@ def kmeans(
     return min(starts, key=lambda start: start[1])[0]
 
 
+def _check_at_least_1(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+
+
 def _lloyd(
     rows: np.ndarray, first: np.ndarray, num_iterations: int
 ) -> tuple[np.ndarray, float]:
     """Returns the cluster of each row, `[N]`, and the sum of squared distances.
 
-    A row whose center stayed can only be drawn away by a center that moved: of the
-    others, which soon are most, it need not be told again how far they are.
+    A row whose center did not move can only change to a center that did: distances to
+    the others, soon the majority, are not computed again.
     """
     centers = rows[first]
     num = len(centers)
@@ -160,13 +181,13 @@ def _lloyd(
             break
         stale = moved[cluster]
         cluster[stale], distance[stale] = _nearest(rows[stale], centers, num)
-        kept = np.flatnonzero(~stale)
-        # In steps of two, so that few sizes are compiled.
+        fresh = np.flatnonzero(~stale)
+        # Powers of two, so that few sizes are compiled.
         size = min(num, 2 ** math.ceil(math.log2(np.count_nonzero(moved))))
-        near, gap = _nearest(rows[kept], centers[moved], size)
+        near, gap = _nearest(rows[fresh], centers[moved], size)
         near = np.flatnonzero(moved)[near]
-        nearer = gap < distance[kept]
-        cluster[kept[nearer]], distance[kept[nearer]] = near[nearer], gap[nearer]
+        nearer = gap < distance[fresh]
+        cluster[fresh[nearer]], distance[fresh[nearer]] = near[nearer], gap[nearer]
     return cluster, float(distance.sum(dtype=np.float64))
 
 
@@ -175,7 +196,7 @@ def _means(
 ) -> np.ndarray:
     """Returns the mean of each cluster's rows, `[K, D]` float32.
 
-    Moves the farthest rows to clusters that have none, in `cluster` itself.
+    Assigns the farthest rows to empty clusters, changing `cluster` in place.
     """
     num = len(centers)
     empty = np.flatnonzero(np.bincount(cluster, minlength=num) == 0)
@@ -196,8 +217,8 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns each row's nearest center, `[N]` ints, and squared distance, `[N]`.
 
-    Every block has the same shape, with `size` centers, the last of them at infinity:
-    it is compiled once.
+    Every block has the same shape, with `size` centers, of which the padding is at
+    infinity: it is compiled once.
     """
     cluster = np.zeros(len(rows), np.int64)
     distance = np.zeros(len(rows), np.float32)
@@ -206,16 +227,16 @@ def _nearest(
     padded = np.pad(centers, ((0, size - len(centers)), (0, 0)))
     on_device = jnp.asarray(padded), jnp.asarray(norms)
     step = max(1, min(_BLOCK, _BLOCK_VALUES // size))
-    found = []
+    results = []
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         filled = np.pad(block, ((0, step - len(block)), (0, 0)))
-        # All are on their way before the first is waited for.
-        found.append(_nearest_of_block(filled, *on_device))
-    for start, answer in zip(range(0, len(rows), step), found, strict=True):
+        # All blocks are dispatched before the first result is waited for.
+        results.append(_nearest_of_block(filled, *on_device))
+    for start, result in zip(range(0, len(rows), step), results, strict=True):
         part = slice(start, min(start + step, len(rows)))
         num = part.stop - part.start
-        cluster[part], distance[part] = (np.asarray(x)[:num] for x in answer)
+        cluster[part], distance[part] = (np.asarray(x)[:num] for x in result)
     return cluster, distance
 
 
@@ -229,5 +250,5 @@ def _nearest_of_block(rows, centers, norms):
     # Down the columns and without argmin, XLA:CPU takes less than half the time.
     number = jnp.arange(len(centers))[:, None]
     nearest = jnp.min(jnp.where(gaps == least[None], number, len(centers)), axis=0)
-    own = jnp.sum(jnp.square(rows), axis=1)
-    return nearest, jnp.maximum(own + least, 0.0)
+    row_norms = jnp.sum(jnp.square(rows), axis=1)
+    return nearest, jnp.maximum(row_norms + least, 0.0)

@@ -1,83 +1,131 @@
-"""The model's metrics beside those of its baselines."""
+"""Metrics of the trained model beside those of its baselines."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+import dataclasses
 
 from absl import logging
 import numpy as np
 
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
 from deeprank_jax.evaluation import bootstrap
-from deeprank_jax.evaluation.split import SplitEvaluation
+from deeprank_jax.evaluation.rankings import Ranking
+from deeprank_jax.evaluation.split import Measurement, SplitEvaluation
 
 # {evaluator: {metric: {system: value}}}
 Results = dict[str, dict[str, dict[str, float]]]
 # {evaluator: {metric: {system: {"low", "high" and maybe "model_better_by"}}}}
-Intervals = dict[str, dict[str, dict[str, dict[str, Any]]]]
+Intervals = dict[str, dict[str, dict[str, dict[str, float | list[float]]]]]
+
+EmbedFn = Callable[[np.ndarray], np.ndarray]
+_NUM_NEIGHBORS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SystemComparison:
+    """Metrics of the model and its baselines on a split.
+
+    Attributes:
+      results: Values of all metrics, `{evaluator: {metric: {system: value}}}`.
+      intervals: 95 % intervals over classes of queries, with "low" and "high" in place
+        of a value; of the baselines also "model_better_by", `[value, low, high]` of the
+        paired difference. Counts, metrics that are not per query and splits of a single
+        class have none.
+      ranking: Nearest neighbours by the model's embeddings; None without a retrieval
+        evaluator.
+    """
+
+    results: Results
+    intervals: Intervals
+    ranking: Ranking | None
 
 
 def compare_with_baselines(
     evaluation: SplitEvaluation,
     model: tuple[np.ndarray, np.ndarray],
-    untrained_fn: Callable[[np.ndarray], np.ndarray],
-    frozen_fn: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[Results, Intervals]:
-    """Measures the model and its baselines.
+    untrained_fn: EmbedFn | None,
+    frozen_fn: EmbedFn | None = None,
+) -> SystemComparison:
+    """Measures the model and its baselines on the records that all of them can embed.
 
-    The systems are `"model"`, `"untrained"`, `"pixels"` and, if it is given,
+    The systems are `"model"`, `"pixels"` and, if they are given, `"untrained"` and
     `"frozen"`.
 
     Args:
-      evaluation: of one split.
-      model: the trained model's embeddings, and which records could be read.
-      untrained_fn: the network as it was before training.
-      frozen_fn: the trunk alone, as it was before training; centred and normalised
-        here, as the pixels are.
-
-    Returns:
-      The values of all metrics; and of all but counts, and of more than one class, the
-      95 % intervals over classes of queries, with `model_better_by` of the other
-      systems, `[value, low, high]` of the paired difference. All are measured on the
-      records that every system has an embedding of.
+      evaluation: Evaluation of one split.
+      model: Embeddings of the trained model, and `ok [N]` bool, the records with one.
+      untrained_fn: Network before training; None leaves it out.
+      frozen_fn: Trunk alone before training, centred and normalised here, as the
+        pixels are; None leaves it out.
     """
-    name = evaluation.name
-    embedded = {
-        "model": model,
-        "untrained": evaluation.embed(untrained_fn, f"{name}, untrained"),
-    }
-    for system, raw_fn in (("frozen", frozen_fn), ("pixels", pixels)):
-        if raw_fn is not None:
-            raw, ok = evaluation.embed(raw_fn, f"{name}, {system}")
-            raw[ok] = center_and_normalize(raw[ok])
-            embedded[system] = raw, ok
+    embedded = _embed_systems(evaluation, model, untrained_fn, frozen_fn)
     common = np.logical_and.reduce([ok for _, ok in embedded.values()])
     for system, (_, ok) in embedded.items():
         if left_out := np.count_nonzero(ok & ~common):
             logging.warning(
                 "%s: %d records that %s has an embedding of are left out, because "
                 "another system has none.",
-                *(name, left_out, system),
+                *(evaluation.name, left_out, system),
             )
     systems = {
-        system: evaluation.scores(rows, common)
+        system: evaluation.measure_queries(
+            rows, common, num_neighbors=_NUM_NEIGHBORS if system == "model" else 0
+        )
         for system, (rows, _) in embedded.items()
     }
-    compared = bootstrap.compare(systems, groups=evaluation.groups)
+    results, intervals = _tabulate(evaluation, systems)
+    ranking = systems["model"].ranking
+    return SystemComparison(results=results, intervals=intervals, ranking=ranking)
+
+
+def _embed_systems(
+    evaluation: SplitEvaluation,
+    model: tuple[np.ndarray, np.ndarray],
+    untrained_fn: EmbedFn | None,
+    frozen_fn: EmbedFn | None,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns embeddings and `ok` of each system, the model first."""
+    name, embedded = evaluation.name, {"model": model}
+    if untrained_fn is not None:
+        embedded["untrained"] = evaluation.embed(untrained_fn, f"{name}, untrained")
+    for system, embed_fn in (("frozen", frozen_fn), ("pixels", pixels)):
+        if embed_fn is not None:
+            rows, ok = evaluation.embed(embed_fn, f"{name}, {system}")
+            rows[ok] = center_and_normalize(rows[ok])
+            embedded[system] = rows, ok
+    return embedded
+
+
+def _tabulate(
+    evaluation: SplitEvaluation, systems: Mapping[str, Measurement]
+) -> tuple[Results, Intervals]:
+    """Returns values and intervals of all metrics, by evaluator."""
+    compared = bootstrap.compare(
+        {system: x.scores for system, x in systems.items()}, groups=evaluation.groups
+    )
     results: Results = {name: {} for name in evaluation.evaluators}
     intervals: Intervals = {name: {} for name in evaluation.evaluators}
-    for key in systems["model"]:
+    for key in systems["model"].scores:
         evaluator, metric = key.split("/", 1)
-        of_all = {system: found[key] for system, found in compared.items()}
-        results[evaluator][metric] = {s: x.own.value for s, x in of_all.items()}
+        of_systems = {system: metrics[key] for system, metrics in compared.items()}
+        results[evaluator][metric] = {
+            s: x.interval.value for s, x in of_systems.items()
+        }
         if not metric.startswith("num_"):
-            known = {s: x for s, x in of_all.items() if x.own.is_known}
-            intervals[evaluator][metric] = {s: _ends(x) for s, x in known.items()}
+            intervals[evaluator][metric] = {
+                s: _ends(x) for s, x in of_systems.items() if x.interval.is_known
+            }
+    for key in systems["model"].values:
+        evaluator, metric = key.split("/", 1)
+        values = {system: x.values[key] for system, x in systems.items()}
+        results[evaluator][metric] = values
     return results, intervals
 
 
-def _ends(compared: bootstrap.Compared) -> dict[str, Any]:
-    own, less = compared.own, compared.difference
-    ends: dict[str, Any] = {"low": own.low, "high": own.high}
-    if less is not None:
+def _ends(compared: bootstrap.Compared) -> dict[str, float | list[float]]:
+    ends: dict[str, float | list[float]] = {
+        "low": compared.interval.low,
+        "high": compared.interval.high,
+    }
+    if (less := compared.difference) is not None:
         ends["model_better_by"] = [less.value, less.low, less.high]
     return ends

@@ -1,14 +1,17 @@
-"""Does a whole ranking bring the more relevant before the less relevant?
+"""Hierarchical average precision of whole rankings.
 
-This needs all of each ranking: time grows with the square of the number of records,
-and its logarithm, so that it is measured when asked for and not during training.
+Every record is ranked for every query, so that time grows with `N^2 log N`: this
+evaluator is off by default.
 """
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from deeprank_jax.evaluation.rankings import distance_blocks
 from deeprank_jax.evaluation.scores import (
-    Evaluator,
+    QueryEvaluator,
     QueryScores,
     check_gains,
     check_rows,
@@ -18,8 +21,14 @@ from deeprank_jax.evaluation.scores import (
 from deeprank_jax.relevance import Relevance
 
 
-class HierarchicalAP(Evaluator):
+class HierarchicalAP(QueryEvaluator):
     """Hierarchical average precision, for any relevance."""
+
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "h_ap": "Hierarchical average precision: 1 if no image ranks before a more "
+        "relevant one.",
+        "num_queries": "Number of queries to which any image is relevant.",
+    }
 
     def __init__(
         self,
@@ -31,11 +40,12 @@ class HierarchicalAP(Evaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` ints, from coarse to fine.
-          relevance: how relevant one record is to another, e.g. `Hierarchy(gains)`;
-            at least 0 and finite. The paper's own divides the value of a level by how
-            many records of the gallery are on it.
-          attributes: `[N, A]`, what the relevance compares; None for the labels.
+          labels: `[N, L]` int, from coarse to fine.
+          relevance: Relevance of two records, e.g. `Hierarchy(gains)`; at least 0 and
+            finite. That of the paper divides the value of a level by the number of
+            records of the gallery on it.
+          attributes: `[N, A]`, the values compared by the relevance; None for the
+            labels.
         """
         self._attributes = np.asarray(labels if attributes is None else attributes)
         self._relevance = relevance
@@ -53,21 +63,22 @@ class HierarchicalAP(Evaluator):
           \text{H-AP} = \frac{1}{\sum_k r_k} \sum_{k: r_k > 0}
           \frac{\sum_{j \le k} \min(r_j, r_k)}{k}
 
-        `k` being the ranks of all other records and `r_k` the relevance of the one at
-        rank `k`: 1 if none is ranked before a more relevant one, and average precision
-        where relevance is only 0 or 1. The mean is over the queries to which any
-        record is relevant. Equal distances rank in gallery order.
+        `k` runs over the ranks of all other records and `r_k` is the relevance of the
+        record at rank `k`. It is 1 if no record ranks before a more relevant one, and
+        average precision where relevance is only 0 or 1. The mean is over the queries
+        to which any record is relevant. Equal distances rank in gallery order.
 
         Args:
-          embeddings: `[N, D]` float, a row for each record.
-          where: optional `[N]` bool; the others are neither query nor gallery.
-          queries: optional `[N, D]` float, what a query is; None for `embeddings`.
+          embeddings: `[N, D]` float, one row per record.
+          where: Optional `[N]` bool, the records that are queries and gallery.
+          queries: Optional `[N, D]` float, the records as queries; None for
+            `embeddings`.
 
         Returns:
           For each metric the scores of the `N` records as queries.
 
         Raises:
-          ValueError: there is not one row for each record, one is not finite, or a
+          ValueError: There is not one row per record, one is not finite, or a
             relevance is negative or not finite.
 
         References:
@@ -79,7 +90,7 @@ class HierarchicalAP(Evaluator):
         )
         embeddings, queries = embeddings[where], queries[where]
         attributes, records = self._attributes[where], np.flatnonzero(where)
-        values, counted = np.zeros(len(where)), np.zeros(len(where), bool)
+        values, is_query = np.zeros(len(where)), np.zeros(len(where), bool)
         blocks = distance_blocks(queries, embeddings, np.arange(len(records)))
         for rows, distances in blocks:
             gains = np.array(
@@ -87,14 +98,14 @@ class HierarchicalAP(Evaluator):
                 np.float64,
             )
             check_gains(gains, "hierarchical average precision")
-            gains[np.arange(len(rows)), rows] = 0.0  # It ranks last, and is no record.
+            gains[np.arange(len(rows)), rows] = 0.0  # The query itself ranks last.
             order = np.argsort(distances, axis=1, kind="stable")
             ranked = np.take_along_axis(gains, order, axis=1)
             values[records[rows]] = hierarchical_average_precision(ranked)
-            counted[records[rows]] = ranked.any(axis=1)
+            is_query[records[rows]] = ranked.any(axis=1)
         return {
-            "h_ap": mean_over(values, counted),
-            "num_queries": sum_over(counted, counted),
+            "h_ap": mean_over(values, is_query),
+            "num_queries": sum_over(is_query, is_query),
         }
 
 
@@ -107,7 +118,7 @@ def hierarchical_average_precision(gains: np.ndarray) -> np.ndarray:
     Returns:
       `[Q]` float64 in `[0, 1]`; 0 where nothing is relevant.
     """
-    # Only what gains is summed: close up the ranking, but keep the ranks.
+    # Only gains above 0 are summed: drop the others, but keep the ranks.
     row, column = np.nonzero(gains)
     num_relevant = np.bincount(row, minlength=len(gains))
     place = np.arange(len(row)) - (np.cumsum(num_relevant) - num_relevant)[row]
@@ -119,9 +130,9 @@ def hierarchical_average_precision(gains: np.ndarray) -> np.ndarray:
 
 
 def shared_gains(gains: np.ndarray) -> np.ndarray:
-    """Returns for each rank the sum of `min(gain, gain here)` up to it.
+    """Returns for each rank k the sum of `min(gain_j, gain_k)` over the ranks j <= k.
 
-    By halves, as merge sort goes: in `N log N` steps for each row.
+    By halves, as in merge sort: `N log N` steps per row.
 
     Args:
       gains: `[Q, N]` floats, at least 0, in ranked order.
@@ -133,7 +144,7 @@ def shared_gains(gains: np.ndarray) -> np.ndarray:
     size = 1 << max(num - 1, 0).bit_length()
     padded = np.zeros((num_rows, size))
     padded[:, :num] = gains
-    # Sorted by gain; of which rank each is, its bits say in which half it lies.
+    # Ranks in the order of their gains; the bits of a rank tell its half.
     ranks = np.argsort(padded, axis=1, kind="stable")
     sums = np.take_along_axis(padded, ranks, axis=1)
     shared = padded.copy()
@@ -142,8 +153,8 @@ def shared_gains(gains: np.ndarray) -> np.ndarray:
         ranks, sums = ranks.reshape(-1, size), sums.reshape(-1, size)
         is_right = (ranks & half) > 0
         left = np.where(is_right, 0.0, sums)
-        # Of the left half: those that gain no more count whole, the others as much as
-        # the one of the right half does.
+        # Smaller gains of the left half count in full, larger ones as much as the gain
+        # of the right half.
         smaller = np.cumsum(left, axis=1)
         num_larger = half - np.cumsum(~is_right, axis=1)
         added = (smaller + num_larger * sums)[is_right].reshape(num_rows, -1)

@@ -1,7 +1,7 @@
-"""How sure is a difference? Intervals of means over runs that were made in pairs."""
+"""Paired intervals of the mean difference between runs with the same seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from scipy import stats
@@ -14,14 +14,14 @@ def paired_interval(
 
     Args:
       a: `[n]` values of one arm, at least 2.
-      b: `[n]` values of the other, made with the same seeds.
-      confidence: of the interval, in (0, 1).
+      b: `[n]` values of the other arm, with the same seeds.
+      confidence: Confidence of the interval, in (0, 1).
 
     Returns:
       The mean difference, the lower and the upper end.
 
     Raises:
-      ValueError: the lengths differ, or there are fewer than two pairs.
+      ValueError: The lengths differ, or there are fewer than two pairs.
     """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(
@@ -35,18 +35,29 @@ def paired_interval(
     return mean, mean - reach, mean + reach
 
 
-def compare_arms(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+class ArmComparison(TypedDict):
+    """Comparison of the first arm of an experiment with each other.
+
+    Attributes:
+      seeds: Values of each arm, one per seed.
+      mean: Mean of each arm.
+      difference: For each `"first - other"` the `mean`, and `low` and `high`, the ends
+        of its paired 95 % interval.
+    """
+
+    seeds: dict[str, list[float]]
+    mean: dict[str, float]
+    difference: dict[str, dict[str, float]]
+
+
+def compare_arms(values: Mapping[str, Sequence[float]]) -> ArmComparison:
     """Compares the first arm of an experiment with each other.
 
     Args:
-      values: of each arm, `[n]`, in the same order of seeds.
-
-    Returns:
-      `seeds`, the values; `mean` of each arm; `difference`, for each `"first - other"`
-      its `mean`, and `low` and `high`, the ends of its paired 95 % interval.
+      values: `[n]` values of each arm, in the same order of seeds.
 
     Raises:
-      ValueError: as `paired_interval`.
+      ValueError: See `paired_interval`.
     """
     first, *others = values
     return {
@@ -65,17 +76,16 @@ def compare_arms(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def format_comparison(compared: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a Markdown table with a row for each metric of `compare_arms`."""
-    arms, differences = (
-        [*next(iter(compared.values()))[k]] for k in ("mean", "difference")
-    )
+def format_comparison(metrics: Mapping[str, ArmComparison]) -> str:
+    """Returns a Markdown table with a row for each metric."""
+    first = next(iter(metrics.values()))
+    arms, differences = [*first["mean"]], [*first["difference"]]
     lines = [f"| | {' | '.join([*arms, *differences])} |"]
     lines.append("|---" * (1 + len(arms) + len(differences)) + "|")
-    for metric, entry in compared.items():
+    for metric, entry in metrics.items():
         cells = [f"{entry['mean'][arm]:.4g}" for arm in arms]
         for name in differences:
-            found = entry["difference"][name]
-            cells.append("{mean:+.4g} [{low:+.4g}, {high:+.4g}]".format(**found))
+            numbers = entry["difference"][name]
+            cells.append("{mean:+.4g} [{low:+.4g}, {high:+.4g}]".format(**numbers))
         lines.append(f"| {metric} | {' | '.join(cells)} |")
     return "\n".join(lines)

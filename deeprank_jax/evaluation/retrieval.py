@@ -1,18 +1,19 @@
-"""Does searching a split with its own records bring up the right ones first?
+"""Retrieval metrics of a split that is searched with its own records.
 
 Leave-one-out: each record is searched for among all others. Distances are squared
 Euclidean and equal distances rank in record order, for every metric. Memory grows with
 the number of records, but not with that times the size of a class.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from deeprank_jax.evaluation.average_precision import average_precision
-from deeprank_jax.evaluation.rankings import first_ranks
+from deeprank_jax.evaluation.rankings import Ranking, class_sizes, first_ranks
 from deeprank_jax.evaluation.scores import (
-    Evaluator,
+    QueryEvaluator,
     QueryScores,
     check_gains,
     check_rows,
@@ -22,18 +23,34 @@ from deeprank_jax.evaluation.scores import (
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.search.neighbors import neighbor_blocks
 
-# Records whose relevance to the whole gallery is held at a time, and how many values
-# that may be: 32 MiB as float64.
+# Records whose relevance to the whole gallery is held at a time, and the largest number
+# of these values: 32 MiB as float64.
 _BLOCK, _BLOCK_VALUES = 256, 2**22
 
 
-class Retrieval(Evaluator):
+class Retrieval(QueryEvaluator):
     """Recall@k, precision@k, MAP@R, R-precision, MRR and graded nDCG@k on one split.
 
     References:
       Musgrave et al., A Metric Learning Reality Check, 2020,
       https://arxiv.org/abs/2003.08505 (MAP@R and R-precision).
     """
+
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "recall@{ks}": "Share of queries with an image of their class at rank {ks} or "
+        "better.",
+        "precision@{ks}": "Mean share of the {ks} nearest images that are of the "
+        "query's class.",
+        "map@r": "Mean average precision at R, the number of other images of the "
+        "query's class.",
+        "r_precision": "Mean share of the R nearest images that are of the query's "
+        "class.",
+        "mrr": "Mean of 1 / rank of the first image of the query's class, in the whole "
+        "gallery.",
+        "ndcg@{ks}": "Graded relevance up to rank {ks}, discounted by rank; 1 is the "
+        "best possible ranking.",
+        "num_queries": "Number of queries whose class has another image.",
+    }
 
     def __init__(
         self,
@@ -46,17 +63,18 @@ class Retrieval(Evaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` ints, from coarse to fine; two records are of one class if
+          labels: `[N, L]` int, from coarse to fine; two records are of one class if
             their last label is the same.
-          relevance: the gains of nDCG, e.g. `Hierarchy(gains)`; gains are linear, so
-            a gain of 1 is worth ten gains of 0.1 at the same rank.
-          attributes: `[N, A]`, what the relevance compares; None for the labels.
-          ks: the cut-offs, whole numbers of at least 1. A cut-off larger than the
-            number of other records takes them all.
+          relevance: Gains of nDCG, e.g. `Hierarchy(gains)`. Gains are linear: a gain
+            of 1 is worth ten gains of 0.1 at the same rank.
+          attributes: `[N, A]`, the values compared by the relevance; None for the
+            labels.
+          ks: Cut-offs of recall, precision and nDCG, whole numbers of at least 1. A
+            cut-off larger than the number of other records takes them all.
 
         Raises:
-          ValueError: there is no cut-off, one is less than 1 or no whole number, or
-            there are not as many attributes as labels.
+          ValueError: There is no cut-off, one is less than 1 or no whole number, or
+            the numbers of attributes and labels differ.
         """
         if not ks or min(ks) < 1 or any(k != int(k) for k in ks):
             raise ValueError(
@@ -72,6 +90,14 @@ class Retrieval(Evaluator):
         self._relevance = relevance
         self._ks = tuple(sorted({int(k) for k in ks}))
 
+    @classmethod
+    def describe_metrics(cls, **options: object) -> dict[str, str]:
+        """Returns name and meaning of each metric, with the options filled in."""
+        described = super().describe_metrics(**options)
+        # The same as recall@1.
+        described.pop("precision@1", None)
+        return described
+
     def measure(
         self,
         embeddings: np.ndarray,
@@ -84,42 +110,77 @@ class Retrieval(Evaluator):
         These are means over the queries whose class has another record, which
         `num_queries` counts:
 
-        * `recall@k`: is one of the class among the k nearest? Also known as CMC@k, and
-          as the hit rate; precision@1 is the same as recall@1.
-        * `precision@k`, for k above 1: which share of the k nearest is of the class.
-          Of fewer other records than k, of all.
-        * `map@r`: `average_precision` at R, R being the other records of the class.
+        * `recall@k`: 1 if one of the class is among the k nearest. Also known as CMC@k
+          and as the hit rate; precision@1 is the same as recall@1.
+        * `precision@k`, for k above 1: share of the k nearest that is of the class; of
+          all others, if there are fewer than k.
+        * `map@r`: `average_precision` at R, the number of other records of the class.
         * `r_precision`: precision@R.
-        * `mrr`: 1 by the rank of the first one of the class, in the whole gallery.
+        * `mrr`: 1 / rank of the first one of the class, in the whole gallery.
 
-        `ndcg@k` compares the gains of the k nearest, discounted by `1 / log2(1 +
-        rank)`, with those of the best ranking of the whole gallery, and is a mean over
-        the queries for which any record gains.
+        `ndcg@k` divides the gains of the k nearest, discounted by `1 / log2(1 + rank)`,
+        by those of the best ranking of the whole gallery, and is a mean over the
+        queries with a gain above 0 anywhere.
 
         Args:
-          embeddings: `[N, D]` float, a row for each record.
-          where: optional `[N]` bool; the others are neither query nor gallery.
-          queries: optional `[N, D]` float, what a query is; None for `embeddings`.
+          embeddings: `[N, D]` float, one row per record.
+          where: Optional `[N]` bool, the records that are queries and gallery.
+          queries: Optional `[N, D]` float, the records as queries; None for
+            `embeddings`.
 
         Returns:
           For each metric the scores of the `N` records as queries.
 
         Raises:
-          ValueError: there is not one row for each record, one is not finite, or a
+          ValueError: There is not one row per record, one is not finite, or a
             relevance is negative or not finite.
+        """
+        return self.rank(embeddings, where, queries=queries, num_neighbors=0)[0]
+
+    def rank(
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None = None,
+        *,
+        queries: np.ndarray | None = None,
+        num_neighbors: int = 8,
+    ) -> tuple[dict[str, QueryScores], Ranking]:
+        """Measures every metric, and keeps the nearest neighbours of each query.
+
+        Args:
+          embeddings: `[N, D]` float, see `measure`.
+          where: Optional `[N]` bool, see `measure`.
+          queries: Optional `[N, D]` float, see `measure`.
+          num_neighbors: Number of neighbours to keep; fewer if there are fewer records.
+
+        Returns:
+          The scores, see `measure`, and the ranking.
+
+        Raises:
+          ValueError: See `measure`.
         """
         embeddings, where, queries = check_rows(
             len(self._labels), embeddings, where, queries
         )
-        attributes, classes = self._attributes[where], self._labels[where, -1]
-        num_relevant = _class_sizes(classes) - 1
-        found = self._measure(
-            queries[where], embeddings[where], classes, attributes, num_relevant
+        indices, attributes = np.flatnonzero(where), self._attributes[where]
+        classes = self._labels[where, -1]
+        num_relevant = class_sizes(classes) - 1
+        num_neighbors = min(num_neighbors, max(len(indices) - 1, 0))
+        ranking = Ranking(
+            queries=indices,
+            neighbors=np.zeros((len(indices), num_neighbors), int),
+            distances=np.zeros((len(indices), num_neighbors), np.float32),
+            average_precision=np.full(len(indices), np.nan),
         )
-        counted = dict.fromkeys(found, num_relevant > 0)
+        columns = self._measure(
+            queries[where], embeddings[where], classes, attributes, ranking
+        )
+        has_relevant = num_relevant > 0
+        ranking.average_precision[has_relevant] = columns["map@r"][has_relevant]
+        counts = dict.fromkeys(columns, has_relevant)
         for k, best in zip(self._ks, self._ideal_dcg(attributes), strict=True):
-            found[f"ndcg@{k}"] /= np.where(best > 0, best, 1.0)
-            counted[f"ndcg@{k}"] = best > 0
+            columns[f"ndcg@{k}"] /= np.where(best > 0, best, 1.0)
+            counts[f"ndcg@{k}"] = best > 0
 
         def spread(column: np.ndarray) -> np.ndarray:
             whole = np.zeros(len(where), column.dtype)
@@ -127,11 +188,11 @@ class Retrieval(Evaluator):
             return whole
 
         scores = {
-            name: mean_over(spread(values), spread(counted[name]))
-            for name, values in found.items()
+            name: mean_over(spread(values), spread(counts[name]))
+            for name, values in columns.items()
         }
-        has_relevant = spread(num_relevant > 0)
-        return scores | {"num_queries": sum_over(has_relevant, has_relevant)}
+        has_relevant = spread(has_relevant)
+        return scores | {"num_queries": sum_over(has_relevant, has_relevant)}, ranking
 
     def _measure(
         self,
@@ -139,33 +200,37 @@ class Retrieval(Evaluator):
         embeddings: np.ndarray,
         classes: np.ndarray,
         attributes: np.ndarray,
-        num_relevant: np.ndarray,
+        ranking: Ranking,
     ) -> dict[str, np.ndarray]:
-        """Measures every query, a block of them at a time.
+        """Measures every query, a block of them at a time, and fills in the ranking.
 
         Returns:
-          For each metric `[N]`, of nDCG the discounted gain that is not yet compared
-          with the best.
+          For each metric `[N]`; for nDCG the discounted gain, not yet divided by the
+          best possible one.
         """
-        size = len(classes)
-        found = {name: np.zeros(size) for name in self._means()}
+        size, num_neighbors = len(classes), ranking.neighbors.shape[1]
+        num_relevant = class_sizes(classes) - 1
+        columns = {name: np.zeros(size) for name in self._means()}
         max_k = min(self._ks[-1], max(size - 1, 0))
         depth = max(max_k, num_relevant.max(initial=0))
         if not depth:  # A single record has nobody to be compared with.
-            return found
-        blocks = neighbor_blocks(queries, embeddings, depth, exclude_self=True)
-        for rows, _, neighbors in blocks:
-            hits = classes[neighbors] == classes[rows, None]
+            return columns
+        search_depth = max(depth, num_neighbors)
+        blocks = neighbor_blocks(queries, embeddings, search_depth, exclude_self=True)
+        for rows, distances, neighbors in blocks:
+            ranking.neighbors[rows] = ranking.queries[neighbors[:, :num_neighbors]]
+            ranking.distances[rows] = distances[:, :num_neighbors]
+            hits = classes[neighbors[:, :depth]] == classes[rows, None]
             gains = self._relevance.pairwise(
                 attributes[rows, None], attributes[neighbors[:, :max_k]]
             )
-            columns = self._of_block(hits, num_relevant[rows], gains)
-            for name, column in zip(found, columns, strict=True):
-                found[name][rows] = column
-        # The few whose first comes later than the nearest that were looked at.
-        late = np.flatnonzero((num_relevant > 0) & (found["mrr"] == 0))
-        found["mrr"][late] = 1.0 / first_ranks(queries, embeddings, classes, late)
-        return found
+            block = self._of_block(hits, num_relevant[rows], gains)
+            for name, column in zip(columns, block, strict=True):
+                columns[name][rows] = column
+        # The few whose first relevant record ranks below `depth`.
+        late = np.flatnonzero((num_relevant > 0) & (columns["mrr"] == 0))
+        columns["mrr"][late] = 1.0 / first_ranks(queries, embeddings, classes, late)
+        return columns
 
     def _means(self) -> list[str]:
         """Returns the names of all means, in the order of `_of_block`."""
@@ -189,7 +254,7 @@ class Retrieval(Evaluator):
         yield from (_dcg(gains[:, :k]) for k in self._ks)
 
     def _ideal_dcg(self, attributes: np.ndarray) -> np.ndarray:
-        """Returns `[K, N]`, for each cut-off what the best ranking would gain."""
+        """Returns `[K, N]`, for each cut-off the largest possible discounted gain."""
         # Records with equal attributes gain equally, and are gained equally.
         kinds, inverse, counts = np.unique(
             attributes, axis=0, return_inverse=True, return_counts=True
@@ -198,16 +263,16 @@ class Retrieval(Evaluator):
         ideal = np.zeros((len(self._ks), len(kinds)))
         step = max(1, min(_BLOCK, _BLOCK_VALUES // max(len(kinds), 1)))
         for start in range(0, len(kinds) if max_k else 0, step):
-            own = np.arange(start, min(start + step, len(kinds)))
+            block = np.arange(start, min(start + step, len(kinds)))
             gains = np.asarray(
-                self._relevance.pairwise(kinds[own, None], kinds[None]), np.float64
+                self._relevance.pairwise(kinds[block, None], kinds[None]), np.float64
             )
             check_gains(gains, "nDCG")
             largest = _largest(
-                gains, counts[None] - (own[:, None] == np.arange(len(kinds))), max_k
+                gains, counts[None] - (block[:, None] == np.arange(len(kinds))), max_k
             )
             for i, k in enumerate(self._ks):
-                ideal[i, own] = _dcg(largest[:, :k])
+                ideal[i, block] = _dcg(largest[:, :k])
         return ideal[:, inverse]
 
 
@@ -215,27 +280,21 @@ def _largest(gains: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
     """Returns the `k` largest gains of each row, `[B, k]`, in descending order.
 
     Args:
-      gains: `[B, U]`.
-      counts: `[B, U]`, how often each is there: but for one of a row, which may be
-        there no more, at least once; `k` or more in all.
-      k: at least 1.
+      gains: `[B, U]` floats.
+      counts: `[B, U]` int, multiplicity of each gain: at least 1, but for one gain of
+        a row, which may be missing (0); `k` or more in all.
+      k: Number of gains, at least 1.
     """
-    # One more, in place of the one that may be there no more.
+    # One more than k, in place of the one that may be missing.
     num = min(k + 1, gains.shape[1])
-    chosen = np.argpartition(-gains, num - 1, axis=1)[:, :num]
-    chosen_gains = np.take_along_axis(gains, chosen, axis=1)
-    order = np.argsort(-chosen_gains, axis=1)
-    chosen_gains = np.take_along_axis(chosen_gains, order, axis=1)
-    chosen = np.take_along_axis(chosen, order, axis=1)
-    ends = np.cumsum(np.take_along_axis(counts, chosen, axis=1), axis=1)
+    columns = np.argpartition(-gains, num - 1, axis=1)[:, :num]
+    largest = np.take_along_axis(gains, columns, axis=1)
+    order = np.argsort(-largest, axis=1)
+    largest = np.take_along_axis(largest, order, axis=1)
+    columns = np.take_along_axis(columns, order, axis=1)
+    ends = np.cumsum(np.take_along_axis(counts, columns, axis=1), axis=1)
     places = np.sum(ends[:, None] <= np.arange(k)[:, None], axis=2)
-    return np.take_along_axis(chosen_gains, places, axis=1)
-
-
-def _class_sizes(labels: np.ndarray) -> np.ndarray:
-    """Returns `[N]`, how many records share each record's label."""
-    _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return counts[label]
+    return np.take_along_axis(largest, places, axis=1)
 
 
 def _dcg(gains: np.ndarray) -> np.ndarray:

@@ -1,10 +1,19 @@
-"""What each query adds to a metric: the rows that a number and its interval are of."""
+"""Evaluators and per-query scores, from which metrics and intervals are computed."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import itertools
+import string
+from typing import ClassVar
 
 import numpy as np
+
+from deeprank_jax.errors import DataError
+
+
+class NothingToMeasureError(DataError):
+    """A split has nothing that an evaluator could measure, e.g. no triplet."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,7 +27,8 @@ class QueryScores:
     Attributes:
       values: `[Q]` float64, finite; 0 where the query does not count.
       weights: `[Q]` float64, finite, at least 0; 0 where the query does not count.
-      is_sum: the metric is the plain sum; the weights only say which queries count.
+      is_sum: True if the metric is the plain sum; the weights then only mark the
+        queries that count.
     """
 
     values: np.ndarray
@@ -29,7 +39,7 @@ class QueryScores:
         """Checks the two against each other.
 
         Raises:
-          ValueError: the shapes differ, a number is not finite, a weight is negative
+          ValueError: The shapes differ, a number is not finite, a weight is negative
             or a query that does not count has a value.
         """
         values = np.asarray(self.values, np.float64)
@@ -42,21 +52,21 @@ class QueryScores:
                 f"{weights.shape}."
             )
         if not (np.isfinite(values).all() and np.isfinite(weights).all()):
-            raise ValueError("A query's value and weight must be finite.")
+            raise ValueError("values and weights must be finite.")
         if np.any(weights < 0) or np.any(values[weights == 0]):
             raise ValueError(
-                "A weight must be at least 0, and a query of weight 0 has the value 0."
+                "weights must be at least 0, and a query of weight 0 has the value 0."
             )
 
     @property
     def counts(self) -> np.ndarray:
-        """`[Q]` bool, which queries count."""
+        """`[Q]` bool, the queries that count."""
         return self.weights > 0
 
     @property
     def value(self) -> float:
         """The metric; 0 if no query counts."""
-        # Without the others, which would change how rounding falls.
+        # Zeros in between would change how the sum is rounded.
         total = float(self.values[self.counts].sum())
         if self.is_sum or not self.counts.any():
             return total
@@ -67,8 +77,8 @@ def mean_over(values: np.ndarray, where: np.ndarray) -> QueryScores:
     """Returns a mean over the queries that count.
 
     Args:
-      values: `[Q]`, of every query.
-      where: `[Q]` bool, which count.
+      values: `[Q]` floats, one per query.
+      where: `[Q]` bool, the queries that count.
     """
     return QueryScores(np.where(where, values, 0.0), where)
 
@@ -77,14 +87,72 @@ def sum_over(values: np.ndarray, where: np.ndarray) -> QueryScores:
     """Returns a sum over the queries that count.
 
     Args:
-      values: `[Q]`, of every query.
-      where: `[Q]` bool, which count.
+      values: `[Q]` floats, one per query.
+      where: `[Q]` bool, the queries that count.
     """
     return QueryScores(np.where(where, values, 0.0), where, is_sum=True)
 
 
 class Evaluator(abc.ABC):
-    """What every evaluator does."""
+    """Metrics of the embeddings of one split.
+
+    Attributes:
+      METRICS: Name and meaning of each metric, the meaning being one line. A name in
+        braces stands for an option of the constructor; each value of a sequence gives
+        a metric of its own: `{"recall@{ks}": "Share ... among the {ks} nearest."}`.
+      prefix: First part of the metrics' names in results.json; None for the name under
+        which the evaluator is registered.
+    """
+
+    METRICS: ClassVar[Mapping[str, str]]
+    prefix: ClassVar[str | None] = None
+
+    @abc.abstractmethod
+    def run(
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None = None,
+        *,
+        queries: np.ndarray | None = None,
+    ) -> Iterator[tuple[str, float]]:
+        """Yields names and values of the metrics.
+
+        Args:
+          embeddings: `[N, D]` float, one row per record of the split.
+          where: Optional `[N]` bool, the records that take part; None takes all.
+          queries: Optional `[N, D]` float, for a similarity that is not symmetric:
+            record `i` as a query is `queries[i]`, and in the gallery `embeddings[i]`;
+            distances are squared Euclidean between the two. None for the embeddings.
+
+        Raises:
+          ValueError: There is not one row per record, or a row that takes part is not
+            finite.
+        """
+        ...
+
+    @classmethod
+    def describe_metrics(cls, **options: object) -> dict[str, str]:
+        """Returns name and meaning of each metric, with the options filled in.
+
+        Args:
+          **options: Values of the constructor's options.
+        """
+        described = {}
+        for name, meaning in cls.METRICS.items():
+            fields = [field for _, field, _, _ in string.Formatter().parse(name)]
+            keys = [field for field in fields if field]
+            for values in itertools.product(*(_as_list(options[key]) for key in keys)):
+                option = dict(zip(keys, values, strict=True))
+                described[name.format(**option)] = meaning.format(**option)
+        return described
+
+    def facts(self) -> dict[str, str]:
+        """Returns lines for the report, by title; none by default."""
+        return {}
+
+
+class QueryEvaluator(Evaluator):
+    """An evaluator whose metrics are sums or means over queries."""
 
     @abc.abstractmethod
     def measure(
@@ -97,19 +165,15 @@ class Evaluator(abc.ABC):
         """Measures every query.
 
         Args:
-          embeddings: `[N, D]` float, a row for each record of the split.
-          where: optional `[N]` bool, the records that take part; None takes all.
-          queries: optional `[N, D]` float, for a similarity that is not symmetric:
-            record `i` as a query is `queries[i]`, and as what is searched
-            `embeddings[i]`, and squared Euclidean distances are between the two. None
-            for the embeddings.
+          embeddings: `[N, D]` float, see `Evaluator.run`.
+          where: Optional `[N]` bool, see `Evaluator.run`.
+          queries: Optional `[N, D]` float, see `Evaluator.run`.
 
         Returns:
           For each metric the scores of `N` queries, record `i` being query `i`.
 
         Raises:
-          ValueError: there is not one row for each record, or one that takes part is
-            not finite.
+          ValueError: See `Evaluator.run`.
         """
         ...
 
@@ -120,16 +184,7 @@ class Evaluator(abc.ABC):
         *,
         queries: np.ndarray | None = None,
     ) -> Iterator[tuple[str, float]]:
-        """Yields names and values of the metrics; a mean over no queries is 0.
-
-        Args:
-          embeddings: as of `measure`.
-          where: as of `measure`.
-          queries: as of `measure`.
-
-        Raises:
-          ValueError: as `measure`.
-        """
+        """Yields names and values of the metrics; a mean over no queries is 0."""
         for name, scores in self.measure(embeddings, where, queries=queries).items():
             yield name, scores.value
 
@@ -140,19 +195,19 @@ def check_rows(
     where: np.ndarray | None,
     queries: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checks what `Evaluator.measure` is given.
+    """Checks the arguments of `Evaluator.run`.
 
     Args:
-      num_records: `N`, how many records the evaluator was made for.
-      embeddings: as of `Evaluator.measure`.
-      where: as of `Evaluator.measure`.
-      queries: as of `Evaluator.measure`.
+      num_records: Number of records of the split, `N`.
+      embeddings: `[N, D]` float, see `Evaluator.run`.
+      where: Optional `[N]` bool, see `Evaluator.run`.
+      queries: Optional `[N, D]` float, see `Evaluator.run`.
 
     Returns:
       `embeddings [N, D]`, `where [N]` bool and `queries [N, D]`.
 
     Raises:
-      ValueError: as `Evaluator.measure`.
+      ValueError: See `Evaluator.run`.
     """
     embeddings = np.asarray(embeddings)
     queries = embeddings if queries is None else np.asarray(queries)
@@ -184,25 +239,31 @@ def check_rows(
 
 
 def check_gains(gains: np.ndarray, metric: str) -> None:
-    """Checks relevances that a metric is made of.
+    """Checks the relevances from which a metric is computed.
 
     Args:
-      gains: of any shape.
-      metric: what the metric is called.
+      gains: Relevances, of any shape.
+      metric: Name of the metric, for the message.
 
     Raises:
-      ValueError: one is negative or not finite.
+      DataError: A relevance is negative or not finite.
     """
     if not np.all(np.isfinite(gains) & (gains >= 0)):
-        raise ValueError(
+        raise DataError(
             f"A relevance is negative or not finite: {metric} is defined for "
             "relevances of at least 0; look at what the evaluator's relevance returns."
         )
 
 
+def _as_list(value: object) -> list[object]:
+    """Returns the elements of a sequence, or a list of the value itself."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return list(value) if is_list else [value]
+
+
 def _can_be_squared(rows: np.ndarray) -> np.ndarray:
-    """Returns `[N]` bool, whose distances to one another are finite as float32."""
+    """Returns `[N]` bool, the rows whose distances are finite as float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         short = rows.astype(np.float32, copy=False)
-        # The farthest of two equally long are four times as far as they are long.
+        # Two rows of one length are at most twice that length apart.
         return 4 * np.einsum("nd,nd->n", short, short) < np.inf

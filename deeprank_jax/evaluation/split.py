@@ -1,11 +1,7 @@
-"""How good the embedding is: the model's numbers beside those of two baselines.
+"""Evaluation of a split: its images, its evaluators and their metrics."""
 
-A number means something only beside another: the same network before training, the
-trunk alone if it was trained before, and plain 16x16 pixels go through the same
-evaluators.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 import pathlib
 
@@ -16,23 +12,38 @@ import tqdm
 
 from deeprank_jax import evaluation as evaluation_lib
 from deeprank_jax.data import cache_dir
-from deeprank_jax.data.rated_triplets import RatedTriplets
+from deeprank_jax.data.rated_triplets import RatedTriplets, read_rated_splits
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import processes
+from deeprank_jax.evaluation import EVALUATORS, Evaluator, NothingToMeasureError
+from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.relevance import Relevance, create_relevance
-from deeprank_jax.sampling import (
-    NoTripletError,
-    create_candidates,
-    sample_evaluation_triplets,
-)
 
 # {evaluator: {metric: value}}
 Values = dict[str, dict[str, float]]
+# Function from a file to the rated triplets of each split.
+ReadRatings = Callable[[str], Mapping[str, RatedTriplets]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement:
+    """Metrics of one system on a split, by `"evaluator/metric"`.
+
+    Attributes:
+      scores: Scores per query, of metrics that are sums or means over queries.
+      values: Values of all other metrics.
+      ranking: Nearest neighbours of each query; None if they were not requested or
+        there is no retrieval evaluator.
+    """
+
+    scores: dict[str, evaluation_lib.QueryScores]
+    values: dict[str, float]
+    ranking: Ranking | None = None
 
 
 class SplitEvaluation:
-    """A split, its images and all that is measured on it."""
+    """A split, its images and its evaluators."""
 
     def __init__(
         self,
@@ -43,62 +54,40 @@ class SplitEvaluation:
         relevance: Relevance,
         workdir: pathlib.Path,
         *,
-        rated: RatedTriplets | None = None,
+        evaluators: Mapping[str, Mapping[str, object]] | None = None,
+        read_ratings: ReadRatings | None = None,
     ):
         """Creates the evaluators, and the triplets if they are not there yet.
 
-        The evaluator of triplets is left out, with a warning, if there are none.
+        An evaluator that has nothing to measure is left out, with a warning.
 
         Args:
-          config: the whole configuration.
-          name: of the split.
-          records: of the split.
-          reader: their images.
-          relevance: how similar two records should be.
-          workdir: keeps the evaluation triplets, so that they are drawn once.
-          rated: what people said of the split; candidates are those of the drawn
-            triplets, the other images of the anchor's category.
+          config: Whole config.
+          name: Name of the split.
+          records: Records of the split.
+          reader: Reader of their images.
+          relevance: Relevance of two records.
+          workdir: Folder of the run, which stores the evaluation triplets.
+          evaluators: Options of each evaluator; None for
+            `config.evaluation.evaluators`.
+          read_ratings: Reader of rated triplets; None for files with triplets of this
+            split.
         """
         self.name = name
-        self.rated = rated
         self.records = records
         self._reader = reader
         self._batch_size = config.evaluation.batch_size
-        gains = tuple(config.evaluation.gains)
-        graded = create_relevance("hierarchy", levels=gains) if gains else relevance
-        self._graded = graded
-        self._attributes = records.labels if gains else records.attributes
-        self.evaluators: dict[str, evaluation_lib.Evaluator] = {
-            "retrieval": evaluation_lib.Retrieval(
-                records.labels,
-                graded,
-                attributes=self._attributes,
-                **config.evaluation.evaluators.retrieval,
-            )
-        }
-        triplets = evaluation_triplets(
-            config, records, relevance, workdir / "triplets" / f"{name}.csv"
-        )
-        people = rated.indices if rated is not None else None
-        for evaluator, indices in (("triplets", triplets), ("rated", people)):
-            if indices is not None and len(indices):
-                self.evaluators[evaluator] = evaluation_lib.Triplets(
-                    records.labels,
-                    indices,
-                    category_level=config.triplets.category_level,
-                    k=config.evaluation.evaluators.triplets.k,
-                )
+        context = create_context(config, name, records, relevance, workdir)
+        if read_ratings is not None:
+            context["read_ratings"] = read_ratings
+        if evaluators is None:
+            evaluators = config.evaluation.evaluators.to_dict()
+        self.evaluators = create_evaluators(evaluators, context)
 
     @property
     def groups(self) -> np.ndarray:
-        """`[N]` int, the class of each record: what intervals draw anew."""
+        """`[N]` int, class of each record; intervals are over classes."""
         return self.records.labels[:, -1]
-
-    def add_hierarchical_ap(self) -> None:
-        """Measures hierarchical AP as well, which takes longer than all the others."""
-        self.evaluators["hierarchical"] = evaluation_lib.HierarchicalAP(
-            self.records.labels, self._graded, attributes=self._attributes
-        )
 
     def embed(
         self,
@@ -107,14 +96,14 @@ class SplitEvaluation:
         *,
         check: Callable[[], None] = lambda: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns embeddings `[N, D]` and which records could be read, `[N]`.
+        """Returns embeddings `[N, D]` and `ok [N]` bool, the records with one.
 
         Each process embeds its share, and all get the whole.
 
         Args:
-          embed_fn: maps uint8 images `[B, H, W, 3]` to embeddings `[B, D]`.
-          description: for the progress bar.
-          check: is called for each batch, and may raise to end it early.
+          embed_fn: Function from uint8 images `[B, H, W, 3]` to embeddings `[B, D]`.
+          description: Title of the progress bar.
+          check: Function called for each batch, which may raise to end early.
         """
 
         def checked(images: np.ndarray) -> np.ndarray:
@@ -122,8 +111,8 @@ class SplitEvaluation:
             embeddings = embed_fn(images)
             if not np.isfinite(embeddings).all():
                 logging.warning(
-                    "%s: some embeddings are not finite; their records are left out, "
-                    "and the numbers speak of the others.",
+                    "%s: some embeddings are not finite; their records are left out "
+                    "of all metrics.",
                     description,
                 )
             return embeddings
@@ -150,30 +139,41 @@ class SplitEvaluation:
             for name, evaluator in self.evaluators.items()
         }
 
-    def scores(
+    def measure_queries(
         self,
         embeddings: np.ndarray,
         ok: np.ndarray,
         queries: np.ndarray | None = None,
-    ) -> dict[str, evaluation_lib.QueryScores]:
-        """Returns every metric query by query, as `"evaluator/metric"`.
+        *,
+        num_neighbors: int = 0,
+    ) -> Measurement:
+        """Returns every metric, query by query where it is defined per query.
 
         Args:
-          embeddings: `[N, D]` of the split's records.
-          ok: `[N]` bool, which could be read.
-          queries: as of `Evaluator.measure`.
+          embeddings: `[N, D]` float, one row per record of the split.
+          ok: `[N]` bool, the records that take part.
+          queries: Optional `[N, D]` float, see `Evaluator.run`.
+          num_neighbors: Number of nearest neighbours of each query to return; 0 returns
+            no ranking.
         """
-        return {
-            f"{name}/{metric}": found
-            for name, evaluator in self.evaluators.items()
-            for metric, found in evaluator.measure(
-                embeddings, ok, queries=queries
-            ).items()
-        }
+        scores, values, ranking = {}, {}, None
+        for name, evaluator in self.evaluators.items():
+            per_query: Mapping[str, evaluation_lib.QueryScores] = {}
+            if num_neighbors and isinstance(evaluator, evaluation_lib.Retrieval):
+                per_query, ranking = evaluator.rank(
+                    embeddings, ok, queries=queries, num_neighbors=num_neighbors
+                )
+            elif isinstance(evaluator, evaluation_lib.QueryEvaluator):
+                per_query = evaluator.measure(embeddings, ok, queries=queries)
+            else:
+                metrics = evaluator.run(embeddings, ok, queries=queries)
+                values |= {f"{name}/{metric}": value for metric, value in metrics}
+            scores |= {f"{name}/{metric}": x for metric, x in per_query.items()}
+        return Measurement(scores=scores, values=values, ranking=ranking)
 
 
 def flatten(values: Values) -> dict[str, float]:
-    """Returns `{"evaluator/metric": value}`, as metrics.jsonl has it."""
+    """Returns `{"evaluator/metric": value}`, as in metrics.jsonl."""
     return {
         f"{evaluator}/{metric}": value
         for evaluator, metrics in values.items()
@@ -181,58 +181,90 @@ def flatten(values: Values) -> dict[str, float]:
     }
 
 
+def create_evaluators(
+    evaluators: Mapping[str, Mapping[str, object]], context: Mapping[str, object]
+) -> dict[str, Evaluator]:
+    """Creates evaluators, leaving out those that have nothing to measure.
+
+    Args:
+      evaluators: Options of each evaluator.
+      context: Values of the parameters named in `evaluation.CONTEXT`.
+
+    Returns:
+      The evaluators by the first part of their metrics' names.
+
+    Raises:
+      ConfigError: An evaluator or one of its options does not exist, or an option is
+        out of range.
+    """
+    created = {}
+    for name, options in evaluators.items():
+        try:
+            evaluator = EVALUATORS.create({"name": name, **options}, **context)
+        except NothingToMeasureError as error:
+            split = context["split"]
+            logging.warning("%s: evaluated without %s. %s", split, name, error)
+            continue
+        created[evaluator.prefix or name] = evaluator
+    return created
+
+
+def create_context(
+    config: ml_collections.ConfigDict,
+    split: str,
+    records: Records,
+    relevance: Relevance,
+    workdir: pathlib.Path,
+) -> dict[str, object]:
+    """Returns the parameters that evaluators may take, see `evaluation.CONTEXT`.
+
+    Args:
+      config: Whole config.
+      split: Name of the split.
+      records: Records of the split.
+      relevance: Relevance of two records, by which triplets are sampled.
+      workdir: Folder of the run, which stores the evaluation triplets.
+    """
+    gains = tuple(config.evaluation.gains)
+    graded = create_relevance("hierarchy", levels=gains) if gains else relevance
+    return {
+        "split": split,
+        "records": records,
+        "labels": records.labels,
+        "attributes": records.labels if gains else records.attributes,
+        "relevance": graded,
+        "sampling_relevance": relevance,
+        "relevance_options": config.relevance.to_json_best_effort(sort_keys=True),
+        **config.triplets.to_dict(),
+        "triplets_path": workdir / "triplets" / f"{split}.csv",
+        "read_ratings": lambda file: read_rated_splits(file, {split: records}, [split]),
+        "seed": config.seed,
+        "cache": cache_dir.cache_dir(config),
+    }
+
+
 def evaluation_triplets(
     config: ml_collections.ConfigDict,
     records: Records,
     relevance: Relevance,
-    path: pathlib.Path,
+    workdir: pathlib.Path,
+    split: str,
 ) -> np.ndarray | None:
-    """Returns the triplets of the file, drawn if it is not there; None without any."""
-    options = {
-        "num": config.evaluation.evaluators.triplets.num,
-        "seed": config.seed,
-        "mode": "importance",
-        "positive_cap": config.triplets.positive_cap,
-        "min_relevance_gap": config.triplets.min_relevance_gap,
-        "out_of_class": config.evaluation.evaluators.triplets.out_of_class,
-    }
-    level = config.triplets.category_level
-    cache = cache_dir.cache_dir(config)
-    candidates = create_candidates(records, relevance, level, cache=cache)
-    described = {
-        **options,
-        "category_level": level,
-        "sum_of_totals": candidates.sum_of_totals,
-    }
-    drawn = " ".join(f"{name}={value}" for name, value in described.items())
-    drawn += f" relevance={config.relevance.to_json_best_effort(sort_keys=True)}"
-    if path.exists():
-        return evaluation_lib.load_triplets(path, records.fingerprint, drawn)
-    try:
-        triplets = sample_evaluation_triplets(candidates, relevance, **options)
-    except NoTripletError as error:
-        logging.warning(
-            "%s: evaluated without triplets, because there are none. %s",
-            records.name,
-            error,
-        )
+    """Returns the stored triplets of a split, sampled if they are not there yet.
+
+    Args:
+      config: Whole config.
+      records: Records of the split.
+      relevance: Relevance of two records.
+      workdir: Folder of the run, which stores the triplets.
+      split: Name of the split.
+
+    Returns:
+      `[T, 3]` int, indices of records; None if the split holds no triplet.
+    """
+    options = config.evaluation.evaluators.to_dict().get("triplets", {})
+    context = create_context(config, split, records, relevance, workdir)
+    evaluator = create_evaluators({"triplets": options}, context).get("triplets")
+    if not isinstance(evaluator, evaluation_lib.SampledTriplets):
         return None
-    evaluation_lib.save_triplets(path, triplets, records.fingerprint, drawn)
-    return triplets
-
-
-def evaluation_metrics(config: ml_collections.ConfigDict) -> list[str]:
-    """Returns the names of the metrics that the configured evaluators measure."""
-    evaluators = config.evaluation.evaluators
-    ks, k = evaluators.retrieval.ks, evaluators.triplets.k
-    metrics = [
-        *(f"retrieval/{name}" for name in ("map@r", "r_precision", "mrr")),
-        *(f"retrieval/{name}@{k}" for name in ("recall", "ndcg") for k in ks),
-        *(f"retrieval/precision@{k}" for k in ks if k > 1),
-        "triplets/precision",
-        "triplets/precision_in_class",
-        f"triplets/score_at_{k}_share",
-    ]
-    if "rated_triplets" in evaluators:
-        metrics += ["rated/precision", f"rated/score_at_{k}_share"]
-    return metrics
+    return evaluator.triplets

@@ -1,4 +1,4 @@
-"""Evaluation triplets on disk: drawn once, checked against their records when read."""
+"""Evaluation triplets on disk: sampled once, checked against their records when read."""
 
 import json
 import os
@@ -7,86 +7,101 @@ import pathlib
 import numpy as np
 
 from deeprank_jax import files
+from deeprank_jax.errors import DataError
 
-_RECORDS, _DRAWN, _HEADER = "# records ", "# drawn ", "anchor,positive,negative"
+_RECORDS, _OPTIONS, _HEADER = "# records ", "# drawn ", "anchor,positive,negative"
+_RELEVANCE = " relevance="
 
 
 def save_triplets(
-    path: str | os.PathLike[str], triplets: np.ndarray, fingerprint: str, drawn: str
+    path: str | os.PathLike[str], triplets: np.ndarray, fingerprint: str, options: str
 ) -> None:
-    """Writes triplets as CSV, marked with their records and how they were drawn.
+    """Writes triplets as CSV, marked with their records and sampling options.
 
     Args:
-      path: the file, written whole or not at all.
-      triplets: `[T, 3]` ints, indices of records.
+      path: File to write, whole or not at all.
+      triplets: `[T, 3]` int, indices of records.
       fingerprint: `Records.fingerprint` of the split.
-      drawn: all that decided which triplets these are, e.g. "num=20000 seed=0", in
-        one line.
+      options: All options that determine the triplets, e.g. "num=20000 seed=0", in one
+        line.
 
     Raises:
-      ValueError: `drawn` is not one line.
+      ValueError: `options` is not one line.
     """
-    if len(drawn.splitlines()) != 1:
-        raise ValueError(f"drawn must be one line of text, got {drawn!r}.")
-    lines = [_RECORDS + fingerprint, _DRAWN + drawn, _HEADER]
+    if len(options.splitlines()) != 1:
+        raise ValueError(f"options must be one line of text, got {options!r}.")
+    lines = [_RECORDS + fingerprint, _OPTIONS + options, _HEADER]
     lines += [",".join(map(str, triplet)) for triplet in np.asarray(triplets).tolist()]
     files.create_folder(pathlib.Path(path).parent)
     files.write_text(path, "\n".join(lines) + "\n")
 
 
 def load_triplets(
-    path: str | os.PathLike[str], fingerprint: str, drawn: str
+    path: str | os.PathLike[str], fingerprint: str, options: str
 ) -> np.ndarray:
-    """Reads what `save_triplets` wrote.
+    """Reads a file written by `save_triplets`.
 
     Args:
-      path: the file.
+      path: File to read.
       fingerprint: `Records.fingerprint` of the split to be evaluated.
-      drawn: as it would be given to `save_triplets` now.
+      options: Options with which `save_triplets` would be called now.
 
     Returns:
       `[T, 3]` int64; `[0, 3]` if the file holds none.
 
     Raises:
-      ValueError: the triplets belong to other records or were drawn in another way,
-        or the file is not of this kind.
+      DataError: The triplets belong to other records or were sampled with other
+        options, or the file is damaged or cannot be read.
     """
-    lines = pathlib.Path(path).read_text().splitlines()
-    starts = (_RECORDS, _DRAWN, _HEADER)
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path}: cannot be read ({reason}); make it readable, or delete it to "
+            "have the triplets drawn again."
+        ) from error
+    starts = (_RECORDS, _OPTIONS, _HEADER)
     if len(lines) < 3 or not all(map(str.startswith, lines, starts)):
-        raise ValueError(
+        raise DataError(
             f"{path}: not a file of triplets (it should begin with the lines "
-            f"'{_RECORDS}...', '{_DRAWN}...' and '{_HEADER}'); delete it to have it "
+            f"'{_RECORDS}...', '{_OPTIONS}...' and '{_HEADER}'); delete it to have it "
             "drawn again."
         )
-    found = lines[0].removeprefix(_RECORDS)
-    if found != fingerprint:
-        raise ValueError(
-            f"{path}: these triplets belong to records {found}, the split is now "
-            f"{fingerprint}; delete the file to draw them again, or use the old data."
+    saved_records = lines[0].removeprefix(_RECORDS)
+    if saved_records != fingerprint:
+        raise DataError(
+            f"{path}: these triplets belong to records {saved_records}, the split is "
+            f"now {fingerprint}; delete the file to draw them again, or use the old "
+            "data."
         )
-    found = lines[1].removeprefix(_DRAWN)
-    if _without_empty_options(found) != _without_empty_options(drawn):
-        raise ValueError(
-            f"{path}: these triplets were drawn with {found}, this run has {drawn}; "
-            "delete the file to draw them again, or use the old options."
+    saved_options = lines[1].removeprefix(_OPTIONS)
+    if _without_empty(saved_options) != _without_empty(options):
+        raise DataError(
+            f"{path}: these triplets were drawn with {saved_options}, this run has "
+            f"{options}; delete the file to draw them again, or use the old options."
         )
     try:
         triplets = [[int(index) for index in line.split(",")] for line in lines[3:]]
         return np.array(triplets, np.int64).reshape(len(triplets), 3)
     except ValueError as error:
-        raise ValueError(
+        raise DataError(
             f"{path}: not three record numbers on every line ({error}); delete the "
             "file to have it drawn again."
         ) from error
 
 
-def _without_empty_options(settings: str) -> str:
-    """Returns settings without the empty options that relevances once had."""
-    prefix, key, relevance = settings.partition(" relevance=")
+def _without_empty(options: str) -> str:
+    """Returns the options without those of the relevance that are empty.
+
+    Older versions wrote the options of all kinds of relevance, empty or not.
+    """
+    others, marker, relevance = options.partition(_RELEVANCE)
     try:
-        options = json.loads(relevance)
+        values = json.loads(relevance)
     except ValueError:
-        return settings
-    options = {name: value for name, value in options.items() if value}
-    return prefix + key + json.dumps(options, sort_keys=True)
+        return options
+    if not isinstance(values, dict):
+        return options
+    values = {name: value for name, value in values.items() if value}
+    return others + marker + json.dumps(values, sort_keys=True)

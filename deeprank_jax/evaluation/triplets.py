@@ -1,24 +1,39 @@
-"""Of two images, is the one that should be nearer to the anchor nearer to it?
+"""Triplet metrics: similarity precision and score-at-top-K.
 
 Triplets are `[T, 3]` record indices: anchor (the paper's "query"), positive, negative.
-They are drawn once, written to a file and used by every later evaluation.
 """
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from deeprank_jax.evaluation.scores import Evaluator, QueryScores, check_rows
+from deeprank_jax.evaluation.scores import QueryEvaluator, QueryScores, check_rows
 
 # Distances held at a time: 64 MiB as float64.
 _BLOCK_VALUES = 2**23
 
 
-class Triplets(Evaluator):
+class Triplets(QueryEvaluator):
     """Similarity precision and score-at-top-K.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
       https://arxiv.org/abs/1404.4661.
     """
+
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "precision": "Share of triplets whose positive is nearer than their negative.",
+        "precision_in_class": "Precision over triplets whose negative is of the "
+        "anchor's category.",
+        "precision_out_of_class": "Precision over triplets whose negative is of "
+        "another category.",
+        "score_at_{k}": "Correct minus wrong triplets, among those with an image in "
+        "the anchor's top {k}.",
+        "score_at_{k}_share": "score_at_{k} divided by the number of triplets that it "
+        "counts.",
+        "num_triplets": "Number of triplets.",
+    }
 
     def __init__(
         self,
@@ -31,12 +46,12 @@ class Triplets(Evaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` ints, from coarse to fine.
-          triplets: `[T, 3]` ints, indices of records.
-          category_level: the level whose labels are the categories: an anchor's
+          labels: `[N, L]` int, from coarse to fine.
+          triplets: `[T, 3]` int, indices of records.
+          category_level: Level of the labels that is the category: an anchor's
             candidates are the other records of its category, and a negative is
             in-class if it is among them. None makes all records one category.
-          k: the K of score-at-top-K, at least 1.
+          k: K of score-at-top-K, at least 1.
 
         Raises:
           ValueError: `k` is less than 1, or the triplets have another shape or name
@@ -57,7 +72,7 @@ class Triplets(Evaluator):
             if category_level is None
             else labels[:, category_level]
         )
-        # Neighbouring triplets share an anchor, whose distances are measured once.
+        # Triplets of one anchor share its distances, which are computed once.
         self._triplets = triplets[np.argsort(triplets[:, 0], kind="stable")]
         self._in_class = np.equal(*self._categories[self._triplets[:, [0, 2]]].T)
         self._k = k
@@ -71,58 +86,58 @@ class Triplets(Evaluator):
     ) -> dict[str, QueryScores]:
         """Measures similarity precision and score-at-top-K, anchor by anchor.
 
-        A triplet is right if its positive is strictly nearer than its negative: a tie
-        counts as wrong. `precision` is the share that is right, of all triplets and,
-        where there are such, of those with an in-class and an out-of-class negative:
+        A triplet is correct if its positive is strictly nearer than its negative: a tie
+        counts as wrong. `precision` is the share of correct triplets, of all and, where
+        there are such, of those with an in-class and an out-of-class negative:
         `precision_in_class`, `precision_out_of_class`.
 
-        An image ranks by how many of the anchor's candidates are strictly nearer than
-        it; an out-of-class negative is ranked among them likewise. A triplet counts if
-        its positive or its negative is among the top K. `score_at_K` is how many of
-        those are right less how many are wrong, `score_at_K_share` the same divided by
-        how many count. `num_triplets` is how many there are.
+        The rank of an image is the number of the anchor's candidates that are strictly
+        nearer; an out-of-class negative is ranked among them likewise. A triplet counts
+        if its positive or its negative is among the top K. `score_at_K` is the number
+        of correct less the number of wrong triplets among these, `score_at_K_share`
+        the same divided by their number. `num_triplets` is the number of all triplets.
 
         Args:
-          embeddings: `[N, D]` float, a row for each record.
-          where: optional `[N]` bool; the others are no candidates, and triplets that
-            hold one of them are left out.
-          queries: optional `[N, D]` float, what an anchor is; None for `embeddings`.
+          embeddings: `[N, D]` float, one row per record.
+          where: Optional `[N]` bool, the records that take part; triplets that hold
+            another record are left out.
+          queries: Optional `[N, D]` float, the anchors; None for `embeddings`.
 
         Returns:
-          For each metric the scores of the `N` records as anchors, weighted by the
-          triplets that are looked at; a share of nothing is 0.
+          For each metric the scores of the `N` records as anchors, weighted by their
+          triplets; a share of nothing is 0.
 
         Raises:
-          ValueError: there is not one row for each record, or one is not finite.
+          ValueError: There is not one row per record, or one is not finite.
         """
         embeddings, where, queries = check_rows(
             len(self._categories), embeddings, where, queries
         )
-        # A row that takes part in nothing may hold anything, NaN too.
+        # A row that takes no part may hold anything, NaN too.
         usable = lambda rows: np.where(where[:, None], rows.astype(np.float64), 0.0)
         is_symmetric = queries is embeddings
         embeddings = usable(embeddings)
         # Descriptors may be long: not twice in memory.
         queries = embeddings if is_symmetric else usable(queries)
-        kept = where[self._triplets].all(axis=1)
-        triplets, in_class = self._triplets[kept], self._in_class[kept]
-        right, nearer = self._measure(queries, embeddings, where, triplets)
-        counted = (nearer < self._k).any(axis=1)
+        takes_part = where[self._triplets].all(axis=1)
+        triplets, in_class = self._triplets[takes_part], self._in_class[takes_part]
+        correct, nearer = self._measure(queries, embeddings, where, triplets)
+        in_top_k = (nearer < self._k).any(axis=1)
         per_anchor = lambda x: np.bincount(
             triplets[:, 0], weights=x, minlength=len(where)
         )
         num = per_anchor(np.ones(len(triplets)))
-        score = per_anchor(np.where(right, 1.0, -1.0) * counted)
-        found = {"precision": QueryScores(per_anchor(right), num)}
+        score = per_anchor(np.where(correct, 1.0, -1.0) * in_top_k)
+        scores = {"precision": QueryScores(per_anchor(correct), num)}
         has = {"in": self._in_class.any(), "out_of": not self._in_class.all()}
         for name, group in ("in", in_class), ("out_of", ~in_class):
-            if has[name]:  # Whatever was embedded, so that systems can be compared.
-                found[f"precision_{name}_class"] = QueryScores(
-                    per_anchor(right & group), per_anchor(group)
+            if has[name]:  # Independent of `where`, so that systems can be compared.
+                scores[f"precision_{name}_class"] = QueryScores(
+                    per_anchor(correct & group), per_anchor(group)
                 )
-        return found | {
+        return scores | {
             f"score_at_{self._k}": QueryScores(score, num, is_sum=True),
-            f"score_at_{self._k}_share": QueryScores(score, per_anchor(counted)),
+            f"score_at_{self._k}_share": QueryScores(score, per_anchor(in_top_k)),
             "num_triplets": QueryScores(num, num, is_sum=True),
         }
 
@@ -136,19 +151,20 @@ class Triplets(Evaluator):
         """Measures every triplet, a block of them at a time.
 
         Returns:
-          `[T]` bool, which are right, and `[T, 2]` ints, how many candidates are
-          nearer than the positive and than the negative.
+          `[T]` bool, True for correct triplets, and `[T, 2]` int, the numbers of
+          candidates nearer than the positive and than the negative.
         """
-        # Of equal rows one is measured, so that they are equally far to the last bit.
+        # Each distinct row is measured once, so that equal rows are equally far to the
+        # last bit.
         unique, inverse = np.unique(embeddings, axis=0, return_inverse=True)
         norms = np.square(unique).sum(axis=1)
-        right = np.zeros(len(triplets), bool)
+        correct = np.zeros(len(triplets), bool)
         nearer = np.zeros((len(triplets), 2), int)
         step = max(1, _BLOCK_VALUES // max(*embeddings.shape, 1))
         for start in range(0, len(triplets), step):
             block = slice(start, start + step)
             anchors, row = np.unique(triplets[block, 0], return_inverse=True)
-            # Without the anchor's norm, which ranks nothing; may be below 0.
+            # Without the anchor's norm, which is the same for all; may be below 0.
             distances = norms - 2.0 * queries[anchors] @ unique.T
             distances = distances[:, inverse.reshape(-1)]
             candidates = where & (
@@ -157,13 +173,13 @@ class Triplets(Evaluator):
             candidates[np.arange(len(anchors)), anchors] = False
             ranked = np.sort(np.where(candidates, distances, np.inf), axis=1)
             for side in 0, 1:
-                own = distances[row, triplets[block, 1 + side]]
+                values = distances[row, triplets[block, 1 + side]]
                 nearer[block, side] = [
                     np.searchsorted(ranked[r], value)
-                    for r, value in zip(row, own, strict=True)
+                    for r, value in zip(row, values, strict=True)
                 ]
-            # Directly: the nearer of two is told by more digits.
+            # From differences, which keep more digits than the products above.
             gaps = queries[triplets[block, :1]] - embeddings[triplets[block, 1:]]
             near = np.square(gaps).sum(axis=2)
-            right[block] = near[:, 0] < near[:, 1]
-        return right, nearer
+            correct[block] = near[:, 0] < near[:, 1]
+        return correct, nearer

@@ -1,4 +1,4 @@
-"""Which queries to show, with which neighbours: pure data for page and picture.
+"""Queries and neighbours of the report's panels, as data for page and picture.
 
 A relevance is shown as a grade: 0 for none, then 1, 2, ... up to the most relevant.
 """
@@ -9,29 +9,11 @@ import dataclasses
 import numpy as np
 
 from deeprank_jax.data.records import Records
-from deeprank_jax.evaluation.average_precision import average_precision
+from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.report.number_format import format_number
-from deeprank_jax.search.neighbors import neighbor_blocks
 
 _MAX_GRADES = 4
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """A split searched with its own records, leave-one-out.
-
-    Attributes:
-      queries: `[M]` the records that take part, by index.
-      neighbors: `[M, K]` each query's nearest records, by index, nearest first.
-      distances: `[M, K]` squared distances, ascending.
-      average_precision: `[M]` at R; NaN for the only record of its class.
-    """
-
-    queries: np.ndarray
-    neighbors: np.ndarray
-    distances: np.ndarray
-    average_precision: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +21,11 @@ class Row:
     """One query of a panel.
 
     Attributes:
-      query: index of the record.
-      neighbors: `[K]` indices, nearest first.
+      query: Index of the record.
+      neighbors: `[K]` int, indices of records, nearest first.
       distances: `[K]` squared distances to the query.
-      relevance: `[K]` relevance to the query.
-      average_precision: at R; NaN for the only record of its class.
+      relevance: `[K]` relevances to the query.
+      average_precision: Average precision at R; NaN for the only record of its class.
     """
 
     query: int
@@ -58,8 +40,8 @@ class Grades:
     """A few steps of relevance that a person can tell apart.
 
     Attributes:
-      edges: the least relevance of each grade above 0, ascending.
-      names: what each grade means, grade 0 first.
+      edges: Least relevance of each grade above 0, ascending.
+      names: Meaning of each grade, grade 0 first.
     """
 
     edges: tuple[float, ...]
@@ -70,56 +52,16 @@ class Grades:
         return np.searchsorted(self.edges, relevance, side="right")
 
 
-def rank_records(
-    records: Records,
-    embeddings: np.ndarray,
-    where: np.ndarray | None = None,
-    *,
-    num_neighbors: int = 8,
-) -> Ranking:
-    """Searches a split with its own records.
-
-    Args:
-      records: the split.
-      embeddings: `[N, D]` float, a row for each record.
-      where: optional `[N]` bool; the others are neither query nor gallery.
-      num_neighbors: how many to keep, fewer if there are fewer records.
-
-    Returns:
-      The ranking, with no neighbours if fewer than two records take part.
-    """
-    chosen = np.arange(len(records)) if where is None else np.flatnonzero(where)
-    labels = records.labels[chosen, -1]
-    _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    num_relevant = counts[label] - 1
-    depth = min(max(num_neighbors, num_relevant.max(initial=0)), len(chosen) - 1)
-    shape = (len(chosen), max(0, min(num_neighbors, depth)))
-    ranking = Ranking(
-        queries=chosen,
-        neighbors=np.zeros(shape, int),
-        distances=np.zeros(shape, np.float32),
-        average_precision=np.full(len(chosen), np.nan),
-    )
-    if depth < 1:
-        return ranking
-    taken = embeddings[chosen]
-    # Only a block of the queries is ever ranked to the depth of the largest class.
-    blocks = neighbor_blocks(taken, taken, depth, exclude_self=True)
-    for rows, distances, found in blocks:
-        ranking.neighbors[rows] = chosen[found[:, :num_neighbors]]
-        ranking.distances[rows] = distances[:, :num_neighbors]
-        hits = labels[found] == labels[rows, None]
-        precision = average_precision(hits, num_relevant[rows])
-        ranking.average_precision[rows] = np.where(
-            num_relevant[rows] > 0, precision, np.nan
-        )
-    return ranking
-
-
 def choose_queries(
     records: Records, ranking: Ranking, num_queries: int, *, seed: int = 0
 ) -> np.ndarray:
-    """Chooses queries at random, as many from each coarse class as from the next.
+    """Chooses random queries, evenly over the coarse classes.
+
+    Args:
+      records: Records of the split.
+      ranking: Ranking of the split.
+      num_queries: Maximal number of queries.
+      seed: Seed of the choice.
 
     Returns:
       At most `num_queries` rows of the ranking; classes of one record are left out,
@@ -129,7 +71,7 @@ def choose_queries(
     rows = rng.permutation(np.flatnonzero(~np.isnan(ranking.average_precision)))
     labels = records.labels[ranking.queries[rows]]
     turn = _occurrence(labels[:, -1])
-    # Rows are counted within their coarse class only after repeats are put last.
+    # Repeats come last before rows are counted within their coarse class.
     order = np.argsort(turn, kind="stable")
     rows, labels, turn = rows[order], labels[order], turn[order]
     round_ = _occurrence(labels[:, 0])
@@ -139,8 +81,13 @@ def choose_queries(
 def worst_queries(records: Records, ranking: Ranking, num_queries: int) -> np.ndarray:
     """Chooses the queries of lowest average precision, one of each fine class.
 
-    Among equals come first those whose nearest image is nearest: where the embedding
-    was most sure of itself.
+    Among equals come first those whose nearest image is nearest, where the embedding
+    was most confident.
+
+    Args:
+      records: Records of the split.
+      ranking: Ranking of the split.
+      num_queries: Maximal number of queries.
 
     Returns:
       At most `num_queries` rows of the ranking, worst first.
@@ -153,11 +100,18 @@ def worst_queries(records: Records, ranking: Ranking, num_queries: int) -> np.nd
 
 
 def create_rows(
-    records: Records, relevance: Relevance, ranking: Ranking, chosen: np.ndarray
+    records: Records, relevance: Relevance, ranking: Ranking, query_rows: np.ndarray
 ) -> list[Row]:
-    """Collects what a panel shows of the chosen rows of a ranking."""
+    """Returns the data of a panel.
+
+    Args:
+      records: Records of the split.
+      relevance: Relevance of two records.
+      ranking: Ranking of the split.
+      query_rows: `[Q]` int, rows of the ranking to show.
+    """
     rows = []
-    for i in chosen:
+    for i in query_rows:
         query, neighbors = int(ranking.queries[i]), ranking.neighbors[i]
         attributes = records.attributes
         rows.append(
@@ -175,22 +129,22 @@ def create_rows(
 
 
 def shared_depth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns how many levels, from the coarsest, labels `[..., L]` share."""
+    """Returns the number of levels that labels `[..., L]` share from the coarsest."""
     return np.cumprod(a == b, axis=-1).sum(axis=-1)
 
 
 def create_grades(
     relevance: np.ndarray, depth: np.ndarray, level_names: Sequence[str]
 ) -> Grades:
-    """Finds the grades that tell the given pairs apart.
+    """Returns grades that distinguish the given pairs.
 
     Up to four different relevances get a grade each, named by the level that all
-    their pairs share; of more, every quarter of the pairs gets one.
+    their pairs share; if there are more, every quarter of the pairs gets one.
 
     Args:
       relevance: `[P]` relevance of each pair, at least 0.
-      depth: `[P]` ints, `shared_depth` of each pair.
-      level_names: from coarse to fine.
+      depth: `[P]` int, `shared_depth` of each pair.
+      level_names: Names of the levels, from coarse to fine.
     """
     # float32 and float64 relevances of the same level are one value.
     values = np.array([float(f"{value:.5g}") for value in relevance])
@@ -230,7 +184,7 @@ def _name_zero(depths: np.ndarray, level_names: Sequence[str]) -> str:
 
 
 def _occurrence(labels: np.ndarray) -> np.ndarray:
-    """Returns `[N]`, how many earlier elements have the same label."""
+    """Returns `[N]`, the number of earlier elements with the same label."""
     order = np.argsort(labels, kind="stable")
     ordered = labels[order]
     first = np.searchsorted(ordered, ordered)

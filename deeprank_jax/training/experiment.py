@@ -19,8 +19,7 @@ from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
-from deeprank_jax.evaluation.split import evaluation_metrics
-from deeprank_jax.registry import did_you_mean
+from deeprank_jax.evaluation import best_metric
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.stream import Batch, Sampler
@@ -264,16 +263,17 @@ def check_best_metric(config: ml_collections.ConfigDict, task: Task) -> None:
     Raises:
       ConfigError: It is not; the message lists those that are.
     """
-    metrics = [
-        *evaluation_metrics(config),
-        *(f"{config.task.name}/{name}" for name in task.METRICS),
-    ]
-    best = config.evaluation.best_metric
-    if best not in metrics:
-        raise ConfigError(
-            f"config.evaluation.best_metric={best!r} is not measured"
-            f"{did_you_mean(best, iter(metrics))}; choose one of {', '.join(metrics)}."
-        )
+    metrics = describe_run_metrics(config, task)
+    best_metric.check_best_metric(config.evaluation.best_metric, metrics)
+
+
+def describe_run_metrics(
+    config: ml_collections.ConfigDict, task: Task
+) -> dict[str, str]:
+    """Returns the meaning of each validation metric by its full name."""
+    metrics = best_metric.describe_metrics(config.evaluation.evaluators.to_dict())
+    of_task = {f"{config.task.name}/{name}": x for name, x in task.METRICS.items()}
+    return metrics | of_task
 
 
 def create_reader(

@@ -16,9 +16,14 @@ from deeprank_jax import files, report, version
 from deeprank_jax.data import leakage, rated_triplets
 from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation.compare import compare_with_baselines
+from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.training import metrics_writer
-from deeprank_jax.training.experiment import Experiment, create_reader
+from deeprank_jax.training.experiment import (
+    Experiment,
+    create_reader,
+    describe_run_metrics,
+)
 from deeprank_jax.training.workdir import Workdir
 
 _THUMBNAIL = 72  # Pixels.
@@ -32,11 +37,12 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
     Raises:
       DataError: The rated triplets that the config names cannot be used.
     """
-    options = experiment.config.evaluation.evaluators.get("rated_triplets", {})
-    path, names = options.get("file", ""), ("validation", "test")
-    rated = {}
-    if path:
-        rated = rated_triplets.read_rated_splits(path, experiment.records, names)
+    names = ("validation", "test")
+
+    @functools.cache  # A file of all splits is read, and warned of, once.
+    def read_ratings(file: str) -> dict[str, rated_triplets.RatedTriplets]:
+        return rated_triplets.read_rated_splits(file, experiment.records, names)
+
     return {
         split: SplitEvaluation(
             experiment.config,
@@ -45,7 +51,7 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
             experiment.readers[split],
             experiment.relevance,
             experiment.workdir,
-            rated=rated.get(split),
+            read_ratings=read_ratings,
         )
         for split in names
     }
@@ -96,7 +102,7 @@ def finish(
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
-    results, intervals, embeddings, ok = _measure(experiment, splits)
+    results, intervals, embeddings, ok, ranking = _measure(experiment, splits)
     workdir = Workdir(experiment.workdir)
     if not processes.is_first():
         return workdir.report / "index.html"
@@ -106,17 +112,22 @@ def finish(
     with files.replacing(workdir.test_embeddings) as file:
         np.savez(file, embeddings=embeddings, ok=ok)
     facts = _facts(experiment, best, seconds)
-    rated = {split: x.rated for split, x in splits.items() if x.rated is not None}
-    for fact, described in (("Seen in training", leakages), ("Rated triplets", rated)):
-        if described:
-            lines = (f"{split}: {x.describe()}" for split, x in described.items())
-            facts[fact] = "\n".join(lines)
-    return _write_report(experiment, results, intervals, embeddings, ok, facts)
+    lines = [("Seen in training", s, x.describe()) for s, x in leakages.items()]
+    lines += [
+        (title, split, text)
+        for split, evaluation in splits.items()
+        for evaluator in evaluation.evaluators.values()
+        for title, text in evaluator.facts().items()
+    ]
+    for title, split, text in lines:
+        line = f"{split}: {text}"
+        facts[title] = f"{facts[title]}\n{line}" if title in facts else line
+    return _write_report(experiment, results, intervals, embeddings, ok, ranking, facts)
 
 
 def _measure(
     experiment: Experiment, splits: dict[str, SplitEvaluation]
-) -> tuple[dict[str, Any], dict[str, Any], np.ndarray, np.ndarray]:
+) -> tuple[dict[str, Any], dict[str, Any], np.ndarray, np.ndarray, Ranking | None]:
     """Returns results and intervals of all splits, and the last split's embeddings."""
     untrained = experiment.create_initial_state()
     config = experiment.config
@@ -125,17 +136,19 @@ def _measure(
         frozen_fn = lambda images: experiment.features(untrained, images)
     results: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
-    embeddings, ok = np.zeros((0, 0)), np.zeros(0, bool)
+    embeddings, ok, ranking = np.zeros((0, 0)), np.zeros(0, bool), None
     for split, evaluation in splits.items():
         embeddings, ok = evaluation.embed(
             lambda images: experiment.embed(experiment.state, images), split
         )
-        results[split], intervals[split] = compare_with_baselines(
+        compared = compare_with_baselines(
             evaluation,
             (embeddings, ok),
             lambda images: experiment.embed(untrained, images),
             frozen_fn,
         )
+        results[split], intervals[split] = compared.results, compared.intervals
+        ranking = compared.ranking
     task_metrics = experiment.validate_task(experiment.state)
     if task_metrics:
         before = experiment.validate_task(untrained)
@@ -145,7 +158,7 @@ def _measure(
                 for name, value in task_metrics.items()
             }
         }
-    return results, intervals, embeddings, ok
+    return results, intervals, embeddings, ok, ranking
 
 
 def _write_report(
@@ -154,6 +167,7 @@ def _write_report(
     intervals: dict[str, Any],
     embeddings: np.ndarray,
     ok: np.ndarray,
+    ranking: Ranking | None,
     facts: dict[str, str],
 ) -> pathlib.Path:
     logging.info("Writing the report.")
@@ -183,6 +197,8 @@ def _write_report(
                 relevance=experiment.relevance,
                 thumbnails=lambda indices: test_reader.load(indices)[0],
                 ok=ok,
+                ranking=ranking,
+                meanings=describe_run_metrics(config, experiment.task),
                 drawn=triplets,
                 seed=config.seed,
             ),

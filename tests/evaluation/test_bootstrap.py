@@ -108,7 +108,9 @@ def test_all_systems_and_metrics_are_compared_on_the_same_draws():
         samples = np.array([[x, y, x - y] for x, y in pairs])
         ends = np.quantile(samples, [0.025, 0.975], axis=0)
         told = found[name]["mean"]
-        assert (told.own.low, told.own.high) == pytest.approx(tuple(ends[:, 1]))
+        assert (told.interval.low, told.interval.high) == pytest.approx(
+            tuple(ends[:, 1])
+        )
         assert told.difference.value == a.value - own.value
         less = told.difference.low, told.difference.high
         assert less == pytest.approx(tuple(ends[:, 2]))
@@ -124,7 +126,7 @@ def test_a_draw_without_a_query_of_a_metric_says_nothing_of_it():
     a, rows = random_scores(0), np.eye(30)[5]
     b = QueryScores(40 * rows, 4 * rows)
     found = bootstrap.compare({"a": {"x": a}, "b": {"x": b}}, num_samples=70)
-    own, less = found["b"]["x"].own, found["b"]["x"].difference
+    own, less = found["b"]["x"].interval, found["b"]["x"].difference
     assert (own.value, own.low, own.high) == (10, 10, 10)
     assert (own.num_queries, own.is_known) == (1, False)
     counts = a.counts | b.counts
@@ -146,7 +148,7 @@ def test_a_metric_of_few_classes_is_drawn_from_those_it_has(is_sum):
     scores = QueryScores(few * (0.8 + 0.01 * rng.random(1000)), weights, is_sum)
     everyone = QueryScores(np.ones(1000), np.ones(1000))
     found = bootstrap.compare({"": {"few": scores, "all": everyone}}, groups=groups)
-    own = found[""]["few"].own
+    own = found[""]["few"].interval
     assert (own.num_queries, own.num_groups) == (15, 3)
     least = scores.values[few].reshape(3, 5).sum(axis=1).min()
     assert own.low >= (least if is_sum else least / 5) > 0.7

@@ -132,8 +132,8 @@ def test_a_masked_record_takes_part_in_nothing():
     [
         (0, {}, "must be from 1 to 4"),
         (5, {}, "must be from 1 to 4"),
-        (2, {"num_restarts": 0}, "at least 1, got 0 and 20"),
-        (2, {"num_iterations": 0}, "at least 1, got 1 and 0"),
+        (2, {"num_restarts": 0}, "num_restarts must be at least 1, got 0"),
+        (2, {"num_iterations": 0}, "num_iterations must be at least 1, got 0"),
     ],
 )
 def test_bad_options_are_refused(num, options, message):

@@ -1,18 +1,22 @@
+import dataclasses
+import json
 import pathlib
 import re
+from typing import ClassVar
 
 from deeprank_jax.configs import base
 import numpy as np
 import pytest
 
+from deeprank_jax import evaluation
 from deeprank_jax.data.rated_triplets import RatedTriplets
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
-from deeprank_jax.evaluation import compare
+from deeprank_jax.errors import ConfigError, DataError
+from deeprank_jax.evaluation import best_metric, compare, rankings
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.relevance import SameClass
-from deeprank_jax.report import page
 
 
 def create_records(classes):
@@ -50,7 +54,8 @@ def create_evaluation(classes, workdir, **values):
 def measure(split_evaluation):
     with split_evaluation._reader:
         embedded = split_evaluation.embed(pixels, "test")
-        return compare.compare_with_baselines(split_evaluation, embedded, pixels)[0]
+        compared = compare.compare_with_baselines(split_evaluation, embedded, pixels)
+    return compared.results
 
 
 def test_every_number_has_its_interval_over_classes(tmp_path):
@@ -58,8 +63,10 @@ def test_every_number_has_its_interval_over_classes(tmp_path):
     measured = create_evaluation([0, 0, 0, 0, 1, 1], tmp_path)
     model = np.array([[0.0], [0.1], [0.2], [6.0], [9.0], [8.0]]), np.ones(6, bool)
     with measured._reader:
-        untrained = measured.scores(*measured.embed(pixels, "untrained"))
-        results, intervals = compare.compare_with_baselines(measured, model, pixels)
+        embedded = measured.embed(pixels, "untrained")
+        untrained = measured.measure_queries(*embedded).scores
+        compared = compare.compare_with_baselines(measured, model, pixels)
+    results, intervals = compared.results, compared.intervals
     for evaluator, metrics in results.items():
         counts = {name for name in metrics if name.startswith("num_")}
         assert counts
@@ -87,8 +94,7 @@ def test_both_evaluators_measure_every_system(tmp_path):
     results = measure(create_evaluation([0, 0, 1, 1, 2, 3], tmp_path))
     assert results.keys() == {"retrieval", "triplets"}
     for metrics in results.values():
-        for name, systems in metrics.items():
-            assert page._explain(name), name
+        for systems in metrics.values():
             assert systems.keys() == {"model", "untrained", "pixels"}
             assert np.isfinite(list(systems.values())).all()
     assert results["triplets"]["num_triplets"]["model"] == 50
@@ -105,13 +111,14 @@ def test_all_systems_are_measured_on_the_records_that_all_have(tmp_path, caplog)
         return embedded
 
     with measured._reader:
-        results, intervals = compare.compare_with_baselines(measured, model, untrained)
+        compared = compare.compare_with_baselines(measured, model, untrained)
+    results, intervals = compared.results, compared.intervals
     for systems in (row for metrics in results.values() for row in metrics.values()):
         assert systems.keys() == {"model", "untrained", "pixels"}
     # The last, alone of its class then, is no query.
     counted = results["retrieval"]["num_queries"]
     assert counted == dict.fromkeys(counted, 4)
-    alone = measured.scores(model[0], np.arange(6) != 4)
+    alone = measured.measure_queries(model[0], np.arange(6) != 4).scores
     told = results["triplets"]["precision"]["model"]
     assert told == alone["triplets/precision"].value
     assert "1 records that model has an embedding of are left out" in caplog.text
@@ -123,9 +130,9 @@ def test_a_baseline_without_any_embedding_ends_no_run(tmp_path):
     nothing = lambda images: np.full((len(images), 3), np.nan)
     with measured._reader:
         model = measured.embed(pixels, "test")
-        results, intervals = compare.compare_with_baselines(measured, model, nothing)
-    assert set(results["triplets"]["precision"].values()) == {0.0}
-    assert intervals["triplets"]["precision"] == {}
+        compared = compare.compare_with_baselines(measured, model, nothing)
+    assert set(compared.results["triplets"]["precision"].values()) == {0.0}
+    assert compared.intervals["triplets"]["precision"] == {}
 
 
 @pytest.mark.parametrize(
@@ -142,13 +149,13 @@ def test_a_split_without_triplets_is_measured_without_them(
     results = measure(create_evaluation(classes, tmp_path))
     assert results.keys() == {"retrieval"}
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warning.startswith("shapes/test: evaluated without triplets")
+    assert warning.startswith("test: evaluated without triplets. ")
     assert reason in warning
     assert not (tmp_path / "triplets" / "test.csv").exists()
 
 
 def test_an_option_that_cannot_be_is_still_refused(tmp_path):
-    with pytest.raises(ValueError, match="out_of_class must be at least 0"):
+    with pytest.raises(ValueError, match="out_of_class must be in"):
         create_evaluation(
             [0, 0, 1, 1],
             tmp_path,
@@ -165,7 +172,7 @@ def test_an_option_that_cannot_be_is_still_refused(tmp_path):
         {"triplets.category_level": 0},
         {"triplets.positive_cap": 0.5},
         {"triplets.min_relevance_gap": 0.02},
-        {"relevance.levels": (0.5,)},
+        {"relevance.name": "hierarchy"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -197,9 +204,153 @@ def test_the_python_of_the_page_runs():
     assert 0 < found.low < found.value < found.high
 
 
-def test_what_people_rated_is_measured_beside_what_was_drawn(tmp_path):
+def test_rated_triplets_are_measured_beside_the_sampled_ones(tmp_path):
+    measured = create_rated_evaluation(tmp_path, [[0, 1, 2], [4, 0, 5]])
+    results = measure(measured)
+    assert results.keys() == {"retrieval", "triplets", "rated"}
+    assert results["rated"]["num_triplets"]["model"] == 2
+    assert results["triplets"]["num_triplets"]["model"] == 50
+    embeddings = np.array([[0.0], [1.0], [3.0], [4.0], [0.1], [9.0]])
+    metrics = measured.measure(embeddings, np.ones(6, bool))["rated"]
+    assert metrics["precision"] == 1.0
+    assert metrics["score_at_30"] == 2
+    embeddings[2] = 0.5
+    assert measured.measure(embeddings, np.ones(6, bool))["rated"]["precision"] == 0.5
+    facts = measured.evaluators["rated"].facts()
+    assert facts == {"Rated triplets": "2 of 2 triplets"}
+
+
+def create_rated_evaluation(workdir, triplets):
     records = create_records([0, 0, 1, 1, 2, 3])
-    rated = RatedTriplets(indices=np.array([[0, 1, 2], [4, 0, 5]]), num_in_file=2)
+    indices = np.array(triplets, np.int64).reshape(-1, 3)
+    ratings = RatedTriplets(indices=indices, num_in_file=2)
+    return split_lib.SplitEvaluation(
+        create_config(),
+        "test",
+        records,
+        ImageReader(records, image_size=8),
+        SameClass(),
+        workdir,
+        evaluators={
+            "retrieval": {},
+            "triplets": {"num": 50},
+            "rated_triplets": {"file": "rated.csv"},
+        },
+        read_ratings=lambda file: {"test": ratings},
+    )
+
+
+def test_a_split_without_rated_triplets_is_measured_without(tmp_path, caplog):
+    measured = create_rated_evaluation(tmp_path, [])
+    assert measured.evaluators.keys() == {"retrieval", "triplets"}
+    assert "evaluated without rated_triplets. rated.csv: no triplet" in caplog.text
+
+
+EVERY = {
+    "retrieval": {"ks": (1, 3)},
+    "triplets": {"num": 50, "k": 2},
+    "rated_triplets": {"file": "rated.csv"},
+    "clustering": {},
+    "hierarchical": {},
+}
+
+
+def test_every_metric_is_described_and_every_description_is_measured(tmp_path):
+    records = create_records([0, 0, 1, 1, 2, 3])
+    ratings = RatedTriplets(indices=np.array([[0, 1, 2]]), num_in_file=1)
+    measured = split_lib.SplitEvaluation(
+        create_config(**{"sampler.category_level": 0}),
+        "test",
+        records,
+        ImageReader(records, image_size=8),
+        SameClass(),
+        tmp_path,
+        evaluators=EVERY,
+        read_ratings=lambda file: {"test": ratings},
+    )
+    results = measure(measured)
+    names = [
+        f"{part}/{metric}" for part, metrics in results.items() for metric in metrics
+    ]
+    described = best_metric.describe_metrics(EVERY)
+    # Each of these kinds of negatives is measured only where there are such triplets.
+    optional = {
+        f"{part}/precision_{kind}_class"
+        for part in ("triplets", "rated")
+        for kind in ("in", "out_of")
+    }
+    assert set(names) <= described.keys()
+    assert described.keys() - set(names) <= optional
+    assert all(text.endswith(".") and "{" not in text for text in described.values())
+    assert set(EVERY) == set(evaluation.EVALUATORS)
+
+
+def test_the_context_is_that_which_evaluators_may_take(tmp_path):
+    records = create_records([0, 0, 1, 1])
+    context = split_lib.create_context(
+        create_config(), "test", records, SameClass(), tmp_path
+    )
+    assert tuple(sorted(context)) == tuple(sorted(evaluation.CONTEXT))
+
+
+def test_the_nearest_names_come_first_where_the_best_metric_is_unknown():
+    known = best_metric.describe_metrics(EVERY)
+    best_metric.check_best_metric("hierarchical/h_ap", known)
+    message = (
+        r"best_metric='retrieval/recal@3' is not measured; choose one of "
+        r"retrieval/recall@3, retrieval/recall@1, .*clustering/nmi"
+    )
+    with pytest.raises(ConfigError, match=message):
+        best_metric.check_best_metric("retrieval/recal@3", known)
+    with pytest.raises(ConfigError, match="is not measured"):
+        best_metric.check_best_metric("retrieval/num_queries", known)
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "message"),
+    [
+        ({"retreival": {}}, r"evaluators.retreival is not known \(did you mean 'ret"),
+        ({"triplets": {"K": 3}}, "evaluators.triplets.K is not an option"),
+        (
+            {"rated_triplets": {}},
+            "needs config.evaluation.evaluators.rated_triplets.fi",
+        ),
+        ({"retrieval": {"ks": (0,)}}, "evaluators.retrieval.ks must be cut-offs"),
+        ({"triplets": {"k": 0}}, "evaluators.triplets.k must be at least 1"),
+        ({"triplets": {"out_of_class": 2.0}}, "triplets.out_of_class must be in"),
+        ({"clustering": {"num_restarts": 0}}, "clustering.num_restarts must be at lea"),
+    ],
+)
+def test_an_option_that_an_evaluator_cannot_use_is_named_in_full(
+    evaluators, message, tmp_path
+):
+    records = create_records([0, 0, 1, 1])
+    with pytest.raises(ConfigError, match=message):
+        split_lib.SplitEvaluation(
+            create_config(),
+            "test",
+            records,
+            ImageReader(records, image_size=8),
+            SameClass(),
+            tmp_path,
+            evaluators=evaluators,
+        )
+
+
+def test_an_evaluator_of_ones_own_needs_no_change_elsewhere(tmp_path):
+    @evaluation.register_evaluator("test_spread")
+    class Spread(evaluation.Evaluator):
+        METRICS: ClassVar = {"length@{power}": "Mean length to the power {power}."}
+
+        def __init__(self, labels, *, power=1):
+            self._labels, self._power = labels, power
+
+        def run(self, embeddings, where=None, *, queries=None):
+            lengths = np.linalg.norm(embeddings, axis=1)
+            yield f"length@{self._power}", float(np.mean(lengths**self._power))
+
+    evaluators = {"test_spread": {"power": 2}}
+    records = create_records([0, 0, 1, 1])
     measured = split_lib.SplitEvaluation(
         create_config(),
         "test",
@@ -207,25 +358,41 @@ def test_what_people_rated_is_measured_beside_what_was_drawn(tmp_path):
         ImageReader(records, image_size=8),
         SameClass(),
         tmp_path,
-        rated=rated,
+        evaluators=evaluators,
     )
     results = measure(measured)
-    assert results.keys() == {"retrieval", "triplets", "rated"}
-    assert results["rated"]["num_triplets"]["model"] == 2
-    assert results["triplets"]["num_triplets"]["model"] == 50
-    embeddings = np.array([[0.0], [1.0], [3.0], [4.0], [0.1], [9.0]])
-    found = measured.measure(embeddings, np.ones(6, bool))["rated"]
-    assert found["precision"] == 1.0
-    assert found["score_at_30"] == 2
-    embeddings[2] = 0.5
-    assert measured.measure(embeddings, np.ones(6, bool))["rated"]["precision"] == 0.5
+    assert results["test_spread"]["length@2"]["pixels"] == pytest.approx(1.0)
+    described = best_metric.describe_metrics(evaluators)
+    assert described == {"test_spread/length@2": "Mean length to the power 2."}
+    with pytest.raises(ConfigError, match="an evaluator is a class"):
+        evaluation.register_evaluator("test_function")(len)
 
 
-def test_a_split_of_which_nothing_was_rated_is_measured_without(tmp_path):
-    records = create_records([0, 0, 1, 1])
-    rated = RatedTriplets(indices=np.zeros((0, 3), np.int64), num_in_file=2)
-    measured = split_lib.SplitEvaluation(
-        create_config(), "test", records, ImageReader(records, image_size=8),
-        SameClass(), tmp_path, rated=rated,
-    )  # fmt: skip
-    assert measured.evaluators.keys() == {"retrieval", "triplets"}
+def test_the_ranking_of_the_model_is_that_of_a_search(tmp_path):
+    """The report shows the neighbours from which the metrics were computed."""
+    rng = np.random.default_rng(0)
+    classes = [*rng.integers(0, 4, 30).tolist(), 9]
+    measured = create_evaluation(classes, tmp_path)
+    model = rng.normal(size=(31, 3)).astype(np.float32), rng.random(31) < 0.9
+    with measured._reader:
+        compared = compare.compare_with_baselines(measured, model, None)
+    expected = rankings.rank_records(np.array(classes), *model)
+    assert expected.neighbors.shape == (model[1].sum(), 8)
+    for field in dataclasses.fields(expected):
+        value = getattr(compared.ranking, field.name)
+        np.testing.assert_array_equal(value, getattr(expected, field.name))
+
+
+def test_triplets_stored_by_an_older_version_are_used(tmp_path):
+    """Their options of the relevance include those of other kinds, all empty."""
+    create_evaluation([0, 0, 1, 1, 2, 3], tmp_path)
+    path = tmp_path / "triplets" / "test.csv"
+    lines = path.read_text().splitlines()
+    before, relevance = lines[1].split("relevance=")
+    older = {**json.loads(relevance), "file": "", "weights": {}, "scale": 0.0}
+    lines[1] = f"{before}relevance={json.dumps(older, sort_keys=True)}"
+    path.write_text("\n".join(lines) + "\n")
+    create_evaluation([0, 0, 1, 1, 2, 3], tmp_path)
+    path.write_text("\n".join(lines).replace('"file": ""', '"file": "x"') + "\n")
+    with pytest.raises(DataError, match=r"drawn with .* delete the file"):
+        create_evaluation([0, 0, 1, 1, 2, 3], tmp_path)

@@ -65,7 +65,9 @@ def test_test_alone_is_measured(table):
     np.testing.assert_array_equal(ok, (oks[0] & oks[1])[rows])
     assert ok.sum() < oks[:, rows].sum(axis=1).min()
     found = table.measure(systems[0], ok)
-    expected = table.test.scores(systems[0].embeddings[rows], ok, queries[rows])
+    expected = table.test.measure_queries(
+        systems[0].embeddings[rows], ok, queries[rows]
+    ).scores
     assert found.keys() == expected.keys()
     for name, scores in found.items():
         np.testing.assert_array_equal(scores.values, expected[name].values)

@@ -57,7 +57,7 @@ def test_differences_are_paired_over_classes(table, measured):
     by_query = bootstrap.compare(systems)
     for name, row in zip(ROWS, compared.rows, strict=True):
         for metric in METRICS:
-            own = by_class[name][metric].own
+            own = by_class[name][metric].interval
             assert row.numbers[metric] == (own.value, own.low, own.high)
             if name != FIRST:
                 less = by_class[name][metric].difference

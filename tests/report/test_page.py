@@ -1,3 +1,4 @@
+import base64
 import dataclasses
 import os
 import pathlib
@@ -123,10 +124,13 @@ def test_what_people_rated_has_a_headline_of_its_own(tmp_path):
             "rated": {"precision": dict(model=0.625), "recall@1": dict(model=0.1)},
         }
     }
-    page = write_report(create_inputs(results=results), tmp_path).read_text("utf-8")
+    meanings = {"rated/precision": "Share of rated triplets in order."}
+    inputs = create_inputs(results=results, meanings=meanings)
+    page = write_report(inputs, tmp_path).read_text("utf-8")
     tiles = re.findall(r'class="name">(.*?)<.*?class="value">(.*?)<', page, re.S)
     assert tiles == [("precision", "0.875"), ("rated precision", "0.625")]
-    assert "of the triplets that people rated" in page
+    # Below the number of the tile, and in the table.
+    assert page.count("Share of rated triplets in order.") == 2
 
 
 @pytest.mark.parametrize("num_records", [0, 1, 2, 4, 9])
@@ -152,7 +156,7 @@ def test_thumbnails_are_shrunk_before_they_are_embedded(tmp_path):
     inputs = create_inputs(thumbnails=lambda indices: large[indices], drawn=None)
     page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
     source = re.search(r'src="data:image/webp;base64,([^"]+)" alt="class', page)[1]
-    data = np.frombuffer(page_module.figures.base64.b64decode(source), np.uint8)
+    data = np.frombuffer(base64.b64decode(source), np.uint8)
     assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (112, 112, 3)
 
 

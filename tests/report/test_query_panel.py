@@ -7,6 +7,7 @@ from helpers.report_inputs import create_records
 import numpy as np
 import pytest
 
+from deeprank_jax.evaluation.rankings import rank_records
 from deeprank_jax.relevance import Hierarchy
 from deeprank_jax.report import curves, embedding_map, query_panel
 from deeprank_jax.report import thumbnails as thumbnails_lib
@@ -21,7 +22,7 @@ def ranked():
     records = create_records()
     embeddings = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     embeddings += records.labels[:, 2:]  # Neither perfect nor hopeless.
-    return records, embeddings, query_panel.rank_records(records, embeddings)
+    return records, embeddings, rank_records(records.labels[:, -1], embeddings)
 
 
 def test_neighbours_and_precision_are_their_definition(ranked):
@@ -40,7 +41,7 @@ def test_masked_records_are_not_shown(ranked):
     records, embeddings, _ = ranked
     where = np.random.default_rng(1).random(60) < 0.5
     embeddings[~where] = np.nan
-    ranking = query_panel.rank_records(records, embeddings, where)
+    ranking = rank_records(records.labels[:, -1], embeddings, where)
     assert where[ranking.neighbors].all()
     np.testing.assert_array_equal(ranking.queries, np.flatnonzero(where))
     labels = records.labels[where, 2]
@@ -54,9 +55,9 @@ def test_masked_records_are_not_shown(ranked):
 def test_blocks_change_no_ranking(ranked, monkeypatch):
     records, embeddings, _ = ranked
     records.labels[:9, 2] = [0, 1, 1, 2, 2, 2, 2, 3, 3]  # Of many sizes.
-    whole = query_panel.rank_records(records, embeddings)
+    whole = rank_records(records.labels[:, -1], embeddings)
     monkeypatch.setattr(exact, "_MAX_QUERIES", 4)
-    parts = query_panel.rank_records(records, embeddings)
+    parts = rank_records(records.labels[:, -1], embeddings)
     for field in dataclasses.fields(whole):
         np.testing.assert_array_equal(
             getattr(parts, field.name), getattr(whole, field.name)
@@ -68,9 +69,9 @@ def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**16)
     records = create_records(num_classes=1, per_class=1500)
     embeddings = np.random.default_rng(0).normal(size=(1500, 2))
-    whole = query_panel.rank_records(records, embeddings)
+    whole = rank_records(records.labels[:, -1], embeddings)
     tracemalloc.start()
-    query_panel.rank_records(records, embeddings)
+    rank_records(records.labels[:, -1], embeddings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert whole.neighbors.shape == (1500, 8)

@@ -98,7 +98,7 @@ def test_the_fixed_triplets_are_those_of_the_evaluation(images, tmp_path):
     config, same_class, splits = create_records(images)
     config.evaluation.evaluators.triplets.num = 90
     expected = split_lib.evaluation_triplets(
-        config, splits["test"], same_class, tmp_path / "drawn.csv"
+        config, splits["test"], same_class, tmp_path, "test"
     )
     assert len(rows) == 90
     read = triplet_file.read_triplets(tmp_path / "t.csv", splits["test"])

@@ -19,6 +19,7 @@ from deeprank_jax import data, errors, relevance
 from deeprank_jax.data import reader
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import tfds_dataset
+from deeprank_jax.evaluation.rankings import rank_records
 from deeprank_jax.report import query_panel
 from deeprank_jax.report import thumbnails as thumbnails_lib
 
@@ -90,7 +91,7 @@ def _draw(
     graded = relevance.create_relevance(
         config.relevance.name, levels=config.relevance.levels
     )
-    ranking = query_panel.rank_records(records, embeddings, where)
+    ranking = rank_records(records.labels[:, -1], embeddings, where)
     examples = query_panel.choose_queries(records, ranking, _NUM_QUERIES, seed=_SEED)
     rows = query_panel.create_rows(records, graded, ranking, examples)
     grades = query_panel.create_grades(

@@ -67,7 +67,7 @@ class Table:
         """
         rows = self.rows["test"]
         queries = None if system.queries is None else system.queries[rows]
-        return self.test.scores(system.embeddings[rows], ok, queries)
+        return self.test.measure_queries(system.embeddings[rows], ok, queries).scores
 
     def measure_whole(self, system: System, ok: np.ndarray) -> dict[str, float]:
         """Returns the metrics that are not means over queries: clusters and pairs.
@@ -136,14 +136,18 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
     splits = relevance.attach(kind, data.create_records(config.data))
     rows = rows_of(splits)
     reader = experiment.create_reader(config, splits["test"], image_size=IMAGE_SIZE)
-    path = workdir / "triplets" / "validation.csv"
-    triplets = split_lib.evaluation_triplets(config, splits["validation"], kind, path)
+    triplets = split_lib.evaluation_triplets(
+        config, splits["validation"], kind, workdir, "validation"
+    )
     if triplets is None:
         raise DataError(
             "the validation split has no triplet to choose settings by; give a "
             "dataset with at least two images of a class in it."
         )
     ratings = _read_ratings(config, splits)
+    evaluators = config.evaluation.evaluators.to_dict()
+    if "test" not in ratings:
+        evaluators.pop("rated_triplets", None)
     test = split_lib.SplitEvaluation(
         config,
         "test",
@@ -151,9 +155,9 @@ def create_table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Ta
         reader,
         kind,
         workdir,
-        rated=ratings.get("test"),
+        evaluators=evaluators | {"hierarchical": {}},
+        read_ratings=lambda file: ratings,
     )
-    test.add_hierarchical_ap()
     rated, description = _training_ratings(config, splits, rows, ratings)
     return Table(
         config=config,

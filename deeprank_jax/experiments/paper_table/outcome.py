@@ -119,7 +119,7 @@ def _row(
         name=description.name,
         about=description.text,
         group=description.group,
-        numbers={metric: _number(x.own) for metric, x in intervals.items()},
+        numbers={metric: _number(x.interval) for metric, x in intervals.items()},
         whole=whole,
         difference={
             metric: _number(less)
