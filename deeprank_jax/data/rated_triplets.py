@@ -1,13 +1,14 @@
-"""Which of two images did a person find more similar? Files of rated triplets.
+"""Files of triplets that people rated.
 
 Convention: triplets are `[T, 3]` rows: anchor (the "query" of the files), positive,
-negative; of all splits' records in turn, or of one split where that is said.
+negative. Rows count the records of all splits in turn, unless a docstring names one.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 import csv
 import dataclasses
+import io
 import itertools
 import os
 import pathlib
@@ -25,26 +26,26 @@ _FORMATS = (
     "it needs a header line with query,positive,negative, or 4 lines per triplet: text "
     "query, query, positive and negative image"
 )
-_NUM_NAMED = 3
-# From which share of records with a file name of their own it tells which they are.
-_OWN_NAME = 0.9
+_NUM_EXAMPLES = 3
+# Share of records with a unique file name at which that name alone identifies one.
+_UNIQUE_SHARE = 0.9
 
-# Where a triplet stands in its file, and the names of its three images.
+# Position of a triplet in its file, and the names of its three images.
 _Row = tuple[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RatedTriplets:
-    """Triplets of a file, and what had to be left out.
+    """Triplets of a file, and the numbers of those that cannot be used.
 
     Attributes:
-      indices: `[T, 3]` int64, those that can be used.
-      num_in_file: how many the file holds.
-      num_missing: how many of them hold an image that is no record.
-      missing: where each such image stands first, by its name in the file.
-      num_in_other_folders: how many of these have the file name of a record that lies
-        in another folder.
-      num_elsewhere: how many more hold an image of another split.
+      indices: `[T, 3]` int64, rows of the usable triplets.
+      num_in_file: Number of triplets in the file.
+      num_missing: Number of triplets with an image that is no record.
+      missing: Position of the first use of each such image, by its name in the file.
+      num_in_other_folders: Number of these images with the file name of a record in
+        another folder.
+      num_elsewhere: Number of other triplets with an image of another split.
     """
 
     indices: np.ndarray
@@ -55,19 +56,19 @@ class RatedTriplets:
     num_elsewhere: int = 0
 
     def describe(self) -> str:
-        """Returns in a phrase what can be used of the file, naming what is missing."""
+        """Returns a phrase with the numbers of usable and unusable triplets."""
         parts = [f"{len(self.indices):,} of {self.num_in_file:,} triplets"]
         if self.num_elsewhere:
-            parts.append(f"{self.num_elsewhere:,} hold images of other splits")
+            parts.append(f"{self.num_elsewhere:,} contain images of other splits")
         if self.num_missing:
-            parts.append(f"{self.num_missing:,} hold {self.describe_missing()}")
+            parts.append(f"{self.num_missing:,} contain {self.describe_missing()}")
         return ", ".join(parts)
 
     def describe_missing(self) -> str:
-        """Returns how many images are no records, and the first of them."""
-        shown = ", ".join(
+        """Returns a phrase with the number of images that are no records, and some."""
+        examples = ", ".join(
             f"{image!r} ({where})"
-            for image, where in itertools.islice(self.missing.items(), _NUM_NAMED)
+            for image, where in itertools.islice(self.missing.items(), _NUM_EXAMPLES)
         )
         others = ""
         if self.num_in_other_folders:
@@ -76,12 +77,17 @@ class RatedTriplets:
                 f"{self.num_in_other_folders:,}"
             )
         return (
-            f"images that are no records ({len(self.missing):,} images, e.g. {shown}"
+            f"images that are no records ({len(self.missing):,} images, e.g. {examples}"
             f"{others})"
         )
 
     def of_rows(self, start: int, stop: int) -> "RatedTriplets":
-        """Returns the triplets of some rows alone, which count from 0 then."""
+        """Returns the triplets within some rows, counted from `start`.
+
+        Args:
+          start: First row.
+          stop: Row after the last.
+        """
         inside = ((self.indices >= start) & (self.indices < stop)).all(axis=1)
         return dataclasses.replace(
             self,
@@ -93,75 +99,76 @@ class RatedTriplets:
 def read_rated_splits(
     path: str, splits: Mapping[str, Records], names: Sequence[str]
 ) -> dict[str, RatedTriplets]:
-    """Reads the rated triplets of some splits, to be judged by.
+    """Reads the rated triplets of some splits.
 
     Args:
-      path: as of `read_rated_triplets`; `{split}` in it stands for the split, each
-        then having a file of its own.
-      splits: the records of all splits, so that an image of another split is told
-        from one that nobody knows.
-      names: the splits to read for.
+      path: Path of a file as for `read_rated_triplets`, one for all splits, or with
+        `{split}` in place of the name of the split, one for each.
+      splits: Records of all splits, to recognise images of other splits.
+      names: Names of the splits to read.
 
     Returns:
-      By name the triplets whose images are all of the split, as rows of its records.
-      Of a file for all, a split may have none.
+      The triplets whose images are all of the split, by split, as rows of its records.
+      If one file serves all splits, a split may have none.
 
     Raises:
-      DataError: as `read_rated_triplets`; or a split has no triplet in the file of its
-        own, or none has in that of all.
+      DataError: As `read_rated_triplets`; or a split has no triplet in its file, or no
+        split has one in the common file.
     """
-    has_own = "{split}" in path
+    is_per_split = "{split}" in path
     paths = {name: path.replace("{split}", name) for name in names}
-    # A file for all is read, and warned of, once.
-    read = {
+    # A common file is read, with its warnings, once.
+    triplets_of_file = {
         file: read_rated_triplets(file, splits)
         for file in dict.fromkeys(paths.values())
     }
     ends = np.cumsum([len(records) for records in splits.values()]).tolist()
     rows = dict(zip(splits, itertools.pairwise([0, *ends]), strict=True))
-    found = {name: read[paths[name]].of_rows(*rows[name]) for name in names}
-    empty = [name for name in names if not len(found[name].indices)]
-    if empty and (has_own or len(empty) == len(names)):
+    triplets = {
+        name: triplets_of_file[paths[name]].of_rows(*rows[name]) for name in names
+    }
+    empty = [name for name in names if not len(triplets[name].indices)]
+    if empty and (is_per_split or len(empty) == len(names)):
         file = pathlib.Path(paths[empty[0]]).expanduser()
-        wanted = empty[0] if has_own else " or ".join(empty)
+        where = empty[0] if is_per_split else " or ".join(empty)
         raise _error(
             file,
-            f"no triplet has all three images in {wanted} "
-            f"({found[empty[0]].describe()}); rate images of one split together.",
+            f"no triplet has all three images in {where} "
+            f"({triplets[empty[0]].describe()}); rate images of one split together.",
         )
     for name in empty:
         logging.warning(
-            "%s: no triplet has all three images in %s, which is evaluated without.",
+            "%s: no triplet has all three images in %s, which is evaluated without "
+            "rated triplets.",
             files.printable(path),
             name,
         )
-    return found
+    return triplets
 
 
 def read_rated_triplets(
     path: str | os.PathLike[str], splits: Mapping[str, Records]
 ) -> RatedTriplets:
-    """Reads rated triplets, and finds their images among the records.
+    """Reads rated triplets and finds their images among the records.
 
     The file is a CSV with the columns `query`, `positive` and `negative` (others are
-    ignored), or has 4 lines a triplet as the paper's: text query, query, positive and
-    negative image, each a URL or a path. An image is the record whose description is
-    the same, else the only one where one of the two is the end of the other, as
-    `cats/1.jpg` is of `photos/cats/1.jpg`; of records that are the end of the path, the
-    longest. Where nine in ten records have a file name of their own, that alone is
-    enough, whatever the folders. Triplets with an image that is no record are left out,
-    with a warning.
+    ignored), or has 4 lines per triplet as the paper's: text query, query, positive and
+    negative image, each a URL or a path. An image is the record with the same
+    description, else the only one where either is the end of the other, as `cats/1.jpg`
+    is of `photos/cats/1.jpg`; of several records that are the end of the path, the
+    longest. Where nine in ten records have a unique file name, that name is enough in
+    any folder. Triplets with an image that is no record are skipped with a warning.
 
     Args:
-      path: the file.
-      splits: the records of each split.
+      path: Path of the file.
+      splits: Records by split.
 
     Returns:
-      At least one triplet, and which images are missing.
+      At least one triplet, and the missing images.
 
     Raises:
-      DataError: the file is missing or of another format, a triplet holds an image
-        twice, an image could be several records, or none of the triplets is left.
+      DataError: The file is missing or of another format, a triplet contains an image
+        twice, an image could be several records, or no triplet can be used.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -173,63 +180,66 @@ def read_rated_triplets(
     except csv.Error as error:
         raise _error(file, f"cannot be read ({error}); {_FORMATS}.") from error
     if not rows:
-        raise _error(file, f"holds no triplet; {_FORMATS}.")
+        raise _error(file, f"contains no triplet; {_FORMATS}.")
     names = _Names(splits)
     triplets, missing, num_missing = [], {}, 0
     for where, images in rows:
         try:
-            known = [names.find(image) for image in images]
+            indices = [names.find(image) for image in images]
         except ValueError as error:
             raise _error(file, f"{where}: {error}") from error
-        _check_distinct(file, where, images, known)
-        if None not in known:
-            triplets.append(known)
+        _check_distinct(file, where, images, indices)
+        if None not in indices:
+            triplets.append(indices)
             continue
         num_missing += 1
-        for image, index in zip(images, known, strict=True):
+        for image, index in zip(images, indices, strict=True):
             if index is None:
                 missing.setdefault(image, where)
-    found = RatedTriplets(
+    rated = RatedTriplets(
         indices=np.array(triplets, np.int64).reshape(-1, 3),
         num_in_file=len(rows),
         num_missing=num_missing,
         missing=missing,
         num_in_other_folders=len(names.elsewhere),
     )
-    _report_missing(file, found)
-    return found
+    _report_missing(file, rated)
+    return rated
 
 
 def write_rated_triplets(
     path: str | os.PathLike[str], triplets: np.ndarray, splits: Mapping[str, Records]
 ) -> None:
-    """Writes triplets as a CSV that `read_rated_triplets` reads.
+    """Writes triplets as a CSV file for `read_rated_triplets`.
 
     Args:
-      path: the file.
-      triplets: `[T, 3]` ints.
-      splits: the records of each split.
+      path: Path of the file.
+      triplets: `[T, 3]` ints, rows of all splits in turn.
+      splits: Records by split.
+
+    Raises:
+      WriteError: The file cannot be written.
     """
     names = descriptions(splits)
-    file = pathlib.Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(_COLUMNS)
-        writer.writerows([names[i] for i in row] for row in triplets.tolist())
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    writer.writerows([names[i] for i in row] for row in triplets.tolist())
+    files.create_folder(pathlib.Path(path).parent)
+    files.write_text(path, text.getvalue())
 
 
 def descriptions(splits: Mapping[str, Records]) -> list[str]:
-    """Returns what the records of all splits, in turn, are known by."""
+    """Returns the descriptions of the records of all splits in turn."""
     return [r.describe(i) for r in splits.values() for i in range(len(r))]
 
 
 class _Names:
-    """Finds records by what a file calls them.
+    """Finds records by the names of images in a file.
 
     Attributes:
-      elsewhere: images that are no records, though one in another folder has their
-        file name.
+      elsewhere: Images that are no records, but have the file name of a record in
+        another folder.
     """
 
     def __init__(self, splits: Mapping[str, Records]):
@@ -239,39 +249,42 @@ class _Names:
         for index, name in enumerate(self._names):
             self._whole[name].append(index)
             self._by_file[posixpath.basename(name)].append(index)
-        # Not so where the folder of each class has its 1.jpg.
-        own = sum(len(found) == 1 for found in self._by_file.values())
-        self._file_tells = own >= _OWN_NAME * len(self._names)
+        # Not enough where the folder of each class has its 1.jpg.
+        num_unique = sum(len(rows) == 1 for rows in self._by_file.values())
+        self._file_is_enough = num_unique >= _UNIQUE_SHARE * len(self._names)
 
     def find(self, image: str) -> int | None:
-        """Returns the record, None if there is no such.
+        """Returns the row of a record, None if there is none.
+
+        Args:
+          image: Name of an image in the file.
 
         Raises:
-          ValueError: it could be several.
+          ValueError: The name could be that of several records.
         """
-        found = self._whole.get(image) or self._find_by_path(image)
-        if len(found) > 1:
-            first, second = (self._names[i] for i in found[:2])
+        rows = self._whole.get(image) or self._find_by_path(image)
+        if len(rows) > 1:
+            first, second = (self._names[i] for i in rows[:2])
             raise ValueError(
-                f"{image!r} could be {len(found)} records, e.g. {first!r} and "
+                f"{image!r} could be {len(rows)} records, e.g. {first!r} and "
                 f"{second!r}; give the whole path."
             )
-        return found[0] if found else None
+        return rows[0] if rows else None
 
     def _find_by_path(self, image: str) -> list[int]:
         path = parse.unquote(parse.urlsplit(image).path) if "://" in image else image
-        named = self._by_file.get(posixpath.basename(path), [])
-        found = [i for i in named if _is_end(path, of=self._names[i])]
+        candidates = self._by_file.get(posixpath.basename(path), [])
+        longer = [i for i in candidates if _is_end(path, of=self._names[i])]
         # Of records that are the end of the path, the longest.
-        inside = [i for i in named if _is_end(self._names[i], of=path)]
-        longest = max((len(self._names[i]) for i in inside), default=0)
-        ends = [i for i in inside if len(self._names[i]) == longest]
-        found = sorted({*found, *ends})
-        if not found and len(named) == 1 and self._file_tells:
-            found = named
-        if named and not found:
+        shorter = [i for i in candidates if _is_end(self._names[i], of=path)]
+        longest = max((len(self._names[i]) for i in shorter), default=0)
+        ends = [i for i in shorter if len(self._names[i]) == longest]
+        rows = sorted({*longer, *ends})
+        if not rows and len(candidates) == 1 and self._file_is_enough:
+            rows = candidates
+        if candidates and not rows:
             self.elsewhere.add(image)
-        return found
+        return rows
 
 
 def _is_end(path: str, *, of: str) -> bool:
@@ -308,7 +321,7 @@ def _read_csv(file: pathlib.Path, lines: Sequence[str]) -> Iterator[_Row]:
                 raise _error(
                     file,
                     f"{where} has no {name} ({','.join(row[x] for x in _COLUMNS)!r}); "
-                    "fill it in or remove the row.",
+                    "add it or remove the row.",
                 )
         yield where, tuple(row[name] for name in _COLUMNS)
 
@@ -321,7 +334,7 @@ def _read_four_lines(file: pathlib.Path, lines: Sequence[str]) -> Iterator[_Row]
         where = f"row {start // 4 + 1:,} (lines {start + 1:,} to {start + 4:,})"
         images = tuple(stripped[start + 1 : start + 4])
         for line, image in enumerate(images, start=start + 2):
-            # A text query has neither; so lines that are out of step show.
+            # A text query has neither, so this finds lines that are out of step.
             if "/" not in image and "." not in image:
                 raise _error(
                     file,
@@ -332,38 +345,38 @@ def _read_four_lines(file: pathlib.Path, lines: Sequence[str]) -> Iterator[_Row]
             raise _error(
                 file,
                 f"{where} ends after {stripped[-1]!r}: the file has {len(stripped):,} "
-                f"lines, which is no multiple of 4; {_FORMATS}.",
+                f"lines, not a multiple of 4; {_FORMATS}.",
             )
         yield where, images
 
 
 def _check_distinct(
-    file: pathlib.Path, where: str, images: Sequence[str], found: Sequence[int | None]
+    file: pathlib.Path, where: str, images: Sequence[str], rows: Sequence[int | None]
 ) -> None:
-    known = [x if i is None else i for x, i in zip(images, found, strict=True)]
+    ids = [x if i is None else i for x, i in zip(images, rows, strict=True)]
     for a, b in itertools.combinations(range(3), 2):
-        if known[a] == known[b]:
+        if ids[a] == ids[b]:
             raise _error(
                 file,
-                f"{where} holds an image twice: its {_COLUMNS[a]} {images[a]!r} is its "
-                f"{_COLUMNS[b]}; remove the row.",
+                f"{where} contains an image twice: its {_COLUMNS[a]} {images[a]!r} is "
+                f"also its {_COLUMNS[b]}; remove the row.",
             )
 
 
-def _report_missing(file: pathlib.Path, found: RatedTriplets) -> None:
-    if not found.num_missing:
+def _report_missing(file: pathlib.Path, rated: RatedTriplets) -> None:
+    if not rated.num_missing:
         return
     text = (
-        f"{found.num_missing:,} of {found.num_in_file:,} triplets hold "
-        f"{found.describe_missing()}"
+        f"{rated.num_missing:,} of {rated.num_in_file:,} triplets contain "
+        f"{rated.describe_missing()}"
     )
-    if not len(found.indices):
+    if not len(rated.indices):
         raise _error(
             file,
-            f"{text}, so that none is left; name images as the records are named, or "
+            f"{text}, so none can be used; name images as the records are named, or "
             "give the config of their dataset.",
         )
-    logging.warning("%s: %s; they are left out.", files.printable(file), text)
+    logging.warning("%s: %s; they are skipped.", files.printable(file), text)
 
 
 def _error(file: pathlib.Path, reason: str) -> errors.DataError:

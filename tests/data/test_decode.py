@@ -13,7 +13,7 @@ import pytest
 
 from deeprank_jax.data import decode
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def noise(*shape, seed=0, dtype=np.uint8):

@@ -149,10 +149,10 @@ def test_missing_images_are_counted_and_named(tmp_path, warnings_logged):
     np.testing.assert_array_equal(read(tmp_path, text), [[1, 2, 3]])
     assert len(warnings_logged) == 1
     assert (
-        "2 of 3 triplets hold images that are no records (3 images, e.g. '8.jpg' "
+        "2 of 3 triplets contain images that are no records (3 images, e.g. '8.jpg' "
         "(row 2), '9.jpg' (row 2), '7.jpg' (row 3))" in warnings_logged[0]
     )
-    with pytest.raises(errors.DataError, match=r"2 of 2 .* so that none is left"):
+    with pytest.raises(errors.DataError, match=r"2 of 2 .* so none can be used"):
         read(tmp_path, text.replace(rows[0] + "\n", ""))
 
 
@@ -161,22 +161,22 @@ def test_missing_images_are_counted_and_named(tmp_path, warnings_logged):
     [
         ("a.csv", "query,positive\n1.jpg,2.jpg\n", "no column 'negative' .*'query,pos"),
         ("a.csv", "1.jpg,2.jpg,3.jpg\n", "no column 'query' .*'1.jpg,2.jpg,3.jpg'"),
-        ("a.csv", "query,positive,negative\n", "holds no triplet; it needs a header"),
+        ("a.csv", "query,positive,negative\n", "contains no triplet; it needs a header"),
         ("a.csv", "query,positive,negative\n1.jpg,2.jpg,3.jpg\n1.jpg,2.jpg\n",
          r"row 2 has no negative \('1.jpg,2.jpg,'\)"),
         ("a.csv", "query,positive,negative\n1.jpg,2.jpg,1.jpg\n",
-         "row 1 holds an image twice: its query '1.jpg' is its negative"),
+         "row 1 contains an image twice: its query '1.jpg' is also its negative"),
         ("a.csv", "query,positive,negative\n1.jpg,2.jpg,b/2.jpg\n",
-         "row 1 holds an image twice: its positive '2.jpg' is its negative"),
+         "row 1 contains an image twice: its positive '2.jpg' is also its negative"),
         ("a.csv", "query,positive,negative\n1.jpg,9.jpg,9.jpg\n",
-         "row 1 holds an image twice: its positive '9.jpg' is its negative"),
+         "row 1 contains an image twice: its positive '9.jpg' is also its negative"),
         ("a.csv", "x" * 200_000, r"cannot be read \(field larger"),
-        ("a.txt", "", "holds no triplet"),
+        ("a.txt", "", "contains no triplet"),
         ("a.txt", "red car\n1.jpg\n2.jpg\nblue car\n", "line 4 is 'blue car', which"),
         ("a.txt", PAPER + "a boat\nb/1.jpg\n",
          r"row 3 \(lines 9 to 12\) ends after 'b/1.jpg': the file has 10 lines"),
         ("a.txt", "car\n1.jpg\n2.jpg\n1.jpg\n",
-         r"row 1 \(lines 1 to 4\) holds an image twice"),
+         r"row 1 \(lines 1 to 4\) contains an image twice"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read .*it needs a header"),
     ],
 )  # fmt: skip
@@ -270,7 +270,7 @@ def test_each_split_gets_its_own_triplets_of_a_file_for_all(tmp_path, warnings_l
     assert found["test"].missing == {"9.jpg": "row 4"}
     assert [found[s].num_elsewhere for s in ("validation", "test")] == [3, 2]
     assert found["test"].describe() == (
-        "2 of 5 triplets, 2 hold images of other splits, 1 hold images that are no "
+        "2 of 5 triplets, 2 contain images of other splits, 1 contain images that are no "
         "records (1 images, e.g. '9.jpg' (row 4))"
     )
     # What is missing is missing for all, and said once.
@@ -290,7 +290,7 @@ def test_each_split_may_have_a_file_of_its_own(tmp_path):
     with pytest.raises(
         errors.DataError,
         match=r"test\.csv: no triplet has all three images in test \(0 of 1 triplets, "
-        "1 hold images of other splits",
+        "1 contain images of other splits",
     ):
         read_splits(tmp_path / "{split}.csv")
     (tmp_path / "test.csv").unlink()
@@ -307,6 +307,6 @@ def test_a_split_may_have_none_of_a_file_for_all_but_not_all(tmp_path, warnings_
     assert "no triplet has all three images in validation, which is" in warning
     with pytest.raises(
         errors.DataError,
-        match=r"in validation or test \(0 of 2 triplets, 2 hold images of other",
+        match=r"in validation or test \(0 of 2 triplets, 2 contain images of other",
     ):
         read_splits(path, "7.jpg,5.jpg,2.jpg", "0.jpg,1.jpg,2.jpg")

@@ -14,7 +14,7 @@ from deeprank_jax import data, errors
 from deeprank_jax.data import decode
 from deeprank_jax.data.sources import emoji_builder, tfds_dataset
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def config(dataset, directory, **options):
@@ -373,22 +373,6 @@ def run_tool(path):
         text=True,
         check=False,
     )
-
-
-def test_the_prepare_tool_where_the_system_refuses(tmp_path):
-    (tmp_path / "config.py").write_text(
-        "from deeprank_jax.configs import base\n"
-        "def get_config():\n"
-        "  from deeprank_jax import data\n"
-        "  def refuse(config):\n"
-        "    raise PermissionError(13, 'Permission denied', 'there')\n"
-        "  data.create_records = refuse\n"
-        "  return base.get_config()\n"
-    )
-    result = run_tool(tmp_path / "config.py")
-    assert result.returncode == 1
-    assert result.stderr.endswith("[Errno 13] Permission denied: 'there'\n")
-    assert "Traceback" not in result.stderr
 
 
 def test_the_prepare_tool(tmp_path, emoji_dir):

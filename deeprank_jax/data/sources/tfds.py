@@ -5,7 +5,6 @@ Convention: TFDS, which is slow to import, is imported only when one of them is 
 
 from collections.abc import Sequence
 
-from deeprank_jax import errors
 from deeprank_jax.data import splits
 from deeprank_jax.data.records import Records
 
@@ -33,8 +32,8 @@ def create_records(
       image_feature: Feature that holds the image.
       name_feature: Feature with readable names of the finest labels; empty if the
         labels are readable themselves.
-      split_by: `"dataset"` for the dataset's own splits, `"class_hash"` or
-        `"first_half"` to pool them and split by class.
+      split_by: Rule: `"dataset"` uses the dataset's own splits, `"class_hash"` and
+        `"first_half"` pool them and split by class.
 
     Returns:
       The records of each split.
@@ -47,8 +46,7 @@ def create_records(
         raise ValueError(
             f"split_by must be one of {', '.join(_SPLIT_RULES)}, got {split_by!r}."
         )
-    with errors.needs_extra("train"):
-        from deeprank_jax.data.sources import tfds_dataset
+    from deeprank_jax.data.sources import tfds_dataset
 
     pool, class_names, stored_splits = tfds_dataset.read_pool(
         tfds_dataset.prepare(dataset, directory),
