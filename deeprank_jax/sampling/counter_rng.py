@@ -37,14 +37,14 @@ def exponentials(seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
 def permute(seed: int, epoch: int, position: np.ndarray, size: int) -> np.ndarray:
     """Returns the record at each position of an epoch: a keyed bijection.
 
-    A Feistel network over the pairs `(left, right)` of a table of at least `size`
+    A Feistel network over the cells `(row, column)` of a table of at least `size`
     cells. Cells beyond `size` are permuted again until they fall inside; they are
     fewer than a row, so that this is rare.
 
     Args:
       seed: Seed, at least 0.
       epoch: Number of the epoch, from 0.
-      position: `[n]` ints in `[0, size)`.
+      position: `[n]`, positions in `[0, size)`.
       size: Number of records in an epoch, from 1 to 2^60.
 
     Returns:
@@ -65,13 +65,13 @@ def permute(seed: int, epoch: int, position: np.ndarray, size: int) -> np.ndarra
 
 def _shuffle(cell: np.ndarray, height: int, width: int, keys: np.ndarray) -> np.ndarray:
     """Permutes the cells of a `height x width` table."""
-    left, right = np.divmod(cell, np.uint64(width))
+    row, column = np.divmod(cell, np.uint64(width))
     for turn, key in enumerate(keys):
         if turn % 2:
-            right = (right + _mix(left + key) % np.uint64(width)) % np.uint64(width)
+            column = (column + _mix(row + key) % np.uint64(width)) % np.uint64(width)
         else:
-            left = (left + _mix(right + key) % np.uint64(height)) % np.uint64(height)
-    return left * np.uint64(width) + right
+            row = (row + _mix(column + key) % np.uint64(height)) % np.uint64(height)
+    return row * np.uint64(width) + column
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def _create_reservoir(
     """Creates a `TripletSampler`, which draws by relevance.
 
     Args:
-      mode: `"importance"`, or `"uniform"`, the paper's baseline.
+      mode: Weights of the draws: `"importance"`, or `"uniform"`, the paper's baseline.
       capacity: Number of records in the buffer of a category.
       records_per_step: Number of records ingested per step.
       warmup_records: Number of records ingested before step 0; None for all, at most

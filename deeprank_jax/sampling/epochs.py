@@ -49,7 +49,7 @@ class ShuffledEpochs:
 
         Args:
           step: Step, at least 0; in any order.
-          batch_size: `B`, at least 1.
+          batch_size: Batch size `B`, at least 1.
 
         Raises:
           ValueError: An argument is out of its range.

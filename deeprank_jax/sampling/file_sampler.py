@@ -75,8 +75,8 @@ class FileSampler:
     Attributes:
       seed: Seed of the epochs' orders.
       shard: Index of this process.
-      has_fixed_steps: True; see `Sampler`.
-      out_of_class: None; see `Sampler`.
+      has_fixed_steps: Always True; see `Sampler`.
+      out_of_class: Always None; see `Sampler`.
     """
 
     has_fixed_steps = True
@@ -132,7 +132,7 @@ class FileSampler:
 
         Args:
           step: Step, at least 0; in any order.
-          batch_size: `B`, at least 1.
+          batch_size: Batch size `B`, at least 1.
 
         Raises:
           ValueError: An argument is out of its range.

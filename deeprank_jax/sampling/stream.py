@@ -67,7 +67,8 @@ class Batch:
     """Triplets or labelled images of a step, with their pixels.
 
     Attributes:
-      images: `[B, n, H, W, C]` uint8 in memory of its own, `n` being 3 for triplets.
+      images: `[B, n, H, W, C]` uint8, pixels in memory of their own, `n` being 3 for
+        triplets.
       drawn: Records of the images; its counts include `bad_image`, the number of
         groups replaced because an image could not be read.
     """
@@ -106,7 +107,7 @@ class BatchStream:
 
         Args:
           sampler: Sampler; used by the thread alone while the context lasts.
-          batch_size: `B`, at least 1.
+          batch_size: Batch size `B`, at least 1.
           load_fn: Function from indices `[n]` to images `[n, H, W, C]` and a mask
             `[n]` of those that could be read. Each record is loaded once per batch.
           augment_fn: Function from images `[B, n, H, W, C]`, which it may overwrite,
@@ -188,18 +189,18 @@ class BatchStream:
             self._pending.append(self._executor.submit(self._prepare, step))
 
     def _prepare(self, step: int) -> Batch:
-        drawn = self._sampler.sample(step, self._batch_size)
-        records, inverse = np.unique(drawn.indices, return_inverse=True)
+        groups = self._sampler.sample(step, self._batch_size)
+        records, inverse = np.unique(groups.indices, return_inverse=True)
         images, ok = self._load_fn(records)
-        inverse = inverse.reshape(drawn.indices.shape)
-        drawn, source = _replace_bad(drawn, np.all(ok[inverse], axis=1))
+        inverse = inverse.reshape(groups.indices.shape)
+        groups, source = _replace_bad(groups, np.all(ok[inverse], axis=1))
         # Indexing copies: no two triplets, and no two batches, share memory.
         images = images[inverse[source]]
         rng = counter_rng.step_rng(
             self._sampler.seed, counter_rng.AUGMENT, step, self._sampler.shard
         )
         return Batch(
-            images=np.ascontiguousarray(self._augment_fn(images, rng)), drawn=drawn
+            images=np.ascontiguousarray(self._augment_fn(images, rng)), drawn=groups
         )
 
 

@@ -1,10 +1,10 @@
-"""What does a file of triplets say? Written and read as CSV, Parquet or plain lines.
+"""Files of triplets: CSV, Parquet or plain lines.
 
 Convention: a file names an image as `Records.describe` does, and its rows count from
-1, the header not among them. `.csv` and `.parquet` have the columns
-`anchor,positive,negative` and perhaps `relevance_positive,relevance_negative`, as well
-as `in_class,step`, which say how a row came about and are not read. `.txt`, the file of
-the well-known Keras sampler, has three names a line; its header may be missing.
+1 without the header. `.csv` and `.parquet` have the columns
+`anchor,positive,negative` and optionally `relevance_positive,relevance_negative`, as
+well as `in_class,step`, which tell the origin of a row and are not read. `.txt`, the
+format of the well-known Keras sampler, has three names a line; its header is optional.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,11 +14,12 @@ import functools
 import io
 import os
 import pathlib
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from deeprank_jax import files
+from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, needs_extra
 from deeprank_jax.sampling.file_sampler import FileTripletData
 from deeprank_jax.sampling.triplets import Triplets
@@ -34,6 +35,7 @@ _RELEVANCE = ("relevance_positive", "relevance_negative")
 _ALL = (*_SIDES, *_RELEVANCE, "in_class", "step")
 _NEEDED = "it needs the columns anchor,positive,negative"
 Columns = dict[str, np.ndarray]
+Writer = contextlib.AbstractContextManager[Callable[[Columns], None]]
 
 # Rows that are written together, and read together from Parquet.
 _ROWS = 2**16
@@ -42,28 +44,29 @@ _BYTES = 2**24
 
 def write_triplets(
     path: str | os.PathLike[str],
-    records: Any,
+    records: Records,
     batches: Iterable[Triplets],
     limit: int | None = None,
 ) -> int:
-    """Writes triplets, a few at a time: the whole file or, if it is cut off, none.
+    """Writes triplets, batch by batch, as a whole file or, after an error, not at all.
 
     Args:
-      path: ends in `.csv` or `.parquet`, for all columns, or in `.txt`, for three
-        names a line without a header.
-      records: the `Records` that the triplets are of.
-      batches: the triplets, in the order of the file.
-      limit: how many are written, at most; None for all.
+      path: Path ending in `.csv` or `.parquet`, for all columns, or in `.txt`, for
+        three names a line without a header.
+      records: Records of the triplets.
+      batches: Triplets in the order of the file.
+      limit: Greatest number of triplets to write; None for all.
 
     Returns:
-      How many were written.
+      The number of triplets in the file.
 
     Raises:
-      ValueError: the path ends otherwise, or there is no triplet.
+      DataError: The path ends otherwise, or there is no triplet.
+      WriteError: The file cannot be written.
     """
     file = pathlib.Path(path).expanduser()
     if file.suffix.lower() not in _WRITERS:
-        raise ValueError(f"{path}: {_OTHER_SUFFIX}")
+        raise DataError(f"{path}: {_OTHER_SUFFIX}")
     files.create_folder(file.parent)
     num_written = 0
     with files.replacing(file) as output:
@@ -78,37 +81,38 @@ def write_triplets(
 
 def read_triplets(
     path: str | os.PathLike[str],
-    records: Any,
+    records: Records,
     *,
-    others: Sequence[Any] = (),
+    others: Sequence[Records] = (),
     root: str | os.PathLike[str] = "",
 ) -> FileTripletData:
     """Reads the triplets of a split.
 
-    A name that is not exactly that of a record is taken for a path: from `root`, from
-    the file's folder, or from the working directory. Of records with the same name the
-    first is meant.
+    A name that is not exactly that of a record is a path: from `root`, from the file's
+    folder, or from the working directory. If several records have the same name, it
+    stands for the first.
 
     Args:
-      path: ends in `.csv`, `.parquet` or `.txt`.
-      records: the `Records` of the split.
-      others: `Records` of the other splits; rows with an image of theirs are left out.
-      root: the folder that the records' paths start from, or a file in it.
+      path: Path ending in `.csv`, `.parquet` or `.txt`.
+      records: Records of the split.
+      others: Records of the other splits; rows with an image of theirs are left out.
+      root: Folder that the records' paths start from, or a file in it.
 
     Returns:
       At least one triplet.
 
     Raises:
-      ValueError: the file is missing, empty or of another kind, an image is no record
-        or is twice in a triplet, or a positive is not more relevant than its negative.
+      DataError: The file is missing, empty or in another format, an image is not a
+        record or is twice in a triplet, or a positive is not more relevant than its
+        negative.
     """
     file = pathlib.Path(path).expanduser()
     if file.suffix.lower() not in _READERS:
-        raise ValueError(f"{path}: {_OTHER_SUFFIX}")
+        raise DataError(f"{path}: {_OTHER_SUFFIX}")
     if not file.is_file():
-        raise ValueError(
+        raise DataError(
             f"{path}: there is no such file of triplets; set config.sampler.file to "
-            "one that exists, e.g. of `deeprank triplets`."
+            "one that exists, e.g. written by `deeprank triplets`."
         )
     names = _Names(records, others, (os.fspath(root), os.fspath(file.parent)))
     rows = _Rows(os.fspath(path), names)
@@ -116,16 +120,18 @@ def read_triplets(
         for table in _READERS[file.suffix.lower()](file):
             rows.add(table)
     except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {_NEEDED}.") from error
+        raise DataError(f"{path}: cannot be read ({error}); {_NEEDED}.") from error
     return rows.finish(records)
 
 
 class _Names:
-    """Which record a name means."""
+    """Records by the names of their images."""
 
-    def __init__(self, records: Any, others: Sequence[Any], bases: tuple[str, str]):
+    def __init__(
+        self, records: Records, others: Sequence[Records], bases: tuple[str, str]
+    ):
         splits = [records, *others]
-        self.num_own = len(records)
+        self.num_records = len(records)
         self._names = [name for split in splits for name in _list_ids(split)]
         self._options = pyarrow.compute.SetLookupOptions(
             pyarrow.array(self._names, pyarrow.string())
@@ -135,9 +141,9 @@ class _Names:
         self._bases = (root, bases[1], "")
 
     def find(self, values: pyarrow.Array) -> np.ndarray:
-        """Returns `[n]` ints, -1 for a name of no record."""
-        found = pyarrow.compute.call_function("index_in", [values], self._options)
-        index = np.array(found.fill_null(-1), np.int32)
+        """Returns `[n]` indices of records, -1 for an unknown name."""
+        matches = pyarrow.compute.call_function("index_in", [values], self._options)
+        index = np.array(matches.fill_null(-1), np.int32)
         missing = np.flatnonzero(index < 0)
         if len(missing):
             encoded = values.take(pyarrow.array(missing)).dictionary_encode()
@@ -154,7 +160,7 @@ class _Names:
 
     @functools.cached_property
     def _of_path(self) -> dict[str, int]:
-        # Backwards, so that the first of a name is the one that stays.
+        # Backwards, so that the first record of a name stays in the dict.
         root = self._bases[0]
         return {
             os.path.abspath(os.path.join(root, self._names[index])): index
@@ -163,7 +169,7 @@ class _Names:
 
 
 class _Rows:
-    """The rows of a file as they are read, each of them checked."""
+    """Rows of a file, checked as they are read."""
 
     def __init__(self, path: str, names: _Names):
         self._path = path
@@ -175,53 +181,53 @@ class _Rows:
         self._first_unknown = ""
 
     def add(self, table: pyarrow.RecordBatch) -> None:
-        """Takes the next rows.
+        """Adds the next rows.
 
         Raises:
-          ValueError: a column is missing, or a value cannot be.
+          DataError: A column is missing, or a value is impossible.
         """
         self._check_columns(table.schema.names)
         sides = [_to_names(table.column(side)) for side in _SIDES]
-        found = self._names.find(pyarrow.concat_arrays(sides)).reshape(3, -1).T
-        for row, side in np.argwhere(found < 0)[:1]:
+        indices = self._names.find(pyarrow.concat_arrays(sides)).reshape(3, -1).T
+        for row, side in np.argwhere(indices < 0)[:1]:
             if not self._num_unknown:
                 self._first_unknown = (
                     f"row {self._number(row)} names {sides[side][row].as_py()!r}"
                 )
-        unknown = (found < 0).any(axis=1)
+        unknown = (indices < 0).any(axis=1)
         self._num_unknown += int(unknown.sum())
-        twice = (found == np.roll(found, 1, axis=1)).any(axis=1) & ~unknown
+        twice = (indices == np.roll(indices, 1, axis=1)).any(axis=1) & ~unknown
         for row in np.flatnonzero(twice)[:1]:
-            raise ValueError(
+            raise DataError(
                 f"{self._path}: row {self._number(row)} has an image twice "
                 f"({', '.join(repr(side[row].as_py()) for side in sides)}); anchor, "
                 "positive and negative must be three images."
             )
-        own = (found < self._names.num_own).all(axis=1)
-        self._indices.append(found[own])
+        is_in_split = (indices < self._names.num_records).all(axis=1)
+        self._indices.append(indices[is_in_split])
         if _RELEVANCE[0] in table.schema.names:
-            self._relevance.append(self._read_relevance(table)[own])
-        self._num_rows += len(found)
+            self._relevance.append(self._read_relevance(table)[is_in_split])
+        self._num_rows += len(indices)
 
-    def finish(self, records: Any) -> FileTripletData:
+    def finish(self, records: Records) -> FileTripletData:
         """Returns all rows.
 
         Raises:
-          ValueError: an image is no record, or there is no row.
+          DataError: An image is not a record, or there is no row.
         """
         example = f"{_list_ids(records, 1)[0]!r}" if len(records) else "nothing"
         if self._num_unknown:
-            raise ValueError(
-                f"{self._path}: {self._first_unknown}, which is no image of the "
-                f"dataset ({self._num_unknown:,} of {self._num_rows:,} rows hold "
-                f"such); an image is named like {example}, or by its path from "
+            raise DataError(
+                f"{self._path}: {self._first_unknown}, which is not an image of the "
+                f"dataset ({self._num_unknown:,} of {self._num_rows:,} rows have "
+                f"such names); an image is named like {example}, or by its path from "
                 "config.data.dir or from the folder of this file."
             )
         if not self._num_rows:
-            raise ValueError(f"{self._path}: holds no triplet; {_NEEDED} and rows.")
+            raise DataError(f"{self._path}: holds no triplet; {_NEEDED} and rows.")
         indices = np.concatenate(self._indices)
         if not len(indices):
-            raise ValueError(
+            raise DataError(
                 f"{self._path}: none of its {self._num_rows:,} triplets has all three "
                 f"images in {records.name}, e.g. {example}; draw triplets of that "
                 "split."
@@ -239,28 +245,28 @@ class _Rows:
 
     def _check_columns(self, names: Sequence[str]) -> None:
         missing = [side for side in _SIDES if side not in names]
-        given = [name for name in _RELEVANCE if name in names]
-        if missing or len(given) == 1:
-            missing += [name for name in _RELEVANCE if given and name not in given]
-            raise ValueError(
+        relevance = [name for name in _RELEVANCE if name in names]
+        if missing or len(relevance) == 1:
+            missing += [x for x in _RELEVANCE if relevance and x not in relevance]
+            raise DataError(
                 f"{self._path}: has no column {missing[0]!r} (it has "
                 f"{', '.join(map(repr, names))}); {_NEEDED}, and may have both of "
                 f"{','.join(_RELEVANCE)}."
             )
 
     def _read_relevance(self, table: pyarrow.RecordBatch) -> np.ndarray:
-        """Returns `[n, 2]` float64, all of which can be."""
+        """Returns `[n, 2]` float64, finite, the positive's above the negative's."""
         columns = [table.column(name) for name in _RELEVANCE]
         relevance = np.stack([_to_floats(column) for column in columns], axis=1)
         wrong = ~(np.isfinite(relevance) & (relevance >= 0))
         for row, side in np.argwhere(wrong)[:1]:
-            raise ValueError(
+            raise DataError(
                 f"{self._path}: row {self._number(row)} has the {_RELEVANCE[side]} "
                 f"{columns[side][row].as_py()!r}; it must be a finite number, at "
                 "least 0."
             )
         for row in np.flatnonzero(relevance[:, 0] <= relevance[:, 1])[:1]:
-            raise ValueError(
+            raise DataError(
                 f"{self._path}: in row {self._number(row)} the positive "
                 f"({relevance[row, 0]:g}) is not more relevant to the anchor than the "
                 f"negative ({relevance[row, 1]:g}); exchange them or remove the row."
@@ -271,25 +277,25 @@ class _Rows:
 def _check_once(file: pathlib.Path, names: Sequence[str]) -> None:
     for name in _ALL:
         if names.count(name) > 1:
-            raise ValueError(f"{file}: has the column {name!r} twice; remove one.")
+            raise DataError(f"{file}: has the column {name!r} twice; remove one.")
 
 
 def _to_names(column: pyarrow.Array) -> pyarrow.Array:
-    """Returns strings, nothing as an empty one."""
+    """Returns strings, null as an empty one."""
     return column.cast(pyarrow.string()).fill_null("")
 
 
 def _to_floats(column: pyarrow.Array) -> np.ndarray:
-    """Returns `[n]` float64, NaN for what is no number."""
+    """Returns `[n]` float64, NaN for text that is not a number."""
     try:
         return np.array(column.cast(pyarrow.float64()).fill_null(np.nan))
     except pyarrow.ArrowInvalid:
         return np.array([_to_float(value) for value in column.to_pylist()])
 
 
-def _to_float(value: Any) -> float:
+def _to_float(value: str | None) -> float:
     try:
-        return float(value)
+        return float(value or "")
     except (TypeError, ValueError):
         return np.nan
 
@@ -313,7 +319,7 @@ def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
             raise OSError(f"its first line is {','.join(first)[:80]!r}")
         header = list(_SIDES)
     _check_once(file, header)
-    # Everything is read as text: what is no number is found with its row.
+    # All columns are read as text, so that a bad number is reported with its row.
     yield from pyarrow.csv.open_csv(
         file,
         pyarrow.csv.ReadOptions(
@@ -377,20 +383,20 @@ def _write_parquet(
 
 def _join_batches(batches: Iterable[Triplets], limit: int | None) -> Iterator[Columns]:
     """Yields the columns of many triplets at a time, `limit` in all."""
-    held, num_held, left = [], 0, np.inf if limit is None else limit
+    parts, num_rows, remaining = [], 0, np.inf if limit is None else limit
     for batch in batches:
         # Not before the next: a progress bar round the batches ends with the last.
-        if left <= 0:
+        if remaining <= 0:
             break
-        columns = _to_columns(batch, left)
-        held.append(columns)
-        num_held += len(columns["step"])
-        left -= len(columns["step"])
-        if num_held >= _ROWS:
-            yield _concatenate(held)
-            held, num_held = [], 0
-    if num_held:
-        yield _concatenate(held)
+        columns = _to_columns(batch, remaining)
+        parts.append(columns)
+        num_rows += len(columns["step"])
+        remaining -= len(columns["step"])
+        if num_rows >= _ROWS:
+            yield _concatenate(parts)
+            parts, num_rows = [], 0
+    if num_rows:
+        yield _concatenate(parts)
 
 
 def _concatenate(parts: Sequence[Columns]) -> Columns:
@@ -408,7 +414,7 @@ def _to_columns(batch: Triplets, limit: float) -> Columns:
     return {name: value[:size] for name, value in zip(_ALL, values, strict=True)}
 
 
-def _list_ids(records: Any, num: int | None = None) -> list[str]:
+def _list_ids(records: Records, num: int | None = None) -> list[str]:
     """Returns the names of the first records as text that every file can hold."""
     size = len(records) if num is None else num
     return [
@@ -417,13 +423,15 @@ def _list_ids(records: Any, num: int | None = None) -> list[str]:
     ]
 
 
-_OTHER_SUFFIX = "is neither .csv, .parquet nor .txt; triplets are kept in one of them."
+_OTHER_SUFFIX = (
+    "is neither .csv, .parquet nor .txt; give the file one of these endings."
+)
 _READERS: dict[str, Callable[[pathlib.Path], Iterator[pyarrow.RecordBatch]]] = {
     ".csv": _read_csv,
     ".txt": _read_csv,
     ".parquet": _read_parquet,
 }
-_WRITERS: dict[str, Callable[..., Any]] = {
+_WRITERS: dict[str, Callable[[IO[bytes], Sequence[str]], Writer]] = {
     ".csv": _write_csv,
     ".txt": functools.partial(_write_csv, header=False),
     ".parquet": _write_parquet,

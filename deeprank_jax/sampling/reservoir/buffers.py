@@ -16,9 +16,9 @@ class KeyedRecords:
 
     Attributes:
       index: `[n]` int64, indices of records.
-      label: `[n]` ints in `[0, C)`, category of each record.
+      label: `[n]` ints, category of each record, in `[0, C)`.
       key: `[n]` float64, time at which each finishes the race.
-      rate: `[n]` float64 above 0, speed of each.
+      rate: `[n]` float64, speed of each, above 0.
       position: `[n]` int64, position in the epoch's order.
     """
 

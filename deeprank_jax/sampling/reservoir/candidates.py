@@ -37,9 +37,9 @@ class Candidates:
 
     Attributes:
       attributes: `[N, A]`, values that the relevance compares.
-      category: `[N]` ints in `[0, C)`, category of each record.
-      totals: `[N]` floats, at least 0: eq. (6), the relevance of each record to all
-        others of its category.
+      category: `[N]` ints, category of each record, in `[0, C)`.
+      totals: `[N]` floats, total relevance of each record to all others of its
+        category, eq. (6).
       sizes: `[C]` int64, number of records of each category.
       lowest: `[C]` float64, each category's lowest total above 0; 1 if all are 0.
       num_without_positive: Number of totals that are 0.
@@ -95,8 +95,9 @@ def count_candidates(attributes: Rows, category: Rows, totals: Rows) -> Candidat
 
     Args:
       attributes: `[N, A]`, values that the relevance compares.
-      category: `[N]` ints, at least 0; memory grows with the largest.
-      totals: `[N]` floats, the total relevance of each record in its category.
+      category: `[N]` ints, category of each record, at least 0; memory grows with
+        the largest.
+      totals: `[N]` floats, total relevance of each record in its category.
 
     Raises:
       ValueError: The lengths differ, there is no record, or a total is negative or not
@@ -144,7 +145,7 @@ def categories(labels: np.ndarray, level: int | None) -> np.ndarray:
     """Returns the category of each record, `[N]` int32 in `[0, C)`.
 
     Args:
-      labels: `[N, L]` ints, from coarse to fine.
+      labels: `[N, L]` ints, labels from coarse to fine.
       level: Label level of the categories, a negative number counting from the
         finest; None puts all records into one category.
 

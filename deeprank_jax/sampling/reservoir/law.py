@@ -18,9 +18,9 @@ class Law:
       relevance: Relevance of two records by their attributes.
       mode: `"importance"`, weights by relevance; or `"uniform"`, equal weights of all
         relevant records, the paper's baseline.
-      positive_cap: `T_p`, above 0, beyond which a relevance has no more weight.
-      min_relevance_gap: `T_r`, at least 0, the least difference in relevance of a
-        positive and an in-class negative.
+      positive_cap: Relevance `T_p`, above 0, beyond which the weight stays the same.
+      min_relevance_gap: Least difference `T_r`, at least 0, in relevance of a positive
+        and an in-class negative.
       out_of_class: Share of negatives from other categories, in [0, 1].
     """
 
@@ -29,6 +29,12 @@ class Law:
     positive_cap: float
     min_relevance_gap: float
     out_of_class: float
+
+    def options(self) -> dict[str, Any]:
+        """Returns all but the relevance."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["relevance"]
+        return values
 
     def anchor_weight(self, totals: np.ndarray) -> np.ndarray:
         """Returns the weight of each anchor by its total relevance, eq. (6)."""

@@ -100,7 +100,7 @@ class TripletSampler:
       shard: Index of this process.
       candidates: Records that are drawn from.
       out_of_class: Configured share of negatives of other categories.
-      has_fixed_steps: False; see `Sampler`.
+      has_fixed_steps: Always False; see `Sampler`.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -135,13 +135,13 @@ class TripletSampler:
           candidates: Records to draw from; only those in buffers are held in memory.
           relevance: Relevance of two records by their attributes.
           seed: Seed of all draws, at least 0.
-          mode: `"importance"` or `"uniform"`.
+          mode: Weights of the draws, `"importance"` or `"uniform"`.
           capacity: Number of records in the buffer of a category, at least 2.
           warmup_records: Number of records ingested before step 0; None for all, or
             for a million if there are more.
           records_per_step: Number of records ingested per step, at least 1.
-          positive_cap: `T_p`, above 0, on the scale of the relevance.
-          min_relevance_gap: `T_r`, at least 0, on the scale of the relevance.
+          positive_cap: Cap `T_p`, above 0, on the scale of the relevance.
+          min_relevance_gap: Gap `T_r`, at least 0, on the scale of the relevance.
           out_of_class: Share of negatives from other categories, in [0, 1].
           shard: Index of this process, in `[0, num_shards)`.
           num_shards: Number of processes that draw. The numbers of ingested records
@@ -151,22 +151,6 @@ class TripletSampler:
           NoTripletError: No record is relevant to any other.
           ValueError: An argument is out of its range.
         """
-        check_options(
-            mode=mode,
-            capacity=capacity,
-            warmup_records=warmup_records,
-            records_per_step=records_per_step,
-            positive_cap=positive_cap,
-            min_relevance_gap=min_relevance_gap,
-            out_of_class=out_of_class,
-        )
-        _check_ranges(seed=seed, num_shards=num_shards)
-        _check_shard(shard, num_shards)
-        _check_positives(candidates)
-        self.seed, self.shard = seed, shard
-        self._num_shards = num_shards
-        self.candidates = candidates
-        self.out_of_class = out_of_class
         self._law = Law(
             relevance=relevance,
             mode=mode,
@@ -174,6 +158,13 @@ class TripletSampler:
             min_relevance_gap=min_relevance_gap,
             out_of_class=out_of_class,
         )
+        numbers = {"capacity": capacity, "records_per_step": records_per_step}
+        check_options(warmup_records=warmup_records, **numbers, **self._law.options())
+        _check_ranges(seed=seed, num_shards=num_shards)
+        _check_shard(shard, num_shards)
+        _check_positives(candidates)
+        self.seed, self.shard, self._num_shards = seed, shard, num_shards
+        self.candidates, self.out_of_class = candidates, out_of_class
         self._capacity = capacity
         self._warmup = warmup_records or min(len(candidates), _LONGEST_WARMUP)
         self._records_per_step = records_per_step
@@ -190,7 +181,7 @@ class TripletSampler:
 
         Args:
           step: Step, at least 0; in any order.
-          batch_size: `B`, at least 1.
+          batch_size: Batch size `B`, at least 1.
 
         Raises:
           NoTripletError: The buffers hold no triplet.

@@ -99,7 +99,7 @@ class DrawTable:
           high: `[n]`, end of the range.
           hole_low: `[n]`, first slot of a hole in the range.
           hole_high: `[n]`, end of the hole; some slot lies outside it.
-          rest: `[n]` float64, at least 0 and below the sum over range without hole.
+          rest: `[n]` float64, sums to reach, below that of the range without the hole.
 
         Returns:
           `[n]` slots.
