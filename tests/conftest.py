@@ -21,3 +21,19 @@ def warnings_logged(monkeypatch):
 
 
 pytest_plugins = ["helpers.exported"]
+
+# Fixtures that train, export or start a browser, and modules that do so by themselves.
+SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
+SLOW_MODULES = {
+    "test_ablation", "test_benchmark", "test_benchmark_embed", "test_colab",
+    "test_configs", "test_demo", "test_export", "test_job", "test_loop", "test_main",
+    "test_page", "test_paper_outcome", "test_paper_systems", "test_paper_table",
+    "test_readme", "test_relevance_runs", "test_runs", "test_two_stages",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        slow = SLOW_FIXTURES & set(item.fixturenames)
+        if slow or item.path.stem in SLOW_MODULES:
+            item.add_marker(pytest.mark.slow)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import pathlib
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from deeprank_jax.cli import output
 from deeprank_jax.data.records import Records
 from deeprank_jax.inference.images import AnyImage, decode
 from deeprank_jax.inference.results import Comparison, ImageGroups, SearchResult
-from deeprank_jax.report.contact_sheet import Group, Tile, write_sheet
+
+if TYPE_CHECKING:
+    from deeprank_jax.report.contact_sheet import Group, Tile
 
 # Sheets with more groups or images are no longer looked at.
 _MAX_GROUPS, _MAX_TILES = 60, 24
@@ -30,6 +32,8 @@ def write_pair(out: str, images: Sequence[str], comparison: Comparison) -> None:
       images: Paths of the two images.
       comparison: Comparison of the two.
     """
+    from deeprank_jax.report.contact_sheet import Group
+
     verdict = {True: "similar", False: "not similar", None: ""}
     frame = verdict[comparison.is_similar]
     tiles = [_tile(_read_pixels(image), image, frame=frame) for image in images]
@@ -50,6 +54,8 @@ def write_hits(
       heading: Heading of the hits, with `{legend}` for the meaning of the frames.
       read: Reader of the hits' images.
     """
+    from deeprank_jax.report.contact_sheet import Group
+
     near, legend = result.threshold, ""
     if near is not None:
         legend = f", framed green within {near:.4f} and red beyond"
@@ -80,6 +86,8 @@ def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
       groups: Groups of images.
       read: Reader of the images.
     """
+    from deeprank_jax.report.contact_sheet import Group
+
     sheet = []
     for number, group in enumerate(groups.groups[:_MAX_GROUPS], 1):
         members = zip(group.paths[:_MAX_TILES], group.labels, strict=False)
@@ -117,7 +125,9 @@ def count(shown: int, num: int, noun: str) -> str:
     return f"{num:,} {noun}" + (f", {shown} shown" if num > shown else "")
 
 
-def _write(out: str, title: str, groups: Sequence[Group]) -> None:
+def _write(out: str, title: str, groups: "Sequence[Group]") -> None:
+    from deeprank_jax.report.contact_sheet import write_sheet
+
     with _replacing(out) as file:
         write_sheet(file, pathlib.Path(out).suffix, title, groups)
 
@@ -145,8 +155,10 @@ def _tile(
     distance: str = "",
     *,
     frame: str = "",
-) -> Tile:
+) -> "Tile":
     """Returns the tile of an image, with its label and distance below."""
+    from deeprank_jax.report.contact_sheet import Tile
+
     lines = [label or pathlib.PurePath(path).name]
     return Tile(
         image=image,

@@ -112,14 +112,19 @@ def test_commands_that_need_the_core_only(run_core, exported, photos, tmp_path):
     [
         (["embed", "PHOTOS", "--model=MODEL", "--out=OUT/x.parquet"], "search"),
         (["duplicates", "PHOTOS", "--model=MODEL"], "search"),
-        (["export", "--workdir=OUT", "--out=OUT/model"], "train"),
+        (["export", "--workdir=RUN", "--out=OUT/model"], "train"),
+        (["compare", "IMAGE", "IMAGE", "--model=MODEL", "--out=OUT/x.html"], "search"),
         (["train", "--config=folder", "--config.data.dir=PHOTOS"], "train"),
     ],
 )
 def test_other_commands_name_their_extra(
-    run_core, exported, photos, tmp_path, words, extra
+    run_core, trained, exported, photos, tmp_path, words, extra
 ):
-    places = {"PHOTOS": photos, "MODEL": exported, "OUT": tmp_path}
+    image = next(photos.rglob("*.png"))
+    places = {
+        "IMAGE": image, "MODEL": exported, "OUT": tmp_path, "PHOTOS": photos,
+        "RUN": trained,
+    }  # fmt: skip
     for key, place in places.items():
         words = [word.replace(key, str(place)) for word in words]
     done = run_core(COMMAND, *words)

@@ -127,3 +127,22 @@ def test_a_missing_package_names_its_extra(extra, package, program):
     assert done.returncode != 0
     assert f"pip install 'deeprank-jax[{extra}]'" in done.stderr.splitlines()[-1]
     assert package in packages(extra)
+
+
+def test_the_lock_holds_what_the_extras_need():
+    lock = (ROOT / "requirements.txt").read_text()
+    locked = set(re.findall(r"^([\w.-]+)==", lock, flags=re.M))
+    extras = PROJECT["optional-dependencies"]
+    needed = [*PROJECT["dependencies"]]
+    needed += [x for extra in ("train", "demo", "weights") for x in extras[extra]]
+    names = {re.split(r"[\[<>=; ]", x)[0].lower().replace("_", "-") for x in needed}
+    assert names - locked == {PROJECT["name"]}
+
+
+@pytest.mark.parametrize("name", ["jax", "flax", "optax", "orbax-checkpoint"])
+def test_fast_moving_packages_are_bounded(name):
+    needed = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["train"]
+    [requirement] = [x for x in needed if re.match(rf"{name}\b(?!-)", x)]
+    assert re.fullmatch(rf"{name}>=[\d.]+,<[\d.]+", requirement)
+    # The lock lies within: `make lock` would have changed it otherwise.
+    assert re.search(rf"^{name}==", (ROOT / "requirements.txt").read_text(), re.M)
