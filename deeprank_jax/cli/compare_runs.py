@@ -12,9 +12,7 @@ from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result, format_csv, format_table, wrote
 
 if TYPE_CHECKING:
-    from deeprank_jax.experiments.compare_runs import RunComparison
-
-USES_JAX = False
+    from deeprank_jax.experiments.compare_runs import Cell, RunComparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +52,17 @@ def format_comparison(comparison: "RunComparison") -> str:
     """Returns the comparison as two tables; a star marks the best of each metric.
 
     Args:
-      comparison: Runs side by side.
+      comparison: Comparison of the runs.
     """
     config = [[key, *map(_show, values)] for key, values in comparison.config.items()]
     metrics = [[*key, *cells] for key, cells in comparison.metrics.items()]
     names = comparison.names
+    differences = [
+        [*key, *(_show_difference(cell) for cell in cells[1:])]
+        for key, cells in comparison.metrics.items()
+        if any(cell.above_first for cell in cells)
+    ]
+    above = [f"{name} - {names[0]}" for name in names[1:]]
     return "\n".join(
         [
             format_table(("config", *names), config)
@@ -68,6 +72,12 @@ def format_comparison(comparison: "RunComparison") -> str:
             format_table(("split", "metric", *names), metrics),
             "",
             "Values of the trained model with 95 % intervals; * is the best.",
+            comparison.note,
+            *(
+                ["", format_table(("split", "metric", *above), differences)]
+                if differences
+                else []
+            ),
         ]
     )
 
@@ -76,10 +86,19 @@ def _show(value: object) -> str:
     return "-" if value is None else str(value)
 
 
+def _show_difference(cell: "Cell") -> str:
+    if cell.above_first is None:
+        return "-"
+    value, low, high = cell.above_first
+    digits = 0 if max(abs(low), abs(high)) >= 100 else 3
+    return f"{value:+,.{digits}f} [{low:+,.{digits}f}, {high:+,.{digits}f}]"
+
+
 def _to_values(comparison: "RunComparison") -> dict[str, object]:
     names = comparison.names
     return {
         "runs": names,
+        "note": comparison.note,
         "config": {
             key: dict(zip(names, values, strict=True))
             for key, values in comparison.config.items()

@@ -14,10 +14,12 @@ USES_JAX = False
 # Registry of each section of the config that names kinds, as "module:NAME".
 REGISTRIES = {
     "task": "training.tasks:TASKS",
+    "sampler": "sampling.create:SAMPLERS",
     "model.trunk": "models:TRUNKS",
     "loss": "losses:LOSSES",
     "loss.miner": "losses:MINERS",
     "data.source": "data:SOURCES",
+    "evaluation.evaluators": "evaluation:EVALUATORS",
 }
 
 

@@ -6,9 +6,19 @@ import json
 import math
 import pathlib
 
-from deeprank_jax import config as config_lib
-from deeprank_jax.errors import DataError
+import numpy as np
 
+from deeprank_jax import config as config_lib
+from deeprank_jax.data import create_records
+from deeprank_jax.errors import DataError, UserError
+from deeprank_jax.evaluation import QueryEvaluator, QueryScores, bootstrap
+from deeprank_jax.evaluation.split import create_context, create_evaluators
+from deeprank_jax.relevance import attach
+from deeprank_jax.training.experiment import create_run_relevance
+from deeprank_jax.training.workdir import Workdir
+
+# Value, lower and upper end.
+_Ends = tuple[float, float, float]
 # `{split: {evaluator: {metric: {system: ...}}}}`
 _Tree = Mapping[str, Mapping[str, Mapping[str, Mapping[str, object]]]]
 
@@ -41,12 +51,15 @@ class Cell:
       low: Lower end of its 95 % interval; None without an interval.
       high: Upper end.
       is_best: True for the largest of values that differ.
+      above_first: Difference to the first run's value with its paired interval,
+        `(value, low, high)`; None if it is not known.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     is_best: bool = False
+    above_first: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
         """Returns value and interval; the best has a star."""
@@ -69,11 +82,13 @@ class RunComparison:
       config: Values of each config key in which runs differ, one per run; None where a
         run has no such key.
       metrics: Cells of each metric by `(split, "evaluator/metric")`, one per run.
+      note: Sentence on the differences between the runs' values.
     """
 
     names: Sequence[str]
     config: Mapping[str, Sequence[object]]
     metrics: Mapping[tuple[str, str], Sequence[Cell]]
+    note: str
 
 
 def compare_runs(workdirs: Sequence[pathlib.Path]) -> RunComparison:
@@ -90,6 +105,7 @@ def compare_runs(workdirs: Sequence[pathlib.Path]) -> RunComparison:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     config = {key: [run.config.get(key) for run in runs] for key in keys}
     splits = dict.fromkeys(split for run in runs for split in run.results)
+    differences, note = _pair(runs)
     metrics = {}
     for split in sorted(splits, key=lambda split: split != "test"):
         names = dict.fromkeys(
@@ -100,7 +116,11 @@ def compare_runs(workdirs: Sequence[pathlib.Path]) -> RunComparison:
         )
         for name in names:
             metrics[split, name] = _mark_best(
-                name, [_read_cell(run, split, name) for run in runs]
+                name,
+                [
+                    _read_cell(run, split, name, differences.get(run.name, {}))
+                    for run in runs
+                ],
             )
     return RunComparison(
         names=[run.name for run in runs],
@@ -110,6 +130,7 @@ def compare_runs(workdirs: Sequence[pathlib.Path]) -> RunComparison:
             if any(value != values[0] for value in values)
         },
         metrics=metrics,
+        note=note,
     )
 
 
@@ -128,8 +149,8 @@ def read_runs(workdirs: Sequence[pathlib.Path]) -> list[Run]:
             name=name,
             workdir=workdir,
             config=config_lib.flatten_config(config_lib.read_run_config(workdir)),
-            results=_read_json(workdir / "results.json"),
-            intervals=_read_json(workdir / "intervals.json", is_optional=True),
+            results=_read_json(Workdir(workdir).results),
+            intervals=_read_json(Workdir(workdir).intervals, is_optional=True),
         )
         for name, workdir in zip(names, workdirs, strict=True)
     ]
@@ -154,15 +175,19 @@ def _read_json(path: pathlib.Path, *, is_optional: bool = False) -> _Tree:
     return content
 
 
-def _read_cell(run: Run, split: str, name: str) -> Cell:
+def _read_cell(
+    run: Run, split: str, name: str, differences: Mapping[str, _Ends]
+) -> Cell:
     evaluator, metric = name.split("/", 1)
     value = _lookup(run.results, split, evaluator, metric, "model")
     if not isinstance(value, int | float):
         return Cell(value=None)
     ends = _lookup(run.intervals, split, evaluator, metric, "model")
-    if not isinstance(ends, Mapping):
-        return Cell(value=value)
-    return Cell(value=value, low=ends["low"], high=ends["high"])
+    low, high = (
+        (ends["low"], ends["high"]) if isinstance(ends, Mapping) else (None,) * 2
+    )
+    difference = differences.get(name) if split == "test" else None
+    return Cell(value=value, low=low, high=high, above_first=difference)
 
 
 def _lookup(tree: object, *keys: str) -> object:
@@ -179,3 +204,75 @@ def _mark_best(name: str, cells: list[Cell]) -> list[Cell]:
     return [
         dataclasses.replace(cell, is_best=cell.value == max(values)) for cell in cells
     ]
+
+
+def _pair(runs: Sequence[Run]) -> tuple[dict[str, dict[str, _Ends]], str]:
+    """Compares each run with the first on the same draws of test queries.
+
+    Args:
+      runs: Runs, the first of which the others are compared with.
+
+    Returns:
+      Differences by run and metric, and a sentence on them. There are none if the runs
+      were not measured on the same queries and triplets, or their data are gone.
+    """
+    first, *others = runs
+    if not others:
+        return {}, "One run has nothing to be compared with."
+    triplets = [_read_bytes(Workdir(x.workdir).triplets / "test.csv") for x in runs]
+    if triplets[0] is None or any(text != triplets[0] for text in triplets):
+        return {}, "Values alone are compared: the evaluation triplets differ."
+    try:
+        scores, groups = _measure(runs)
+    except (UserError, OSError, KeyError) as error:
+        return {}, f"Values alone are compared: {error}"
+    differences: dict[str, dict[str, _Ends]] = {}
+    for name, metrics in bootstrap.compare(scores, groups=groups).items():
+        differences[name] = {
+            # Reported is the first less the other.
+            metric: (-x.difference.value, -x.difference.high, -x.difference.low)
+            for metric, x in metrics.items()
+            if x.difference is not None and x.difference.is_known
+        }
+    return differences, (
+        f"Differences to {first.name} have paired 95 % intervals over classes of test "
+        "queries."
+    )
+
+
+def _measure(
+    runs: Sequence[Run],
+) -> tuple[dict[str, dict[str, QueryScores]], np.ndarray]:
+    """Returns the per-query scores of each run on test, and the class of each query."""
+    config = config_lib.read_run_config(runs[0].workdir)
+    relevance = create_run_relevance(config)
+    records = attach(relevance, create_records(config.data))["test"]
+    context = create_context(config, "test", records, relevance, runs[0].workdir)
+    evaluators = create_evaluators(config.evaluation.evaluators.to_dict(), context)
+    embedded = []
+    for run in runs:
+        path = Workdir(run.workdir).test_embeddings
+        if not path.exists():
+            raise DataError(f"{path} is missing.")
+        with np.load(path) as saved:
+            embedded.append((saved["embeddings"], saved["ok"]))
+    if any(len(ok) != len(records) for _, ok in embedded):
+        raise DataError("the test splits have different sizes.")
+    common = np.logical_and.reduce([ok for _, ok in embedded])
+    scores = {
+        run.name: {
+            f"{name}/{metric}": x
+            for name, evaluator in evaluators.items()
+            if isinstance(evaluator, QueryEvaluator)
+            for metric, x in evaluator.measure(embeddings, common).items()
+        }
+        for run, (embeddings, _) in zip(runs, embedded, strict=True)
+    }
+    return scores, records.labels[:, -1]
+
+
+def _read_bytes(path: pathlib.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from deeprank_jax.cli.__main__ import main
@@ -102,3 +104,45 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(SystemExit) as exit_info:
         main(["compare-runs", str(tmp_path)])
     assert "is not a run, it has no config.json" in str(exit_info.value)
+
+
+@pytest.fixture
+def twins(trained, tmp_path):
+    """Returns a run and a copy of it whose test embeddings are random."""
+    for name in ("first", "second"):
+        shutil.copytree(trained, tmp_path / name)
+    path = tmp_path / "second" / "test_embeddings.npz"
+    with np.load(path) as saved:
+        embeddings, ok = saved["embeddings"], saved["ok"]
+    noise = np.random.default_rng(0).normal(size=embeddings.shape)
+    np.savez(path, embeddings=noise.astype(np.float32), ok=ok)
+    return [tmp_path / "first", tmp_path / "second"]
+
+
+def test_differences_are_paired_where_triplets_are_the_same(twins, trained, capsys):
+    comparison = compare_runs([*twins, trained])
+    assert "paired 95 % intervals" in comparison.note
+    first, second, third = comparison.metrics["test", "retrieval/map@r"]
+    assert first.above_first is None
+    value, low, high = second.above_first
+    assert low < value < high
+    assert value < 0  # Noise is worse.
+    assert third.above_first == (0, 0, 0)
+    assert comparison.metrics["validation", "retrieval/map@r"][1].above_first is None
+    main(["compare-runs", *map(str, twins)])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("second - first") for line in lines)
+
+
+def test_other_triplets_or_data_leave_the_values_alone(twins):
+    path = twins[1] / "triplets" / "test.csv"
+    text = path.read_text()
+    path.write_text(text[:-2])
+    comparison = compare_runs(twins)
+    assert comparison.note.startswith("Values alone are compared: the evaluation tripl")
+    path.write_text(text)
+    (twins[1] / "test_embeddings.npz").unlink()
+    comparison = compare_runs(twins)
+    assert comparison.note.endswith("second/test_embeddings.npz is missing.")
+    cells = comparison.metrics["test", "retrieval/map@r"]
+    assert all(cell.above_first is None for cell in cells)

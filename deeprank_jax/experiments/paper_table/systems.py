@@ -58,7 +58,7 @@ def network_systems(
 
     Args:
       table: Dataset of the table.
-      launcher: Runs of the networks.
+      launcher: Training runs of the networks.
       plan: Plan with the networks' settings.
       visual: System joined with the single-scale network.
     """
