@@ -26,19 +26,47 @@ PICTURES = (".html", ".png")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser of one command, whose errors show the usage of this command."""
+    """Parser of one command, whose errors show the usage of this command.
+
+    The help of a command with a config, `--config=NAME --help`, has the keys of it.
+    """
+
+    _config: str | None = None
 
     def parse_known_args(self, args=None, namespace=None):  # pyrefly: ignore
         """Parses arguments; `--config.KEY=VALUE` go to `overrides` as they are."""
         overrides: list[str] = []
         if self.get_default("overrides") is not None:
             args, overrides = split_overrides(args or ())
+            self._config = _find_option("--config", args)
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         if overrides:
             options.overrides = overrides
         return options, []
+
+    def format_help(self) -> str:
+        """Returns the help, with every key of a selected config."""
+        text = super().format_help()
+        if self._config is None:
+            return text
+        from deeprank_jax.config import describe
+
+        try:
+            return f"{text}\n{describe.describe_config(self._config)}"
+        except UserError as error:
+            self.error(str(error))
+
+
+def _find_option(name: str, words: Sequence[str]) -> str | None:
+    """Returns the value of an option in the words of a command line."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -1,7 +1,8 @@
 """Lists the configs, or prints every key of one with its meaning.
 
-deeprank configs
-deeprank configs emoji
+For example:
+  deeprank configs
+  deeprank configs emoji
 """
 
 import argparse

@@ -108,6 +108,21 @@ def test_help_has_the_defaults_that_mean_something(capsys):
     assert "(default: None)" not in text
 
 
+@pytest.mark.parametrize("words", [["--config=emoji"], ["--config", "emoji"]])
+def test_the_help_of_a_config_has_its_keys(capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main(["train", *words, "--help"])
+    assert stopped.value.code == 0
+    assert "--config.optimizer.learning_rate=0.003" in capsys.readouterr().out
+
+
+def test_the_help_of_an_unknown_config(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main(["train", "--config=emojy", "--help"])
+    assert stopped.value.code == 2
+    assert "did you mean 'emoji'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "usage", "message"),
     [

@@ -1,0 +1,173 @@
+"""`--json` of every command: one object on stdout and nothing else."""
+
+import json
+import pathlib
+import re
+import shutil
+
+from helpers import shrunk
+import pytest
+
+from deeprank_jax.cli import __main__, commands
+from deeprank_jax.distributed import backend
+from deeprank_jax.experiments import ablation, rejudge
+from deeprank_jax.experiments.paper_table import run as paper_table
+from deeprank_jax.training import loop
+
+# Commands with `--json` tests in files of their own.
+ELSEWHERE = {"evaluate", "doctor", "configs", "compare-runs"}
+EXPERIMENTS = ["ablation", "rejudge", "paper-table"]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs a command with `--json` in this process and returns its object."""
+    monkeypatch.setattr(backend, "keep_compiled", lambda: None)
+
+    def call(*words):
+        capsys.readouterr()
+        __main__.main([*map(str, words), "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.fixture
+def images(photos):
+    return sorted(photos.rglob("*.png"))
+
+
+def test_export(run, trained, tmp_path):
+    result = run("export", f"--workdir={trained}", f"--out={tmp_path / 'model'}")
+    assert result["model"] == str(tmp_path / "model")
+    assert result["agreement"]["stablehlo"] <= 1e-4
+
+
+def test_compare(run, exported, images):
+    result = run("compare", images[0], images[0], f"--model={exported}")
+    assert result["images"] == [str(images[0])] * 2
+    assert result["distance"] == 0
+    assert result["is_similar"] is True
+
+
+def test_embed(run, exported, photos, tmp_path):
+    out = tmp_path / "photos.parquet"
+    result = run("embed", photos, f"--model={exported}", f"--out={out}")
+    assert result == {
+        "out": str(out), "embeddings": 72, "embedding_dim": 8, "unreadable": 0,
+    }  # fmt: skip
+
+
+def test_index_and_search(run, exported, photos, images, tmp_path):
+    out = tmp_path / "photos.index"
+    result = run("index", photos, f"--model={exported}", f"--out={out}")
+    assert result == {
+        "index": str(out), "added": 72, "images": 72, "kind": "exact",
+        "metric": "squared_euclidean",
+    }  # fmt: skip
+    page = tmp_path / "found.html"
+    result = run("search", images[3], f"--index={out}", "--k=5", f"--out={page}")
+    assert page.exists()
+    assert [hit["rank"] for hit in result["hits"]] == [1, 2, 3, 4, 5]
+    first = result["hits"][0]
+    assert first["path"] == str(images[3])
+    assert first["label"] == images[3].parent.name
+    assert first["distance"] == pytest.approx(0, abs=1e-5)
+    assert sum(vote["share"] for vote in result["votes"]) == pytest.approx(1)
+
+
+def test_rank(run, exported, photos, images):
+    result = run("rank", photos, f"--model={exported}", f"--image={images[3]}")
+    assert len(result["hits"]) == 72
+    assert result["hits"][0]["path"] == str(images[3])
+
+
+def test_duplicates(run, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    one = some / "class 02" / "1.png"
+    shutil.copy(one, some / "class 07" / "copy.png")
+    out = tmp_path / "groups.csv"
+    words = (f"--model={exported}", "--max_distance=0", f"--out={out}")
+    result = run("duplicates", some, *words)
+    assert (result["images"], result["copies"], result["max_distance"]) == (73, 1, 0)
+    (group,) = result["groups"]
+    assert {image["path"] for image in group} >= {str(one)}
+    assert out.exists()
+
+
+def test_clusters(run, exported, photos):
+    result = run("clusters", photos, f"--model={exported}", "--num=12")
+    assert len(result["groups"]) == 12
+    assert sum(map(len, result["groups"])) == result["images"] == 72
+
+
+def test_prepare(run, photos):
+    result = run("prepare", "--config=folder", f"--config.data.dir={photos}")
+    assert sum(split["images"] for split in result.values()) == 72
+    assert set(result["train"]["labels"]) == {"level_1"}
+
+
+def test_triplets(run, photos, tmp_path):
+    out = tmp_path / "triplets.csv"
+    config = ("--config=folder", f"--config.data.dir={photos}", "--config.batch_size=8")
+    result = run("triplets", *config, f"--out={out}", "--num=20")
+    assert result == {"out": str(out), "triplets": 20}
+    assert len(out.read_text().splitlines()) == 21
+
+
+def test_golden_feature(run, photos, tmp_path):
+    out = tmp_path / "ratings.csv"
+    config = ("--config=folder", f"--config.data.dir={photos}")
+    words = (f"--simulate={out}", "--num_simulated=900")
+    result = run("golden-feature", *config, *words)
+    assert result == {"out": str(out), "triplets": 900}
+    golden = tmp_path / "golden.parquet"
+    words = ("--features=pixels", "--image_size=16", f"--out={golden}")
+    result = run("golden-feature", *config, f"--triplets={out}", *words)
+    assert result["out"] == str(golden)
+    assert list(result["weights"]) == ["pixels"]
+
+
+def test_train(run, monkeypatch, tmp_path):
+    report = tmp_path / "run" / "report" / "index.html"
+    configs = []
+
+    def train(config, workdir):
+        configs.append(config)
+        print("training prints")
+        return report
+
+    monkeypatch.setattr(loop, "train", train)
+    result = run("train", f"--workdir={tmp_path / 'run'}", *shrunk.flags())
+    assert result == {
+        "workdir": str(tmp_path / "run"),
+        "results": str(tmp_path / "run" / "results.json"),
+        "report": str(report),
+    }
+    assert configs[0].data.source.name == "emoji"
+    assert configs[0].num_steps == shrunk.VALUES["num_steps"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments(run, monkeypatch, tmp_path, name):
+    calls = []
+
+    def experiment(path, *, out, command, overrides, **options):
+        calls.append((path.name, command, overrides))
+        file = out / f"{path.stem}.json" if name == "paper-table" else out
+        file.write_text('{"test": 1}')
+        return "the table"
+
+    monkeypatch.setattr(ablation, "run_ablation", experiment)
+    monkeypatch.setattr(rejudge, "rejudge", experiment)
+    monkeypatch.setattr(paper_table, "run_paper_table", experiment)
+    out = tmp_path if name == "paper-table" else tmp_path / "x.json"
+    words = ("--config=ablation_sampling", "--config.seed", 3)
+    assert run(name, *words, f"--out={out}") == {"test": 1}
+    command = f"deeprank {name} --config=ablation_sampling --config.seed 3"
+    assert calls == [("ablation_sampling.py", command, ["seed=3"])]
+
+
+def test_no_command_is_left_out():
+    called = re.findall(r'run\("([a-z-]+)"', pathlib.Path(__file__).read_text())
+    assert {*called, *EXPERIMENTS} | ELSEWHERE >= set(commands.list_commands())
