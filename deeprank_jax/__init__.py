@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
 
+    from deeprank_jax.data import register_source as register_source
     from deeprank_jax.inference.index import Index as Index
     from deeprank_jax.inference.model import Model as Model
     from deeprank_jax.inference.results import Comparison as Comparison
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from deeprank_jax.inference.results import ImageGroup as ImageGroup
     from deeprank_jax.inference.results import ImageGroups as ImageGroups
     from deeprank_jax.inference.results import SearchResult as SearchResult
+    from deeprank_jax.losses import register_loss as register_loss
+    from deeprank_jax.losses import register_miner as register_miner
+    from deeprank_jax.models import register_trunk as register_trunk
+    from deeprank_jax.relevance import register as register_relevance
+    from deeprank_jax.training.tasks import register_task as register_task
+    from deeprank_jax.training.train import TrainingResult as TrainingResult
+    from deeprank_jax.training.train import train as train
 
 _LAZY = {
     "Comparison": "deeprank_jax.inference.results:Comparison",
@@ -33,6 +41,14 @@ _LAZY = {
     "Index": "deeprank_jax.inference.index:Index",
     "Model": "deeprank_jax.inference.model:Model",
     "SearchResult": "deeprank_jax.inference.results:SearchResult",
+    "TrainingResult": "deeprank_jax.training.train:TrainingResult",
+    "register_loss": "deeprank_jax.losses:register_loss",
+    "register_miner": "deeprank_jax.losses:register_miner",
+    "register_relevance": "deeprank_jax.relevance:register",
+    "register_source": "deeprank_jax.data:register_source",
+    "register_task": "deeprank_jax.training.tasks:register_task",
+    "register_trunk": "deeprank_jax.models:register_trunk",
+    "train": "deeprank_jax.training.train:train",
 }
 
 __all__ = [
@@ -44,8 +60,16 @@ __all__ = [
     "Index",
     "Model",
     "SearchResult",
+    "TrainingResult",
     "__version__",
     "load",
+    "register_loss",
+    "register_miner",
+    "register_relevance",
+    "register_source",
+    "register_task",
+    "register_trunk",
+    "train",
 ]
 
 

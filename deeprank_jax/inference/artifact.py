@@ -1,7 +1,7 @@
-"""The files of an exported model, written whole and read only if they are unaltered.
+"""Files of an exported model, written atomically and checked when they are read.
 
-A model is a folder. `SHA256SUMS` lists all its other files as `sha256sum` does, so
-that `sha256sum --check SHA256SUMS` says the same as we do.
+A model is a folder. `SHA256SUMS` lists the checksums of all its other files in the
+format of `sha256sum`, so that `sha256sum --check SHA256SUMS` checks them, too.
 """
 
 from collections.abc import Iterator
@@ -36,15 +36,15 @@ class Artifact:
     """An exported model.
 
     Attributes:
-      path: its folder.
-      info: what `model.json` holds.
+      path: Folder of the model.
+      info: Contents of `model.json`.
     """
 
     path: pathlib.Path
     info: dict[str, Any]
 
     def file(self, name: str) -> pathlib.Path:
-        """Returns the path of one of its files."""
+        """Returns the path of one of the model's files."""
         return self.path / name
 
 
@@ -52,32 +52,35 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Opens an exported model and checks every file of it.
 
     Raises:
-      ArtifactError: no such folder, or a file of it is missing or altered.
+      ArtifactError: There is no such folder, or a file is missing or changed.
     """
     folder = pathlib.Path(path).expanduser()
     if not (folder / CHECKSUMS).is_file():
-        what = "is no exported model" if folder.is_dir() else "there is no such folder"
+        is_folder = folder.is_dir()
+        reason = "is not an exported model" if is_folder else "there is no such folder"
         raise ArtifactError(
-            f"{folder}: {what} (it has no {CHECKSUMS}); write one with "
+            f"{folder}: {reason} (it has no {CHECKSUMS}); write one with "
             "`deeprank export --workdir=RUN --out=FOLDER`."
         )
-    for name, wanted in _read_checksums(folder / CHECKSUMS).items():
+    for name, checksum in _read_checksums(folder / CHECKSUMS).items():
         file = folder / name
         if not file.is_file():
             raise ArtifactError(f"{file} is missing; copy the whole folder again.")
-        if _checksum(file) != wanted:
+        if _checksum(file) != checksum:
             raise ArtifactError(
-                f"{file} is not the file that was exported (its checksum differs from "
-                f"the one in {CHECKSUMS}); copy the whole folder again."
+                f"{file} has changed since the export (its checksum differs from the "
+                f"one in {CHECKSUMS}); copy the whole folder again."
             )
     try:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        found = info["format"]
+        version = info["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder / INFO} cannot be read ({error}).") from error
-    if found != FORMAT:
         raise ArtifactError(
-            f"{folder} has the format {found}, and this deeprank_jax reads {FORMAT}: "
+            f"{folder / INFO} cannot be read ({error}); export the run again."
+        ) from error
+    if version != FORMAT:
+        raise ArtifactError(
+            f"{folder} has the format {version}, and this deeprank_jax reads {FORMAT}: "
             "install the version that wrote it, or export the run again."
         )
     return Artifact(path=folder, info=info)
@@ -92,17 +95,17 @@ def seal(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives a folder to write a model into, which is at `path` once all is written.
+    """Gives a scratch folder that is moved to `path` once all files are written.
 
-    Whatever goes wrong, `path` is as it was before.
+    After an error `path` is as it was before.
 
     Raises:
-      ArtifactError: `path` is there already, or cannot be written to.
+      ArtifactError: `path` exists already, or cannot be written.
     """
     path = pathlib.Path(path).expanduser().absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ArtifactError(
-            f"{path} is there already; give another --out, or move it away."
+            f"{path} exists already; give another --out, or move it away."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,20 +126,20 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def fingerprint(folder: pathlib.Path, preprocessing: dict[str, Any]) -> str:
-    """Returns what tells a model's embeddings from those of any other.
+    """Returns an identifier of the embeddings of a model.
 
     Args:
-      folder: holds the weights.
-      preprocessing: how images reach the network.
+      folder: Folder with the weights.
+      preprocessing: Options of the preprocessing of images.
     """
-    told = json.dumps(preprocessing, sort_keys=True) + _checksum(folder / WEIGHTS)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps(preprocessing, sort_keys=True) + _checksum(folder / WEIGHTS)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _cannot_write(path: pathlib.Path, error: OSError) -> ArtifactError:
     return ArtifactError(
-        f"{path} cannot be written ({error.strerror or error}); nothing is left of it. "
-        "Make room, or give an --out that you may write to."
+        f"{path} cannot be written ({error.strerror or error}), and nothing was. Free "
+        "some disk space, or give an --out that you may write to."
     )
 
 
@@ -151,8 +154,8 @@ def _read_checksums(path: pathlib.Path) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise ArtifactError(
-                f"{path}: the line {line[:80]!r} is no checksum; copy the whole folder "
-                "again."
+                f"{path}: the line {line[:80]!r} is not a checksum; copy the whole "
+                "folder again."
             )
         sums[match[2]] = match[1]
     for name in (INFO, CONFIG, WEIGHTS, STABLEHLO):

@@ -25,12 +25,12 @@ def reporting(
         with tqdm.tqdm(total=total, desc=description, unit=unit, disable=None) as bar:
             yield bar.update
         return
-    done = 0
+    count = 0
 
     def advance(num: int) -> None:
-        nonlocal done
-        done += num
-        progress(done, total, description)
+        nonlocal count
+        count += num
+        progress(count, total, description)
 
     progress(0, total, description)
     yield advance

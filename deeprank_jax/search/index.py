@@ -295,7 +295,7 @@ class VectorIndex:
         return self._named(distances, rows)
 
     def prepare(self) -> None:
-        """Loads or builds what the first search needs, and saves a graph on disk.
+        """Loads or builds the data of the first search, and saves a graph on disk.
 
         Raises:
           ArtifactError: The index is damaged.

@@ -10,6 +10,7 @@ from absl import logging
 import jax
 import ml_collections
 import numpy as np
+import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import files
@@ -17,6 +18,7 @@ from deeprank_jax.distributed import devices, processes
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import split as split_lib
+from deeprank_jax.inference.progress import Progress
 from deeprank_jax.sampling.stream import Batch
 from deeprank_jax.training import final_report, metrics_writer
 from deeprank_jax.training.experiment import Experiment, create_experiment, device_batch
@@ -29,13 +31,17 @@ class Stopped(RuntimeError):  # noqa: N818  Not an error.
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    progress: Progress | None = None,
 ) -> pathlib.Path:
     """Trains, or continues where an earlier process stopped, and writes the report.
 
     Args:
       config: Whole configuration; `configs/base.py` has every key.
       workdir: Folder of the run, created if it is missing.
+      progress: Function that receives the progress; None for a bar.
 
     Returns:
       The report's path.
@@ -80,7 +86,8 @@ def train(
                 f"config.evaluation.best_metric={best_metric!r} cannot be measured on "
                 "the validation split, which holds no triplet; choose one of retrieval."
             )
-        run_loop(experiment, step, splits["validation"])
+        bar = _create_bar(config.num_steps, step, progress)
+        run_loop(experiment, step, splits["validation"], bar)
         seconds = time.time() - started
         return final_report.finish(experiment, splits, leakages, seconds=seconds)
 
@@ -92,8 +99,22 @@ def _locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     return Workdir(workdir).locked()
 
 
+def _create_bar(total: int, step: int, progress: Progress | None) -> tqdm.tqdm:
+    """Returns the bar of the training steps, which only the first process shows."""
+    return metrics_writer.progress_bar(
+        total,
+        initial=step,
+        description="train",
+        shown=processes.is_first(),
+        progress=progress,
+    )
+
+
 def run_loop(
-    experiment: Experiment, step: int, validation: split_lib.SplitEvaluation
+    experiment: Experiment,
+    step: int,
+    validation: split_lib.SplitEvaluation,
+    bar: tqdm.tqdm,
 ) -> None:
     """Trains from `step` to the end, and leaves the last state in `experiment.state`.
 
@@ -101,6 +122,7 @@ def run_loop(
       experiment: Parts of the run, with the state after `step`.
       step: Number of steps that are done.
       validation: Evaluation of the validation split.
+      bar: Progress bar, closed at the end.
 
     Raises:
       NonFiniteError: Training diverged.
@@ -110,9 +132,6 @@ def run_loop(
     writer = metrics_writer.NoWriter()
     if processes.is_first():
         writer = metrics_writer.MetricsWriter(experiment.workdir, first_step=step)
-    bar = metrics_writer.progress_bar(
-        num_steps, initial=step, description="train", shown=processes.is_first()
-    )
     with (
         contextlib.closing(writer),
         bar,

@@ -13,6 +13,7 @@ from tensorboardX.proto import event_pb2
 import tqdm
 
 from deeprank_jax import files
+from deeprank_jax.inference.progress import Progress
 from deeprank_jax.training.workdir import Workdir
 
 
@@ -96,16 +97,53 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     return entries
 
 
+class ProgressBar(tqdm.tqdm):
+    """A bar that also reports to a function."""
+
+    def __init__(self, *, progress: Progress | None = None, **options: Any):
+        """Creates the bar.
+
+        Args:
+          progress: Function that receives the progress; None for no reports.
+          **options: Options of `tqdm.tqdm`.
+        """
+        super().__init__(**options)
+        self._progress = progress
+        self._done, self._steps = options["initial"], options["total"]
+        self._description = options["desc"]
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Advances by a number of steps."""
+        self._done += int(n or 0)
+        if self._progress is not None:
+            self._progress(self._done, self._steps, self._description)
+        return super().update(n)
+
+
 def progress_bar(
-    total: int, *, initial: int, description: str, shown: bool = True
-) -> tqdm.tqdm:
-    """Returns a bar with rate and time left; in a log file it speaks twice a minute."""
-    return tqdm.tqdm(
+    total: int,
+    *,
+    initial: int,
+    description: str,
+    shown: bool = True,
+    progress: Progress | None = None,
+) -> ProgressBar:
+    """Returns a bar with rate and time left, updated twice a minute in a log file.
+
+    Args:
+      total: Number of steps.
+      initial: Number of steps that are done.
+      description: Description of the bar.
+      shown: True to show the bar.
+      progress: Function that receives the progress, in place of the bar.
+    """
+    return ProgressBar(
+        progress=progress,
         total=total,
         initial=initial,
         desc=description,
         unit="step",
         dynamic_ncols=True,
-        disable=not shown,
+        disable=not shown or progress is not None,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
     )

@@ -138,7 +138,7 @@ def test_a_precision_that_cannot_be_is_told_at_once(tmp_path):
 def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
     with pytest.raises(ValueError, match="is no run, it has no config"):
         export_run(tmp_path, tmp_path / "model")
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         export_run(trained, exported)
     with pytest.raises(run.ExportError, match="cannot be started"):
         export_run(trained, tmp_path / "model", onnx_python="/no/python")

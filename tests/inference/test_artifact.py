@@ -38,7 +38,7 @@ def test_the_checksums_are_those_of_sha256sum(model):
 
 def test_an_altered_file_is_named(model):
     (model / artifact.WEIGHTS).write_bytes(b"Weights")
-    with pytest.raises(artifact.ArtifactError, match=r"safetensors is not the"):
+    with pytest.raises(artifact.ArtifactError, match=r"safetensors has changed since"):
         artifact.read_artifact(model)
 
 
@@ -51,7 +51,7 @@ def test_a_missing_file_is_named(model):
 @pytest.mark.parametrize(
     ("name", "text", "match"),
     [
-        (artifact.CHECKSUMS, "nonsense\n", "'nonsense' is no checksum"),
+        (artifact.CHECKSUMS, "nonsense\n", "'nonsense' is not a checksum"),
         (artifact.CHECKSUMS, "", "does not list model.json"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_file_that_says_nothing_is_refused(tmp_path, info):
 
 
 def test_other_folders_are_no_models(tmp_path):
-    with pytest.raises(artifact.ArtifactError, match="is no exported model"):
+    with pytest.raises(artifact.ArtifactError, match="is not an exported model"):
         artifact.read_artifact(tmp_path)
     with pytest.raises(artifact.ArtifactError, match="there is no such folder"):
         artifact.read_artifact(tmp_path / "nowhere")
@@ -93,7 +93,7 @@ def test_other_folders_are_no_models(tmp_path):
 
 def test_nothing_is_written_over(model):
     with (
-        pytest.raises(artifact.ArtifactError, match="is there already"),
+        pytest.raises(artifact.ArtifactError, match="exists already"),
         artifact.writing(model),
     ):
         pass
@@ -114,7 +114,7 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path):
 
 def test_a_full_disk_is_one_sentence(tmp_path):
     full = OSError(28, "No space left on device")
-    with pytest.raises(artifact.ArtifactError, match=r"No space left.*nothing is left"):
+    with pytest.raises(artifact.ArtifactError, match=r"No space left.*and nothing was"):
         write_half(tmp_path / "model", full)
     assert list(tmp_path.iterdir()) == []
 
