@@ -2,10 +2,13 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from tools.benchmark import __main__ as benchmark
 from tools.benchmark import sampler as sampler_lib
 from tools.benchmark import sampler_laws
 from tools.benchmark.exact_laws import chi_square, enumerate_laws
@@ -42,6 +45,33 @@ def test_every_number_is_measured(shrunk):
     assert values["small_buffer_tv_corrected"] < 0.03
     assert values["small_buffer_tv_uncorrected"] > 0.05
     assert values["memory_ratio_1e7_over_1e4"] < 1.2
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["benchmark", "benchmark.exact_search", "benchmark.metrics_worker"],
+)
+def test_every_module_that_can_be_run_has_help(module):
+    shown = subprocess.run(
+        [sys.executable, "-m", f"tools.{module}", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.startswith("usage: ")
+    assert not shown.stderr
+
+
+def test_every_benchmark_has_help_and_writes_its_numbers(tmp_path, monkeypatch, capsys):
+    for name in benchmark.BENCHMARKS:
+        with pytest.raises(SystemExit, match="0"):
+            benchmark.main([name, "--help"])
+        assert "--json FILE" in capsys.readouterr().out
+    monkeypatch.setattr(sampler_lib, "measure", lambda: {"speed": 2.5})
+    benchmark.main(["sampler", f"--json={tmp_path / 'x.json'}"])
+    assert json.loads((tmp_path / "x.json").read_text()) == {"speed": 2.5}
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["speed"])
 
 
 def test_pairs_have_the_totals_asked_for():

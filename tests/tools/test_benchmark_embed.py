@@ -1,7 +1,5 @@
 """`tools.benchmark embed` measures what it says, with few images."""
 
-from absl import flags
-from absl.testing import flagsaver
 from helpers import shrunk
 import numpy as np
 
@@ -20,10 +18,7 @@ NAMES = {
 def test_every_number_is_measured(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(embed, "_ROUNDS", 2)
     folder = shrunk.write_images(tmp_path / "photos", num_classes=3, num_images=3)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(model=str(exported), source=str(folder)):
-        values = embed.measure()
+    values = embed.measure(str(exported), str(folder))
     assert values.keys() == NAMES
     assert all(np.isfinite(value) and value > 0 for value in values.values())
     seconds = values["embed_table_seconds"]

@@ -23,7 +23,7 @@ def test_every_number_is_measured(monkeypatch, capsys):
         return {"seconds": 0.5, "extra_mib": 1.0, "values": values}
 
     monkeypatch.setattr(metrics, "ask", fake)
-    values = metrics.measure()
+    values = metrics.measure("another")
     assert asked == ["ours", "theirs", "exact"]
     assert values["metrics_time_ratio"] == values["metrics_seconds"] / 0.5
     assert values["metrics_seconds_torch"] == 0.5

@@ -5,7 +5,6 @@ import json
 import pathlib
 import re
 import sys
-import types
 from typing import ClassVar
 
 import jax
@@ -69,8 +68,6 @@ class FakeSide:
 def test_every_number_is_measured(monkeypatch, capsys):
     FakeSide.started.clear()
     monkeypatch.setattr(step_cases, "Side", FakeSide)
-    torch_python = types.SimpleNamespace(value="another")
-    monkeypatch.setattr(benchmark_step, "_TORCH_PYTHON", torch_python)
     monkeypatch.setattr(benchmark_step, "_peak_flops", lambda: 1e12)
     product, profiled = jax.jit(lambda x: jnp.sin(x @ x)), []
 
@@ -79,7 +76,7 @@ def test_every_number_is_measured(monkeypatch, capsys):
         return lambda: product(jnp.ones((64, 64))).block_until_ready()
 
     monkeypatch.setattr(step_jax, "prepare", prepare)
-    values = benchmark_step.measure()
+    values = benchmark_step.measure("another")
     assert FakeSide.started == [
         (sys.executable, "tools.benchmark.step_jax"), ("another", "tools.benchmark.step_torch"),
     ]  # fmt: skip
@@ -99,7 +96,7 @@ def test_every_number_is_measured(monkeypatch, capsys):
     assert profiled == ["step_convnet", "step_resnet50"]
     printed = capsys.readouterr().out
     for network in names[:2]:
-        said = printed.split(f"Where a step of {network} spends its time:\n")[1]
+        said = printed.split(f"Parts of the time of a step of {network}:\n")[1]
         shares = re.findall(r"^ +(\d+)%  \w", said.split("\n\n")[0], re.MULTILINE)
         assert 95 <= sum(map(int, shares)) <= 105
 
@@ -112,10 +109,10 @@ def test_the_peak_is_that_of_the_fastest_product(monkeypatch):
 
 _FAKE = """
 import time
-from tools import benchmark_cases
+from tools.benchmark import step_cases
 
 SECONDS = {"a": 0.02, "b": 0.04}
-benchmark_cases.serve(lambda name: lambda: time.sleep(SECONDS[name] * FACTOR))
+step_cases.serve(lambda name: lambda: time.sleep(SECONDS[name] * FACTOR))
 """
 
 

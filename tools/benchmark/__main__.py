@@ -1,45 +1,66 @@
-"""Measures what the project promises: `python -m tools.benchmark NAME --json=FILE`.
+"""Benchmarks of the project: `python -m tools.benchmark NAME --json=FILE`.
 
-NAME is one of BENCHMARKS. Prints a table and writes one flat JSON object.
+Prints a table and writes one flat JSON object.
 """
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 import pathlib
 
-# One core: what is counted is the work, not how it is spread.
+# One core: the benchmarks measure the work, not how well it is spread.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from absl import app, flags  # noqa: E402  NumPy reads the variables when it starts.
-
-from tools.benchmark import embed, metrics, search  # noqa: E402
+from tools.benchmark import embed, metrics, search, step  # noqa: E402  After NumPy's.
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
-from tools.benchmark import step as step_lib  # noqa: E402
 
-BENCHMARKS: Mapping[str, Callable[[], dict[str, float]]] = {
-    "embed": embed.measure,
-    "metrics": metrics.measure,
-    "sampler": sampler_lib.measure,
-    "search": search.measure,
-    "step": step_lib.measure,
+Measure = Callable[[argparse.Namespace], dict[str, float]]
+BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
+    "embed": (embed.__doc__, lambda o: embed.measure(o.model, o.source)),
+    "metrics": (metrics.__doc__, lambda o: metrics.measure(o.torch_python)),
+    "sampler": (sampler_lib.__doc__, lambda o: sampler_lib.measure()),
+    "search": (search.__doc__, lambda o: search.measure()),
+    "step": (step.__doc__, lambda o: step.measure(o.torch_python)),
 }
-_JSON = flags.DEFINE_string("json", None, "Where to write the numbers.")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measures, prints, writes."""
-    if len(argv) != 2 or argv[1] not in BENCHMARKS:
-        raise app.UsageError(f"name one benchmark: {', '.join(BENCHMARKS)}")
-    values = BENCHMARKS[argv[1]]()
+def create_parser() -> argparse.ArgumentParser:
+    """Creates the parser of the command line, with a subcommand per benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmark",
+        description="Measures speed, memory and exactness.",
+        allow_abbrev=False,
+    )
+    names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
+    for name, (doc, _) in BENCHMARKS.items():
+        summary = (doc or "").split("\n")[0]
+        command = names.add_parser(
+            name, help=summary, description=doc, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        command.add_argument(
+            "--json", metavar="FILE", type=pathlib.Path, help="file for the numbers"
+        )
+        if name == "embed":
+            embed.add_arguments(command)
+        if name in ("metrics", "step"):
+            step.add_torch_python(command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, prints and writes."""
+    options = create_parser().parse_args(arguments)
+    values = BENCHMARKS[options.name][1](options)
     width = max(map(len, values))
     for name, value in values.items():
         print(f"{name:<{width}}  {value:>14,.5g}")
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(values, indent=2) + "\n")
-        print(f"Wrote {_JSON.value}.")
+    if options.json:
+        options.json.write_text(json.dumps(values, indent=2) + "\n")
+        print(f"Wrote {options.json}.")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

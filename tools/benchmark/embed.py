@@ -1,14 +1,14 @@
-"""How much longer a table of embeddings takes than the forward pass: `benchmark embed`.
+"""Time to write a table of embeddings, compared with the forward pass alone.
 
-Reading, decoding, resizing and writing are to hide behind the network.
+Reading, decoding, resizing and writing should hide behind the network.
 """
 
+import argparse
 import pathlib
 import statistics
 import tempfile
 import time
 
-from absl import flags
 import numpy as np
 
 from deeprank_jax.distributed import backend
@@ -16,22 +16,33 @@ from deeprank_jax.inference import embedding_table
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.sources import open_source
 
-_MODEL = flags.DEFINE_string("model", "model", "embed: an exported model.")
-_SOURCE = flags.DEFINE_string(
-    "source", "tfds:emoji/validation", "embed: a folder, a list, or tfds:NAME/SPLIT."
-)
 _ROUNDS = 9
 
 
-def measure() -> dict[str, float]:
-    """Returns the share of the forward pass, and the seconds behind it.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this benchmark."""
+    parser.add_argument(
+        "--model", default="model", help="exported model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--source", default="tfds:emoji/validation",
+        help="folder, list, or tfds:NAME/SPLIT (default: %(default)s)",
+    )  # fmt: skip
 
-    The two take turns, and the fastest round of each counts: what else runs on the
-    machine only ever adds.
+
+def measure(model_folder: str, source: str) -> dict[str, float]:
+    """Measures the share of the forward pass.
+
+    The two take turns, and the fastest round of each counts, as other load on the
+    machine only ever adds time.
+
+    Args:
+      model_folder: Folder of an exported model.
+      source: Folder, list, or tfds:NAME/SPLIT.
     """
-    backend.configure_backend()  # As the commands do.
-    model = Model(_MODEL.value)
-    records = open_source(_SOURCE.value, data_dir="data", like=model.data_config)
+    backend.configure_backend()
+    model = Model(model_folder)
+    records = open_source(source, data_dir="data", like=model.data_config)
     images = np.random.default_rng(0).integers(
         0, 256, (len(records), model.image_size, model.image_size, 3), np.uint8
     )
@@ -45,7 +56,7 @@ def measure() -> dict[str, float]:
             embedding_table.embed_to_file(model, records, out)
             alone.append(between - start)
             whole.append(time.perf_counter() - between)
-    # The first compiles.
+    # The first round compiles.
     forward, table = min(alone[1:]), min(whole[1:])
     return {
         "embed_throughput_share": forward / table,

@@ -1,6 +1,4 @@
-"""Equations (6) to (8) by enumeration: what tests and benchmark hold draws against."""
-
-from typing import Any
+"""Equations (6) to (8) by enumeration: reference laws for tests and benchmarks."""
 
 import numpy as np
 from scipy import stats
@@ -23,13 +21,13 @@ def enumerate_laws(
     Every anchor must have a positive, or relevance 0 to all; gap is above 0.
 
     Args:
-      attributes: `[N, A]`, a few dozen records.
-      category: `[N]` ints.
-      relevance: of two records.
-      cap: `T_p`.
-      gap: `T_r`.
-      out_of_class: the share of negatives from other categories.
-      mode: `"uniform"` asks only whether there is a relevance.
+      attributes: `[N, A]`, attributes of a few dozen records.
+      category: `[N]` ints, category of each record.
+      relevance: Relevance of two records by their attributes.
+      cap: Cap `T_p`.
+      gap: Gap `T_r`.
+      out_of_class: Share of negatives from other categories.
+      mode: Weights of the draws; `"uniform"` weighs all relevant records alike.
 
     Returns:
       `[N, N]` of anchor and positive; `[N, N, N]` of anchor, positive and in-class
@@ -59,19 +57,19 @@ def enumerate_laws(
     return positives, inside, outside
 
 
-def chi_square(drawn: np.ndarray, law: np.ndarray) -> float:
-    """Returns the p-value of drawn cells; one that cannot be drawn makes it 0.
+def chi_square(cells: np.ndarray, law: np.ndarray) -> float:
+    """Returns the p-value of draws; 0 after a draw that the law excludes.
 
     Args:
-      drawn: `[n, K]` ints, the cell of each draw.
-      law: `K` axes, a weight for each cell; cells that expect fewer than 5 are one.
+      cells: `[n, K]` ints, cell of each draw.
+      law: Weight of each cell, over `K` axes; cells that expect fewer than 5 draws
+        are pooled.
     """
-    counts = np.bincount(np.ravel_multi_index(drawn.T, law.shape), minlength=law.size)
-    expected = law.ravel() / law.sum() * len(drawn)
+    counts = np.bincount(np.ravel_multi_index(cells.T, law.shape), minlength=law.size)
+    expected = law.ravel() / law.sum() * len(cells)
     if counts[expected == 0].any():
         return 0.0
     few = expected < 5
-    pool: Any = lambda x: np.append(x[~few], x[few].sum())
-    counts, expected = pool(counts), pool(expected)
-    kept = expected > 0
-    return float(stats.chisquare(counts[kept], expected[kept]).pvalue)
+    counts, expected = (np.append(x[~few], x[few].sum()) for x in (counts, expected))
+    possible = expected > 0
+    return float(stats.chisquare(counts[possible], expected[possible]).pvalue)

@@ -1,14 +1,12 @@
-"""The exact search's own side of `tools.benchmark metrics`: memory, share of the peak.
+"""Memory and speed of the exact search: `python -m tools.benchmark.exact_search N`.
 
-  python -m tools.benchmark.exact_search N
-
-Finds the 100 nearest of 1,000 queries among N rows, in a process that has done nothing
-else; then takes turns with a large matrix product, which is what the machine can do.
-Prints one JSON object.
+Finds the 100 nearest of 1,000 queries among N rows, in a fresh process; then takes
+turns with a large matrix product, which shows the peak of the machine. Prints one JSON
+object. `tools.benchmark metrics` runs it.
 """
 
+import argparse
 import json
-import sys
 import time
 
 from deeprank_jax.distributed import backend
@@ -23,7 +21,7 @@ import numpy as np  # noqa: E402
 from deeprank_jax.search import neighbors  # noqa: E402
 
 _QUERIES, _K = 1000, 100
-# Of the turns, a batch as a gallery is asked.
+# Sizes of the turns: a batch of queries as for a gallery.
 _BATCH, _BATCH_K, _ROUNDS = 1024, 10, 5
 _SIZE = 3072
 
@@ -50,7 +48,7 @@ def measure(num_rows: int) -> dict[str, float]:
         product(x, x).block_until_ready()
         rates["search"].append(2 * gallery.size * _BATCH / (between - start))
         rates["product"].append(2 * _SIZE**3 / (time.perf_counter() - between))
-    # The first compiles; what else runs on the machine only ever takes away.
+    # The first round compiles; other load on the machine only ever slows down.
     fastest = {name: max(values[1:]) for name, values in rates.items()}
     return {
         **values,
@@ -61,4 +59,6 @@ def measure(num_rows: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("num_rows", metavar="N", type=int, help="number of rows")
+    print(json.dumps(measure(parser.parse_args().num_rows)))

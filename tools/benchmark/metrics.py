@@ -1,11 +1,11 @@
-"""How long do the metrics of 50,000 embeddings take, and how much memory?
+"""Time and memory of the metrics of 50,000 embeddings, and of the exact search.
 
   python -m tools.benchmark metrics --torch_python=PATH --json=FILE
 
-Beside pytorch-metric-learning's AccuracyCalculator with FAISS, on the same cores, all
-of them, each side in a process of its own, once: two to five minutes. MRR is ours in
-the whole gallery, theirs in the R nearest. And how near to the machine's own peak the
-exact search of a million rows comes, in how much memory.
+Compares with pytorch-metric-learning's AccuracyCalculator with FAISS on all cores, each
+side in a process of its own, once: two to five minutes. Our MRR is over the whole
+gallery, theirs over the R nearest. The exact search of a million rows is compared with
+the peak of the machine.
 """
 
 import json
@@ -14,9 +14,6 @@ import subprocess
 import sys
 from typing import Any
 
-from absl import flags
-
-from tools.benchmark import step as step_lib  # noqa: F401  It defines --torch_python.
 from tools.benchmark.metrics_worker import NAMES
 
 _ROWS, _GALLERY = 50_000, 10**6
@@ -27,13 +24,18 @@ _MODULES = {
 }
 
 
-def measure() -> dict[str, float]:
-    """Returns the ratio, ours by theirs, and what is behind it."""
+def measure(torch_python: str) -> dict[str, float]:
+    """Returns the ratio of our time to theirs, and its parts.
+
+    Args:
+      torch_python: Python of an environment with pytorch-metric-learning.
+    """
     ours = ask(sys.executable, "ours", _ROWS)
-    theirs = ask(str(flags.FLAGS["torch_python"].value), "theirs", _ROWS)
+    theirs = ask(torch_python, "theirs", _ROWS)
     print(f"{'':<12}{'ours':>10}{'theirs':>10}")
-    for name, own in NAMES.items():
-        print(f"{own:<12}{ours['values'][own]:>10.4f}{theirs['values'][name]:>10.4f}")
+    for theirs_name, name in NAMES.items():
+        values = ours["values"][name], theirs["values"][theirs_name]
+        print(f"{name:<12}{values[0]:>10.4f}{values[1]:>10.4f}")
     return {
         "metrics_time_ratio": ours["seconds"] / theirs["seconds"],
         "metrics_seconds": ours["seconds"],
@@ -45,28 +47,28 @@ def measure() -> dict[str, float]:
 
 
 def ask(python: str, side: str, num_rows: int) -> dict[str, Any]:
-    """Returns what one side measures.
+    """Returns the measurements of one side.
 
     Args:
-      python: of the side's environment.
-      side: of `_MODULES`.
-      num_rows: what it measures on.
+      python: Python of the side's environment.
+      side: Name of the side in `_MODULES`.
+      num_rows: Number of rows to measure on.
 
     Raises:
-      RuntimeError: the side has failed; its message is above.
+      RuntimeError: The side has failed; its message is above.
     """
-    # One core for what is counted elsewhere; here all of them.
+    # Other benchmarks use one core; this one uses all.
     hidden = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    done = subprocess.run(
+    process = subprocess.run(
         [python, "-m", *_MODULES[side], str(num_rows)],
         env={k: v for k, v in os.environ.items() if k not in hidden},
         stdout=subprocess.PIPE,
         text=True,
     )
-    if done.returncode:
+    if process.returncode:
         raise RuntimeError(
             f"The process that measures {side} has ended; its message is above. "
-            "pytorch-metric-learning is installed by requirements-bench.txt, and may "
-            "be in another environment: --torch_python=PATH."
+            "Install pytorch-metric-learning by requirements-bench.txt, perhaps in "
+            "another environment: --torch_python=PATH."
         )
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])

@@ -1,20 +1,22 @@
-"""One side of `tools.benchmark metrics`: `python -m tools.benchmark.metrics_worker SIDE N`.
+"""One side of `tools.benchmark metrics`: measures N rows once, in a fresh process.
 
-SIDE is "ours", or "theirs" in an environment with pytorch-metric-learning. Measures
-N rows once, in a process that has done nothing else, and prints one JSON object.
+  python -m tools.benchmark.metrics_worker SIDE N
+
+SIDE is "ours", or "theirs" in an environment with pytorch-metric-learning. Prints one
+JSON object.
 """
 
+import argparse
 from collections.abc import Callable
 import json
 import pathlib
-import sys
 import time
 
 import numpy as np
 
 DIM, PER_CLASS, NOISE = 128, 7, 1.0
-# Theirs, all that is measured by default but mean_average_precision, which with
-# "max_bin_count" does not go beyond rank R either.
+# Their default metrics but mean_average_precision, which with "max_bin_count" does not
+# go beyond rank R either.
 NAMES = {
     "precision_at_1": "recall@1",
     "r_precision": "r_precision",
@@ -35,7 +37,7 @@ def create_split(num_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prepare_ours(rows: np.ndarray, classes: np.ndarray) -> Callable[[], dict]:
-    """Returns what measures by this package, the seconds of its compiler included."""
+    """Returns a function that measures by this package, compilation included."""
     from deeprank_jax.distributed import backend
 
     backend.configure_backend()
@@ -51,7 +53,7 @@ def prepare_ours(rows: np.ndarray, classes: np.ndarray) -> Callable[[], dict]:
 
 
 def prepare_theirs(rows: np.ndarray, classes: np.ndarray) -> Callable[[], dict]:
-    """Returns what measures by pytorch-metric-learning, with FAISS, on the CPU."""
+    """Returns a function that measures by pytorch-metric-learning on the CPU."""
     from pytorch_metric_learning.utils import accuracy_calculator
     import torch
 
@@ -63,15 +65,19 @@ def prepare_theirs(rows: np.ndarray, classes: np.ndarray) -> Callable[[], dict]:
 
 
 def peak_mib() -> float:
-    """Returns the most memory that this process had so far; on Linux."""
-    # Not that of getrusage, which begins with what the parent process had.
+    """Returns the peak memory of this process so far, on Linux."""
+    # getrusage would begin with the peak of the parent process.
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":
-    prepare = {"ours": prepare_ours, "theirs": prepare_theirs}[sys.argv[1]]
-    measure = prepare(*create_split(int(sys.argv[2])))
+    sides = {"ours": prepare_ours, "theirs": prepare_theirs}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("side", choices=sides)
+    parser.add_argument("num_rows", metavar="N", type=int, help="number of rows")
+    options = parser.parse_args()
+    measure = sides[options.side](*create_split(options.num_rows))
     before, start = peak_mib(), time.perf_counter()
     values = measure()
     seconds = time.perf_counter() - start

@@ -1,7 +1,7 @@
-"""How fast is the sampler, how true to its law, and does it grow with the data?
+"""Speed of the sampler, exactness of its law, and growth with the data.
 
-Speeds are of one core, medians of several runs. What is compared is measured in turn,
-since machines change their speed while they run.
+Speeds are of one core, medians of several runs. Cases to compare take turns, as
+machines change their speed while they run.
 """
 
 import pathlib
@@ -9,12 +9,11 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-from typing import Any
 
 import numpy as np
 import tqdm
 
-from deeprank_jax.relevance import Hierarchy, WithinCategory
+from deeprank_jax.relevance import Hierarchy, Relevance, WithinCategory
 from deeprank_jax.relevance.embedding import Embedding
 from deeprank_jax.sampling import Candidates, TripletSampler, count_candidates
 from tools.benchmark import sampler_laws
@@ -66,11 +65,22 @@ def create_files(folder: pathlib.Path, size: int) -> Candidates:
 
 
 def create(
-    candidates: Candidates, relevance: Any = _HIERARCHY, **options: Any
+    candidates: Candidates,
+    relevance: Relevance = _HIERARCHY,
+    *,
+    warmup_records: int | None = None,
+    records_per_step: int = _PER_STEP,
 ) -> TripletSampler:
     """Returns a sampler with the buffers of the benchmark."""
-    fixed = {"seed": 0, "capacity": _CAPACITY, "min_relevance_gap": _GAP}
-    return TripletSampler(candidates, relevance, **fixed, **options)
+    return TripletSampler(
+        candidates,
+        relevance,
+        seed=0,
+        capacity=_CAPACITY,
+        min_relevance_gap=_GAP,
+        warmup_records=warmup_records,
+        records_per_step=records_per_step,
+    )
 
 
 def create_embedding() -> TripletSampler:
@@ -86,7 +96,7 @@ def create_embedding() -> TripletSampler:
 
 
 def ingest_speed(candidates: Candidates) -> float:
-    """Returns how many records pass by the buffers in a second."""
+    """Returns the number of records ingested per second."""
     speeds = []
     for _ in range(3):
         sampler = create(candidates, warmup_records=len(candidates))
@@ -97,7 +107,7 @@ def ingest_speed(candidates: Candidates) -> float:
 
 
 def draw_speed(sampler: TripletSampler) -> float:
-    """Returns how many triplets are drawn in a second, records passing by."""
+    """Returns the number of triplets drawn per second, ingestion included."""
     sampler.sample(0, _BATCH)
     return statistics.median(_timed(sampler, 1 + _STEPS * i) for i in range(_ROUNDS))
 
@@ -113,10 +123,10 @@ def growth(small: Candidates, large: Candidates) -> dict[str, float]:
     """Returns memory and speed with 10^7 records over those with 10^4."""
     samplers, memory, ratios = [], [], []
     for candidates in (small, large):
-        # The second pass begins on the way, so that buffers and tables are made anew.
+        # The second epoch begins on the way, so that buffers and tables are rebuilt.
         first = (len(candidates) - _WARMUP) // _PER_STEP - _STEPS // 2
         tracemalloc.start()
-        sampler = create(candidates, warmup_records=_WARMUP, records_per_step=_PER_STEP)
+        sampler = create(candidates, warmup_records=_WARMUP)
         for step in range(max(0, first), first + _STEPS):
             sampler.sample(step, _BATCH)
         memory.append(tracemalloc.get_traced_memory()[1])

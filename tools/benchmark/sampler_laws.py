@@ -1,4 +1,4 @@
-"""How true are draws to equations (6) to (8)?"""
+"""Exactness of the draws: tests of equations (6) to (8)."""
 
 import numpy as np
 import tqdm
@@ -19,13 +19,13 @@ _SEED = 1
 
 
 class Pairs:
-    """Relevance by a table of all pairs; the last attribute is the record's number."""
+    """Relevance by a table of all pairs; the last attribute is the record's index."""
 
     def __init__(self, table: np.ndarray):
         self.table = table
 
     def attributes(self, splits):
-        """Returns nothing; only there to be a `Relevance`."""
+        """Returns nothing; a `Relevance` must have it."""
         return []
 
     def pairwise(self, a, b):
@@ -37,8 +37,8 @@ def min_p_value() -> float:
     """Returns the least p-value of a million draws from whole categories.
 
     Of anchors, of positives with their anchors, and of both kinds of negatives with
-    their anchors and positives; by a hierarchy and by a table of pairs, whose draws
-    are made in different ways, and in both modes.
+    their anchors and positives; by a hierarchy and by a table of pairs, which have
+    different implementations, and in both modes.
     """
     rng = np.random.default_rng(0)
     fine = rng.integers(0, 12, 30)
@@ -56,7 +56,7 @@ def min_p_value() -> float:
         same = (category[:, None] == category) & ~np.eye(30, dtype=bool)
         candidates = count_candidates(attributes, category, (block * same).sum(axis=1))
         for mode in ("importance", "uniform"):
-            drawn = TripletSampler(
+            triplets = TripletSampler(
                 candidates,
                 kind,
                 seed=1,
@@ -74,7 +74,7 @@ def min_p_value() -> float:
                 out_of_class=0.3,
                 mode=mode,
             )
-            indices, where = drawn.indices, drawn.in_class
+            indices, where = triplets.indices, triplets.in_class
             values += [
                 chi_square(indices[:, :1], positives.sum(axis=1)),
                 chi_square(indices[:, :2], positives),
@@ -85,7 +85,7 @@ def min_p_value() -> float:
 
 
 def small_buffers() -> dict[str, float]:
-    """Returns how far the laws of 200,000 reservoirs are off, 20 records of 140 each.
+    """Returns the error of the laws of 200,000 reservoirs of 20 records out of 140.
 
     The corrected figure is the larger of the total-variation distances of the anchor's
     law from eq. (6), and of the positive's law given the anchor from eq. (7), the mean
@@ -110,9 +110,9 @@ def small_buffers() -> dict[str, float]:
         )
         naive += np.bincount(record.ravel(), minlength=_SIZE)
     anchors = joint.sum(axis=1)
-    given = joint / anchors[:, None] - table / totals[:, None]
+    error = joint / anchors[:, None] - table / totals[:, None]
     corrected = _distance(anchors / anchors.sum(), law)
-    of_positive = float(law @ (0.5 * np.abs(given).sum(axis=1)))
+    of_positive = float(law @ (0.5 * np.abs(error).sum(axis=1)))
     return {
         "small_buffer_tv_corrected": max(corrected, of_positive),
         "small_buffer_tv_uncorrected": _distance(naive / naive.sum(), law),
@@ -120,7 +120,7 @@ def small_buffers() -> dict[str, float]:
 
 
 def _reservoirs(totals: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `[R, 20]` records and one over the probabilities that they are there."""
+    """Returns `[R, 20]` records and one over the probabilities of their presence."""
     index = np.arange(_CHUNK * _SIZE)
     rate = np.tile(totals, _CHUNK)
     exponential = counter_rng.exponentials(_SEED, first, index)

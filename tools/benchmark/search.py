@@ -1,10 +1,9 @@
-"""How fast are the searches of a gallery, and what does the graph miss?
+"""Speed of the searches of a gallery, and recall of the graph.
 
-The exact search is compared with FAISS Flat on the same cores, all of them, in turn,
-each in a process of its own. FAISS 1.15 compares queries one by one as it comes, and
-may be told to multiply matrices, which can be faster or, where its threads wait for a
-core, slower: the ratio is to the fastest of its ways. The graph's queries have one
-thread.
+The exact search is compared with FAISS Flat on all cores, in turns, each in a process
+of its own. FAISS 1.15 compares queries one by one by default; with an option it
+multiplies matrices, which is faster or, where its threads wait for a core, slower: the
+ratio is to its fastest variant. The graph's queries use one thread.
 """
 
 from collections.abc import Callable
@@ -23,18 +22,18 @@ from tools.benchmark import step_cases
 _ROWS, _DIM, _BATCH, _K = 10**6, 128, 256, 10
 _CLUSTERS, _INTRINSIC_DIM, _QUERIES = 10_000, 16, 4096
 _ROUNDS = 7
-# Of FAISS Flat: the queries from which it multiplies matrices, and its threads; as many
-# as there are cores for 0.
+# Variants of FAISS Flat: number of queries from which it multiplies matrices, and
+# number of threads, 0 for all cores.
 _FLAT = {"flat": (None, 0), "flat_product": (20, 0), "flat_product_alone": (20, 1)}
 
 
 def measure() -> dict[str, float]:
-    """Returns all numbers; three minutes on two cores, most to build the graph."""
+    """Returns all numbers; three minutes on two cores, mostly to build the graph."""
     return {**measure_exact(), **measure_graph()}
 
 
 def measure_exact() -> dict[str, float]:
-    """Returns the ratio, ours by FAISS's, and the seconds of a batch behind it."""
+    """Returns the ratio of our time to that of FAISS, and the seconds of a batch."""
     with contextlib.ExitStack() as stack:
         sides = {
             name: stack.enter_context(
@@ -57,7 +56,7 @@ def measure_exact() -> dict[str, float]:
 
 
 def prepare(case: str) -> Callable[[], object]:
-    """Returns what searches for one batch, as the name of a case says."""
+    """Returns a function that searches for one batch, in the way that a case names."""
     name, num_rows = case.split(":")
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((int(num_rows), _DIM), np.float32)
@@ -80,7 +79,7 @@ def prepare(case: str) -> Callable[[], object]:
 
 
 def measure_graph() -> dict[str, float]:
-    """Returns the graph's recall and speed, and how long it took to build."""
+    """Returns the graph's recall, speed and building time."""
     from deeprank_jax.search import exact, hnsw
     from deeprank_jax.search.index import VectorIndex
 
@@ -103,11 +102,11 @@ def measure_graph() -> dict[str, float]:
             speeds = []
             for _ in range(_ROUNDS):
                 start = time.perf_counter()
-                found = index.search(queries, _K).ids
+                ids = index.search(queries, _K).ids
                 speeds.append(_QUERIES / (time.perf_counter() - start))
     hits = [
-        len({str(x) for x in wanted} & set(got))
-        for wanted, got in zip(truth, found, strict=True)
+        len({str(x) for x in nearest} & set(results))
+        for nearest, results in zip(truth, ids, strict=True)
     ]
     return {
         f"hnsw_recall@{_K}": float(np.mean(hits)) / _K,
@@ -117,9 +116,9 @@ def measure_graph() -> dict[str, float]:
 
 
 def create_clusters() -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows and queries of one law: clusters, each in a subspace of its own.
+    """Returns rows and queries of one distribution: clusters in random subspaces.
 
-    Two rows of a cluster are 32 apart, squared, and two of different clusters 288.
+    The squared distance of two rows is 32 within a cluster and 288 between clusters.
     """
     rng = np.random.default_rng(0)
     per_cluster = -(-(_ROWS + _QUERIES) // _CLUSTERS)

@@ -1,32 +1,40 @@
-"""How long a train step and a forward pass take, beside PyTorch: `benchmark step`.
+"""Time of a train step and of a forward pass, compared with PyTorch.
 
-Prints where the time of our step goes, and how much of the machine's own peak, a
-large matrix product, it reaches.
+Prints the largest parts of our step's time, and its share of the machine's peak, a
+large matrix product.
 """
 
+import argparse
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import pathlib
 import sys
 import tempfile
 import time
 
-from absl import flags
-
 from tools.benchmark import step_cases
 
-_TORCH_PYTHON = flags.DEFINE_string(
-    "torch_python", sys.executable, "step: the Python of an environment with PyTorch."
-)
 _TOP = 8
 
 
-def measure() -> dict[str, float]:
-    """Returns the ratios, ours by PyTorch's, and the seconds behind them."""
+def add_torch_python(parser: argparse.ArgumentParser) -> None:
+    """Adds `--torch_python`."""
+    parser.add_argument(
+        "--torch_python", metavar="PATH", default=sys.executable,
+        help="Python of an environment with PyTorch (default: this one)",
+    )  # fmt: skip
+
+
+def measure(torch_python: str) -> dict[str, float]:
+    """Returns the ratios of our time to PyTorch's, and the seconds.
+
+    Args:
+      torch_python: Python of an environment with PyTorch.
+    """
     values: dict[str, float] = {}
     with (
         step_cases.Side(sys.executable, "tools.benchmark.step_jax") as ours,
-        step_cases.Side(_TORCH_PYTHON.value, "tools.benchmark.step_torch") as theirs,
+        step_cases.Side(torch_python, "tools.benchmark.step_torch") as theirs,
     ):
         for name in step_cases.CASES:
             one, two = step_cases.take_turns(ours, theirs, name)
@@ -41,14 +49,14 @@ def measure() -> dict[str, float]:
     values["peak_gflops"] = peak / 1e9
     values["step_peak_share_convnet"] = flops / values["step_seconds_convnet"] / peak
     for name in ("step_convnet", "step_resnet50"):
-        print(f"\nWhere a {name.replace('_', ' of ')} spends its time:")
+        print(f"\nParts of the time of a {name.replace('_', ' of ')}:")
         for kind, share in _profile(name).items():
             print(f"  {share:>4.0%}  {kind}")
     return values
 
 
 def _forward_flops(case: step_cases.Case) -> int:
-    """Returns the multiplications and additions of the demo's network, by hand."""
+    """Returns the number of multiplications and additions of the demo's network."""
     widths, size, total = (32, 64, 128, 256), case.size, 0
     for before, after in zip((3, *widths), widths, strict=False):
         total += size**2 * 9 * before * after
@@ -63,11 +71,11 @@ def _forward_flops(case: step_cases.Case) -> int:
 
 
 def _peak_flops(size: int = 3072, repeats: int = 5) -> float:
-    """Returns the operations a second of the fastest large float32 matrix product."""
+    """Returns the operations per second of a large float32 matrix product."""
     import jax
     import jax.numpy as jnp
 
-    from tools.benchmark import step_jax  # noqa: F401  It sets the backend's flags.
+    from tools.benchmark import step_jax  # noqa: F401  Sets the backend's flags.
 
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
@@ -78,14 +86,14 @@ def _peak_flops(size: int = 3072, repeats: int = 5) -> float:
     return 2 * size**3 / best
 
 
-def _timed(fn) -> float:
+def _timed(fn: Callable[[], object]) -> float:
     start = time.perf_counter()
     fn()
     return time.perf_counter() - start
 
 
 def _profile(name: str) -> Mapping[str, float]:
-    """Returns the largest kinds of operations and their shares of the step's time."""
+    """Returns the slowest kinds of operations and their shares of the step's time."""
     import jax
 
     from tools.benchmark import step_jax
@@ -98,13 +106,13 @@ def _profile(name: str) -> Mapping[str, float]:
                 once()
         (path,) = pathlib.Path(directory).rglob("*.xplane.pb")
         data = jax.profiler.ProfileData.from_file(str(path))
-    spent: collections.Counter[str] = collections.Counter()
+    duration: collections.Counter[str] = collections.Counter()
     for plane in data.planes:
         for line in plane.lines:
             for event in line.events:
                 stats = dict(event.stats)
                 if "hlo_op" in stats:
                     kind = str(stats["hlo_op"]).split(".")[0]
-                    spent[kind] += event.duration_ns
-    total = sum(spent.values()) or 1
-    return {kind: spent[kind] / total for kind, _ in spent.most_common(_TOP)}
+                    duration[kind] += event.duration_ns
+    total = sum(duration.values()) or 1
+    return {kind: ns / total for kind, ns in duration.most_common(_TOP)}

@@ -1,8 +1,8 @@
-"""What `tools.benchmark step` measures, and how two sides take turns at it.
+"""Cases of `tools.benchmark step`, and the turns of its two sides.
 
-Each side is a process of its own that reads the name of a case and how often to run
-it, line by line, and answers with seconds: so that neither's threads are in the
-other's way, and PyTorch may be in another environment.
+Each side is a process of its own that reads lines with the name of a case and a number
+of runs, and answers with seconds. So the threads of the sides do not compete, and
+PyTorch may be in another environment.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any, Self
+from typing import Self
 
 _PATH = {
     "subsample": 3, "kernel": 8, "stride": 4, "width": 32, "pool": 3, "pool_stride": 2,
@@ -25,12 +25,12 @@ class Case:
     """A network and a batch.
 
     Attributes:
-      trunk: its name.
-      size: of the images, in pixels.
-      batch_size: triplets of a step, or images of a forward pass.
-      trains: whether a train step is measured, else a forward pass.
-      embedding_dim: of the network.
-      paths: its low-resolution paths.
+      trunk: Name of the trunk.
+      size: Size of the images in pixels.
+      batch_size: Number of triplets of a step, or of images of a forward pass.
+      trains: True for a train step, False for a forward pass.
+      embedding_dim: Dimension of the embeddings.
+      paths: Low-resolution paths of the network.
     """
 
     trunk: str
@@ -41,7 +41,7 @@ class Case:
     paths: tuple[dict[str, int], ...] = ()
 
 
-# The demo's network, batch and size; the others as large as two cores take.
+# The demo's network, batch and size; the others as large as two cores allow.
 CASES = {
     "step_convnet": Case("convnet", 48, 64, True, paths=(_PATH,)),
     "step_resnet50": Case("resnet50", 64, 16, True),
@@ -49,16 +49,16 @@ CASES = {
     "forward_resnet50": Case("resnet50", 64, 64, False),
     "forward_lite0": Case("efficientnet_lite0", 96, 64, False),
 }
-# AdamW, as in the demo.
+# Options of AdamW as in the demo.
 LEARNING_RATE, WEIGHT_DECAY, MARGIN = 3e-3, 0.2, 0.2
 
 
 class Side:
-    """One of the two processes."""
+    """Process of one side."""
 
     def __init__(self, python: str, module: str):
         """Starts `python -m module`."""
-        # One core for what is counted elsewhere; here all of them.
+        # Other benchmarks use one core; this one uses all.
         hidden = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         env = {k: v for k, v in os.environ.items() if k not in hidden}
         self._process = subprocess.Popen(
@@ -70,16 +70,16 @@ class Side:
         )
 
     def __enter__(self) -> Self:
-        """Takes over the process."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.terminate()
         self._process.communicate()  # Closes the pipes and waits.
 
-    def ask(self, name: str, repeats: int) -> dict[str, Any]:
-        """Returns what the process answers; `seconds` is a list."""
+    def ask(self, name: str, repeats: int) -> dict[str, list[float]]:
+        """Returns the answer of the process; `seconds` is a list."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{name} {repeats}\n")
@@ -87,19 +87,20 @@ class Side:
         if not (line := self._process.stdout.readline()):
             raise RuntimeError(
                 f"The process that measures {name} has ended; its message is above. "
-                "PyTorch is installed by requirements-bench.txt, and may be in another "
+                "Install PyTorch by requirements-bench.txt, perhaps in another "
                 "environment: --torch_python=PATH."
             )
         return json.loads(line)
 
 
-def serve(prepare: Callable[[str], Callable[[], Any]]) -> None:
-    """Answers on standard output, for one side.
+def serve(prepare: Callable[[str], Callable[[], object]]) -> None:
+    """Answers requests on standard input, for one side.
 
     Args:
-      prepare: maps a case's name to a function that runs it once and waits for it.
+      prepare: Function from a case's name to a function that runs the case once and
+        waits for the result.
     """
-    prepared: dict[str, Callable[[], Any]] = {}
+    prepared: dict[str, Callable[[], object]] = {}
     for line in sys.stdin:
         name, repeats = line.split()
         if name not in prepared:
@@ -117,22 +118,22 @@ def serve(prepare: Callable[[str], Callable[[], Any]]) -> None:
 def take_turns(
     ours: Side, theirs: Side, name: str, *, rounds: int = 7, seconds: float = 2.0
 ) -> tuple[float, float]:
-    """Returns the median seconds of both sides, measured in alternating runs.
+    """Returns the median seconds of both sides in alternating runs.
 
     Args:
-      ours: one side.
-      theirs: the other.
-      name: of the case.
-      rounds: how often each is asked.
-      seconds: how long each runs in a round, about.
+      ours: First side.
+      theirs: Second side.
+      name: Name of the case.
+      rounds: Number of turns of each side.
+      seconds: Approximate time of a turn.
     """
-    # The first answer is slow still, from caches that fill.
+    # The first answer is slower, while caches fill.
     once = max(
         statistics.median(side.ask(name, 3)["seconds"]) for side in (ours, theirs)
     )
     repeats = max(1, round(seconds / once))
-    found: tuple[list[float], list[float]] = ([], [])
+    medians: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
-        for side, times in zip((ours, theirs), found, strict=True):
+        for side, times in zip((ours, theirs), medians, strict=True):
             times.append(statistics.median(side.ask(name, repeats)["seconds"]))
-    return statistics.median(found[0]), statistics.median(found[1])
+    return statistics.median(medians[0]), statistics.median(medians[1])

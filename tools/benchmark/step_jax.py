@@ -1,4 +1,4 @@
-"""Our side of `tools.benchmark step`: what `main` compiles, from a config."""
+"""Our side of `tools.benchmark step`: the train step compiled from a config."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from deeprank_jax.distributed import backend, devices
 backend.configure_backend()
 
 from deeprank_jax.configs import emoji  # noqa: E402
-import jax  # noqa: E402  It reads its flags when it starts.
+import jax  # noqa: E402  Reads its flags when it starts.
 import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -33,7 +33,7 @@ def create_config(case: step_cases.Case) -> ml_collections.ConfigDict:
 
 
 def prepare(name: str) -> Callable[[], object]:
-    """Returns what runs a case once."""
+    """Returns a function that runs a case once."""
     case = step_cases.CASES[name]
     config = create_config(case)
     task = tasks.create_task(config, experiment.create_run_relevance(config))
@@ -49,11 +49,11 @@ def prepare(name: str) -> Callable[[], object]:
     step = devices.pmap_step(step_lib.make_train_step(graphdef, tx, task.objective()))
     attributes = np.zeros((case.batch_size, 3, 3), np.int32)
     batch = devices.split_over_devices({"images": images, "attributes": attributes})
-    held = [state]
+    current = [state]
 
     def once() -> None:
-        held[0], metrics = step(held[0], batch)
-        jax.block_until_ready((held[0], metrics))
+        current[0], metrics = step(current[0], batch)
+        jax.block_until_ready((current[0], metrics))
 
     return once
 

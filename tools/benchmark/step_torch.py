@@ -13,7 +13,7 @@ _DEVICE = torch.device("cuda" if _CUDA else "cpu")
 
 
 def prepare(name: str) -> Callable[[], object]:
-    """Returns what runs a case once."""
+    """Returns a function that runs a case once."""
     case = step_cases.CASES[name]
     model = torch_networks.create(
         case.trunk, case.size, case.embedding_dim, list(case.paths)
@@ -22,7 +22,7 @@ def prepare(name: str) -> Callable[[], object]:
     num = case.batch_size * (3 if case.trains else 1)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num, case.size, case.size, 3), np.uint8)
-    # In memory as it is, NHWC, so that it is channels last without a copy.
+    # NHWC in memory, so channels last without a copy.
     images = torch.from_numpy(images).permute(0, 3, 1, 2)
     if case.trains:
         run = _make_step(model, images.to(_DEVICE))

@@ -1,7 +1,7 @@
 """The networks of `tools.benchmark step` in PyTorch, as a user would write them.
 
-Only what is measured: random weights, no import, no checkpoint. Convention: images
-come as uint8 `[B, 3, H, W]` in memory order channels last.
+Random weights, without import or checkpoints. Convention: images are uint8
+`[B, 3, H, W]` in memory order channels last.
 """
 
 import math
@@ -132,7 +132,7 @@ class Path(nn.Module):
             pixels, (self.size, self.size), mode="bilinear", antialias=True
         )
         x = functional.relu(self.conv(functional.pad(x, self.pads[0])))
-        # After ReLU nothing is below the padding's 0.
+        # After ReLU no value is below the padding's 0.
         return self.pool(functional.pad(x, self.pads[1])).flatten(1)
 
 
