@@ -1,12 +1,18 @@
 # ---
 # jupyter:
+#   accelerator: GPU
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: accelerator
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
 #     name: python3
-#   accelerator: GPU
 # ---
 
 # %% [markdown]
@@ -17,27 +23,26 @@
 # CPU cores and less on a GPU or TPU (*Runtime → Change runtime type*).
 
 # %% tags=["parameters"]
-REPOSITORY = ""  # Where to clone deeprank_jax from, if it is not installed.
-WORK = "deeprank_demo"  # Everything is written into this folder.
-STEPS = 300
-TRAINING_FLAGS = []  # More flags of deeprank_jax.main.
+REPOSITORY = ""  # Git address of deeprank_jax, needed if it is not installed.
+WORK = "deeprank_demo"  # Folder for all files.
+STEPS = 300  # Training steps.
+TRAINING_FLAGS = []  # More arguments of `deeprank train`.
 
 # %% [markdown]
 # ## Install
 #
-# What is installed already, JAX for this machine above all, stays as it is.
+# Installed packages stay as they are, above all the JAX of this machine.
 
 # %%
 import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 
 def run(*command):
-    """Runs a command and shows what it says, line by line."""
+    """Runs a command and shows its output line by line."""
     words = [str(word) for word in command]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -48,45 +53,43 @@ def run(*command):
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
 
 
+def deeprank(*words):
+    """Runs a command of deeprank."""
+    run(sys.executable, "-m", "deeprank_jax.cli", *words)
+
+
 if importlib.util.find_spec("deeprank_jax") is None:
     if not REPOSITORY:
         raise ValueError("Set REPOSITORY in the first cell to an address for git.")
-    run("git", "clone", "--depth=1", REPOSITORY, "deeprank_jax_source")
-    run(sys.executable, "-m", "pip", "install", "--quiet", "-e", "deeprank_jax_source")
-    sys.path.insert(0, "deeprank_jax_source")
+    package = f"deeprank-jax[train,demo] @ git+{REPOSITORY}"
+    run(sys.executable, "-m", "pip", "install", "--quiet", package)
 
 import deeprank_jax
-from deeprank_jax.distributed import backend
 
-root = pathlib.Path(deeprank_jax.__file__).parents[1]
 work = pathlib.Path(WORK).absolute()
 work.mkdir(parents=True, exist_ok=True)
-# The tools and configs lie beside the package.
-os.environ["PYTHONPATH"] = str(root)
-backend.configure_backend()
 
 # %% [markdown]
 # ## Train
 #
-# 8,869 emoji of seven designs are prepared from an installed package: 539 emoji to
-# learn from, 620 others to be asked about. Stop the cell and run it again: it goes on
-# where it stopped. The training runs in a process of its own, which leaves the GPU to
+# 8,869 images of emoji in seven designs are prepared from an installed package: 539
+# emoji for training, 620 others for the test. Stop the cell and run it again: training
+# continues where it stopped. It runs in a process of its own, which leaves the GPU to
 # the cells below.
 
 # %%
-config = f"--config={root / 'configs' / 'emoji.py'}"
 data = f"--config.data.dir={work / 'data'}"
-run(sys.executable, "-m", "deeprank_jax.cli", "prepare", config, data)
-run(
-    sys.executable, "-m", "deeprank_jax.main", config, data,
-    f"--workdir={work / 'run'}", f"--config.num_steps={STEPS}", *TRAINING_FLAGS,
+deeprank("prepare", "--config=emoji", data)
+deeprank(
+    "train", "--config=emoji", data, f"--workdir={work / 'run'}",
+    f"--config.num_steps={STEPS}", *TRAINING_FLAGS,
 )  # fmt: skip
 
 # %% [markdown]
 # ## Numbers
 #
-# Of emoji the model never saw, beside the same network before training and plain
-# pixels.
+# On emoji that are not in the training data, beside the same network before training
+# and plain pixels.
 
 # %%
 results = json.loads((work / "run" / "results.json").read_text())["test"]
@@ -102,16 +105,13 @@ for evaluator, names in (
 print(f"The whole report: {work / 'run' / 'report' / 'index.html'}")
 
 # %% [markdown]
-# ## Take the model with you
+# ## Export the model
 #
-# One folder: weights, a program for CPU, GPU and TPU, a card that says how good it is.
+# One folder: weights, a program for CPU, GPU and TPU, and a card with the numbers.
 
 # %%
 if not (work / "model").exists():
-    run(
-        sys.executable, "-m", "deeprank_jax.cli", "export",
-        f"--workdir={work / 'run'}", f"--out={work / 'model'}",
-    )  # fmt: skip
+    deeprank("export", f"--workdir={work / 'run'}", f"--out={work / 'model'}")
 print((work / "model" / "README.md").read_text())
 
 # %% [markdown]
@@ -119,8 +119,8 @@ print((work / "model" / "README.md").read_text())
 
 # %%
 index = work / "emoji.index"
-run(
-    sys.executable, "-m", "deeprank_jax.cli", "index", "tfds:emoji/test",
+deeprank(
+    "index", "tfds:emoji/test",
     f"--model={work / 'model'}", f"--data_dir={work / 'data'}", f"--out={index}",
 )  # fmt: skip
 
@@ -140,8 +140,8 @@ try:
 except ImportError:
     pass
 else:
-    chosen = files.upload()
-    image = next(iter(chosen), None)
+    uploads = files.upload()
+    image = next(iter(uploads), None)
 if image is None:
     image = str(work / "disc.png")
     disc = Image.new("RGB", (128, 128), "white")
@@ -149,10 +149,7 @@ if image is None:
     disc.save(image)
 
 # %%
-run(
-    sys.executable, "-m", "deeprank_jax.cli", "search", image, f"--index={index}",
-    "--k=15", f"--out={work / 'found.png'}",
-)  # fmt: skip
+deeprank("search", image, f"--index={index}", "--k=15", f"--out={work / 'found.png'}")
 display.display(display.Image(str(work / "found.png")))
 
 # %% [markdown]
@@ -168,5 +165,5 @@ print(model.embed([image, square]).shape)
 print(model.compare(image, square))
 
 # %% [markdown]
-# Your own photos, one folder per class: `configs/folder.py`. More: the project's README
-# and `docs/`.
+# Your own photos, one folder per class: `deeprank train --config=folder`. More: the
+# project's README and `docs/`.

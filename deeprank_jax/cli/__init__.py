@@ -4,7 +4,7 @@ A module of this folder that defines `add_arguments` is a command, named as its 
 with `-` for `_`. It defines
 
   add_arguments(parser): Adds the command's arguments.
-  check(options): Optional. Checks what costs nothing, before JAX is imported.
+  check(options): Optional. Checks that take no time, before JAX is imported.
   run(options): Runs the command and returns its `output.Result`.
 
 and may set `USES_JAX = False`. The first line of its docstring is its help text. Every

@@ -113,8 +113,8 @@ _PLACES = ("--workdir", "--out", "--jobs", "--json", "--config.data.dir")
 
 def join_words(words: Sequence[str]) -> str:
     """Returns a command line to keep with results, without the places of files."""
-    kept = [word for word in words if word.partition("=")[0] not in _PLACES]
-    return shlex.join(["deeprank", *kept])
+    others = [word for word in words if word.partition("=")[0] not in _PLACES]
+    return shlex.join(["deeprank", *others])
 
 
 def add_config(

@@ -26,12 +26,12 @@ class Command(Protocol):
 
 def list_commands() -> dict[str, str]:
     """Returns the help text of each command by name, without importing any."""
-    found = {}
+    texts = {}
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         match = _COMMAND.match(path.read_text(encoding="utf-8"))
         if match:
-            found[path.stem.replace("_", "-")] = match["first"]
-    return found
+            texts[path.stem.replace("_", "-")] = match["first"]
+    return texts
 
 
 def load_command(name: str) -> Command:
