@@ -142,7 +142,21 @@ def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
         padded = np.full((size, size, 3), 255, np.uint8)
         padded[y : y + inner[0], x : x + inner[1]] = resize(image, *inner)
         return padded
-    raise ValueError(f'fit must be "crop", "pad" or "stretch", got {fit!r}.')
+    raise _bad_fit(fit)
+
+
+def check_fit(fit: str) -> None:
+    """Checks the name of a method of `resize_image`.
+
+    Raises:
+      ValueError: `fit` is unknown.
+    """
+    if fit not in ("crop", "pad", "stretch"):
+        raise _bad_fit(fit)
+
+
+def _bad_fit(fit: str) -> ValueError:
+    return ValueError(f'fit must be "crop", "pad" or "stretch", got {fit!r}.')
 
 
 def _raise_limit(max_pixels: int) -> None:

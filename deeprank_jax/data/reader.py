@@ -126,7 +126,11 @@ class ImageReader:
           workers: Number of threads; 0 reads in the caller's thread.
           max_pixels: Number of pixels above which an image is bad.
           bad_images: List of bad records; None to log them only.
+
+        Raises:
+          ValueError: `fit` is unknown.
         """
+        decode.check_fit(fit)
         self._records = records
         self._image_size = image_size
         self._fit = fit

@@ -17,7 +17,7 @@ class Records:
       labels: `[N, L]` int32, one label per level, from coarse to fine. A label stands
         for the whole path down to its level, so records that share the label of a
         level share those of all coarser levels.
-      attributes: `[N, A]` ints or floats, values that the relevance compares; equal to
+      attributes: `[N, A]` int or float, values that the relevance compares; equal to
         the labels until `relevance.attach` replaces them.
       level_names: Names of the `L` levels, e.g. `("category", "subcategory", "emoji")`.
       label_names: Names of the labels, for each level.

@@ -20,6 +20,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation import best_metric
+from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.stream import Batch, Sampler
@@ -284,15 +285,16 @@ def create_reader(
     image_size: int | None = None,
 ) -> ImageReader:
     """Returns the reader of a split's images, at the network's size or another."""
-    return ImageReader(
-        records,
-        image_size=image_size or config.data.image_size,
-        fit=config.data.fit,
-        cache_mib=config.data.cache_mib if image_size is None else 0,
-        workers=config.data.workers,
-        max_pixels=config.data.max_pixels,
-        bad_images=bad_images,
-    )
+    with config_keys({"fit": "config.data.fit"}):
+        return ImageReader(
+            records,
+            image_size=image_size or config.data.image_size,
+            fit=config.data.fit,
+            cache_mib=config.data.cache_mib if image_size is None else 0,
+            workers=config.data.workers,
+            max_pixels=config.data.max_pixels,
+            bad_images=bad_images,
+        )
 
 
 def device_batch(batch: Batch) -> dict[str, jax.Array]:

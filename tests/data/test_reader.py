@@ -3,6 +3,7 @@ import csv
 import io
 import threading
 
+from helpers.own_images import create_pool
 import numpy as np
 from PIL import Image
 import pytest
@@ -198,3 +199,8 @@ def test_max_pixels_reaches_the_decoder():
         source.records, image_size=SIZE, max_pixels=100
     ) as images_of:
         assert not images_of.load(np.arange(2))[1].any()
+
+
+def test_an_unknown_fit_is_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match=r'^fit must be "crop", "pad" or "stretch"'):
+        reader.ImageReader(create_pool(["a"], 2), image_size=4, fit="cropped")
