@@ -162,7 +162,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         Args:
           section: `name` and the options of that kind.
           **context: Arguments from the caller; those that the kind does not take are
-            left out.
+            left out, unless it takes any by `**`.
 
         Raises:
           ConfigError: As `check`; or the kind refuses a value. A `ValueError` whose
@@ -176,7 +176,9 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         keys = {key: prefix + key for key in self.options(name, (*context,))}
         kind = self[name]
         parameters = parameters_of(kind)
-        context = {key: value for key, value in context.items() if key in parameters}
+        takes_all = any(x.kind is x.VAR_KEYWORD for x in parameters.values())
+        if not takes_all:
+            context = {key: x for key, x in context.items() if key in parameters}
         with config_keys(keys):
             return kind(**options, **context)
 

@@ -167,3 +167,10 @@ def test_a_function_becomes_a_kind():
     kinds = Registry("config.loss", {}, from_function=lambda fn: lambda: fn)
     kinds.register("mine")(len)
     assert kinds.create({"name": "mine"}) is len
+
+
+def test_a_kind_that_takes_any_context_gets_all_of_it():
+    kinds = create_registry()
+    kinds.register("wrapped")(lambda *, scale=1.0, **context: (scale, context))
+    made = kinds.create({"name": "wrapped", "scale": 2.0}, relevance_fn=len, seed=3)
+    assert made == (2.0, {"relevance_fn": len, "seed": 3})

@@ -26,12 +26,13 @@ class Command(Protocol):
 
 def list_commands() -> dict[str, str]:
     """Returns the help text of each command by name, without importing any."""
-    texts = {}
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+    helps = {}
+    folders = map(pathlib.Path, importlib.import_module(__package__).__path__)
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         match = _COMMAND.match(path.read_text(encoding="utf-8"))
         if match:
-            texts[path.stem.replace("_", "-")] = match["first"]
-    return texts
+            helps[path.stem.replace("_", "-")] = match["first"]
+    return helps
 
 
 def load_command(name: str) -> Command:

@@ -135,6 +135,7 @@ SAMPLERS: Registry[RankingSampler] = Registry(
     {"reservoir": _create_reservoir, "file": _create_file},
     methods=("sample", "state"),
 )
+register_sampler = SAMPLERS.register
 
 
 def create_sampler(
