@@ -1,30 +1,36 @@
-"""What sampler, step and metrics ask of a relevance."""
+"""Interface of a relevance, and the base of those that follow from labels."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
+
+# An array of NumPy or JAX: one relevance serves the sampler, the step and the metrics.
+Array: TypeAlias = Any
+
 
 class Relevance(Protocol):
-    """How similar two records should be, from what is stored with each.
+    """Desired similarity of two records, computed from attributes stored with each.
 
-    A kind may also have `total(attributes [N, A]) -> [N]` float64, each record's
-    relevance to all others, summed, if it knows a faster way than `pairwise`.
+    A kind may also have `total(attributes [N, A]) -> [N]` float64, the sum of each
+    record's relevance to all others, if it has a faster way than `pairwise`.
     """
 
-    def attributes(self, splits: Sequence[Any]) -> list[np.ndarray]:
-        """Returns what the relevance compares, `[N, A]` for each split.
+    def attributes(self, splits: Sequence[Records]) -> list[np.ndarray]:
+        """Returns the attributes that the relevance compares, `[N, A]` per split.
 
         Args:
-          splits: `Records`, all splits that the dataset has.
+          splits: All splits of the dataset.
 
         Raises:
-          ValueError: something is not known of a record.
+          DataError: The attributes of a record are not known.
         """
         ...
 
-    def pairwise(self, a: Any, b: Any) -> Any:
+    def pairwise(self, a: Array, b: Array) -> Array:
         """Returns the relevance of attributes `[..., A]` to `[..., A]` as `[...]`.
 
         Leading axes broadcast: `pairwise(a[:, None], b[None])` is the whole block.
@@ -33,52 +39,55 @@ class Relevance(Protocol):
 
 
 class LabelRelevance:
-    """A relevance that follows from how many levels of the labels two records share.
+    """A relevance that follows from the number of label levels two records share.
 
     The sampler draws from these without comparing every pair.
     """
 
-    def attributes(self, splits: Sequence[Any]) -> list[np.ndarray]:
+    def attributes(self, splits: Sequence[Records]) -> list[np.ndarray]:
         """Returns the labels, `[N, L]` int32 for each split."""
         return [records.labels for records in splits]
 
     def of_depth(self, num_levels: int) -> tuple[float, ...]:
         """Returns the relevance of records that share 0, 1, ... `num_levels` levels.
 
-        Not decreasing.
+        The values do not decrease.
 
         Raises:
-          ValueError: it is not made for so many levels.
+          ConfigError: The relevance is for another number of levels.
         """
         raise NotImplementedError
 
 
-def check_attributes(found: Sequence[Any], splits: Sequence[Any]) -> None:
-    """Checks that there is a row of numbers for each record.
+def check_attributes(
+    attributes: Sequence[np.ndarray], splits: Sequence[Records]
+) -> None:
+    """Checks that each record has a row of numbers.
 
     Args:
-      found: `[N, A]` for each split, from `Relevance.attributes`.
-      splits: `Records` of each split.
+      attributes: Result of `Relevance.attributes`, `[N, A]` for each split.
+      splits: Records of each split.
 
     Raises:
-      ValueError: it is not so.
+      DataError: A split has no such array.
     """
-    if not isinstance(found, Sequence) or len(found) != len(splits):
-        given = len(found) if isinstance(found, Sequence) else type(found).__name__
-        raise ValueError(
-            f"The relevance's attributes(splits) returned {given}; it must return a "
+    if not isinstance(attributes, Sequence) or len(attributes) != len(splits):
+        is_list = isinstance(attributes, Sequence)
+        result = len(attributes) if is_list else type(attributes).__name__
+        raise DataError(
+            f"The relevance's attributes(splits) returned {result}; it must return a "
             f"list of {len(splits)} arrays, one for each split."
         )
-    for attributes, records in zip(found, splits, strict=True):
-        if not isinstance(attributes, np.ndarray):
-            shown = type(attributes).__name__
-        elif attributes.dtype.kind not in "iufb":
-            shown = f"values of type {attributes.dtype}"
-        elif attributes.ndim != 2 or len(attributes) != len(records):
-            shown = f"shape {attributes.shape}"
+    for values, records in zip(attributes, splits, strict=True):
+        if not isinstance(values, np.ndarray):
+            fault = type(values).__name__
+        elif values.dtype.kind not in "iufb":
+            fault = f"values of type {values.dtype}"
+        elif values.ndim != 2 or len(values) != len(records):
+            fault = f"shape {values.shape}"
         else:
             continue
-        raise ValueError(
-            f"{records.name}: the relevance's attributes(splits) returned {shown}; it "
+        raise DataError(
+            f"{records.name}: the relevance's attributes(splits) returned {fault}; it "
             f"must be a NumPy array of numbers, of shape ({len(records)}, A)."
         )

@@ -1,19 +1,21 @@
-"""Relevance from how near precomputed vectors of two records lie.
+"""Relevance by the distance of precomputed vectors of two records.
 
 Convention: `D` is the squared Euclidean distance, as in the paper. NumPy compares a
-block of anchors by one matrix product; JAX, whose products are rounded on some devices,
-by their differences, which it need not store.
+block of anchors by one matrix product. JAX, whose products are rounded on some devices,
+uses the differences, which it need not store.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
 from deeprank_jax.relevance import vectors
+from deeprank_jax.relevance.base import Array
 
 KERNELS = ("exponential", "linear", "cosine")
-# Below this share of the two norms, a product has lost a distance to rounding.
+# A distance below this share of the two norms is lost to rounding in a product.
 _CANCELLED = 0.01
 _PAIRS = 2**14
 
@@ -22,46 +24,51 @@ class Embedding:
     """A kernel of the vectors in a file.
 
     `"exponential"` is `exp(-D / scale)`, `"linear"` is `max(0, 1 - D / scale)` and
-    `"cosine"` is the cosine of the angle between two vectors, or 0 where it is wide.
+    `"cosine"` is the cosine of the angle between two vectors, at least 0.
     """
 
-    def __init__(self, file: str, kernel: str = "exponential", scale: float = 1.0):
+    def __init__(
+        self, file: str, kernel: str = "exponential", scale: float | None = None
+    ):
         """Creates the relevance; the file is read by `attributes`.
 
         Args:
-          file: of vectors, see `vectors.read_vectors`; `{split}` in it stands for the
-            split.
-          kernel: one of `KERNELS`.
-          scale: the squared distance that counts, above 0; `"cosine"` has none.
+          file: Path of a file of vectors (.parquet, .npz or .npy), `{split}` standing
+            for the split; see `vectors.read_vectors`.
+          kernel: Name of a kernel in `KERNELS`.
+          scale: Unit of the squared distance, above 0; None for 1. `"cosine"` has no
+            scale.
 
         Raises:
-          ValueError: there is no such kernel, or the scale cannot be.
+          ValueError: The kernel is not known, or the scale is out of its range.
         """
         if kernel not in KERNELS:
             raise ValueError(
-                f"config.relevance.kernel is {kernel!r}; choose one of "
-                f"{', '.join(KERNELS)}."
+                f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}."
             )
-        if not 0 < scale < np.inf:
+        if kernel == "cosine" and scale is not None:
             raise ValueError(
-                f"config.relevance.scale must be above 0 and finite, got {scale}."
+                f"scale has no effect on kernel='cosine', got {scale}; leave it out."
             )
+        scale = 1.0 if scale is None else scale
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale must be above 0 and finite, got {scale}.")
         self.file = file
         self.kernel = kernel
         self.scale = float(scale)
 
-    def attributes(self, splits: Sequence[Any]) -> list[np.ndarray]:
-        """Returns the vectors, `[N, D]` float32 for each split; of length 1 for cosine.
+    def attributes(self, splits: Sequence[Records]) -> list[np.ndarray]:
+        """Returns the vectors, `[N, D]` float32 per split; unit vectors for cosine.
 
         Raises:
-          ValueError: as `vectors.match_splits`, or a vector has no direction.
+          DataError: As in `vectors.match_splits`, or a vector has no direction.
         """
-        found = vectors.match_splits(self.file, splits)
+        values = vectors.match_splits(self.file, splits)
         if self.kernel != "cosine":
-            return found
-        return [_directions(x, r) for x, r in zip(found, splits, strict=True)]
+            return values
+        return [_directions(x, r) for x, r in zip(values, splits, strict=True)]
 
-    def pairwise(self, a: Any, b: Any) -> Any:
+    def pairwise(self, a: Array, b: Array) -> Array:
         """Returns the relevance of `[..., D]` to `[..., D]`, as `[...]`."""
         xp = a.__array_namespace__()
         if self.kernel == "cosine":
@@ -72,33 +79,33 @@ class Embedding:
         return xp.exp(-scaled)
 
 
-def squared_distances(a: Any, b: Any) -> Any:
+def squared_distances(a: Array, b: Array) -> Array:
     """Returns `||a - b||^2` of `[..., D]` and `[..., D]`, as `[...]`, at least 0.
 
-    Equal vectors are 0 apart, also where a block of them is compared.
+    The distance of equal vectors is 0, in a block, too.
     """
     if not _is_block(a, b):
         difference = a - b
         return inner_products(difference, difference)
-    # Around their middle, less of a distance is lost to the size of the vectors.
+    # Centred, since small distances of long vectors are lost to rounding.
     x, y = a[:, 0], b[0]
-    middle = y.mean(axis=0)
-    x, y = x - middle, y - middle
+    mean = y.mean(axis=0)
+    x, y = x - mean, y - mean
     norms = np.vecdot(x, x)[:, None] + np.vecdot(y, y)
     distances = x @ y.T
     distances *= -2
     distances += norms
     norms *= _CANCELLED
-    lost = np.flatnonzero(distances < norms)
-    for first in range(0, len(lost), _PAIRS):
-        part = lost[first : first + _PAIRS]
-        rows, columns = np.divmod(part, len(y))
+    inexact = np.flatnonzero(distances < norms)
+    for first in range(0, len(inexact), _PAIRS):
+        pairs = inexact[first : first + _PAIRS]
+        rows, columns = np.divmod(pairs, len(y))
         difference = a[rows, 0] - b[0, columns]
-        distances.ravel()[part] = np.vecdot(difference, difference)
+        distances.ravel()[pairs] = np.vecdot(difference, difference)
     return distances
 
 
-def inner_products(a: Any, b: Any) -> Any:
+def inner_products(a: Array, b: Array) -> Array:
     """Returns the inner products of `[..., D]` and `[..., D]`, as `[...]`."""
     if _is_block(a, b):
         return a[:, 0] @ b[0].T
@@ -107,8 +114,8 @@ def inner_products(a: Any, b: Any) -> Any:
     return a.__array_namespace__().sum(a * b, axis=-1)
 
 
-def _is_block(a: Any, b: Any) -> bool:
-    """Returns whether NumPy is asked for all pairs of `[n, 1, D]` and `[1, m, D]`."""
+def _is_block(a: Array, b: Array) -> bool:
+    """Returns whether these are NumPy's `[n, 1, D]` and `[1, m, D]`: all pairs."""
     return (
         isinstance(a, np.ndarray)
         and a.ndim == b.ndim == 3
@@ -117,13 +124,13 @@ def _is_block(a: Any, b: Any) -> bool:
     )
 
 
-def _directions(values: np.ndarray, records: Any) -> np.ndarray:
+def _directions(values: np.ndarray, records: Records) -> np.ndarray:
     norms = np.sqrt(np.vecdot(values, values, dtype=np.float64))
     zero = np.flatnonzero(norms == 0)
     if len(zero):
-        raise ValueError(
+        raise DataError(
             f"{records.name}: the vector of {records.describe(int(zero[0]))!r} is 0 "
-            "and has no direction; take another config.relevance.kernel, or leave the "
-            "record out."
+            "and has no direction; choose another config.relevance.kernel, or remove "
+            "the record."
         )
     return (values / norms[:, None]).astype(np.float32)

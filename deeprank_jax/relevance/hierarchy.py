@@ -2,29 +2,28 @@
 
 from collections.abc import Sequence
 import itertools
-from typing import Any
 
 import numpy as np
 
-from deeprank_jax.relevance.base import LabelRelevance
+from deeprank_jax.errors import ConfigError
+from deeprank_jax.relevance.base import Array, LabelRelevance
 
 
 class Hierarchy(LabelRelevance):
-    """A relevance for each level; records that share no level have relevance 0.
+    """The relevance of the finest level that two records share, 0 if they share none.
 
-    Attributes must be those of `Records`: sharing the label of a level means sharing
-    all coarser ones.
+    Records that share the label of a level share those of all coarser levels.
     """
 
     def __init__(self, levels: Sequence[float]):
         """Creates the relevance.
 
         Args:
-          levels: for each level, from coarse to fine, the relevance of two records
-            that share it and none finer; at least 0 and not decreasing.
+          levels: Relevance for each level, from coarse to fine; that of two records
+            that share it and no finer one, at least 0 and not decreasing.
 
         Raises:
-          ValueError: the levels are empty, negative, not finite or decreasing.
+          ValueError: The levels are empty, negative, not finite or decreasing.
         """
         self.levels = tuple(float(level) for level in levels)
         ordered = all(a <= b for a, b in itertools.pairwise((0.0, *self.levels)))
@@ -34,11 +33,11 @@ class Hierarchy(LabelRelevance):
                 f"fine, got {tuple(levels)}."
             )
 
-    def pairwise(self, a: Any, b: Any) -> Any:
+    def pairwise(self, a: Array, b: Array) -> Array:
         """Returns the relevance of `[..., A]` to `[..., A]`, as `[...]`.
 
         Raises:
-          ValueError: there is not one attribute for each level.
+          ConfigError: The number of attributes is not that of the levels.
         """
         self._check(a.shape[-1])
         xp = a.__array_namespace__()
@@ -49,7 +48,7 @@ class Hierarchy(LabelRelevance):
         """Returns 0 and the levels.
 
         Raises:
-          ValueError: there is not one attribute for each level.
+          ConfigError: The number of attributes is not that of the levels.
         """
         self._check(num_levels)
         return (0.0, *self.levels)
@@ -58,7 +57,7 @@ class Hierarchy(LabelRelevance):
         """Returns `[N]` float64, in closed form from the counts of each label.
 
         Args:
-          attributes: `[N, A]` ints.
+          attributes: `[N, A]` ints, one row per record.
         """
         self._check(attributes.shape[-1])
         totals = np.zeros(len(attributes))
@@ -71,8 +70,8 @@ class Hierarchy(LabelRelevance):
 
     def _check(self, num_attributes: int) -> None:
         if num_attributes != len(self.levels):
-            raise ValueError(
-                f"The hierarchy has relevances for {len(self.levels)} levels, the "
-                f"records have {num_attributes}: give config.relevance.levels one "
-                "value for each level, from coarse to fine."
+            raise ConfigError(
+                f"config.relevance.levels holds values for {len(self.levels)} levels, "
+                f"but the records have {num_attributes}; give one value for each "
+                "level, from coarse to fine."
             )

@@ -1,18 +1,17 @@
-"""Relevance 1 inside a class and 0 across: what other libraries call a label."""
+"""Relevance 1 inside a class and 0 across, as in most libraries."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from deeprank_jax.relevance.base import LabelRelevance
+from deeprank_jax.relevance.base import Array, LabelRelevance
 
 
 @dataclasses.dataclass(frozen=True)
 class SameClass(LabelRelevance):
-    """Two records are similar if their finest labels are the same."""
+    """Records are similar if their finest labels are the same."""
 
-    def pairwise(self, a: Any, b: Any) -> Any:
+    def pairwise(self, a: Array, b: Array) -> Array:
         """Returns 1.0 where the last attribute agrees: `[..., A]`, `[..., A]`."""
         return (a[..., -1] == b[..., -1]) * 1.0
 
@@ -21,7 +20,7 @@ class SameClass(LabelRelevance):
         return (0.0,) * num_levels + (1.0,)
 
     def total(self, attributes: np.ndarray) -> np.ndarray:
-        """Returns `[N]` float64: how many others share each record's class."""
+        """Returns `[N]` float64, the number of other records of each record's class."""
         _, label, counts = np.unique(
             attributes[:, -1], return_inverse=True, return_counts=True
         )

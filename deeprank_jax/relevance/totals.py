@@ -1,35 +1,36 @@
-"""How relevant is each record to all others of its category? The paper's equation (6).
+"""Total relevance of each record to its category, the paper's equation (6).
 
-A kind that knows a closed form is asked for it. Of the others every pair is compared,
-once for a set of records, since the result can be kept in a file.
+A kind with the method `total` has a closed form. For the others every pair is compared,
+once for a set of records, as the result is cached in a file.
 """
 
 from collections.abc import Callable, Iterator
 import hashlib
 import os
 import pathlib
-from typing import Any
 
 from absl import logging
 import numpy as np
 import tqdm
 
 from deeprank_jax import files
+from deeprank_jax.errors import DataError, WriteError
+from deeprank_jax.relevance.base import Relevance
 from deeprank_jax.relevance.fingerprint import add_parts
 
-# A category beyond this size is estimated.
+# Totals of a larger category are estimated.
 _LARGEST_EXACT = 100_000
 _NUM_LANDMARKS = 4_096
-_NUM_MEASURED = 64
+_NUM_EXACT = 64
 _SEED = 0
-# Pairs at a time, so that they and what is computed of them take some 64 MiB.
+# Pairs compared at a time: they and their temporary arrays take some 64 MiB.
 _PAIRS = 2**18
 _WIDTH = 2**9
 _NUM_PROBED = 64
 
 
 def total_relevance(
-    relevance: Any,
+    relevance: Relevance,
     attributes: np.ndarray,
     category: np.ndarray,
     *,
@@ -40,48 +41,47 @@ def total_relevance(
     """Returns `[N]` float64, the relevance of each record to all others, summed.
 
     Args:
-      relevance: of two records by their attributes.
-      attributes: `[N, A]`, a row per record.
-      category: `[N]` ints; records of other categories are not counted.
-      describe: names a record by its index, for messages.
-      cache: a folder that keeps what took a pass over all pairs, and has it mapped
-        into memory; None to keep nothing.
-      progress: whether to show a progress bar of such a pass.
+      relevance: Relevance of two records by their attributes.
+      attributes: `[N, A]`, one row per record.
+      category: `[N]` int, category of each record; others are not counted.
+      describe: Function from a record's index to its name, for messages.
+      cache: Folder for the result of comparing all pairs, which is then mapped into
+        memory; None to cache nothing.
+      progress: True to show a progress bar of the comparison.
 
     Raises:
-      ValueError: a total is negative or not finite.
+      DataError: A total is negative or not finite.
     """
-    if hasattr(relevance, "total"):
+    closed_form = getattr(relevance, "total", None)
+    if closed_form is not None:
         totals = np.zeros(len(attributes))
         for members in _categories(category):
-            totals[members] = relevance.total(attributes[members])
-        return _checked(totals, describe)
+            totals[members] = closed_form(attributes[members])
+        _check_totals(totals, describe)
+        return totals
     if cache is None:
-        return _checked(
-            _compare_all(relevance, attributes, category, progress, describe), describe
-        )
+        return _compare_all(relevance, attributes, category, progress, describe)
     name = _fingerprint(relevance, attributes, category)
     path = pathlib.Path(cache) / f"total_relevance-{name}.npy"
-    found = _load(path, len(attributes))
-    if found is not None:
-        return found
+    cached = _load(path, len(attributes))
+    if cached is not None:
+        return cached
     totals = _compare_all(relevance, attributes, category, progress, describe)
-    _checked(totals, describe)
     try:
         _save(path, totals)
-    except OSError as error:
+    except WriteError as error:
         logging.warning(
-            "%s: total relevances cannot be kept (%s), and are computed anew by the "
-            "next run.",
+            "%s: total relevances are not cached (%s); the next run computes them "
+            "again.",
             path,
             error.strerror or error,
         )
-    found = _load(path, len(attributes))
-    return totals if found is None else found
+    cached = _load(path, len(attributes))
+    return totals if cached is None else cached
 
 
 class _PairError(ValueError):
-    """Two records of a category, by their places in it, whose relevance cannot be."""
+    """An invalid relevance of two records, by their positions in a category."""
 
     def __init__(self, first: int, second: int, value: float):
         super().__init__(f"the relevance of {first} and {second} is {value}")
@@ -95,25 +95,24 @@ def _categories(category: np.ndarray) -> Iterator[np.ndarray]:
     yield from np.split(order, np.cumsum(np.bincount(label))[:-1])
 
 
-def _checked(totals: np.ndarray, describe: Callable[[int], str]) -> np.ndarray:
-    wrong = np.flatnonzero(~(np.isfinite(totals) & (totals >= 0)))
-    if len(wrong):
-        raise ValueError(
+def _check_totals(totals: np.ndarray, describe: Callable[[int], str]) -> None:
+    invalid = np.flatnonzero(~(np.isfinite(totals) & (totals >= 0)))
+    if len(invalid):
+        raise DataError(
             "A total relevance must be finite and at least 0, got "
-            f"{totals[wrong[0]]} for {describe(int(wrong[0]))}: correct what the "
-            "relevance says of it and another of its category."
+            f"{totals[invalid[0]]} for {describe(int(invalid[0]))}; correct its "
+            "relevance to another record of its category."
         )
-    return totals
 
 
 def _compare_all(
-    relevance: Any,
+    relevance: Relevance,
     attributes: np.ndarray,
     category: np.ndarray,
     progress: bool,
     describe: Callable[[int], str],
 ) -> np.ndarray:
-    """Returns the totals from all pairs, or of a large category from some."""
+    """Returns the totals from all pairs; those of a large category from a sample."""
     totals = np.zeros(len(attributes))
     with tqdm.tqdm(
         total=len(attributes),
@@ -133,41 +132,44 @@ def _compare_all(
                     totals[members] = _sums(relevance, inside, everyone, everyone, bar)
             except _PairError as error:
                 a, b = (describe(int(members[i])) for i in (error.first, error.second))
-                raise ValueError(
+                raise DataError(
                     f"The relevance of {a!r} and {b!r} is {error.value}; it must be "
                     "finite and at least 0."
                 ) from error
+    _check_totals(totals, describe)
     return totals
 
 
 def _sums(
-    relevance: Any,
+    relevance: Relevance,
     attributes: np.ndarray,
     rows: np.ndarray,
     columns: np.ndarray,
-    bar: Any = None,
+    bar: tqdm.tqdm | None = None,
 ) -> np.ndarray:
-    """Returns the relevance of each of `rows` to all of `columns` but itself."""
+    """Returns the summed relevance of each of `rows` to all other `columns`."""
     sums = np.zeros(len(rows))
     step = max(1, _PAIRS // min(len(columns), _WIDTH))
     others = [columns[i : i + _WIDTH] for i in range(0, len(columns), _WIDTH)]
     for first in range(0, len(rows), step):
-        own = rows[first : first + step]
+        part = rows[first : first + step]
         for other in others:
-            block = relevance.pairwise(attributes[own, None], attributes[None, other])
-            # A copy, as it may be a view of what is not ours.
+            block = relevance.pairwise(attributes[part, None], attributes[None, other])
+            # A copy, as the relevance may return a view of its own array.
             block = np.array(block, np.float64)
-            block[own[:, None] == other] = 0.0
+            block[part[:, None] == other] = 0.0
             for i, j in np.argwhere(~(np.isfinite(block) & (block >= 0)))[:1]:
-                raise _PairError(int(own[i]), int(other[j]), float(block[i, j]))
+                raise _PairError(int(part[i]), int(other[j]), float(block[i, j]))
             sums[first : first + step] += block.sum(axis=1)
         if bar is not None:
-            bar.update(len(own))
+            bar.update(len(part))
     return sums
 
 
-def _estimate(relevance: Any, attributes: np.ndarray, bar: Any) -> np.ndarray:
-    """Returns totals estimated, without bias, from records drawn at random."""
+def _estimate(
+    relevance: Relevance, attributes: np.ndarray, bar: tqdm.tqdm
+) -> np.ndarray:
+    """Returns unbiased estimates of the totals from a random sample of records."""
     size = len(attributes)
     rng = np.random.default_rng(_SEED)
     landmarks = np.sort(rng.choice(size, _NUM_LANDMARKS, replace=False))
@@ -175,16 +177,16 @@ def _estimate(relevance: Any, attributes: np.ndarray, bar: Any) -> np.ndarray:
     num_others[landmarks] -= 1
     sums = _sums(relevance, attributes, np.arange(size), landmarks, bar)
     estimates = (size - 1) / num_others * sums
-    measured = np.sort(rng.choice(size, _NUM_MEASURED, replace=False))
-    exact = _sums(relevance, attributes, measured, np.arange(size))
-    errors = np.abs(estimates[measured] - exact) / np.where(exact > 0, exact, 1.0)
-    # Also where a program shows warnings only: it is an error that stays.
+    probes = np.sort(rng.choice(size, _NUM_EXACT, replace=False))
+    exact = _sums(relevance, attributes, probes, np.arange(size))
+    errors = np.abs(estimates[probes] - exact) / np.where(exact > 0, exact, 1.0)
+    # A warning, since the error stays in the sampler.
     logging.warning(
         "Total relevance of a category of %s records is estimated from %s of them; on "
         "%d records the relative error is %.2g on average, %.2g at most.",
         f"{size:,}",
         f"{len(landmarks):,}",
-        len(measured),
+        len(probes),
         errors.mean(),
         errors.max(),
     )
@@ -192,7 +194,7 @@ def _estimate(relevance: Any, attributes: np.ndarray, bar: Any) -> np.ndarray:
 
 
 def _load(path: pathlib.Path, size: int) -> np.ndarray | None:
-    """Returns the file's totals, None where it does not hold them."""
+    """Returns the totals in a file, None if it does not hold them."""
     try:
         totals = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -206,15 +208,17 @@ def _save(path: pathlib.Path, totals: np.ndarray) -> None:
         np.save(file, totals)
 
 
-def _fingerprint(relevance: Any, attributes: np.ndarray, category: np.ndarray) -> str:
-    """Returns a hash of all that the totals follow from."""
+def _fingerprint(
+    relevance: Relevance, attributes: np.ndarray, category: np.ndarray
+) -> str:
+    """Returns a hash of everything that determines the totals."""
     digest = hashlib.sha256()
     add_parts(digest, [attributes, category])
     add_parts(digest, relevance)
-    # What its own parts do not tell, e.g. a function of another module.
+    # Some values, as its parts do not include e.g. a function of another module.
     probed = np.linspace(0, len(attributes) - 1, _NUM_PROBED).astype(int)
-    found = np.asarray(attributes[probed])
-    block = np.asarray(relevance.pairwise(found[:, None], found[None]))
-    # Rounded, as a matrix product's last digits are the machine's.
+    probes = np.asarray(attributes[probed])
+    block = np.asarray(relevance.pairwise(probes[:, None], probes[None]))
+    # Rounded, as the last digits of a matrix product depend on the machine.
     digest.update(" ".join(f"{value:.3g}" for value in block.ravel()).encode())
     return digest.hexdigest()[:16]

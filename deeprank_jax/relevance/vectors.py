@@ -1,7 +1,7 @@
-"""Where does a record's precomputed vector come from? Files of vectors, and back.
+"""Files of precomputed vectors, one for each record.
 
-Convention: a vector belongs to the record that `Records.describe` names by its id;
-only a `.npy` file has no ids, and has one row per record, in order. In a path
+Convention: the id of a vector is the name that `Records.describe` returns for its
+record. Only a `.npy` file has no ids but one row per record, in order. In a path
 `{split}` stands for the split, e.g. `"train"`.
 """
 
@@ -11,13 +11,14 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Literal, cast
 import zipfile
 
 import numpy as np
 
 from deeprank_jax import files
-from deeprank_jax.errors import needs_extra
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError, needs_extra
 
 with needs_extra("train"):
     import pyarrow
@@ -30,18 +31,18 @@ _BLOCK = 2**24
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """What a file of vectors holds.
+    """Content of a file of vectors.
 
     Attributes:
-      ids: of the `M` rows, each once; None where row `i` is record `i`.
-      values: `[M, D]` float32, finite.
-      metadata: whatever the file says of itself.
-      path: of the file, for messages.
+      ids: Names of the `M` records, without duplicates; None if row `i` is record `i`.
+      values: `[M, D]` float32, finite vectors.
+      metadata: JSON object stored with the vectors.
+      path: Path of the file, for messages.
     """
 
     ids: tuple[str, ...] | None
     values: np.ndarray
-    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, object] = dataclasses.field(default_factory=dict)
     path: str = "vectors"
 
 
@@ -49,28 +50,29 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     """Reads vectors.
 
     Args:
-      path: `.parquet` with the columns `path` and `vector`, `.npz` with the arrays
-        `ids` and `vectors`, or `.npy`, which is mapped into memory and not read.
+      path: Path of a `.parquet` with the columns `path` and `vector`, a `.npz` with
+        the arrays `ids` and `vectors`, or a `.npy`, which is mapped into memory.
 
     Raises:
-      ValueError: there is no such file, it is of another kind or cannot be read, its
+      DataError: The file does not exist, is of another format or cannot be read, its
         rows differ in length, an id occurs twice or a value is not finite.
     """
     file = pathlib.Path(path).expanduser()
     readers = {".parquet": _read_parquet, ".npz": _read_npz, ".npy": _read_npy}
     if file.suffix.lower() not in readers:
-        raise ValueError(
-            f"{path}: is none of {', '.join(readers)}; save the vectors as one of them."
+        raise DataError(
+            f"{path}: not a file of vectors by its name; save the vectors as one of "
+            f"{', '.join(readers)}."
         )
     if not file.is_file():
-        raise ValueError(
-            f"{path}: there is no such file of vectors; set config.relevance.file to "
-            "one that exists."
+        raise DataError(
+            f"{path}: the file of vectors does not exist; correct the path "
+            "(config.relevance.file)."
         )
     try:
         vectors = readers[file.suffix.lower()](file)
     except (OSError, EOFError, KeyError, pyarrow.ArrowException) as error:
-        raise ValueError(
+        raise DataError(
             f"{path}: cannot be read ({error}); save the vectors again."
         ) from error
     _check_ids(vectors)
@@ -82,22 +84,26 @@ def write_vectors(
     path: str | os.PathLike[str],
     ids: Sequence[str],
     values: np.ndarray,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
 ) -> None:
-    """Writes vectors as Parquet: the whole file or, if it is cut off, none.
+    """Writes vectors as Parquet, the whole file or none.
 
     Args:
-      path: ends in `.parquet`.
-      ids: of the `M` rows.
-      values: `[M, D]` floats.
-      metadata: what JSON can hold, kept with the vectors.
+      path: Path that ends in `.parquet`.
+      ids: Names of the `M` records.
+      values: `[M, D]` float, one row per record.
+      metadata: JSON object to store with the vectors.
 
     Raises:
-      ValueError: the path ends otherwise, or there is not one id for each row.
+      DataError: The path has another ending.
+      ValueError: The number of ids is not that of the rows.
+      WriteError: The file cannot be written.
     """
     file = pathlib.Path(path)
     if file.suffix.lower() != ".parquet":
-        raise ValueError(f"{path}: vectors are written as .parquet; name it so.")
+        raise DataError(
+            f"{path}: vectors are written as .parquet; choose a name that ends in it."
+        )
     if values.ndim != 2 or len(ids) != len(values):
         raise ValueError(
             f"{path}: {len(ids):,} ids for values of shape {values.shape}; give "
@@ -115,63 +121,65 @@ def write_vectors(
         pyarrow.parquet.write_table(table, output)
 
 
-def match(vectors: Vectors, records: Any) -> np.ndarray:
+def match(vectors: Vectors, records: Records) -> np.ndarray:
     """Returns the vector of each record, `[N, D]` float32.
 
     Args:
-      vectors: of all records, and perhaps of others.
-      records: `Records` of a split.
+      vectors: Vectors of the records, and possibly of others.
+      records: Records of a split.
 
     Raises:
-      ValueError: a record has no vector, or rows without ids are more or fewer than
+      DataError: A record has no vector, or rows without ids are more or fewer than
         the records.
     """
     size = len(records)
     if vectors.ids is None:
         if len(vectors.values) != size:
-            raise ValueError(
+            raise DataError(
                 f"{vectors.path}: has {len(vectors.values):,} rows, but {records.name} "
                 f"has {size:,} records; give one row per record, in their order, in a "
-                "file for each split with {split} in its path, or a .parquet with ids."
+                "file per split with {split} in its path, or use a .parquet with ids."
             )
         return vectors.values
     row_of = {name: row for row, name in enumerate(vectors.ids)}
     rows = np.array([row_of.get(records.describe(i), -1) for i in range(size)], int)
     missing = np.flatnonzero(rows < 0)
     if len(missing):
-        raise ValueError(
+        raise DataError(
             f"{vectors.path}: has no vector for {len(missing):,} of the {size:,} "
             f"records of {records.name}, e.g. {records.describe(int(missing[0]))!r} "
-            f"(it has {vectors.ids[0]!r}); add them, under the names of the records."
+            f"(an id of the file: {vectors.ids[0]!r}); add them under these names."
         )
     return vectors.values[rows]
 
 
-def match_splits(path: str, splits: Sequence[Any]) -> list[np.ndarray]:
+def match_splits(path: str, splits: Sequence[Records]) -> list[np.ndarray]:
     """Returns the vectors of each split's records, `[N, D]` float32, from a file.
 
     Args:
-      path: as of `read_vectors`; with `{split}` in it, one file for each split.
-      splits: `Records` of each split.
+      path: Path of a file for `read_vectors`; with `{split}` in it, of one per split.
+      splits: Records of each split.
 
     Raises:
-      ValueError: as `read_vectors` and `match`, or the files' vectors differ in length.
+      DataError: As in `read_vectors` and `match`, or the files' vectors differ in
+        length.
     """
-    files = [path.replace("{split}", split_name(records)) for records in splits]
-    read = {file: read_vectors(file) for file in dict.fromkeys(files)}
-    dims = {file: vectors.values.shape[1] for file, vectors in read.items()}
+    paths = [path.replace("{split}", split_name(records)) for records in splits]
+    contents = {file: read_vectors(file) for file in dict.fromkeys(paths)}
+    dims = {file: vectors.values.shape[1] for file, vectors in contents.items()}
     if len(set(dims.values())) > 1:
-        found = ", ".join(f"{dim} in {file}" for file, dim in dims.items())
-        raise ValueError(
-            f"The vectors of the splits differ in length ({found}); write all by the "
-            "same model."
+        lengths = ", ".join(f"{dim} in {file}" for file, dim in dims.items())
+        raise DataError(
+            f"The vectors of the splits differ in length ({lengths}); compute all of "
+            "them by the same model."
         )
     return [
-        match(read[file], records) for file, records in zip(files, splits, strict=True)
+        match(contents[file], records)
+        for file, records in zip(paths, splits, strict=True)
     ]
 
 
-def split_name(records: Any) -> str:
+def split_name(records: Records) -> str:
     """Returns `"train"` of the records named `"emoji/train (seen classes)"`."""
     return records.name.rpartition("/")[2].split(" (")[0]
 
@@ -186,7 +194,7 @@ def _read_parquet(file: pathlib.Path) -> Vectors:
         or pyarrow.types.is_fixed_size_list(kind)
     )
     if not is_list or not _is_number(kind.value_type):
-        raise ValueError(
+        raise DataError(
             f"{file}: its column 'vector' is {kind}; it must be a list of floats."
         )
     table = pyarrow.parquet.read_table(file, columns=["path", "vector"])
@@ -203,12 +211,12 @@ def _read_parquet(file: pathlib.Path) -> Vectors:
 
 
 def _read_npz(file: pathlib.Path) -> Vectors:
-    with _load(file) as arrays:
+    with cast(np.lib.npyio.NpzFile, _load(file)) as arrays:
         _check_names(file, "arrays", arrays.files, ("ids", "vectors"))
-        ids, values = _array(file, arrays, "ids"), _array(file, arrays, "vectors")
+        ids, values = (_array(file, arrays, name) for name in ("ids", "vectors"))
     values = _check_shape(file, values)
     if ids.ndim != 1 or ids.dtype.kind != "U" or len(ids) != len(values):
-        raise ValueError(
+        raise DataError(
             f"{file}: its 'ids' are {ids.dtype} of shape {ids.shape} for "
             f"{len(values):,} vectors; save np.array(ids, str) with one id for each."
         )
@@ -216,27 +224,29 @@ def _read_npz(file: pathlib.Path) -> Vectors:
 
 
 def _read_npy(file: pathlib.Path) -> Vectors:
-    values = _check_shape(file, _load(file, mmap_mode="r"))
+    values = _check_shape(file, cast(np.ndarray, _load(file, mmap_mode="r")))
     return Vectors(ids=None, values=values, path=str(file))
 
 
-def _load(file: pathlib.Path, **options: Any) -> Any:
-    # Asked first, as `np.load` leaves a broken archive open.
+def _load(file: pathlib.Path, mmap_mode: Literal["r"] | None = None) -> object:
+    # Checked first, as `np.load` leaves a broken archive open.
     if zipfile.is_zipfile(file) != (file.suffix.lower() == ".npz"):
-        raise OSError("it is cut off, or not of the kind that its name says")
+        raise OSError("it is cut off, or its format is not that of its name")
     try:
-        return np.load(file, allow_pickle=False, **options)
+        return np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
     except ValueError as error:
         raise OSError(error) from error
 
 
-def _array(file: pathlib.Path, arrays: Any, name: str) -> np.ndarray:
+def _array(
+    file: pathlib.Path, arrays: Mapping[str, np.ndarray], name: str
+) -> np.ndarray:
     try:
         return arrays[name]
     except zipfile.BadZipFile as error:
         raise OSError(error) from error
     except ValueError as error:
-        raise ValueError(
+        raise DataError(
             f"{file}: its {name!r} hold Python objects; save plain strings and floats."
         ) from error
 
@@ -246,13 +256,13 @@ def _is_number(kind: pyarrow.DataType) -> bool:
 
 
 def _check_names(
-    file: pathlib.Path, what: str, found: Sequence[str], needed: Sequence[str]
+    file: pathlib.Path, parts: str, names: Sequence[str], needed: Sequence[str]
 ) -> None:
-    missing = [name for name in needed if name not in found]
+    missing = [name for name in needed if name not in names]
     if missing:
-        raise ValueError(
-            f"{file}: has no {missing[0]!r} (its {what} are "
-            f"{', '.join(found) or 'none'}); it needs {' and '.join(needed)}."
+        raise DataError(
+            f"{file}: has no {missing[0]!r} (its {parts} are "
+            f"{', '.join(names) or 'none'}); it needs {' and '.join(needed)}."
         )
 
 
@@ -260,16 +270,16 @@ def _check_lengths(file: pathlib.Path, ids: Sequence[str], lengths: np.ndarray) 
     other = np.flatnonzero(lengths != lengths[0])
     if len(other):
         row = int(other[0])
-        raise ValueError(
+        raise DataError(
             f"{file}: row {row + 1:,} ({ids[row]!r}) has {lengths[row]} values, the "
             f"first ({ids[0]!r}) has {lengths[0]}; give all vectors the same length."
         )
 
 
-def _check_shape(file: pathlib.Path, values: Any) -> np.ndarray:
-    """Returns the values as float32; a map of a file stays one where it can."""
+def _check_shape(file: pathlib.Path, values: np.ndarray) -> np.ndarray:
+    """Returns the values as float32; a float32 file stays mapped into memory."""
     if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
-        raise ValueError(
+        raise DataError(
             f"{file}: holds {values.dtype} values of shape {values.shape}; it needs a "
             "vector of numbers for each of at least one record, [M, D]."
         )
@@ -281,14 +291,14 @@ def _check_ids(vectors: Vectors) -> None:
         return
     twice = [name for name, count in Counter(vectors.ids).items() if count > 1]
     rows = [i for i, name in enumerate(vectors.ids) if name == twice[0]]
-    raise ValueError(
+    raise DataError(
         f"{vectors.path}: {len(twice):,} ids occur twice, e.g. {twice[0]!r} in rows "
         f"{rows[0] + 1:,} and {rows[1] + 1:,}; keep one vector for each."
     )
 
 
 def _check_finite(vectors: Vectors) -> None:
-    """Checks a block of rows at a time, as the file may be larger than memory."""
+    """Checks one block of rows at a time, as the file may be larger than memory."""
     values = vectors.values
     step = max(1, _BLOCK // values.shape[1])
     for start in range(0, len(values), step):
@@ -296,7 +306,7 @@ def _check_finite(vectors: Vectors) -> None:
         if len(bad):
             row, column = int(start + bad[0][0]), int(bad[0][1])
             name = "" if vectors.ids is None else f" ({vectors.ids[row]!r})"
-            raise ValueError(
+            raise DataError(
                 f"{vectors.path}: value {column + 1} of row {row + 1:,}{name} is "
                 f"{values[row, column]}; vectors must be finite."
             )

@@ -1,47 +1,48 @@
-"""Records of other categories are not relevant, whatever else a relevance says."""
+"""Relevance that is 0 across categories, the paper's rule."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from deeprank_jax.relevance.base import check_attributes
+from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
+from deeprank_jax.relevance.base import Array, Relevance, check_attributes
 
-# The largest whole number up to which float32 knows all.
+# float32 represents every whole number up to this one.
 _LARGEST = 2**24
 
 
 class WithinCategory:
-    """Another relevance inside a category, 0 across; the paper's rule.
+    """Another relevance inside a category, 0 across categories.
 
-    Its attributes are the category, and behind it those of the other relevance.
+    Its attributes are the category, followed by those of the other relevance.
     """
 
-    def __init__(self, relevance: Any, level: int):
+    def __init__(self, relevance: Relevance, level: int):
         """Creates the relevance.
 
         Args:
-          relevance: inside a category.
-          level: of the labels that is the category, a negative number counting from
-            the finest.
+          relevance: Relevance inside a category.
+          level: Level of the labels that is the category; a negative number counts
+            from the finest.
         """
         self.relevance = relevance
         self.level = level
 
-    def attributes(self, splits: Sequence[Any]) -> list[np.ndarray]:
+    def attributes(self, splits: Sequence[Records]) -> list[np.ndarray]:
         """Returns `[N, 1 + A]` for each split, of a type that holds both.
 
         Raises:
-          ValueError: there are too many categories to be told apart as float32, or
-            the other relevance raises it.
+          DataError: There are more categories than float32 can represent, or the
+            other relevance raises it.
         """
-        found = []
+        joined = []
         inner = self.relevance.attributes(splits)
         check_attributes(inner, splits)
         for records, attributes in zip(splits, inner, strict=True):
             category = records.labels[:, self.level]
             if category.max(initial=0) > _LARGEST:
-                raise ValueError(
+                raise DataError(
                     f"{records.name}: there are more than {_LARGEST:,} categories at "
                     f"level {self.level}; choose a coarser "
                     "config.triplets.category_level."
@@ -51,10 +52,10 @@ class WithinCategory:
                 attributes.dtype, np.float32 if is_float else np.int32
             )
             columns = [category[:, None].astype(dtype), attributes]
-            found.append(np.concatenate(columns, axis=1))
-        return found
+            joined.append(np.concatenate(columns, axis=1))
+        return joined
 
-    def pairwise(self, a: Any, b: Any) -> Any:
+    def pairwise(self, a: Array, b: Array) -> Array:
         """Returns the relevance of `[..., 1 + A]` to `[..., 1 + A]`, as `[...]`."""
         same = a[..., 0] == b[..., 0]
         relevance = self.relevance.pairwise(a[..., 1:], b[..., 1:])
@@ -62,12 +63,12 @@ class WithinCategory:
 
     @property
     def total(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Maps `[N, 1 + A]` to `[N]` float64, each record's relevance to all others.
+        """Function from `[N, 1 + A]` to `[N]` float64, the sum over all others.
 
         Raises:
-          AttributeError: the other relevance has no closed form, so neither has this.
+          AttributeError: The other relevance has no closed form.
         """
-        inner = self.relevance.total
+        inner = self.relevance.total  # pyrefly: ignore[missing-attribute]
 
         def total(attributes: np.ndarray) -> np.ndarray:
             totals = np.zeros(len(attributes))

@@ -282,7 +282,7 @@ def test_the_python_of_a_model_runs(exported, photos, tmp_path, monkeypatch, cap
 
 
 def test_the_python_of_ones_own_relevance_runs(monkeypatch):
-    monkeypatch.setattr(relevance, "KINDS", dict(relevance.KINDS))
+    monkeypatch.setattr(relevance.RELEVANCES, "_kinds", dict(relevance.RELEVANCES))
     config = run_python("relevance.md")["get_config"]()
     kind = relevance.create_relevance(config.relevance.name)
     x = np.array([[0], [1], [11], [6]])

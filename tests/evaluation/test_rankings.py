@@ -11,11 +11,13 @@ from sklearn import metrics
 from deeprank_jax.evaluation import HierarchicalAP, Retrieval, rankings
 from deeprank_jax.evaluation.hierarchical import shared_gains
 from deeprank_jax.relevance import Hierarchy, SameClass
-from deeprank_jax.relevance.label_function import OfLabels
+from deeprank_jax.relevance.label_function import LabelFunction
 
 GAINS = Hierarchy((0.1, 0.4, 1.0))
 # As many values as pairs of labels, and not symmetric.
-UNEQUAL = OfLabels(lambda a, b: 1.0 / (1.0 + (3 * a[..., -1] - 2 * b[..., -1]) ** 2))
+UNEQUAL = LabelFunction(
+    lambda a, b: 1.0 / (1.0 + (3 * a[..., -1] - 2 * b[..., -1]) ** 2)
+)
 
 
 def random_attributes(seed, num_records=40):
@@ -83,7 +85,7 @@ def test_of_relevance_0_and_1_it_is_average_precision():
 
 def test_a_ranking_by_relevance_is_perfect_and_its_reverse_is_not():
     attributes = np.arange(9)[:, None]
-    relevance = OfLabels(lambda a, b: 10.0 - abs(a[..., 0] - b[..., 0]))
+    relevance = LabelFunction(lambda a, b: 10.0 - abs(a[..., 0] - b[..., 0]))
     line = np.arange(9.0)[:, None]
     best = dict(HierarchicalAP(attributes, relevance).run(line))
     assert best["h_ap"] == pytest.approx(1.0)
@@ -126,7 +128,7 @@ def test_a_masked_record_takes_part_in_nothing():
 
 @pytest.mark.parametrize("value", [-1.0, np.nan])
 def test_a_relevance_that_cannot_be_is_refused(value):
-    relevance = OfLabels(lambda a, b: value * (a[..., 0] == b[..., 0]))
+    relevance = LabelFunction(lambda a, b: value * (a[..., 0] == b[..., 0]))
     with pytest.raises(ValueError, match="negative or not finite"):
         dict(HierarchicalAP(np.zeros((3, 1), int), relevance).run(np.eye(3)))
 

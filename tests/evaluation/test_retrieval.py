@@ -11,7 +11,7 @@ from deeprank_jax.evaluation import embed_split
 from deeprank_jax.evaluation import retrieval as module
 from deeprank_jax.evaluation.retrieval import Retrieval
 from deeprank_jax.relevance import Hierarchy, SameClass
-from deeprank_jax.relevance.label_function import OfLabels
+from deeprank_jax.relevance.label_function import LabelFunction
 from deeprank_jax.search import exact
 
 GAINS = Hierarchy((0.1, 0.4, 1.0))
@@ -200,7 +200,7 @@ def test_a_cut_off_given_twice_is_one():
 
 @pytest.mark.parametrize("value", [-1.0, np.nan])
 def test_a_relevance_that_cannot_be_is_refused(value):
-    relevance = OfLabels(lambda a, b: np.where(a[..., 0] == b[..., 0], 1.0, value))
+    relevance = LabelFunction(lambda a, b: np.where(a[..., 0] == b[..., 0], 1.0, value))
     retrieval = Retrieval(np.array([[0], [0], [1]]), relevance)
     with pytest.raises(ValueError, match="negative or not finite: nDCG"):
         dict(retrieval.run(np.eye(3)))

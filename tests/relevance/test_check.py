@@ -1,21 +1,19 @@
-from deeprank_jax.configs import base
 from helpers.relevance_records import create_records
-import ml_collections
 import numpy as np
 import pytest
 
-from deeprank_jax import config as config_lib
 from deeprank_jax import relevance
+from deeprank_jax.errors import ConfigError, UserError
 
 
 @pytest.fixture
 def kinds(monkeypatch):
-    """Those of the package, whatever a test registers."""
-    monkeypatch.setattr(relevance, "KINDS", dict(relevance.KINDS))
+    """Forgets the kinds that a test registers."""
+    monkeypatch.setattr(relevance.RELEVANCES, "_kinds", dict(relevance.RELEVANCES))
 
 
 class Own:
-    """As many labels as two records share, or what a test makes of it."""
+    """The number of labels that two records share; tests replace the methods."""
 
     def __init__(self, scale=1.0):
         self.scale = scale
@@ -36,7 +34,9 @@ def test_a_class_of_ones_own():
     assert kind.pairwise(records.attributes[0], records.attributes[4]) == 4.0
     inside = relevance.create_relevance("own", category_level=0)
     assert isinstance(inside, relevance.WithinCategory)
-    with pytest.raises(ValueError, match="its options are scale"):
+    with pytest.raises(
+        ConfigError, match=r"size is not .*'own'; its options are: scale"
+    ):
         relevance.create_relevance("own", size=2.0)
 
 
@@ -52,16 +52,18 @@ def test_a_function_of_ones_own():
     attributes = records.attributes
     block = kind.pairwise(attributes[:, None], attributes[None])
     np.testing.assert_array_equal(block[0, :5], [1, 0.5, 0, 0, 1])
-    with pytest.raises(ValueError, match="its options are none"):
+    with pytest.raises(ConfigError, match="'close'; its options are: none"):
         relevance.create_relevance("close", scale=1.0)
 
 
 @pytest.mark.usefixtures("kinds")
 def test_what_cannot_be_registered():
     for name in ("same_class", "table", "golden"):
-        with pytest.raises(ValueError, match=f"{name}' is built in"):
+        with pytest.raises(
+            ConfigError, match=f"'{name}' is a built-in name of config.r"
+        ):
             relevance.register(name)(Own)
-    with pytest.raises(ValueError, match=r"'half' has no pairwise\(\)"):
+    with pytest.raises(ValueError, match=r"'half' .* has no method pairwise\(\)"):
         relevance.register("half")(type("Half", (), {"attributes": Own.attributes}))
 
 
@@ -127,7 +129,7 @@ def test_a_relevance_that_is_not_symmetric(level, warnings_logged):
 
 
 def test_the_records_that_are_tried_share_labels():
-    """What only a pair of a class shows is found among many classes."""
+    """A fault that only a pair of a class has is detected among many classes."""
     records = create_records(3_000)
     records.labels[:] = np.random.default_rng(0).permutation(3_000)[:, None] // 2
     own = Own()
@@ -155,36 +157,54 @@ def test_labels_of_few_bits_leave_the_category_whole():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "hierarchy"}, "'hierarchy' needs config.relevance.levels: a relev"),
-        ({"levels": (1.0,)}, r"levels=\(1.0,\) does not .* which takes no options"),
-        ({"name": "attributes"}, "needs config.relevance.weights"),
-        ({"name": "embedding", "kernel": "linear"}, "needs config.relevance.file: the"),
-        ({"name": "golden"}, "needs config.relevance.file"),
-        ({"name": "table", "file": "t.csv", "scale": 2.0}, "which takes file"),
+        (
+            {"name": "hierarchy"},
+            "'hierarchy' needs config.relevance.levels: relevance for each level, from c",
+        ),
+        (
+            {"name": "same_class", "levels": (1.0,)},
+            "levels is not an option of 'same_class'; its options are: none",
+        ),
+        (
+            {"name": "attributes"},
+            "needs config.relevance.weights: weight of each label",
+        ),
+        (
+            {"name": "embedding", "kernel": "linear"},
+            r"needs config.relevance.file: path of a file of vectors \(\.parquet",
+        ),
+        ({"name": "golden"}, "needs config.relevance.file: path of a .parquet that "),
+        (
+            {"name": "table", "file": "t.csv", "scale": 2.0},
+            "scale is not an option of 'table'; its options are: file",
+        ),
         (
             {"name": "embedding", "file": "v.npy", "kernel": "cosine", "scale": 2.0},
-            "which has no scale",
+            r"config\.relevance\.scale has no effect on kernel='cosine', got 2\.0",
         ),
+        (
+            {"name": "embedding", "file": "v.npy", "kernel": "cosin"},
+            r"config\.relevance\.kernel must be one of .*, got 'cosin'",
+        ),
+        (
+            {"name": "embedding", "file": "v.npy", "scale": 0.0},
+            r"config\.relevance\.scale must be above 0 and finite, got 0\.0",
+        ),
+        (
+            {"name": "hierarchy", "levels": (1.0, 0.5)},
+            r"config\.relevance\.levels must be .* not decreasing",
+        ),
+        ({"name": "attributes", "weights": {}}, r"config\.relevance\.weights must be"),
+        ({"name": "table", "file": "t.txt"}, r"relevance\.file='t\.txt' is neither"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):
-    config = base.get_config()
-    config.relevance.update(options)
-    with pytest.raises(ValueError, match=message):
-        config_lib.check_config(config)
+    with pytest.raises(UserError, match=message):
+        relevance.create_relevance(**options)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"name": "hierarchy", "levels": (0.1, 1.0)},
-        {"name": "attributes", "weights": ml_collections.ConfigDict({"digit": 1.0})},
-        {"name": "embedding", "file": "v.npy", "kernel": "linear", "scale": 2.0},
-        {"name": "table", "file": "t.csv"},
-        {"name": "one of my own", "scale": 2.0},
-    ],
-)
-def test_options_that_do(options):
-    config = base.get_config()
-    config.relevance.update(options)
-    config_lib.check_config(config)
+def test_a_scale_of_one_is_the_default():
+    kind = relevance.create_relevance("embedding", file="v.npy", kernel="linear")
+    assert kind.scale == 1.0
+    kind = relevance.create_relevance("embedding", file="v.npy", scale=2.0)
+    assert kind.scale == 2.0

@@ -163,7 +163,9 @@ def test_features_that_tell_nothing_apart_are_refused():
     features = {"good": np.eye(5), "flat": np.ones((5, 3))}
     with pytest.raises(ValueError, match="feature flat is the same for all 4"):
         feature_bank.create_bank(features, np.arange(4), np.ones(5, bool))
-    with pytest.raises(ValueError, match="There are 1 training records"):
+    with pytest.raises(
+        ValueError, match="at least 2 training records with a readable image, got 1"
+    ):
         feature_bank.create_bank(features, np.arange(1), np.ones(5, bool))
 
 
@@ -171,21 +173,21 @@ def test_triplets_are_split_by_their_anchors():
     is_train = np.arange(10) < 6
     rows = [[0, 1, 2], [1, 2, 3], [0, 7, 2], [8, 1, 2], [9, 7, 8]]
     rng = np.random.default_rng(0)
-    learned, judged = learning.split_triplets(np.array(rows), is_train, rng)
-    assert learned.tolist() == rows[:2]
-    assert judged.tolist() == rows[3:]
+    train, test = learning.split_triplets(np.array(rows), is_train, rng)
+    assert train.tolist() == rows[:2]
+    assert test.tolist() == rows[3:]
 
 
 def test_a_fifth_of_the_anchors_is_held_out_where_all_are_training_records():
     rng = np.random.default_rng(0)
     triplets = np.stack([np.arange(60) % 30, np.arange(60), np.arange(60) + 1], axis=1)
     is_train = np.ones(61, bool)
-    learned, judged = learning.split_triplets(triplets, is_train, rng)
-    assert (len(learned), len(judged)) == (48, 12)
-    assert not set(learned[:, 0]) & set(judged[:, 0])
+    train, test = learning.split_triplets(triplets, is_train, rng)
+    assert (len(train), len(test)) == (48, 12)
+    assert not set(train[:, 0]) & set(test[:, 0])
     few = triplets[:3]
-    learned, judged = learning.split_triplets(few, is_train, rng)
-    assert (len(learned), len(judged)) == (2, 1)
+    train, test = learning.split_triplets(few, is_train, rng)
+    assert (len(train), len(test)) == (2, 1)
     with pytest.raises(ValueError, match="2 anchors; at least 3"):
         learning.split_triplets(few[:2], is_train, rng)
 
@@ -221,14 +223,14 @@ def test_learning_beats_equal_weights():
     learned = triplets[(triplets < 200).all(axis=1)]
     near = [np.sum((golden.values[a] - golden.values[p]) ** 2) for a, p, _ in learned]
     assert golden.scale == pytest.approx(np.median(near), rel=1e-4)
-    judged = triplets[triplets[:, 0] >= 200]
+    test = triplets[triplets[:, 0] >= 200]
     right = 0
-    for row in judged:
+    for row in test:
         anchor, positive, negative = golden.values[row].astype(float)
         near = np.sum((anchor - positive) ** 2)
         right += near < np.sum((anchor - negative) ** 2)
-    assert found["learned weights"] == pytest.approx(right / len(judged), abs=1e-3)
-    assert golden.counts["triplets_judged"] == len(judged)
+    assert found["learned weights"] == pytest.approx(right / len(test), abs=1e-3)
+    assert golden.counts["triplets_test"] == len(test)
     metadata = json.loads(json.dumps(golden.metadata()))
     assert metadata["weights"] == golden.weights
     assert "values" not in metadata
@@ -267,5 +269,7 @@ def test_positives_that_are_copies_are_refused():
     x = np.random.default_rng(7).normal(size=(30, 4)).repeat(2, axis=0)
     bank = feature_bank.create_bank({"x": x}, np.arange(60), np.ones(60, bool))
     triplets = np.array([[i, i + 1, (i + 7) % 60] for i in range(0, 60, 2)])
-    with pytest.raises(ValueError, match=r"distance .* is 0: most of the \d+ triplets"):
+    with pytest.raises(
+        ValueError, match=r"distance .* is 0: most of the \d+ training triplets"
+    ):
         learning.learn_golden_feature(bank, triplets, np.ones(60, bool))

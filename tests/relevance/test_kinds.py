@@ -66,7 +66,7 @@ def create_table():
     return table
 
 
-def embedding(kernel, scale=1.0):
+def embedding(kernel, scale=None):
     return lambda: relevance.Embedding("not read.npy", kernel, scale)
 
 
@@ -82,7 +82,7 @@ INSIDE = {
     "cosine": (embedding("cosine"), random_directions),
     "table": (create_table, random_numbers),
     "of_labels": (
-        lambda: relevance.OfLabels(lambda a, b: 1.0 / (1 + abs(a - b).sum(-1))),
+        lambda: relevance.LabelFunction(lambda a, b: 1.0 / (1 + abs(a - b).sum(-1))),
         random_labels,
     ),
 }
@@ -193,9 +193,9 @@ def test_bad_levels_are_refused(levels):
 
 def test_a_level_without_a_relevance_is_refused():
     attributes = random_hierarchy(2)
-    with pytest.raises(ValueError, match="for 2 levels, the records have 3"):
+    with pytest.raises(ValueError, match="for 2 levels, but the records have 3"):
         relevance.Hierarchy((0.1, 1)).total(attributes)
-    with pytest.raises(ValueError, match="for 2 levels, the records have 3"):
+    with pytest.raises(ValueError, match="for 2 levels, but the records have 3"):
         relevance.Hierarchy((0.1, 1)).pairwise(attributes, attributes)
 
 
@@ -204,14 +204,17 @@ def test_kinds_are_created_by_name():
     created = relevance.create_relevance("hierarchy", levels=LEVELS)
     assert isinstance(created, relevance.Hierarchy)
     assert created.levels == LEVELS
-    with pytest.raises(ValueError, match="No relevance is named 'same'"):
+    with pytest.raises(
+        ValueError,
+        match=r"config.relevance.name='same' is not known; choose one of attributes",
+    ):
         relevance.create_relevance("same")
 
 
 def test_a_kind_says_which_options_it_takes():
-    with pytest.raises(ValueError, match="its options are file, kernel, scale"):
+    with pytest.raises(ValueError, match="its options are: file, kernel, scale"):
         relevance.create_relevance("embedding", level=1)
-    with pytest.raises(ValueError, match="its options are none"):
+    with pytest.raises(ValueError, match="its options are: none"):
         relevance.create_relevance("same_class", levels=(1,))
 
 

@@ -114,7 +114,7 @@ def test_ids_of_no_record(tmp_path):
     rows = [*GOOD, ("r1", "x.png", 1), ("z.png", "x.png", 1), ("r3", "y.png", 1)]
     table = write(tmp_path / "t.csv", rows)
     with pytest.raises(
-        ValueError, match=r"3 of its 7 ids are of no record, the first 'x.png' in row 3"
+        ValueError, match=r"no record has 3 of its 7 ids, the first 'x.png' in row 3"
     ):
         table.attributes([create_records(2), create_records(3, start=2)])
 
@@ -150,7 +150,7 @@ def test_a_file_that_is_no_table(tmp_path, name, content, message):
 
 
 def test_a_missing_table(tmp_path):
-    with pytest.raises(ValueError, match="there is no such table of pairs"):
+    with pytest.raises(ValueError, match=r"t\.csv' does not exist; give"):
         relevance.Table(str(tmp_path / "t.csv"))
 
 

@@ -69,7 +69,7 @@ def test_a_large_category_is_estimated(monkeypatch):
 def test_estimates_have_no_bias(monkeypatch):
     monkeypatch.setattr(totals, "_LARGEST_EXACT", 20)
     monkeypatch.setattr(totals, "_NUM_LANDMARKS", 10)
-    monkeypatch.setattr(totals, "_NUM_MEASURED", 5)
+    monkeypatch.setattr(totals, "_NUM_EXACT", 5)
     vectors, one = random_vectors(30), np.zeros(30, int)
     estimates = []
     for seed in range(2_000):
@@ -115,12 +115,12 @@ def test_a_function_that_was_changed_is_asked_again(tmp_path, monkeypatch):
     labels = np.random.default_rng(0).integers(0, 5, (40, 2))
     power = 1
     of_power = lambda a, b: (1.0 * (a == b).mean(-1)) ** power
-    kind = relevance.OfLabels(of_power)
+    kind = relevance.LabelFunction(of_power)
     total = lambda kind: relevance.total_relevance(
         kind, labels, np.zeros(40), cache=tmp_path, progress=False
     )
     first = np.array(total(kind))
-    same = relevance.OfLabels(lambda a, b: (1.0 * (a == b).mean(-1)) ** power)
+    same = relevance.LabelFunction(lambda a, b: (1.0 * (a == b).mean(-1)) ** power)
     with monkeypatch.context() as patched:
         patched.setattr(totals, "_compare_all", never)
         np.testing.assert_array_equal(total(same), first)
@@ -141,7 +141,7 @@ def test_a_total_that_cannot_be(tmp_path, bad, closed):
         kind.total = lambda attributes: np.where(np.arange(6) == 3, bad, 0.0)
     else:
         kind.pairwise = lambda a, b: np.where(a[..., 0] + b[..., 0] == 8, bad, 0.0)
-    message = r"at least 0, got .* for r3:" if closed else "of 'r3' and 'r5' is"
+    message = r"at least 0, got .* for r3;" if closed else "of 'r3' and 'r5' is"
     with pytest.raises(ValueError, match=message):
         relevance.total_relevance(
             kind,
@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_written_to_costs_only_time(tmp_path, warnings_l
     )
     np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
     (warning,) = warnings_logged
-    assert "cannot be kept (Not a directory)" in warning
+    assert "are not cached (Not a directory)" in warning
 
 
 def test_a_bad_pair_is_found_among_many_good_ones():
@@ -179,7 +179,7 @@ def test_a_bad_pair_is_found_among_many_good_ones():
     bad = lambda a, b: np.where(a[..., 0] + b[..., 0] == 7, -0.5, 1.0)
     with pytest.raises(ValueError, match=r"of 'record 0' and 'record 7' is -0\.5"):
         totals.total_relevance(
-            relevance.OfLabels(bad),
+            relevance.LabelFunction(bad),
             np.arange(40)[:, None],
             np.zeros(40),
             progress=False,
@@ -191,7 +191,7 @@ def test_a_literal_that_was_changed_is_asked_again(tmp_path):
 
     def create(value):
         fn = eval(f"lambda a, b: np.where(a[..., 0] + b[..., 0] == 3, {value}, 1.0)")
-        return relevance.OfLabels(fn)
+        return relevance.LabelFunction(fn)
 
     labels = np.arange(1000)[:, None]
     options = {"cache": tmp_path, "progress": False}
@@ -341,7 +341,7 @@ def test_a_function_with_a_module_at_hand_can_be_kept(tmp_path):
 
         return functools.partial(lambda a, b: 1.0 * xp.all(a == b, axis=-1))
 
-    kind, labels = relevance.OfLabels(create()), np.arange(40)[:, None] % 4
+    kind, labels = relevance.LabelFunction(create()), np.arange(40)[:, None] % 4
     found = totals.total_relevance(
         kind, labels, np.zeros(40), cache=tmp_path, progress=False
     )

@@ -1,1 +1,1 @@
-"""The paper's golden feature: its learning, and the relevance it defines."""
+"""The paper's golden feature: its training, and the relevance it defines."""

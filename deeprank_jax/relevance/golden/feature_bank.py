@@ -1,12 +1,11 @@
-"""How do many features become one short vector? Reduced, put on one scale, joined.
+"""Visual features of all records, reduced and scaled to be joined into one vector.
 
 Convention: the distance of a feature is the squared Euclidean distance of its rows, 1
-on the average of two training records; so a weight says how much a feature matters.
+on average between two training records, so that weights are comparable.
 """
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from deeprank_jax.errors import needs_extra
 
 with needs_extra("train"):
     from sklearn import decomposition
+
+from deeprank_jax.errors import DataError
 
 _NUM_PAIRS = 20_000
 
@@ -23,9 +24,9 @@ class FeatureBank:
     """The features of all records.
 
     Attributes:
-      values: by feature `[N, D]` float32, reduced and scaled.
-      explained: by feature the share of the variance that the reduction keeps.
-      where: `[N]` bool, the records that could be read.
+      values: `[N, D]` float32 by feature, reduced and scaled.
+      explained: Share of the variance that remains after the reduction, by feature.
+      where: `[N]` bool, True for records whose image is readable.
     """
 
     values: dict[str, np.ndarray]
@@ -33,10 +34,10 @@ class FeatureBank:
     where: np.ndarray
 
     def gaps(self, triplets: np.ndarray) -> np.ndarray:
-        """Returns `[T, F]` float64: how much further each negative is, by feature.
+        """Returns `[T, F]` float64: distance of the negative less that of the positive.
 
         Args:
-          triplets: `[T, 3]` ints, rows of the features: anchor, positive, negative.
+          triplets: `[T, 3]` int, rows of anchor, positive and negative in the bank.
         """
         columns = []
         for values in self.values.values():
@@ -45,10 +46,10 @@ class FeatureBank:
         return np.stack(columns, axis=1)
 
     def join(self, weights: np.ndarray) -> np.ndarray:
-        """Returns `[N, D]` float32 whose squared distance is the weighted sum of all.
+        """Returns `[N, D]` float32 whose squared distance is the weighted sum.
 
         Args:
-          weights: `[F]` floats, at least 0; a feature of weight 0 is left out.
+          weights: `[F]` float, at least 0; a feature of weight 0 is left out.
         """
         return np.concatenate(
             [
@@ -68,29 +69,29 @@ def create_bank(
     max_dims: int = 64,
     seed: int = 0,
 ) -> FeatureBank:
-    """Creates the bank from the features as they were computed.
+    """Creates a bank from raw features.
 
     Each feature is reduced by principal components, without whitening, and scaled so
-    that two different training records are 1 apart on the average of 20,000 pairs.
+    that two different training records have distance 1 on average over 20,000 pairs.
 
     Args:
-      features: by name `[N, D]` floats; all records of all splits.
-      fitted: `[M]` ints, the training records; means, components and scales are
-        theirs.
-      where: `[N]` bool, the records that could be read; the others are put into the
-        middle of the training records.
-      max_dims: components kept of a feature.
-      seed: of the pairs, and of the components of a long feature.
+      features: `[N, D]` float by name, rows for all records of all splits.
+      fitted: `[M]` int, rows of the training records, from which means, components and
+        scales are computed.
+      where: `[N]` bool, True for records whose image is readable; the others get the
+        mean of the training records.
+      max_dims: Largest number of components per feature.
+      seed: Seed of the pairs, and of the components of a long feature.
 
     Raises:
-      ValueError: there are less than two training records, or a feature is the same
+      DataError: There are less than two training records, or a feature is the same
         for all of them.
     """
     fitted = np.asarray(fitted)
     if len(fitted) < 2:
-        raise ValueError(
-            f"There are {len(fitted)} training records that could be read; features "
-            "need at least 2."
+        raise DataError(
+            f"Features need at least 2 training records with a readable image, got "
+            f"{len(fitted)}; check the images of the training split."
         )
     rng = np.random.default_rng(seed)
     first = rng.integers(len(fitted), size=_NUM_PAIRS)
@@ -99,7 +100,7 @@ def create_bank(
     values, explained = {}, {}
     for name, x in features.items():
         if not np.ptp(x[fitted], axis=0).any():
-            raise ValueError(
+            raise DataError(
                 f"The feature {name} is the same for all {len(fitted):,} training "
                 "records; leave it out."
             )
@@ -115,8 +116,8 @@ def pair_distances(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Returns squared distances from the first of each row to the others.
 
     Args:
-      values: `[N, D]` floats.
-      rows: `[T, 1 + K]` ints, rows of `values`.
+      values: `[N, D]` float, one row per record.
+      rows: `[T, 1 + K]` int, rows of `values`.
 
     Returns:
       `[K, T]` float64.
@@ -133,9 +134,9 @@ def pair_distances(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _reduce(
     x: np.ndarray, fitted: np.ndarray, max_dims: int, seed: int
 ) -> tuple[np.ndarray, float]:
-    """Returns `[N, <= max_dims]` float32 and the share of variance they keep."""
+    """Returns `[N, <= max_dims]` float32 and the share of variance that remains."""
     dims = min(max_dims, x.shape[1], len(fitted))
-    pca: Any = decomposition.PCA(dims, random_state=seed)
+    pca = decomposition.PCA(dims, random_state=seed)
     pca.fit(x[fitted])
     reduced = pca.transform(x).astype(np.float32)
     return reduced, float(pca.explained_variance_ratio_.sum())

@@ -1,4 +1,4 @@
-"""Which weights of features agree best with people? Learned by max-margin.
+"""Max-margin training of feature weights from rated triplets.
 
 Convention: `gaps [T, F]` are, for each rated triplet and each feature, the distance
 from anchor to negative less that from anchor to positive: above 0 where the feature
@@ -10,29 +10,31 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize
 
-# lambda / 2 ||w||^2 is chosen among these.
+from deeprank_jax.errors import DataError
+
+# Candidates for lambda in lambda / 2 ||w||^2.
 PENALTIES = tuple(10.0**exponent for exponent in range(-6, 2))
 
 
 def learn_weights(gaps: np.ndarray, penalty: float) -> np.ndarray:
-    """Returns the weights that order the triplets by a margin of 1, where they can.
+    """Returns weights that order the triplets with a margin of 1 as far as possible.
 
     They minimise `penalty / 2 ||w||^2 + mean(max(0, 1 - gaps @ w)^2)` over `w >= 0`.
 
     Args:
-      gaps: `[T, F]` floats, at least one triplet.
-      penalty: lambda, above 0.
+      gaps: `[T, F]` float, one row per triplet, at least one.
+      penalty: Lambda, above 0.
 
     Returns:
       `[F]` float64, at least 0.
 
     Raises:
-      ValueError: no weight is above 0, since no feature agrees with the triplets.
+      DataError: No weight is above 0, since no feature agrees with the triplets.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
-      https://arxiv.org/abs/1404.4661, say only "max-margin"; the squared hinge and the
-      bound at 0 are ours.
+      https://arxiv.org/abs/1404.4661, specify only "max-margin"; the squared hinge and
+      the bound at 0 are ours.
     """
     gaps = np.asarray(gaps, np.float64)
 
@@ -41,7 +43,7 @@ def learn_weights(gaps: np.ndarray, penalty: float) -> np.ndarray:
         value = penalty / 2 * weights @ weights + np.mean(hinge**2)
         return value, penalty * weights - 2 * hinge @ gaps / len(gaps)
 
-    found = optimize.minimize(
+    result = optimize.minimize(
         objective,
         np.zeros(gaps.shape[1]),
         jac=True,
@@ -50,14 +52,14 @@ def learn_weights(gaps: np.ndarray, penalty: float) -> np.ndarray:
         options={"maxiter": 10_000, "ftol": 1e-12, "gtol": 1e-8},
     )
     # At w = 0 the slope of a feature is -2 times its mean gap.
-    if not found.x.any():
-        raise ValueError(
-            f"No weight is above 0: none of the {gaps.shape[1]} features is, on the "
-            f"average of {len(gaps):,} triplets, nearer between anchor and positive "
-            "than between anchor and negative. Look whether positives and negatives "
-            "are swapped, or add features."
+    if not result.x.any():
+        raise DataError(
+            f"No weight is above 0: for none of the {gaps.shape[1]} features the "
+            f"positive is nearer than the negative on average of {len(gaps):,} "
+            "triplets. Check that positives and negatives are not swapped, or add "
+            "features."
         )
-    return found.x
+    return result.x
 
 
 def choose_penalty(
@@ -68,24 +70,24 @@ def choose_penalty(
     penalties: Sequence[float] = PENALTIES,
     num_folds: int = 5,
 ) -> float:
-    """Returns the penalty whose weights have the least loss on unseen anchors.
+    """Returns the penalty whose weights have the least loss on held-out anchors.
 
     Args:
-      gaps: `[T, F]` floats.
-      anchors: `[T]` ints; the triplets of an anchor are in one fold.
-      rng: deals anchors to folds.
-      penalties: to choose from; of equals the largest is taken.
-      num_folds: of the cross-validation, fewer if there are fewer anchors.
+      gaps: `[T, F]` float, one row per triplet.
+      anchors: `[T]` int, anchor of each triplet; its triplets are in one fold.
+      rng: Generator that assigns anchors to folds.
+      penalties: Candidates; the largest of equal ones is returned.
+      num_folds: Number of folds, at most that of the anchors.
 
     Raises:
-      ValueError: there are less than two anchors.
+      DataError: There are less than two anchors.
     """
     _, anchor = np.unique(anchors, return_inverse=True)
     num_anchors = int(anchor.max(initial=-1)) + 1
     if num_anchors < 2:
-        raise ValueError(
-            f"The triplets to learn from have {num_anchors} anchors; cross-validation "
-            "needs at least 2, and a few hundred to be of use."
+        raise DataError(
+            f"The training triplets have {num_anchors} anchors; cross-validation "
+            "needs at least 2, and a few hundred for a useful result."
         )
     num_folds = min(num_folds, num_anchors)
     fold = (rng.permutation(num_anchors) % num_folds)[anchor]
@@ -96,8 +98,8 @@ def choose_penalty(
             where = fold == held_out
             try:
                 weights = learn_weights(gaps[~where], penalty)
-            except ValueError:
-                # A fold may be unlucky; all triplets together decide.
+            except DataError:
+                # One fold may have no weight above 0 although all triplets have.
                 weights = np.zeros(gaps.shape[1])
             loss += np.sum(np.maximum(0.0, 1.0 - gaps[where] @ weights) ** 2)
         if loss < least:
@@ -108,12 +110,12 @@ def choose_penalty(
 def bootstrap_weights(
     anchors: np.ndarray, rng: np.random.Generator, num: int = 1000
 ) -> np.ndarray:
-    """Returns how often each triplet is in each bootstrap sample of the anchors.
+    """Returns the multiplicity of each triplet in bootstrap samples of the anchors.
 
     Args:
-      anchors: `[T]` ints; the triplets of an anchor are drawn together.
-      rng: draws the samples.
-      num: samples.
+      anchors: `[T]` int, anchor of each triplet; its triplets are sampled together.
+      rng: Generator of the samples.
+      num: Number of samples.
 
     Returns:
       `[num, T]` ints.
@@ -127,8 +129,8 @@ def agreement(gaps: np.ndarray, samples: np.ndarray) -> dict[str, float]:
     """Returns the share of triplets whose positive is strictly nearer.
 
     Args:
-      gaps: `[T]` floats of one distance; a tie counts as wrong.
-      samples: `[S, T]` from `bootstrap_weights`.
+      gaps: `[T]` float, gap of each triplet by one distance; a tie counts as wrong.
+      samples: `[S, T]` int, result of `bootstrap_weights`.
 
     Returns:
       `agreement`, and `low` and `high`, its 95 % bootstrap interval.
@@ -140,12 +142,12 @@ def agreement(gaps: np.ndarray, samples: np.ndarray) -> dict[str, float]:
 def difference(
     gaps: np.ndarray, others: np.ndarray, samples: np.ndarray
 ) -> dict[str, float]:
-    """Returns how much more often `gaps` agree than `others`, on the same triplets.
+    """Returns the agreement of `gaps` less that of `others`, on the same triplets.
 
     Args:
-      gaps: `[T]` floats of one distance.
-      others: `[T]` floats of another.
-      samples: `[S, T]` from `bootstrap_weights`.
+      gaps: `[T]` float, gap of each triplet by one distance.
+      others: `[T]` float, gap of each triplet by another.
+      samples: `[S, T]` int, result of `bootstrap_weights`.
 
     Returns:
       `agreement`, and `low` and `high`, the 95 % bootstrap interval of the difference.
