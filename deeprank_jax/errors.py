@@ -28,6 +28,10 @@ class CheckpointError(UserError):
     """A checkpoint is damaged, or belongs to another run."""
 
 
+class WeightsError(UserError):
+    """A file of pretrained weights cannot be read, or does not fit the network."""
+
+
 class ExportError(UserError):
     """An exported model does not agree with its checkpoint, or cannot be written."""
 

@@ -1,32 +1,33 @@
-"""Forms of network operations that XLA:CPU runs faster than its own.
+"""Alternative forms of network operations, faster on XLA:CPU.
 
-Each has the values and gradients of the plain form, which GPU and TPU keep:
-`jax.lax.platform_dependent` chooses when a step is lowered, so that an export for
-another platform never carries the CPU's form.
+Each has the values and gradients of the plain form, which GPU and TPU use:
+`jax.lax.platform_dependent` selects the form when a step is lowered, so that an export
+for another platform has the plain one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import contextvars
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-# Output pixels up to which a convolution is a matrix product on CPU.
+# A convolution of at most so many output pixels is a matrix product on CPU.
 _FEW_PIXELS = 4
 
 Padding = str | Sequence[tuple[int, int]]
+Result = TypeVar("Result")
 
 _plain_only = contextvars.ContextVar("plain_only", default=False)
 
 
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
-    """Traces the plain forms only, for a converter that knows no choice of platform."""
+    """Traces the plain forms only, for converters without platform-dependent code."""
     token = _plain_only.set(True)
     try:
         yield
@@ -35,9 +36,9 @@ def plain_forms() -> Iterator[None]:
 
 
 def _choose(
-    *arrays: Array, cpu: Callable[..., Any], default: Callable[..., Any]
-) -> Any:
-    """Returns what the form for the platform makes of arrays."""
+    *arrays: Array, cpu: Callable[..., Result], default: Callable[..., Result]
+) -> Result:
+    """Returns the result of the form for the platform."""
     if _plain_only.get():
         return default(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
@@ -47,13 +48,12 @@ def max_pool(x: Array, window: int, stride: int, padding: Padding = "SAME") -> A
     """Max-pools `[B, H, W, C]`.
 
     On CPU the gradient of `reduce_window` is slow, that of a maximum of strided
-    slices is not. The two differ only in which of several equal maxima the gradient
-    flows to.
+    slices is fast. Only the gradients at several equal maxima differ.
 
     Args:
-      x: `[B, H, W, C]`.
-      window: height and width.
-      stride: of both axes.
+      x: `[B, H, W, C]` images.
+      window: Height and width of the window.
+      stride: Stride of both axes.
       padding: `"SAME"`, `"VALID"` or a pair of numbers for each axis.
     """
     if window == stride == 1:
@@ -85,15 +85,15 @@ def conv_general_dilated(
 ) -> Array:
     """Convolves as `jax.lax.conv_general_dilated`, which `nnx.Conv` calls.
 
-    On CPU a convolution of a picture of a few pixels takes a hundred times as long as
-    the matrix product that it is.
+    On CPU the convolution of an image of a few pixels takes a hundred times as long as
+    the equivalent matrix product.
 
     Args:
-      x: `[B, H, W, C]`.
-      kernel: `[k, k, C / groups, D]`.
-      strides: of both axes.
+      x: `[B, H, W, C]` images.
+      kernel: `[k, k, C / groups, D]` weights.
+      strides: Strides of both axes.
       padding: `"SAME"`, `"VALID"` or a pair of numbers for each axis.
-      **options: as of `jax.lax.conv_general_dilated`.
+      **options: Options of `jax.lax.conv_general_dilated`.
     """
     plain = functools.partial(
         jax.lax.conv_general_dilated,
@@ -126,8 +126,8 @@ def _conv_by_product(
 ) -> Array:
     window, _, _, width = kernel.shape
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    seen = jnp.concatenate(_strided_slices(padded, window, stride), axis=-1)
-    return seen @ kernel.reshape(-1, width)
+    patches = jnp.concatenate(_strided_slices(padded, window, stride), axis=-1)
+    return patches @ kernel.reshape(-1, width)
 
 
 def depthwise_conv(x: Array, kernel: Array, stride: int) -> Array:
@@ -137,9 +137,9 @@ def depthwise_conv(x: Array, kernel: Array, stride: int) -> Array:
     long as a sum of shifted products.
 
     Args:
-      x: `[B, H, W, C]`.
-      kernel: `[k, k, 1, C]`.
-      stride: of both axes.
+      x: `[B, H, W, C]` images.
+      kernel: `[k, k, 1, C]` weights.
+      stride: Stride of both axes.
     """
     return _choose(
         x,
@@ -195,17 +195,18 @@ _depthwise_by_slices.defvjp(_depthwise_forward, _depthwise_backward)
 def channel_sums(
     fn: Callable[..., Sequence[Array]], *arrays: Array
 ) -> tuple[Array, ...]:
-    """Sums what `fn` makes of arrays over all axes but the last, in float32.
+    """Sums the results of `fn` over all axes but the last, in float32.
 
     On CPU a reduction that keeps the innermost axis is up to twenty times slower than
     adding up one image after the other.
 
     Args:
-      fn: maps arrays `[B, H, W, C]` to several of that kind, image by image.
-      *arrays: `[B, H, W, C]`.
+      fn: Function from arrays `[B, H, W, C]` to several of that shape, which maps each
+        image by itself.
+      *arrays: `[B, H, W, C]` arguments of `fn`.
 
     Returns:
-      `[C]` for each of what `fn` returns.
+      `[C]` for each array that `fn` returns.
     """
     return _choose(
         *arrays,
@@ -241,7 +242,7 @@ def channel_moments(x: Array) -> tuple[Array, Array]:
     """Returns the mean and the mean square of each channel, float32.
 
     Args:
-      x: `[B, H, W, C]`.
+      x: `[B, H, W, C]` images.
 
     Returns:
       `[C]` and `[C]`.
@@ -271,10 +272,10 @@ def normalize_channels(x: Array, mean: Array, scale: Array, bias: Array) -> Arra
     The gradients of the three are sums over all pixels, see `channel_sums`.
 
     Args:
-      x: `[B, H, W, C]`.
-      mean: `[C]` float32, as the other two.
-      scale: `[C]`.
-      bias: `[C]`.
+      x: `[B, H, W, C]` images.
+      mean: `[C]` float32.
+      scale: `[C]` float32.
+      bias: `[C]` float32.
     """
     mean, scale, bias = (_along_channels(v, x) for v in (mean, scale, bias))
     return ((x - mean) * scale + bias).astype(x.dtype)
@@ -305,7 +306,7 @@ def _along_channels(vector: Array, x: Array) -> Array:
 
 
 def _strided_slices(x: Array, window: int, stride: int) -> list[Array]:
-    """Returns what each place of the window sees, `window ** 2` arrays."""
+    """Returns the inputs of each position of the window, `window ** 2` arrays."""
     height, width = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
     return [
         x[:, i : i + height : stride, j : j + width : stride]

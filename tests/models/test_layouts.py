@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from deeprank_jax import models
+from deeprank_jax.errors import WeightsError
 from deeprank_jax.models.pretrained import weights
 from deeprank_jax.models.pretrained.layouts import LAYOUTS
-from deeprank_jax.models.pretrained.weights import WeightsError, import_arrays
+from deeprank_jax.models.pretrained.weights import import_arrays
 
 TORCHVISION_ALEXNET = dict(
     widths=(64, 192, 384, 256, 256), groups=1, local_response_norm=False

@@ -19,7 +19,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from deeprank_jax.models.pretrained.torch_pickle import WeightsError, read_torch
+from deeprank_jax.errors import WeightsError
+from deeprank_jax.models.pretrained.torch_pickle import read_torch
 
 
 @pytest.fixture

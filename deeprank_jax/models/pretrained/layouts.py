@@ -1,7 +1,7 @@
-"""Which array of somebody else's network is which variable of ours.
+"""Layouts: names of arrays in files of weights, mapped to variables of our networks.
 
-A layout is a list of rules from their name to our path, `trunk/convs/0/kernel`. What
-becomes of the numbers, `weights` decides by the kind of our variable.
+A layout is a list of rules from their name to our path, `trunk/convs/0/kernel`. How an
+array is transposed follows from the kind of our variable, in `weights`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,22 +10,21 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
 
-from deeprank_jax.models.pretrained.torch_pickle import WeightsError
+from deeprank_jax.errors import WeightsError
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    r"""Names the variable that an array belongs to.
+    r"""The variable that an array belongs to.
 
     Attributes:
-      theirs: a regular expression that matches the array's whole name.
-      ours: the variable's path, with `\1` for the expression's first group. torch's
-        words at its end are understood: `weight` is our `kernel` or `scale`,
-        `running_mean` our `mean`, `running_var` our `var`.
-      flattened: of a linear layer that follows a flattening, the channels, height
-        and width of what is flattened, as their order differs from ours.
+      theirs: Regular expression that matches the array's whole name.
+      ours: Path of the variable, with `\1` for the expression's first group. torch's
+        words at its end are translated: `weight` to our `kernel` or `scale`,
+        `running_mean` to `mean`, `running_var` to `var`.
+      flattened: Channels, height and width of the input of a flattening, whose order
+        differs from ours; for the linear layer that follows it.
     """
 
     theirs: str
@@ -35,13 +34,13 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the arrays of one kind of file are named.
+    """Names of the arrays in one kind of file.
 
     Attributes:
-      rules: the first that matches a name counts.
-      ignore: regular expressions of their names that may go without a variable.
-      keep: regular expressions of our paths that may stay as they are.
-      needs: what the network has to be for the shapes to fit, said in errors.
+      rules: Rules, of which the first that matches a name counts.
+      ignore: Regular expressions of their names that need no variable.
+      keep: Regular expressions of our paths that need no array.
+      needs: Options of the network that the shapes require, for errors.
     """
 
     rules: Sequence[Rule]
@@ -50,18 +49,18 @@ class Layout:
     needs: str = ""
 
     def our_name(self, name: str) -> tuple[str | None, Rule | None]:
-        """Returns the path that an array's name stands for, and the rule for it."""
+        """Returns the path for an array's name, and the rule that matched."""
         for rule in self.rules:
             if match := re.fullmatch(rule.theirs, name):
                 return match.expand(rule.ours), rule
         return None, None
 
     def may_ignore(self, name: str) -> bool:
-        """Returns whether their array may go without a variable."""
+        """Returns whether their array needs no variable."""
         return _matches_any(self.ignore, name)
 
     def may_keep(self, path: str) -> bool:
-        """Returns whether our variable may stay as it is."""
+        """Returns whether our variable needs no array."""
         return _matches_any(self.keep, path)
 
 
@@ -69,27 +68,26 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
     """Reads a layout from a JSON file; `docs/weights.md` has an example.
 
     Raises:
-      WeightsError: the file is not there, is not JSON, or not a layout.
+      WeightsError: The file does not exist, is not JSON, or not a layout.
     """
     path = pathlib.Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{path}: not a JSON file that can be read ({error}); docs/weights.md "
-            "has an example."
+            f"{path}: cannot be read as JSON ({error}); docs/weights.md has an example."
         ) from error
     try:
         return _parse_layout(content)
     except (TypeError, IndexError, re.error) as error:
         raise WeightsError(
             f"{path}: not a layout ({error}); expected an object with `rules`, each "
-            "with `theirs` and `ours`, and if need be `ignore`, `keep` and `needs`, "
-            "as docs/weights.md shows."
+            "with `theirs` and `ours`, and optionally `ignore`, `keep` and `needs`, as "
+            "in docs/weights.md."
         ) from error
 
 
-def _parse_layout(content: Any) -> Layout:
+def _parse_layout(content: object) -> Layout:
     if not isinstance(content, Mapping) or not isinstance(content.get("rules"), list):
         raise TypeError("there is no list of rules")
     options = dict(content)
@@ -115,8 +113,8 @@ def _parse_layout(content: Any) -> Layout:
 
 
 def _check_groups(rule: Rule) -> None:
-    """Raises what re does where `ours` names a group that `theirs` has not."""
-    # An alternative that matches nothing, to have a match to expand.
+    """Raises an error of re if `ours` refers to a group that `theirs` lacks."""
+    # An alternative that matches the empty string, to have a match to expand.
     match = re.fullmatch(f"{rule.theirs}|", "")
     assert match is not None
     match.expand(rule.ours)
@@ -161,7 +159,7 @@ def _timm_vgg16() -> Layout:
     return Layout(
         [
             *_numbered(r"features\.{}\.(\w+)", _VGG16_CONVS, r"trunk/convs/{}/\1"),
-            # Convolutions over all that is left: their shape says what is flattened.
+            # Convolutions over the whole remaining image: no flattening to describe.
             *_numbered(r"pre_logits\.fc{}\.(\w+)", (1, 2), r"trunk/fcs/{}/\1"),
             Rule(r"head\.fc\.(\w+)", r"head/\1"),
         ],
@@ -220,13 +218,13 @@ def _numbered(theirs: str, numbers: Sequence[int], ours: str) -> list[Rule]:
     ]
 
 
-# Of a trunk's layouts, the first is taken where a config names none.
+# The first layout of a trunk is its default.
 LAYOUTS: Mapping[str, Layout] = {
     "torchvision/alexnet": _alexnet(),
     "torchvision/vgg16": _torchvision_vgg16(),
     "torchvision/resnet50": _resnet50(),
     "timm/vgg16": _timm_vgg16(),
-    # timm took torchvision's names for this network.
+    # timm uses torchvision's names for this network.
     "timm/resnet50": _resnet50(),
     **{
         f"efficientnet_lite_pytorch/efficientnet_lite{i}": _efficientnet_lite()

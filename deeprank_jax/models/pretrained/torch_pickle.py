@@ -1,8 +1,8 @@
-"""Reading a torch file of weights without torch, and without trusting the file.
+"""Safe reader of torch files of weights, without torch.
 
-A torch file is a pickle, and a pickle is a program that may call whatever it names.
-Here it may name the few things that a mapping of tensors is made of, and gets
-stand-ins for them: nothing is imported, and nothing that a file says is executed.
+A torch file is a pickle, a program that may call any function by name. This reader
+admits only the few names in a mapping of tensors, and replaces them by its own
+placeholders: nothing is imported, and no code of a file is executed.
 """
 
 from collections import OrderedDict
@@ -17,6 +17,8 @@ import zipfile
 
 import ml_dtypes
 import numpy as np
+
+from deeprank_jax.errors import WeightsError
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -35,10 +37,6 @@ _DTYPES: Mapping[str, Any] = {
 }
 
 
-class WeightsError(ValueError):
-    """A file of weights cannot be read, or does not fit the network."""
-
-
 class _Storage(NamedTuple):
     """A run of numbers in the file, of which tensors are views."""
 
@@ -48,7 +46,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """What a file says of a tensor, not yet checked."""
+    """Description of a tensor in a file, not yet checked."""
 
     storage: Any
     offset: Any
@@ -57,18 +55,18 @@ class _Tensor(NamedTuple):
 
 
 def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads what `torch.save(model.state_dict(), path)` wrote, old format or new.
+    """Reads a file of `torch.save(model.state_dict(), path)`, old format or new.
 
     Args:
-      path: of the file.
+      path: Path of the file.
 
     Returns:
       The arrays by name, in the file's order and read-only, as some may share their
-      memory. float16 and bfloat16 come as float32, other types as they are.
+      memory. float16 and bfloat16 become float32; other types do not change.
 
     Raises:
-      WeightsError: the file names anything but tensors, is cut off or damaged, or
-        is no mapping of tensors.
+      WeightsError: The file names anything but tensors, is cut off or damaged, or
+        is not a mapping of tensors.
     """
     path = pathlib.Path(path)
     with path.open("rb") as file:
@@ -92,15 +90,15 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits what a mapping of tensors needs, and notes the storages it names."""
+    """Unpickler that admits tensors only, and records the storages they refer to."""
 
     def __init__(self, file: BinaryIO, path: pathlib.Path):
-        # Files written by Python 2 hold bytes where names are meant.
+        # Files written by Python 2 have names as bytes.
         super().__init__(file, encoding="utf-8")
         self._path = path
         self.storages: dict[str, _Storage] = {}
-        # A pickle can set attributes of what it is given: OrderedDict and tuples
-        # refuse that, and the function is made anew for each unpickler.
+        # A pickle can set attributes of admitted objects: OrderedDict and tuples
+        # refuse it, and each unpickler has a function of its own.
         self._admitted: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _make_rebuild_tensor(),
@@ -108,20 +106,20 @@ class _Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns the stand-in of an admitted name."""
+        """Returns the placeholder of an admitted name."""
         if (module, name) not in self._admitted:
             raise WeightsError(
                 f"{self._path} names {module}.{name}, which is no part of a weights "
-                "file: refused, nothing was executed. Save only the tensors: "
+                "file; it was refused and not executed. Save only the tensors: "
                 "torch.save(model.state_dict(), path), or safetensors."
             )
         return self._admitted[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Notes a storage: its key, type and number of elements."""
+        """Records a storage: its key, type and number of elements."""
         kind, (type_name,), key, _, size, *view = pid
         if kind != "storage" or type(key) is not str or not _is_size(size):
-            # Not what it is: writing that down may take for ever.
+            # Without its repr, which may take for ever.
             raise pickle.UnpicklingError("no storage")
         if any(view):
             raise WeightsError(
@@ -165,7 +163,7 @@ def _read_legacy(
         storage = unpickler.storages[key]
         size = int.from_bytes(file.read(8), "little", signed=True)
         num_bytes = size * storage.dtype.itemsize
-        # Before reading, which would allocate whatever the file claims.
+        # Checked before reading, which would allocate any size that the file claims.
         if size != storage.size or num_bytes > end - file.tell():
             raise pickle.UnpicklingError(
                 f"storage {key} should have {storage.size:,} elements"
@@ -178,8 +176,8 @@ def _read_zip(
     file: BinaryIO, path: pathlib.Path
 ) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
     with zipfile.ZipFile(file) as archive:
-        # Members may overlap, and torch compresses nothing: so no archive makes us
-        # allocate more than it weighs.
+        # Members may overlap, and torch does not compress: an archive must not make us
+        # allocate more memory than its size.
         sizes = [info.file_size for info in archive.infolist()]
         if sum(sizes) > os.fstat(file.fileno()).st_size:
             raise pickle.UnpicklingError("its parts are larger than the file")
@@ -216,7 +214,7 @@ def _check_tensors(content: Any, path: pathlib.Path) -> dict[str, _Tensor]:
             f"{path} holds a {type(content).__name__}, expected a mapping from name "
             f"to tensor; {save}."
         )
-    # Not content.items(), which the file can replace.
+    # Not content.items(), which the file can override.
     for name, tensor in dict.items(content):
         if type(name) is not str or not isinstance(tensor, _Tensor):
             is_name = type(name) is str
@@ -244,7 +242,7 @@ def _create_array(
     num_elements = math.prod(shape)
     steps = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     end = offset + (steps + 1 if num_elements else 0)
-    # More elements than the storage has would be one number many times over.
+    # More elements than the storage has would repeat numbers without limit.
     if max(end, num_elements) > storage.size:
         raise WeightsError(
             f"{where} of shape {shape}, strides {strides} and offset {offset} lies "
@@ -272,5 +270,5 @@ def _cause(error: Exception) -> str:
 
 
 def _is_size(value: Any) -> bool:
-    # Not isinstance: a bool is no size, and a file may hold one.
+    # Not isinstance: a bool, which a file may hold, is not a size.
     return type(value) is int and value >= 0

