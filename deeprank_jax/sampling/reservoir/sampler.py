@@ -160,14 +160,12 @@ class TripletSampler:
         )
         numbers = {"capacity": capacity, "records_per_step": records_per_step}
         check_options(warmup_records=warmup_records, **numbers, **self._law.options())
-        _check_ranges(seed=seed, num_shards=num_shards)
-        _check_shard(shard, num_shards)
+        _check_process(seed, shard, num_shards)
         _check_positives(candidates)
         self.seed, self.shard, self._num_shards = seed, shard, num_shards
         self.candidates, self.out_of_class = candidates, out_of_class
-        self._capacity = capacity
         self._warmup = warmup_records or min(len(candidates), _LONGEST_WARMUP)
-        self._records_per_step = records_per_step
+        self._capacity, self._records_per_step = capacity, records_per_step
         self._slots = int(np.minimum(candidates.sizes, capacity + 1).sum())
         # Sorting and summing all slots pays off for a share of as many records.
         self._block = num_shards * max(_INGEST_BLOCK, self._slots // 2)
@@ -390,7 +388,8 @@ def _check_ranges(**values: float) -> None:
             raise ValueError(f"{name} must be {bounds}, got {value}.")
 
 
-def _check_shard(shard: int, num_shards: int) -> None:
+def _check_process(seed: int, shard: int, num_shards: int) -> None:
+    _check_ranges(seed=seed, num_shards=num_shards)
     if not 0 <= shard < num_shards:
         raise ValueError(
             f"shard must be one of the {num_shards} (0 to {num_shards - 1}), got "
