@@ -1,4 +1,4 @@
-"""Errors of what a user gave, whose messages are written for that user.
+"""Errors that a user can cause, with messages written for the user.
 
 Commands print a `UserError` as one line and end with exit status 1. Every other
 exception is a bug and keeps its traceback.
@@ -9,7 +9,7 @@ import contextlib
 
 
 class UserError(ValueError):
-    """Something that the user gave cannot be used; the message says what to do."""
+    """An input of the user cannot be used; the message names the remedy."""
 
 
 class ConfigError(UserError):
@@ -17,7 +17,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Images, labels or lists of them cannot be used as given."""
+    """Images, labels or lists of images cannot be used."""
 
 
 class ArtifactError(UserError):
@@ -41,7 +41,7 @@ class MissingExtraError(UserError):
 
 
 class WriteError(UserError, OSError):
-    """A file cannot be written to the place that the user gave; `errno` says why."""
+    """A file cannot be written to the user's path; `errno` holds the reason."""
 
     def __str__(self) -> str:
         """Returns the message alone; OSError would put `strerror` in its place."""

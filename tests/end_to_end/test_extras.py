@@ -146,3 +146,9 @@ def test_fast_moving_packages_are_bounded(name):
     assert re.fullmatch(rf"{name}>=[\d.]+,<[\d.]+", requirement)
     # The lock lies within: `make lock` would have changed it otherwise.
     assert re.search(rf"^{name}==", (ROOT / "requirements.txt").read_text(), re.M)
+
+
+def test_the_citation_has_the_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {PROJECT['version']}\n" in citation
+    assert "https://arxiv.org/abs/1404.4661" in citation
