@@ -30,7 +30,7 @@ _GRACE_SECONDS = 3.0
 PREFIX = "deeprank train: "
 _KEYS = "deeprank_jax/heartbeat"
 _GONE = " is gone"
-_CONTINUE = "start all of them again to go on from the last checkpoint."
+_CONTINUE = "start all of them again to continue from the last checkpoint."
 _abort_handlers: list[object] = []
 
 

@@ -293,14 +293,14 @@ def test_one_process_goes_on_from_two(images, trained):
     _, workdir = trained
     before = results(workdir)
     job = run(images, workdir, num=1, num_steps=8)
-    assert "Going on with 1 processes instead of 2" in job.said(0)
+    assert "Continuing with 1 processes instead of 2" in job.said(0)
     after = results(workdir)
     assert before.keys() == after.keys()
     flat = lambda tree: jax.tree.leaves(tree)
     np.testing.assert_allclose(flat(before), flat(after), rtol=1e-6)
     run(images, workdir, num=1, num_steps=10)
     job = run(images, workdir, num_steps=12)
-    assert "Going on with 2 processes instead of 1" in job.said(0)
+    assert "Continuing with 2 processes instead of 1" in job.said(0)
     assert saved_steps(workdir)[-1] == 12
 
 
@@ -320,7 +320,7 @@ def test_a_process_that_dies_is_named(images, tmp_path, victim):
     assert "start all of them again" in job.sentence(other)
     last = saved_steps(workdir)[-1]
     again = run(images, workdir, **{**STEPS, "num_steps": last + 4})
-    assert f"Going on from step {last}" in again.said(0)
+    assert f"Continuing from step {last}" in again.said(0)
     assert results(workdir)
 
 
@@ -333,7 +333,7 @@ def test_sigterm_to_one_stops_all_at_one_step(images, tmp_path):
         assert job.wait(60) == [128 + signal.SIGTERM] * 2, job.everything()
     last = saved_steps(workdir)[-1]
     assert job.sentence(0) == job.sentence(1)
-    assert job.sentence(0).endswith(f"SIGTERM: stopped; run again to go on from step "
+    assert job.sentence(0).endswith(f"SIGTERM: stopped; run again to continue from step "
                                     f"{last}.")  # fmt: skip
 
 
