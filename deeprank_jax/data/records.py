@@ -17,8 +17,8 @@ class Records:
       labels: `[N, L]` int32, one label per level, from coarse to fine. A label stands
         for the whole path down to its level, so records that share the label of a
         level share those of all coarser levels.
-      attributes: `[N, A]` int or float, values that the relevance compares; equal to
-        the labels until `relevance.attach` replaces them.
+      attributes: `[N, A]`, numbers that the relevance compares; equal to the labels
+        until `relevance.attach` replaces them.
       level_names: Names of the `L` levels, e.g. `("category", "subcategory", "emoji")`.
       label_names: Names of the labels, for each level.
       read: Function from an index to the encoded image (`bytes`) or a decoded uint8
