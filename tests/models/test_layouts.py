@@ -39,7 +39,7 @@ def test_built_in_layouts_take_every_array(layout, shapes, options, total):
     )
     report = import_arrays(foreign.classifier(layout, options), arrays, layout)
     assert report.num_parameters == total
-    assert not report.kept
+    assert not report.unchanged
     assert all(name.endswith(foreign.TRACKED) for name in report.ignored)
 
 
@@ -85,7 +85,7 @@ def test_imported_networks_equal_those_computed_by_hand(
         layout, options, image_size=image_size, num_classes=classes
     )
     report = import_arrays(model, arrays, layout)
-    assert not report.kept
+    assert not report.unchanged
     pixels = np.random.default_rng(1).integers(0, 256, (image_size, image_size, 3))
     # As the libraries normalise: pixels of 0 to 1, or of 0 to 255 by 127 and 128.
     mean, scale = (
@@ -139,7 +139,7 @@ def test_a_head_for_other_classes_stays_as_it_is():
     model = foreign.classifier("torchvision/alexnet", options, num_classes=3)
     report = import_arrays(model, arrays, "torchvision/alexnet")
     assert report.ignored == ["classifier.6.weight", "classifier.6.bias"]
-    assert sorted(report.kept) == ["head/bias", "head/kernel"]
+    assert sorted(report.unchanged) == ["head/bias", "head/kernel"]
     # Still without numbers, as it came.
     assert isinstance(model.head.kernel.get_value(), jax.ShapeDtypeStruct)
     np.testing.assert_array_equal(
@@ -166,7 +166,7 @@ def test_an_installed_package_is_found_and_not_imported(tmp_path, monkeypatch):
     assert report.layout == LITE_LAYOUT.format(0)
     assert report.num_parameters == 4_652_008 - 1280 * 1000 - 1000
     assert {"_fc.weight", "_fc.bias"} <= set(report.ignored)
-    assert sorted(report.kept) == ["embedding/bias", "embedding/kernel"]
+    assert sorted(report.unchanged) == ["embedding/bias", "embedding/kernel"]
 
 
 @pytest.mark.parametrize("trunk", sorted({name.split("/")[1] for name in LAYOUTS}))

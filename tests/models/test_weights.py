@@ -160,7 +160,7 @@ def test_only_what_the_layout_names_may_be_left_out():
     keep = ("paths/.*", "embedding/.*")
     report = import_arrays(model, arrays, Layout(SMALL.rules, SMALL.ignore, keep))
     assert "teacher.weight" in report.ignored
-    assert sorted(report.kept) == [
+    assert sorted(report.unchanged) == [
         "embedding/bias", "embedding/kernel", "paths/0/conv/bias", "paths/0/conv/kernel"
     ]  # fmt: skip
     np.testing.assert_array_equal(leaves(model)["paths/0/conv/kernel"], before)

@@ -42,7 +42,7 @@ class ImportReport:
       num_arrays: Number of imported arrays.
       num_parameters: Number of their parameters, without BatchNorm's statistics.
       ignored: Names of the file's other arrays, which the layout ignores.
-      kept: Paths of our variables without an array, which the layout allows.
+      unchanged: Paths of our variables without an array, which the layout allows.
     """
 
     source: str = ""
@@ -50,7 +50,7 @@ class ImportReport:
     num_arrays: int = 0
     num_parameters: int = 0
     ignored: Sequence[str] = ()
-    kept: Sequence[str] = ()
+    unchanged: Sequence[str] = ()
 
     def __str__(self) -> str:
         """Returns a sentence for the log."""
@@ -59,7 +59,7 @@ class ImportReport:
         return (
             f"{self.source}: {self.num_arrays:,} arrays, {self.num_parameters:,} "
             f"parameters read as {self.layout}, {len(self.ignored):,} arrays "
-            f"ignored; not in the file: {_some(self.kept)}."
+            f"ignored; not in the file: {_some(self.unchanged)}."
         )
 
 
@@ -227,7 +227,7 @@ def import_arrays(
             if isinstance(variables[path], nnx.Param)
         ),
         ignored=matches.ignored,
-        kept=absent,
+        unchanged=absent,
     )
 
 

@@ -55,8 +55,7 @@ class AlexNet(nnx.Module):
 
         Args:
           widths: Number of channels of each convolution. (64, 192, 384, 256, 256) with
-            1 group and no `local_response_norm` is the later network of one GPU,
-            whose weights torchvision has.
+            1 group and no `local_response_norm` is torchvision's network.
           groups: Number of groups of the second, fourth and fifth convolution.
           local_response_norm: True to normalise after the first two convolutions.
           fc_dim: Width of both fully connected layers.

@@ -24,7 +24,7 @@ class FeatureBank:
     """The features of all records.
 
     Attributes:
-      values: `[N, D]` float32 by feature, reduced and scaled.
+      values: `[N, D]` float32, reduced and scaled values by feature.
       explained: Share of the variance that remains after the reduction, by feature.
       where: `[N]` bool, True for records whose image is readable.
     """
@@ -49,7 +49,7 @@ class FeatureBank:
         """Returns `[N, D]` float32 whose squared distance is the weighted sum.
 
         Args:
-          weights: `[F]` float, at least 0; a feature of weight 0 is left out.
+          weights: `[F]` float, weight of each feature, at least 0; 0 leaves it out.
         """
         return np.concatenate(
             [
@@ -75,7 +75,7 @@ def create_bank(
     that two different training records have distance 1 on average over 20,000 pairs.
 
     Args:
-      features: `[N, D]` float by name, rows for all records of all splits.
+      features: `[N, D]` float, features of all records of all splits by name.
       fitted: `[M]` int, rows of the training records, from which means, components and
         scales are computed.
       where: `[N]` bool, True for records whose image is readable; the others get the

@@ -172,12 +172,12 @@ def _agreements(
 ) -> dict[str, Agreement]:
     gaps = bank.gaps(triplets)
     samples = max_margin.bootstrap_weights(triplets[:, 0], rng)
-    equal, learned = gaps.sum(axis=1), gaps @ weights
+    equal, weighted = gaps.sum(axis=1), gaps @ weights
     agreements = {
         name: max_margin.agreement(column, samples)
         for name, column in zip(bank.values, gaps.T, strict=True)
     }
     agreements["equal weights"] = max_margin.agreement(equal, samples)
-    agreements["learned weights"] = max_margin.agreement(learned, samples)
-    agreements["learned - equal"] = max_margin.difference(learned, equal, samples)
+    agreements["learned weights"] = max_margin.agreement(weighted, samples)
+    agreements["learned - equal"] = max_margin.difference(weighted, equal, samples)
     return agreements
