@@ -61,9 +61,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def _find_option(name: str, words: Sequence[str]) -> str | None:
     """Returns the value of an option in the words of a command line."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
-        if word == name:
-            return following
+    for i, word in enumerate(words):
+        if word == name and i + 1 < len(words):
+            return words[i + 1]
         if word.startswith(f"{name}="):
             return word.partition("=")[2]
     return None

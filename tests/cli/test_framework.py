@@ -155,6 +155,11 @@ def test_the_version(capsys):
     assert capsys.readouterr().out.startswith("deeprank_jax ")
 
 
+def test_a_command_without_arguments_has_its_defaults():
+    options = __main__.create_parser("train").parse_args(["train"])
+    assert (options.config, list(options.overrides)) == ("emoji", [])
+
+
 def test_overrides_are_separated_from_other_words():
     words = ["--config=x", "--config.a=1", "p", "--config.b", "-2", "--config.c", "--d"]
     assert arguments.split_overrides(words) == (
