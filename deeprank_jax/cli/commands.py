@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import Protocol, cast
 
+from deeprank_jax import cli
 from deeprank_jax.cli.output import Result
 
 _COMMAND = re.compile(r'\A[rR]?"""(?P<first>[^\n]*?)(?:"""|\n).*?^def add_arguments\(',
@@ -27,7 +28,7 @@ class Command(Protocol):
 def list_commands() -> dict[str, str]:
     """Returns the help text of each command by name, without importing any."""
     helps = {}
-    folders = map(pathlib.Path, importlib.import_module(__package__).__path__)
+    folders = map(pathlib.Path, cli.__path__)
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         match = _COMMAND.match(path.read_text(encoding="utf-8"))
         if match:

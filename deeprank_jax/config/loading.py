@@ -49,7 +49,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         )
     config.lock()
     overrides_lib.apply_overrides(config, overrides_lib.parse_words(overrides))
-    config.plugins = import_plugins(config.get("plugins", ()))
+    config.plugins = import_plugins(config.plugins)
     return config
 
 

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from deeprank_jax.distributed import devices
 from deeprank_jax.errors import CheckpointError
+from deeprank_jax.training.step import TrainState
 from deeprank_jax.training.workdir import Workdir
 
 managers = ocp.checkpoint_managers
@@ -70,8 +71,8 @@ class Checkpoints:
     def save(
         self,
         step: int,
-        state: Any,
-        run_state: Mapping[str, Any],
+        state: TrainState,
+        run_state: Mapping[str, object],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Starts saving and returns once `state` may be donated.
@@ -109,7 +110,9 @@ class Checkpoints:
         except Exception as error:
             raise self._save_error(error) from error
 
-    def restore(self, template: Any, step: int) -> tuple[Any, dict[str, Any]]:
+    def restore(
+        self, template: TrainState, step: int
+    ) -> tuple[TrainState, dict[str, Any]]:
         """Reads a checkpoint into the structure and onto the devices of `template`.
 
         Args:
@@ -283,7 +286,7 @@ def _best_step(manager: ocp.CheckpointManager) -> int:
     return max(candidates, default=(0.0, last))[1]
 
 
-def _handlers() -> dict[str, Any]:
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
     return {
         "state": ocp.StandardCheckpointHandler(),
         "run": ocp.JsonCheckpointHandler(),
@@ -296,7 +299,7 @@ def _cause(error: Exception) -> str:
     return ": ".join(first.rsplit(": ", 2)[-2:])
 
 
-def _flatten(state: Any) -> dict[str, jax.Array]:
+def _flatten(state: object) -> dict[str, jax.Array]:
     paths, _ = jax.tree.flatten_with_path(state)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf

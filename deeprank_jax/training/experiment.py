@@ -8,9 +8,11 @@ import pathlib
 from typing import Any, Self
 
 from absl import logging
+from flax import nnx
 import jax
 import ml_collections
 import numpy as np
+import optax
 
 from deeprank_jax import config as config_lib
 from deeprank_jax.data import create_records
@@ -59,7 +61,7 @@ class Experiment:
     task: Task
     sampler: Sampler
     state: step_lib.TrainState
-    train_step: Callable[..., Any]
+    train_step: Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]
     embed: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
     features: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
     logits: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
@@ -215,8 +217,11 @@ def _prepare_records(
 
 
 def make_run_step(
-    config: ml_collections.ConfigDict, graphdef: Any, tx: Any, task: Task
-) -> Callable[..., Any]:
+    config: ml_collections.ConfigDict,
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    task: Task,
+) -> Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]:
     """Returns the train step of a config, written for one device.
 
     Args:
@@ -304,7 +309,7 @@ def device_batch(batch: Batch) -> dict[str, jax.Array]:
 
 
 def check_sampler(
-    saved: Mapping[str, Any], expected: Mapping[str, Any], where: pathlib.Path
+    saved: Mapping[str, object], expected: Mapping[str, object], where: pathlib.Path
 ) -> None:
     """Checks that the draws continue as they began.
 

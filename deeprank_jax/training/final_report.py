@@ -15,9 +15,10 @@ import tqdm
 from deeprank_jax import files, report, version
 from deeprank_jax.data import leakage, rated_triplets
 from deeprank_jax.distributed import processes
-from deeprank_jax.evaluation.compare import compare_with_baselines
+from deeprank_jax.evaluation.compare import Intervals, Results, compare_with_baselines
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
+from deeprank_jax.report.thumbnails import Thumbnails
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import (
     Experiment,
@@ -64,7 +65,7 @@ def find_leakage(experiment: Experiment) -> dict[str, leakage.Leakage]:
     """
     path, records = Workdir(experiment.workdir).leakage, experiment.records
     max_images = experiment.config.evaluation.max_compared
-    inputs: dict[str, Any] = {name: x.fingerprint for name, x in records.items()}
+    inputs: dict[str, object] = {name: x.fingerprint for name, x in records.items()}
     inputs["max_images"] = max_images
     leakages = leakage.read_leakage(path, inputs)
     if leakages is None:
@@ -127,15 +128,17 @@ def finish(
 
 def _measure(
     experiment: Experiment, splits: dict[str, SplitEvaluation]
-) -> tuple[dict[str, Any], dict[str, Any], np.ndarray, np.ndarray, Ranking | None]:
+) -> tuple[
+    dict[str, Results], dict[str, Intervals], np.ndarray, np.ndarray, Ranking | None
+]:
     """Returns results and intervals of all splits, and the last split's embeddings."""
     untrained = experiment.create_initial_state()
     config = experiment.config
     frozen_fn = None
     if config.init_from or config.model.weights:
         frozen_fn = lambda images: experiment.features(untrained, images)
-    results: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
+    results: dict[str, Results] = {}
+    intervals: dict[str, Intervals] = {}
     embeddings, ok, ranking = np.zeros((0, 0)), np.zeros(0, bool), None
     for split, evaluation in splits.items():
         embeddings, ok = evaluation.embed(
@@ -163,8 +166,8 @@ def _measure(
 
 def _write_report(
     experiment: Experiment,
-    results: dict[str, Any],
-    intervals: dict[str, Any],
+    results: dict[str, Results],
+    intervals: dict[str, Intervals],
     embeddings: np.ndarray,
     ok: np.ndarray,
     ranking: Ranking | None,
@@ -206,7 +209,7 @@ def _write_report(
         )
 
 
-def _draw_again(experiment: Experiment, thumbnails: Any) -> report.DrawnTriplets:
+def _draw_again(experiment: Experiment, thumbnails: Thumbnails) -> report.DrawnTriplets:
     """Draws the sampler's triplets at a few steps of the run once more."""
     last = experiment.config.num_steps - 1
     steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))

@@ -1,10 +1,11 @@
 """Start from another run's network, the second of the paper's two stages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import pathlib
 from typing import Any
 
 from absl import logging
+import jax
 import jax.numpy as jnp
 
 from deeprank_jax.errors import CheckpointError
@@ -57,7 +58,9 @@ def load_state(
 
 
 def _check_trunk(
-    ours: Mapping[str, Any], saved: checkpoints.Saved, trunk: Mapping[str, Any] | None
+    ours: Mapping[str, jax.Array],
+    saved: checkpoints.Saved,
+    trunk: Mapping[str, Any] | None,
 ) -> None:
     """Checks that the checkpoint has the same trunk.
 
@@ -105,7 +108,7 @@ def _shorten(name: str) -> str:
     return name.split("/", 1)[1].removesuffix("/value")
 
 
-def _some(names: Any) -> str:
+def _some(names: Iterable[str]) -> str:
     return _join(sorted(map(_shorten, names))) or "nothing"
 
 

@@ -1,10 +1,11 @@
 """Network and optimizer of a config."""
 
 from collections.abc import Callable
-from typing import Any
 
 from absl import logging
+from flax import nnx
 import ml_collections
+import optax
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import models
@@ -15,8 +16,8 @@ from deeprank_jax.training import step as step_lib
 
 
 def create_network(
-    config: ml_collections.ConfigDict, create: Callable[[], Any]
-) -> tuple[Any, Any, Any]:
+    config: ml_collections.ConfigDict, create: Callable[[], nnx.Module]
+) -> tuple[nnx.GraphDef, optax.GradientTransformation, step_lib.TrainState]:
     """Returns the model's structure, its optimizer and the state to start from.
 
     Args:
@@ -52,7 +53,9 @@ def create_network(
     return graphdef, tx, state
 
 
-def create_model(config: ml_collections.ConfigDict, num_classes: int | None) -> Any:
+def create_model(
+    config: ml_collections.ConfigDict, num_classes: int | None
+) -> nnx.Module:
     """Returns the network that a config describes, with random weights.
 
     Args:

@@ -113,21 +113,21 @@ def create_optimizer(
     return tx
 
 
-def kernel_mask(params: Any) -> Any:
+def kernel_mask(params: optax.Params) -> optax.Params:
     """Returns the tree of `params` with True at kernels, False elsewhere."""
     return jax.tree.map_with_path(
         lambda path, _: "kernel" in jax.tree_util.keystr(path), params
     )
 
 
-def trunk_mask(params: Any) -> Any:
+def trunk_mask(params: optax.Params) -> optax.Params:
     """Returns the tree of `params` with True in the trunk, False elsewhere."""
     return jax.tree.map_with_path(
         lambda path, _: jax.tree_util.keystr(path[:1], simple=True) == "trunk", params
     )
 
 
-def stop_trunk_gradient(params: Any) -> Any:
+def stop_trunk_gradient(params: optax.Params) -> optax.Params:
     """Returns `params` with no gradient flowing to the trunk's."""
     return jax.tree.map(
         lambda x, in_trunk: jax.lax.stop_gradient(x) if in_trunk else x,

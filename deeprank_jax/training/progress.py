@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import time
-from typing import Any
 
 from absl import logging
 import jax
@@ -15,6 +14,7 @@ from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import Experiment
+from deeprank_jax.training.step import Metrics
 
 # Steps that the host may run ahead of the devices before it reads the metrics.
 _LAG = 1
@@ -37,11 +37,11 @@ class TrainingLog:
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
         self._monitor = experiment.task.health()
-        self._pending: list[tuple[int, Batch, Any]] = []
+        self._pending: list[tuple[int, Batch, Metrics]] = []
         self._interval: list[Mapping[str, float]] = []
         self.restart_clock()
 
-    def add(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
+    def add(self, step: int, batch: Batch, metrics: Metrics) -> None:
         """Adds a step's metrics, which the devices may still be computing."""
         self._pending.append((step, batch, metrics))
         while len(self._pending) > _LAG:
@@ -59,7 +59,7 @@ class TrainingLog:
         self._clock, self._waited = time.perf_counter(), self._stream.wait_seconds
         self._timed = 0
 
-    def _take(self, step: int, batch: Batch, metrics: Mapping[str, Any]) -> None:
+    def _take(self, step: int, batch: Batch, metrics: Metrics) -> None:
         values = dict(jax.device_get(metrics))
         finite = values.pop("finite")
         in_a_row = int(values.pop("skipped_in_a_row"))

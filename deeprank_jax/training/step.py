@@ -16,6 +16,11 @@ from deeprank_jax.training import optimizers
 Array = jax.Array
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+# From parameters, model state, images and key to outputs and the new model state.
+Forward = Callable[..., tuple[Array, nnx.State]]
+# From parameters, model state, batch, step and key to gradients, the new model state,
+# a mask of finite groups, and metrics.
+Gradients = Callable[..., tuple[nnx.State, nnx.State, Array, Metrics]]
 # Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
 # Parts of a state that determine the network's outputs.
@@ -58,9 +63,9 @@ class TrainState:
 
     step: Array
     skipped_in_a_row: Array
-    params: Any
-    model_state: Any
-    opt_state: Any
+    params: optax.Params
+    model_state: nnx.State
+    opt_state: optax.OptState
 
 
 def create_train_state(
@@ -158,8 +163,8 @@ def make_train_step(
 def _apply_gradients(
     tx: optax.GradientTransformation,
     state: TrainState,
-    grads: Any,
-    model_state: Any,
+    grads: optax.Updates,
+    model_state: nnx.State,
     ok: Array,
 ) -> TrainState:
     """Returns the state after a step, which changes only the counters unless `ok`."""
@@ -176,9 +181,7 @@ def _apply_gradients(
     return dataclasses.replace(new_state, step=state.step + 1)
 
 
-def make_forward(
-    graphdef: nnx.GraphDef, *, remat: bool = False
-) -> Callable[..., tuple[Array, Any]]:
+def make_forward(graphdef: nnx.GraphDef, *, remat: bool = False) -> Forward:
     """Returns `forward(params, model_state, images, key)`, the network in training.
 
     It maps uint8 images `[B, n, H, W, C]` to outputs `[B, n, D]` and the new
@@ -202,8 +205,8 @@ def make_forward(
 
 
 def _make_gradients(
-    forward: Callable[..., tuple[Array, Any]], objective: Objective, freeze_trunk: bool
-) -> Callable[..., tuple[Any, Any, Array, Metrics]]:
+    forward: Forward, objective: Objective, freeze_trunk: bool
+) -> Gradients:
     """Returns `gradients(params, model_state, batch, step, key)` of one device."""
 
     def gradients(params, model_state, batch, step, key):
@@ -235,12 +238,12 @@ def _make_gradients(
 
 
 def _accumulate(
-    gradients: Callable[..., tuple[Any, Any, Array, Metrics]],
+    gradients: Gradients,
     state: TrainState,
     batch: Batch,
     key: Array,
     num_parts: int,
-) -> tuple[Any, Any, Array, Metrics]:
+) -> tuple[nnx.State, nnx.State, Array, Metrics]:
     """Returns the results of `gradients`, averaged over the parts of the batch."""
     if num_parts == 1:
         return gradients(state.params, state.model_state, batch, state.step, key)

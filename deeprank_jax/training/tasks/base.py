@@ -1,8 +1,9 @@
 """The interface of a task."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from flax import nnx
 import numpy as np
 
 from deeprank_jax.data.reader import ImageReader
@@ -39,7 +40,7 @@ class Task(Protocol):
         """
         ...
 
-    def create_model(self) -> Any:
+    def create_model(self) -> nnx.Module:
         """Returns the network as an NNX module, with random weights."""
         ...
 

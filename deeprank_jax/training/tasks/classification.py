@@ -7,8 +7,8 @@ that of a ranking network, and are evaluated in the same way.
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
-from typing import Any
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -106,7 +106,7 @@ class Classification:
             seed=self._config.seed,
         )
 
-    def create_model(self) -> Any:
+    def create_model(self) -> nnx.Module:
         """Returns the classifier; before `prepare`, one with a single class.
 
         That is enough for the embeddings, which do not depend on the classes.

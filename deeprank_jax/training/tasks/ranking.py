@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 import functools
-from typing import Any
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -56,7 +56,7 @@ class Ranking:
         """Checks that the relevance can be compiled, if the loss calls it."""
         check_compiles(self._config, self._relevance, records["train"].attributes)
 
-    def create_model(self) -> Any:
+    def create_model(self) -> nnx.Module:
         """Returns the ranking network."""
         return network.create_model(self._config, None)
 
