@@ -39,6 +39,9 @@ def run(options: argparse.Namespace) -> Result:
             "reasons."
         )
     values = {
-        "out": options.out, "embeddings": num, "embedding_dim": dim, "unreadable": num_bad,
-    }  # fmt: skip
+        "out": options.out,
+        "embeddings": num,
+        "embedding_dim": dim,
+        "unreadable": num_bad,
+    }
     return Result(values, text)

@@ -143,7 +143,7 @@ def kill_and_go_on(images, whole, workdir, moments):
     assert done.returncode == 0, done.stderr
     assert interrupted == len(moments)
     # Something was saved, and used: not every process began anew.
-    assert "Going on from step" in done.stderr
+    assert "Continuing from step" in done.stderr
     assert_same_run(whole, workdir)
 
 
@@ -174,7 +174,7 @@ def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
     assert time.monotonic() - start < 10
     assert process.returncode == 128 + signal.SIGTERM
     (saved,) = (tmp_path / "checkpoints").iterdir()
-    assert f"SIGTERM: stopped; run again to go on from step {saved.name}" in stderr
+    assert f"SIGTERM: stopped; run again to continue from step {saved.name}" in stderr
 
 
 def test_a_run_stopped_before_it_was_validated_is_validated_later(
@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--config.batch_sise=8", ["batch_sise", "Did you mean", "batch_size"]),
+        ("--config.batch_sise=8", ["batch_sise", "did you mean", "batch_size"]),
         ("--config.batch_size=many", ["batch_size", "many"]),
         ("--config.loss.miner=hard", ["loss.miner", "semi_hard"]),
         ("--config.data.dir=/nowhere", ["/nowhere"]),
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
         ("--config.init_from=/nowhere", ["/nowhere: no checkpoint is there"]),
         ("--config.model.weights=/nowhere.pth", ["/nowhere.pth", "model.weights"]),
         ("--config.model.weights=package", ["'package'", "convnet"]),
-        ("--config.model.weights=a --config.init_from=b", ["both say", "give one"]),
+        ("--config.model.weights=a --config.init_from=b", ["both name", "give one"]),
         ("--config.model.batch_norm=none", ["batch_norm", "frozen"]),
         ("--config.optimizer.trunk_scale=-1", ["trunk_scale must be at least 0"]),
         ("--config.accumulate_steps=3", ["accumulate_steps=3 does not divide"]),
@@ -352,4 +352,4 @@ def test_a_full_disk_gets_one_sentence_and_loses_nothing(images, tmp_path):
     assert "ake room" in refused(log_full, quiet=False)
     again = run(images, tmp_path, num_steps=12, **wide)
     assert again.returncode == 0, again.stderr
-    assert "Going on from step 8" in again.stderr
+    assert "Continuing from step 8" in again.stderr
