@@ -10,12 +10,15 @@ and flags of XLA are set before JAX starts.
 
 import importlib
 import os
+import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
 
     from deeprank_jax.data import register_source as register_source
+    from deeprank_jax.evaluation import register_evaluator as register_evaluator
+    from deeprank_jax.experiments.evaluate import Evaluation as Evaluation
     from deeprank_jax.inference.index import Index as Index
     from deeprank_jax.inference.model import Model as Model
     from deeprank_jax.inference.results import Comparison as Comparison
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Comparison": "deeprank_jax.inference.results:Comparison",
     "EmbeddedImages": "deeprank_jax.inference.results:EmbeddedImages",
+    "Evaluation": "deeprank_jax.experiments.evaluate:Evaluation",
     "Hit": "deeprank_jax.inference.results:Hit",
     "ImageGroup": "deeprank_jax.inference.results:ImageGroup",
     "ImageGroups": "deeprank_jax.inference.results:ImageGroups",
@@ -42,6 +46,7 @@ _LAZY = {
     "Model": "deeprank_jax.inference.model:Model",
     "SearchResult": "deeprank_jax.inference.results:SearchResult",
     "TrainingResult": "deeprank_jax.training.train:TrainingResult",
+    "register_evaluator": "deeprank_jax.evaluation:register_evaluator",
     "register_loss": "deeprank_jax.losses:register_loss",
     "register_miner": "deeprank_jax.losses:register_miner",
     "register_relevance": "deeprank_jax.relevance:register",
@@ -54,6 +59,7 @@ _LAZY = {
 __all__ = [
     "Comparison",
     "EmbeddedImages",
+    "Evaluation",
     "Hit",
     "ImageGroup",
     "ImageGroups",
@@ -62,7 +68,9 @@ __all__ = [
     "SearchResult",
     "TrainingResult",
     "__version__",
+    "evaluate",
     "load",
+    "register_evaluator",
     "register_loss",
     "register_miner",
     "register_relevance",
@@ -86,6 +94,52 @@ def load(path: str | os.PathLike[str]) -> "Model":
     from deeprank_jax.inference.model import Model
 
     return Model(path)
+
+
+def evaluate(
+    model: "Model | str | os.PathLike[str]",
+    images: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "test",
+    data_dir: str = "data",
+    label_feature: str = "",
+) -> "Evaluation":
+    """Measures a model and its baselines on images with labels.
+
+    Every image is a query, and all others are its gallery.
+
+    Args:
+      model: Exported model, its folder, or the folder of a run.
+      images: Folder with a folder per class, `.csv` or `.parquet` list with labels, or
+        `"tfds:NAME/SPLIT"`; None for a split of the dataset of the training.
+      out: Folder of the report; None for no report.
+      split: Split of the dataset of the training.
+      data_dir: Folder of TFDS datasets.
+      label_feature: Feature or column with the labels.
+
+    Raises:
+      ArtifactError: The folder is not an exported model, or a file is damaged.
+      DataError: There are no such images, or their labels cannot be used.
+    """
+    _configure()
+    from deeprank_jax.experiments import evaluate as evaluate_lib
+    from deeprank_jax.inference.model import Model
+    from deeprank_jax.training.workdir import Workdir
+
+    folder = model.artifact.path if isinstance(model, Model) else pathlib.Path(model)
+    # Of the two, only a run has checkpoints.
+    is_run = Workdir(folder.expanduser()).checkpoints.is_dir()
+    load_network = evaluate_lib.load_run if is_run else evaluate_lib.load_model
+    network = load_network(folder)
+    if images is None:
+        dataset = evaluate_lib.open_split(network.config, split)
+    else:
+        dataset = evaluate_lib.open_images(
+            images, network, data_dir=data_dir, label_feature=label_feature
+        )
+    path = None if out is None else pathlib.Path(out)
+    return evaluate_lib.evaluate(network, dataset, path)
 
 
 def _configure() -> None:

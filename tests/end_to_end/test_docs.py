@@ -270,15 +270,21 @@ def test_the_commands_that_use_a_model_work(exported, photos, tmp_path, monkeypa
 
 
 def test_the_python_of_a_model_runs(exported, photos, tmp_path, monkeypatch, capsys):
-    one, other = sorted(photos.rglob("*.png"))[:2]
-    for name, path in ("a.jpg", one), ("b.jpg", other):
+    shutil.copytree(photos, tmp_path / "photos")
+    paths = sorted(photos.rglob("*.png"))
+    for name, path in zip(("a.jpg", "b.jpg", "query.jpg"), paths, strict=False):
         cv2.imwrite(str(tmp_path / name), cv2.imread(str(path)))
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "emoji").symlink_to(exported)
+    (tmp_path / "models" / "photos").symlink_to(exported)
     monkeypatch.chdir(tmp_path)
     names = run_python("use.md")
     assert names["embeddings"].shape == (2, names["model"].embedding_dim)
-    assert f"{names['found'].distance}" in capsys.readouterr().out
+    assert len(names["photos"]) == len(paths)
+    assert len(names["groups"]) == 10
+    printed = capsys.readouterr().out
+    assert f"{names['comparison'].distance}" in printed
+    assert f"{len(paths)} {len(paths)}\n" in printed
+    assert names["result"][0].path in printed
 
 
 def test_the_python_of_ones_own_relevance_runs(monkeypatch):

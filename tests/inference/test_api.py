@@ -248,3 +248,16 @@ def test_another_folder_is_no_index(tmp_path, exported):
         deeprank_jax.Index.open(tmp_path)
     with pytest.raises(errors.UserError, match="index"):
         deeprank_jax.Index.open(tmp_path, exported)
+
+
+def test_a_model_and_its_run_are_evaluated(model, trained, photos):
+    evaluation = deeprank_jax.evaluate(model, photos)
+    assert evaluation.num_images == 72
+    by_run = deeprank_jax.evaluate(trained, photos)
+    name = ("retrieval", "recall@1")
+    values, run_values = (e.results[name[0]][name[1]] for e in (evaluation, by_run))
+    assert values["model"] == pytest.approx(run_values["model"])
+    assert "untrained" in run_values
+    assert "untrained" not in values
+    with pytest.raises(errors.ArtifactError, match="there is no such folder"):
+        deeprank_jax.evaluate("gone", photos)
