@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from deeprank_jax.data import register_source as register_source
+    from deeprank_jax.descriptors import register_descriptor as register_descriptor
     from deeprank_jax.evaluation import register_evaluator as register_evaluator
     from deeprank_jax.experiments.evaluate import Evaluation as Evaluation
     from deeprank_jax.inference.index import Index as Index
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from deeprank_jax.losses import register_loss as register_loss
     from deeprank_jax.losses import register_miner as register_miner
     from deeprank_jax.models import register_trunk as register_trunk
-    from deeprank_jax.relevance import register as register_relevance
+    from deeprank_jax.relevance import register_relevance as register_relevance
+    from deeprank_jax.sampling.create import register_sampler as register_sampler
     from deeprank_jax.training.tasks import register_task as register_task
     from deeprank_jax.training.train import TrainingResult as TrainingResult
     from deeprank_jax.training.train import train as train
@@ -46,10 +48,12 @@ _LAZY = {
     "Model": "deeprank_jax.inference.model:Model",
     "SearchResult": "deeprank_jax.inference.results:SearchResult",
     "TrainingResult": "deeprank_jax.training.train:TrainingResult",
+    "register_descriptor": "deeprank_jax.descriptors:register_descriptor",
     "register_evaluator": "deeprank_jax.evaluation:register_evaluator",
     "register_loss": "deeprank_jax.losses:register_loss",
     "register_miner": "deeprank_jax.losses:register_miner",
-    "register_relevance": "deeprank_jax.relevance:register",
+    "register_relevance": "deeprank_jax.relevance:register_relevance",
+    "register_sampler": "deeprank_jax.sampling.create:register_sampler",
     "register_source": "deeprank_jax.data:register_source",
     "register_task": "deeprank_jax.training.tasks:register_task",
     "register_trunk": "deeprank_jax.models:register_trunk",
@@ -70,10 +74,12 @@ __all__ = [
     "__version__",
     "evaluate",
     "load",
+    "register_descriptor",
     "register_evaluator",
     "register_loss",
     "register_miner",
     "register_relevance",
+    "register_sampler",
     "register_source",
     "register_task",
     "register_trunk",
