@@ -15,6 +15,7 @@ USES_JAX = False
 # Registry of each section of the config that names kinds, as "module:NAME".
 REGISTRIES = {
     "task": "training.tasks:TASKS",
+    "relevance": "relevance:RELEVANCES",
     "sampler": "sampling.create:SAMPLERS",
     "model.trunk": "models:TRUNKS",
     "loss": "losses:LOSSES",

@@ -210,7 +210,7 @@ def _pair(runs: Sequence[Run]) -> tuple[dict[str, dict[str, _Ends]], str]:
     """Compares each run with the first on the same draws of test queries.
 
     Args:
-      runs: Runs, the first of which the others are compared with.
+      runs: Finished runs; the others are compared with the first.
 
     Returns:
       Differences by run and metric, and a sentence on them. There are none if the runs

@@ -264,23 +264,25 @@ def _labelled(source: str, records: Records) -> Records:
         from.
     """
     labels = np.array([records.label_name(i) for i in range(len(records))])
-    kept = np.flatnonzero(labels != "")
+    labelled = np.flatnonzero(labels != "")
     remedy = _remedy(source)
     name = files.printable(source)
-    if not len(kept):
+    if not len(labelled):
         raise DataError(f"{name}: no image has a label; {remedy}.")
-    _check_classes(name, records.labels[kept, -1], remedy)
-    if len(kept) < len(records):
+    _check_classes(name, records.labels[labelled, -1], remedy)
+    if len(labelled) < len(records):
         logging.warning(
-            "%s: %d images without a label are left out.", name, len(labels) - len(kept)
+            "%s: %d images without a label are left out.",
+            name,
+            len(labels) - len(labelled),
         )
     return dataclasses.replace(
         records,
-        labels=records.labels[kept],
-        attributes=records.labels[kept],
+        labels=records.labels[labelled],
+        attributes=records.labels[labelled],
         columns={},
-        read=lambda index: records.read(int(kept[index])),
-        describe=lambda index: records.describe(int(kept[index])),
+        read=lambda index: records.read(int(labelled[index])),
+        describe=lambda index: records.describe(int(labelled[index])),
     )
 
 
@@ -348,6 +350,27 @@ def evaluate(
     folder = (
         None if out is None else files.create_folder(pathlib.Path(out).expanduser())
     )
+    embeddings, ok, comparison = _measure(network, dataset, config)
+    page = None
+    if folder is not None:
+        page = _write(
+            folder, network, dataset, config, (embeddings, ok), comparison, command
+        )
+    return Evaluation(
+        network=network.name,
+        dataset=dataset.name,
+        split=dataset.split,
+        num_images=int(ok.sum()),
+        results=comparison.results,
+        intervals=comparison.intervals,
+        report=page,
+    )
+
+
+def _measure(
+    network: Network, dataset: Dataset, config: ml_collections.ConfigDict
+) -> tuple[np.ndarray, np.ndarray, SystemComparison]:
+    """Returns embeddings `[N, D]`, the mask `[N]` of those images, and all metrics."""
     with (
         experiment.create_reader(config, dataset.records) as reader,
         tempfile.TemporaryDirectory() as scratch,
@@ -363,26 +386,13 @@ def evaluate(
         embeddings, ok = split.embed(network.embed, dataset.split)
         if not ok.any():
             raise DataError(
-                f"{dataset.name}: no image can be read; the first is "
-                f"{dataset.records.describe(0)}."
+                f"{dataset.name}: no image can be read, among them "
+                f"{dataset.records.describe(0)}; give another source."
             )
         comparison = compare_with_baselines(
             split, (embeddings, ok), network.untrained, network.frozen
         )
-    page = None
-    if folder is not None:
-        page = _write(
-            folder, network, dataset, config, (embeddings, ok), comparison, command
-        )
-    return Evaluation(
-        network=network.name,
-        dataset=dataset.name,
-        split=dataset.split,
-        num_images=int(ok.sum()),
-        results=comparison.results,
-        intervals=comparison.intervals,
-        report=page,
-    )
+    return embeddings, ok, comparison
 
 
 def _write(
