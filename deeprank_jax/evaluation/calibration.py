@@ -1,9 +1,9 @@
-"""From which distance on are two images not similar any more?
+"""Calibration of the distance up to which two images are called similar.
 
-A threshold is calibrated to a wished precision: of the pairs at most that far apart,
-at least that share is of one class. How many of all pairs are of one class differs
-from split to split and from one use to the next, so the precision is that of pairs of
-which a given share, `prior`, is: the same distance then means the same elsewhere.
+A threshold is calibrated to a required precision: of the pairs at most that far apart,
+at least that share is of one class. The share of pairs of one class differs between
+splits and uses, so that precision is computed for a fixed share, `prior`: the same
+distance then has the same meaning elsewhere.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,16 @@ _BLOCK = 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verification:
-    """How well a distance tells pairs of one class from others.
+    """Quality of a distance as a threshold between pairs of one class and others.
 
     Attributes:
-      distance: pairs at most that far apart, in squared distance, are called similar.
-      precision: which share of these is of one class, were a share `prior` of all; NaN
-        if none is called similar.
-      recall: which share of the pairs of one class is called similar; NaN without any.
-      false_positive_rate: which share of the other pairs is; NaN without any.
-      num_pairs: how many pairs were looked at.
+      distance: Squared distance up to which pairs are called similar.
+      precision: Share of the pairs called similar that are of one class, if a share
+        `prior` of all pairs is; NaN if none is called similar.
+      recall: Share of the pairs of one class that are called similar; NaN without any.
+      false_positive_rate: Share of the other pairs that are called similar; NaN
+        without any.
+      num_pairs: Number of pairs.
     """
 
     distance: float
@@ -47,25 +48,25 @@ def calibrate(
     max_records: int = _MAX_RECORDS,
     seed: int = 0,
 ) -> Verification | None:
-    """Finds the largest distance at which a wished precision is kept.
+    """Returns the largest distance with the required precision.
 
     Args:
       embeddings: `[N, D]` finite floats.
-      labels: `[N]` ints, the class of each record.
-      precision: in (0, 1].
-      prior: in (0, 1), the share of pairs of one class that the precision is for.
-      max_records: of more, classes are drawn at random until so many are there, of
-        each at most half as many.
-      seed: of that draw.
+      labels: `[N]` int, class of each record.
+      precision: Required precision, in (0, 1].
+      prior: Share of pairs of one class that the precision is for, in (0, 1).
+      max_records: Maximal number of records. If there are more, random classes are used
+        up to that number, each with at most half of it.
+      seed: Seed of that choice.
 
     Returns:
-      The threshold, halfway to the next pair; None if no distance keeps the precision,
-      or not both kinds of pairs are there. Pairs that are equally far are on one side
+      The threshold, halfway to the next pair; None if no distance has the precision, or
+      one of both kinds of pairs is missing. Pairs that are equally far are on one side
       of it.
 
     Raises:
-      ValueError: the precision or the prior cannot be, there is not one embedding for
-        each label, or one is not finite.
+      ValueError: The precision or the prior is out of range, there is not one embedding
+        per label, or one is not finite.
     """
     check_share("precision", precision)
     check_share("prior", prior, below_one=True)
@@ -76,16 +77,16 @@ def calibrate(
     distances, is_same = distances[order], is_same[order]
     recall, false = (np.cumsum(x) / np.count_nonzero(x) for x in (is_same, ~is_same))
     precisions = prior * recall / (prior * recall + (1 - prior) * false)
-    # Only where the next pair is farther is there room for a threshold.
+    # A threshold fits only where the next pair is farther.
     ends = np.append(distances[1:] > distances[:-1], True)
-    kept = np.flatnonzero(ends & (precisions >= precision))
-    if not len(kept):
+    precise = np.flatnonzero(ends & (precisions >= precision))
+    if not len(precise):
         return None
-    last = kept[-1]
+    last = precise[-1]
     low, high = distances[last], distances[min(last + 1, len(distances) - 1)]
     middle = low + (high - low) / 2
     return Verification(
-        # Between neighbouring numbers there is none.
+        # Adjacent floats have no number in between.
         distance=float(middle if middle < high else low),
         precision=float(precisions[last]),
         recall=float(recall[last]),
@@ -95,14 +96,19 @@ def calibrate(
 
 
 def check_share(name: str, value: float, *, below_one: bool = False) -> None:
-    """Checks that a value is above 0 and at most 1, or below it.
+    """Checks that a value is above 0 and at most 1, or below 1.
+
+    Args:
+      name: Name of the argument, for the message.
+      value: Value to check.
+      below_one: True to refuse 1.
 
     Raises:
-      ValueError: it is not.
+      ValueError: The value is out of range.
     """
     if not 0 < value <= 1 or (below_one and value == 1):
         end = ")" if below_one else "]"
-        raise ValueError(f"The {name} must be in (0, 1{end}, got {value}.")
+        raise ValueError(f"{name} must be in (0, 1{end}, got {value}.")
 
 
 def verify(
@@ -114,29 +120,29 @@ def verify(
     max_records: int = _MAX_RECORDS,
     seed: int = 0,
 ) -> Verification:
-    """Measures a distance that was chosen on other records.
+    """Measures a threshold that was calibrated on other records.
 
     Args:
       embeddings: `[N, D]` finite floats.
-      labels: `[N]` ints, the class of each record.
-      distance: pairs at most that far apart are called similar.
-      prior: as of `calibrate`.
-      max_records: as of `calibrate`.
-      seed: as of `calibrate`.
+      labels: `[N]` int, class of each record.
+      distance: Squared distance up to which pairs are called similar.
+      prior: Share of pairs of one class, see `calibrate`.
+      max_records: Maximal number of records, see `calibrate`.
+      seed: Seed of the choice of classes.
 
     Raises:
-      ValueError: the prior cannot be, there is not one embedding for each label, or one
-        is not finite.
+      ValueError: The prior is out of range, there is not one embedding per label, or
+        one is not finite.
     """
     check_share("prior", prior, below_one=True)
     distances, is_same = _pairs(embeddings, labels, max_records, seed)
     near = distances <= distance
     share = lambda of: float(np.mean(near[of])) if of.any() else float("nan")
     recall, false = share(is_same), share(~is_same)
-    called = prior * recall + (1 - prior) * false
+    similar = prior * recall + (1 - prior) * false
     return Verification(
         distance=distance,
-        precision=prior * recall / called if called else float("nan"),
+        precision=prior * recall / similar if similar else float("nan"),
         recall=recall,
         false_positive_rate=false,
         num_pairs=len(distances),
@@ -151,13 +157,18 @@ def false_non_match_rate(
     max_records: int = _MAX_RECORDS,
     seed: int = 0,
 ) -> float | None:
-    """Returns which share of the pairs of one class a strict threshold misses.
+    """Returns the share of the pairs of one class that a strict threshold misses.
 
-    As `false_non_match_rates` of a single rate.
+    Args:
+      embeddings: `[N, D]` finite floats.
+      labels: `[N]` int, class of each record.
+      false_match_rate: Rate in [0, 1), see `false_non_match_rates`.
+      max_records: Maximal number of records, see `calibrate`.
+      seed: Seed of the choice of classes.
     """
     options = {"max_records": max_records, "seed": seed}
-    found = false_non_match_rates(embeddings, labels, [false_match_rate], **options)
-    return None if found is None else found[0]
+    rates = false_non_match_rates(embeddings, labels, [false_match_rate], **options)
+    return None if rates is None else rates[0]
 
 
 def false_non_match_rates(
@@ -168,7 +179,7 @@ def false_non_match_rates(
     max_records: int = _MAX_RECORDS,
     seed: int = 0,
 ) -> list[float] | None:
-    """Returns which share of the pairs of one class strict thresholds miss.
+    """Returns the shares of the pairs of one class that strict thresholds miss.
 
     FNMR at an FMR: the distance is the largest at which at most that share of the
     pairs of two classes is called similar. Pairs that are equally far are on one side
@@ -176,18 +187,18 @@ def false_non_match_rates(
 
     Args:
       embeddings: `[N, D]` finite floats.
-      labels: `[N]` ints, the class of each record.
-      false_match_rates: each in [0, 1); 0 lets no pair of two classes through.
-      max_records: as of `calibrate`.
-      seed: as of `calibrate`.
+      labels: `[N]` int, class of each record.
+      false_match_rates: Rates in [0, 1); 0 accepts no pair of two classes.
+      max_records: Maximal number of records, see `calibrate`.
+      seed: Seed of the choice of classes.
 
     Returns:
-      For each rate a share in `[0, 1]`, 1 less the recall at that distance; 1 if no
-      pair may be called similar. None if not both kinds of pairs are there.
+      For each rate a share in `[0, 1]`, 1 minus the recall at that distance; 1 if no
+      pair may be called similar. None if one of both kinds of pairs is missing.
 
     Raises:
-      ValueError: a rate cannot be, there is not one embedding for each label, or one is
-        not finite.
+      ValueError: A rate is out of range, there is not one embedding per label, or one
+        is not finite.
 
     References:
       Maio et al., FVC2000: Fingerprint Verification Competition, 2002,
@@ -195,7 +206,7 @@ def false_non_match_rates(
     """
     for rate in false_match_rates:
         if not 0 <= rate < 1:
-            raise ValueError(f"The false match rate must be in [0, 1), got {rate}.")
+            raise ValueError(f"false_match_rates must be in [0, 1), got {rate}.")
     distances, is_same = _pairs(embeddings, labels, max_records, seed)
     if not 0 < np.count_nonzero(is_same) < len(is_same):
         return None
@@ -212,11 +223,11 @@ def false_non_match_rates(
 def _pairs(
     embeddings: np.ndarray, labels: np.ndarray, max_records: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distance of each pair `[P]` float32, and whether it is one class."""
+    """Returns distances `[P]` float32, and `[P]` bool, True for pairs of one class."""
     labels = np.asarray(labels)
     check_rows(len(labels), embeddings, None, None)
-    chosen = _choose(labels, max_records, seed)
-    rows, labels = np.asarray(embeddings, np.float64)[chosen], labels[chosen]
+    indices = _choose(labels, max_records, seed)
+    rows, labels = np.asarray(embeddings, np.float64)[indices], labels[indices]
     pieces = [(np.zeros(0, np.float32), np.zeros(0, bool))]
     pieces += list(_pairs_by_block(rows, labels))
     return tuple(map(np.concatenate, zip(*pieces, strict=True)))  # pyrefly: ignore
@@ -228,7 +239,7 @@ def _pairs_by_block(
     norms = np.einsum("nd,nd->n", rows, rows)
     for start in range(0, len(rows), _BLOCK):
         block, later = slice(start, start + _BLOCK), slice(start, None)
-        # float64: the difference of nearly equal numbers keeps enough of them.
+        # In float64 the difference of nearly equal numbers keeps enough digits.
         squares = norms[block, None] + norms[later] - 2.0 * rows[block] @ rows[later].T
         first, second = np.triu_indices(len(squares), 1, len(norms) - start)
         is_same = labels[block, None] == labels[later]
@@ -239,9 +250,9 @@ def _pairs_by_block(
 
 
 def _choose(labels: np.ndarray, max_records: int, seed: int) -> np.ndarray:
-    """Returns the indices of all records, or of classes drawn at random.
+    """Returns the indices of all records, or of the records of random classes.
 
-    There are at least two classes, of which one has at most half of the records.
+    There are at least two classes, each with at most half of the records.
     """
     if len(labels) <= max_records:
         return np.arange(len(labels))

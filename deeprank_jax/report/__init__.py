@@ -1,4 +1,4 @@
-"""The report: one HTML page that shows what a run has learned."""
+"""The report of a run: one HTML page with metrics, curves, images and triplets."""
 
 from deeprank_jax.errors import needs_extra
 

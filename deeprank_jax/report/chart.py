@@ -1,4 +1,4 @@
-"""How is a chart drawn for the page? As SVG that takes the page's text colour."""
+"""Charts of the page, as SVG in the page's text colour."""
 
 from collections.abc import Callable
 import html
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 # Legible on white and on black.
 COLORS = ("#3a82c9", "#d97e22", "#2c9c74", "#b35fc4", "#c9503f", "#8a8a2b")
-# Stands for the text colour until the page's own takes its place.
+# Placeholder of the text colour, replaced by the page's.
 _INK = "#010203"
 
 
@@ -20,9 +20,9 @@ def draw(fill: Callable[[Axes], None], *, label: str, prefix: str) -> str:
     """Returns a chart as an `<svg>` that may stand beside others.
 
     Args:
-      fill: draws into the axes.
-      label: says what is seen to those who do not see it.
-      prefix: of the ids in the SVG, another for each chart of a page.
+      fill: Function that draws into the axes.
+      label: Description of the chart for screen readers.
+      prefix: Prefix of the ids in the SVG, unique on a page.
     """
     style = {
         "svg.fonttype": "none",
@@ -50,7 +50,7 @@ def draw(fill: Callable[[Axes], None], *, label: str, prefix: str) -> str:
 
 
 def _for_page(svg: str, label: str, prefix: str) -> str:
-    """Makes a whole SVG file a part of a page that may hold others like it."""
+    """Returns an SVG file as an element of a page that may hold several."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)

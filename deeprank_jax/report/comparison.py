@@ -1,7 +1,7 @@
-"""How do many systems compare? A page, a Markdown table and a CSV of the same numbers.
+"""Comparison of many systems: a page, a Markdown table and a CSV of the same numbers.
 
-Convention: a number is `(value, low, high)`, the ends being those of its interval, None
-where nothing is known of it.
+A number is `(value, low, high)` with the ends of its interval, which are None where
+there is no interval.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,14 @@ class Row:
     """A system of the table.
 
     Attributes:
-      name: what it is called.
-      about: how it was made, in a few words.
-      group: rows of one group stand together.
-      numbers: by metric, on the split that all are measured on: those of the page,
-        and any others for the files.
-      whole: by metric what has no interval, being no mean over queries; for the files.
-      difference: by metric, the first system's number less this one's; empty for the
-        first itself.
-      published: by metric what somebody else measured on other data; may be empty.
+      name: Name of the system.
+      about: Description in a few words.
+      group: Heading above the rows of one group.
+      numbers: Numbers by metric: those of the page, and any others for the files.
+      whole: Values by metric of metrics without intervals; for the files.
+      difference: Number of the first system minus that of this one, by metric; empty
+        for the first itself.
+      published: Values by metric that others published, on other data; may be empty.
     """
 
     name: str
@@ -48,18 +47,18 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Everything that the page shows.
+    """Contents of the page.
 
     Attributes:
-      title: of the page.
-      first: the name of the row that the others are compared with.
-      rows: in order.
-      metrics: by metric what a person calls it; the first two are drawn as bars.
-      published_by: whose the published numbers are, and on which data.
-      sweeps: by metric and line, points of an x and its number.
-      sweep_label: what the x of the sweeps is.
-      facts: how all was measured, in words.
-      command: the command line that was run.
+      title: Title of the page.
+      first: Name of the row that the others are compared with.
+      rows: Systems, in order.
+      metrics: Titles of the metrics by name; the first two are drawn as bars.
+      published_by: Source of the published numbers and their data.
+      sweeps: Points of an x and its number, by metric and line.
+      sweep_label: Title of the x axis of the sweeps.
+      facts: Facts about the measurement, by title.
+      command: Command line of the run.
     """
 
     title: str
@@ -76,10 +75,14 @@ class Comparison:
 def write_comparison(
     compared: Comparison, path: str | os.PathLike[str]
 ) -> pathlib.Path:
-    """Writes the page, one HTML file that needs nothing else.
+    """Writes the page, one self-contained HTML file.
+
+    Args:
+      compared: Contents of the page.
+      path: Path of the file.
 
     Returns:
-      The file written.
+      The path of the file.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +99,8 @@ def write_comparison(
             for name in compared.metrics
         },
         charts=[
-            {"title": compared.metrics[name], "svg": markupsafe.Markup(drawn)}
-            for name, drawn in _draw_sweeps(compared).items()
+            {"title": compared.metrics[name], "svg": markupsafe.Markup(svg)}
+            for name, svg in _draw_sweeps(compared).items()
         ],
     )
     path.write_text(page, encoding="utf-8")
@@ -105,7 +108,7 @@ def write_comparison(
 
 
 def format_markdown(compared: Comparison) -> str:
-    """Returns numbers, the difference in the first metric, sweeps and facts."""
+    """Returns numbers, differences in the first metric, sweeps and facts."""
     main = next(iter(compared.metrics))
     published = [
         m for m in compared.metrics if any(m in r.published for r in compared.rows)
@@ -118,17 +121,15 @@ def format_markdown(compared: Comparison) -> str:
     for row in compared.rows:
         cells = [row.name]
         cells += [_format_interval(row.numbers[name]) for name in compared.metrics]
-        found = row.difference.get(main)
-        cells.append(
-            "" if found is None else " ".join(_format_difference(found)).strip()
-        )
+        less = row.difference.get(main)
+        cells.append("" if less is None else " ".join(_format_difference(less)).strip())
         cells += [
             _format_value(row.published[name]) if name in row.published else ""
             for name in published
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    for metric, found in compared.sweeps.items():
-        lines += ["", *_format_sweep(compared, metric, found)]
+    for metric, sweep in compared.sweeps.items():
+        lines += ["", *_format_sweep(compared, metric, sweep)]
     lines += ["", f"`{compared.command}`", ""]
     lines += [f"- {name}: {text}" for name, text in compared.facts.items()]
     return "\n".join(lines) + "\n"
@@ -137,7 +138,7 @@ def format_markdown(compared: Comparison) -> str:
 def format_csv(compared: Comparison) -> str:
     """Returns a CSV with a line for each system and metric, and each point of a sweep.
 
-    The points are of a group of their own, their system being line and x.
+    The points have a group of their own, and line and x as their system.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -146,9 +147,9 @@ def format_csv(compared: Comparison) -> str:
     writer.writerow(("group", "system", "metric", *ends, *differences, "published"))
     for row in compared.rows:
         for name, numbers in row.numbers.items():
-            found = row.difference.get(name, ("", "", ""))
+            less = row.difference.get(name, ("", "", ""))
             published = row.published.get(name, "")
-            writer.writerow((row.group, row.name, name, *numbers, *found, published))
+            writer.writerow((row.group, row.name, name, *numbers, *less, published))
         for name, value in row.whole.items():
             writer.writerow((row.group, row.name, name, value, *[""] * 6))
     for name, lines in compared.sweeps.items():
@@ -178,7 +179,7 @@ def _format_sweep(
 
 
 def _bars(compared: Comparison, name: str) -> list[dict[str, float]]:
-    """Returns for each row where its bar and its interval end, in percent."""
+    """Returns the ends of each row's bar and interval, in percent."""
     lowest, highest = _ends(compared, name)
     place = lambda x: 100 * (x - lowest) / ((highest - lowest) or 1.0)
     return [
@@ -188,16 +189,16 @@ def _bars(compared: Comparison, name: str) -> list[dict[str, float]]:
 
 
 def _ends(compared: Comparison, name: str) -> tuple[float, float]:
-    """Returns at which numbers the bars of a metric begin and end at most."""
+    """Returns the numbers at which the bars of a metric begin and may end."""
     numbers = [_closed(row.numbers[name]) for row in compared.rows]
     least = min(low for _, low, _ in numbers)
     highest = max(high for _, _, high in numbers)
-    # A share of triplets that is right by chance is a half.
+    # By chance half of the triplets are correct.
     return 0.5 if 0.5 < least and highest <= 1 else min(0.0, least), highest
 
 
 def _draw_sweeps(compared: Comparison) -> dict[str, str]:
-    drawn = {}
+    svgs = {}
     for number, (name, lines) in enumerate(compared.sweeps.items()):
 
         def fill(axes: Axes, lines: Mapping = lines) -> None:
@@ -220,22 +221,22 @@ def _draw_sweeps(compared: Comparison) -> dict[str, str]:
             axes.legend(frameon=False, fontsize=8)
 
         label = f"{compared.metrics[name]} by {compared.sweep_label}"
-        drawn[name] = chart.draw(fill, label=label, prefix=f"sweep{number}-")
-    return drawn
+        svgs[name] = chart.draw(fill, label=label, prefix=f"sweep{number}-")
+    return svgs
 
 
 def _closed(number: Number) -> tuple[float, float, float]:
-    """Returns a number whose ends are its value where they are not known."""
+    """Returns a number, with its value in place of missing ends."""
     value, low, high = number
     return value, value if low is None else low, value if high is None else high
 
 
 def _format_value(value: float, number: Number | None = None) -> str:
-    """Returns a share in three digits, of which a column is even, or a score.
+    """Returns a share with three decimals, so that columns align, or a rounded score.
 
     Args:
-      value: of a metric, or a difference of two.
-      number: the number that it is an end of, so that all three are written alike.
+      value: Value of a metric, or a difference of two.
+      number: Number that the value is an end of, so that all three have one format.
     """
     if max(map(abs, _closed(number) if number else (value,))) >= 10:
         return format_number(float(round(value)))
@@ -244,7 +245,7 @@ def _format_value(value: float, number: Number | None = None) -> str:
 
 
 def _format_ends(number: Number, *, signed: bool = False) -> str:
-    """Returns the ends in brackets; nothing where they are not known."""
+    """Returns the ends in brackets; "" without an interval."""
     if number[1] is None:
         return ""
     ends = [_format_value(x, number) for x in _closed(number)[1:]]

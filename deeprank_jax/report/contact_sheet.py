@@ -1,7 +1,4 @@
-"""Contact sheets: images in groups, with what is to be said of each, to look at.
-
-A sheet is a PNG, or an HTML page that needs nothing else.
-"""
+"""Contact sheets: groups of images with captions, as a PNG or an HTML page."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -13,14 +10,15 @@ from matplotlib import font_manager
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeprank_jax.errors import UserError
 from deeprank_jax.report import templates, thumbnails
 
 SUFFIXES = (".html", ".png")
-_SIZE = 112  # Of an image, in pixels; a page shows it at half that for sharp screens.
+_SIZE = 112  # Pixels of an image; a page shows it at half size for sharp screens.
 _GAP, _LINE = 10, 16
 _COLUMNS = 8
 _INK, _QUIET = "#222222", "#666666"
-# Of a frame: what was asked for; what a comparison says; what is within a distance.
+# Colours of frames: the query, the verdict of a comparison, within a distance or not.
 _FRAMES = {
     "query": "#222222",
     "similar": "#0b7a56",
@@ -36,8 +34,8 @@ class Tile:
 
     Attributes:
       image: `[H, W, 3]` uint8, shown as a square.
-      lines: what stands below it, short.
-      title: what a page tells of it on pointing, as its path.
+      lines: Short lines below the image.
+      title: Text that a page shows on pointing, e.g. the path.
       frame: `"query"`, `"similar"`, `"not similar"`, `"near"`, `"far"`, or `""` for
         none.
     """
@@ -53,8 +51,8 @@ class Group:
     """Images that belong together.
 
     Attributes:
-      heading: of the group; may be empty.
-      tiles: its images, in order.
+      heading: Heading of the group; may be empty.
+      tiles: Images in order.
     """
 
     heading: str
@@ -67,10 +65,10 @@ def write_sheet(
     """Writes a sheet.
 
     Args:
-      file: to write to.
-      suffix: one of `SUFFIXES`, what kind of sheet.
-      title: above all groups.
-      groups: in order.
+      file: File to write to.
+      suffix: Kind of sheet, one of `SUFFIXES`.
+      title: Title of the sheet.
+      groups: Groups in order.
     """
     {".html": _write_page, ".png": _write_png}[suffix](file, title, groups)
 
@@ -79,11 +77,11 @@ def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the path of a sheet.
 
     Raises:
-      ValueError: sheets of that kind are not written.
+      UserError: There are no sheets with this suffix.
     """
     path = pathlib.Path(path).expanduser()
     if path.suffix not in SUFFIXES:
-        raise ValueError(
+        raise UserError(
             f"{path}: pictures are written as {' or '.join(SUFFIXES)}; give --out a "
             "name that ends so."
         )
@@ -91,13 +89,13 @@ def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Returns an image as a white square of the sheet's size, whole."""
-    shown = Image.fromarray(image)
-    scale = _SIZE / max(shown.size)
-    width, height = (max(1, round(side * scale)) for side in shown.size)
-    shown = shown.resize((width, height), Image.Resampling.LANCZOS)
+    """Returns the whole image on a white square of the sheet's size."""
+    picture = Image.fromarray(image)
+    scale = _SIZE / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     square = Image.new("RGB", (_SIZE, _SIZE), "white")
-    square.paste(shown, ((_SIZE - width) // 2, (_SIZE - height) // 2))
+    square.paste(picture, ((_SIZE - width) // 2, (_SIZE - height) // 2))
     return np.asarray(square)
 
 
@@ -113,7 +111,7 @@ def _write_page(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
 
 
 def _write_png(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
-    """Draws the sheet twice: on nothing to learn its height, then for good."""
+    """Draws the sheet twice: without output for its height, then into the picture."""
     columns = max(2, min(_COLUMNS, max((len(g.tiles) for g in groups), default=0)))
     width = _GAP + columns * (_SIZE + _GAP)
     width = max(width, round(_font(15).getlength(title)) + 2 * _GAP)
@@ -131,7 +129,7 @@ def _draw(
     *,
     paste: Callable[..., object] | None = None,
 ) -> int:
-    """Draws everything, if there is what to draw on, and returns where it ends."""
+    """Draws the groups, unless `draw` is None, and returns the height."""
     y = _GAP
     if draw is not None:
         draw.text((_GAP, y), title, fill=_INK, font=_font(15))

@@ -12,9 +12,9 @@ from deeprank_jax.report import chart
 _MAX_POINTS = 400
 # Variants of one metric that share a chart.
 _VARIANT = re.compile(r"(@\d+|_(?:in|out_of)_class)$")
-# Counts and shares, which are read from 0.
+# Counts and shares, whose axis begins at 0.
 _FROM_ZERO = ("train/sampler_", "train/buffers/")
-# A legend of more lines would hide them.
+# A longer legend would cover the lines.
 _MAX_INSIDE = 4
 _FIRST = (
     "train/loss",
@@ -39,8 +39,8 @@ def create_charts(metrics: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Draws every metric over the steps, variants of a metric in one chart.
 
     Args:
-      metrics: dicts with "step" and any other names, as metrics.jsonl has them. What
-        is no number, constant counts (`num_...`) and times of day are left out.
+      metrics: Entries of metrics.jsonl, with "step" and any other names. Values that
+        are no numbers, constant counts (`num_...`) and times of day are left out.
 
     Returns:
       The charts, the loss first; none if there are no metrics.
@@ -56,28 +56,28 @@ def create_charts(metrics: Sequence[Mapping[str, float]]) -> list[Chart]:
     charts = []
     for number, title in enumerate(sorted(groups, key=_order)):
         lines = {name: _thin(np.array(series[name])) for name in groups[title]}
-        drawn = _draw(title, lines, prefix=f"chart{number}-")
-        charts.append(Chart(title, tuple(lines), drawn))
+        svg = _draw(title, lines, prefix=f"chart{number}-")
+        charts.append(Chart(title, tuple(lines), svg))
     return charts
 
 
 def _is_drawn(name: str, value: object) -> bool:
-    counted = name.rsplit("/", 1)[-1].startswith("num_")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and not counted and name not in ("step", "time", "wall_time")
+    is_count = name.rsplit("/", 1)[-1].startswith("num_")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and not is_count and name not in ("step", "time", "wall_time")
 
 
 def _group(name: str) -> str:
     parts = _VARIANT.sub("", name).split("/")
-    # Shares per level, e.g. train/positives/emoji, belong into one chart; what is
-    # watched of the buffers has no unit in common.
+    # Shares per level, e.g. train/positives/emoji, share a chart; the metrics of the
+    # buffers have different units.
     joins = parts[0] == "train" and parts[1:2] != ["buffers"]
     return "/".join(parts[:2] if joins else parts)
 
 
 def _order(title: str) -> tuple[int, bool, str]:
-    known = [i for i, name in enumerate(_FIRST) if title.startswith(name)]
-    return (known[0] if known else len(_FIRST), title.startswith("train"), title)
+    places = [i for i, name in enumerate(_FIRST) if title.startswith(name)]
+    return (places[0] if places else len(_FIRST), title.startswith("train"), title)
 
 
 def _thin(points: np.ndarray) -> np.ndarray:

@@ -13,19 +13,19 @@ with needs_extra("train"):
 
 _SIZE = 1600
 _CELL = 34
-# A record that finds no free cell this near to its place is left out.
+# Largest distance of a record's cell from its place; beyond it a record is left out.
 _MAX_MOVE = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingMap:
-    """A picture and where each record is on it.
+    """A picture and the places of the records on it.
 
     Attributes:
-      image: `[1600, 1600, 4]` uint8 RGBA, clear where there is no record.
-      indices: `[P]` the records drawn.
+      image: `[1600, 1600, 4]` uint8 RGBA, transparent where there is no record.
+      indices: `[P]` int, indices of the records on it.
       corners: `[P, 2]` left and top of each, as a share of the picture.
-      size: width and height of a thumbnail, as a share of the picture.
+      size: Width and height of a thumbnail, as a share of the picture.
     """
 
     image: np.ndarray
@@ -45,29 +45,29 @@ def create_map(
     """Lays out records by t-SNE and puts each into the nearest free cell of a grid.
 
     Args:
-      embeddings: `[N, D]` float, a row for each record of the split.
-      indices: `[M]` the records that may be drawn.
-      thumbnails: maps record indices `[n]` to uint8 `[n, S, S, 3]`.
-      max_records: of more, that many are drawn by lot.
-      seed: of the lot and of t-SNE.
+      embeddings: `[N, D]` float, one row per record of the split.
+      indices: `[M]` int, indices of the records that may be shown.
+      thumbnails: Function from record indices `[n]` to uint8 `[n, S, S, 3]`.
+      max_records: Maximal number of records; if there are more, a random part is shown.
+      seed: Seed of that choice and of t-SNE.
 
     Returns:
       The map, or None for fewer than 5 records, which have no shape to see.
     """
     if len(indices) < 5:
         return None
-    chosen = np.random.default_rng(seed).permutation(indices)[:max_records]
-    cells, kept = _snap(_layout(embeddings[chosen], seed))
-    drawn = chosen[kept]
+    indices = np.random.default_rng(seed).permutation(indices)[:max_records]
+    cells, has_cell = _snap(_layout(embeddings[indices], seed))
+    indices = indices[has_cell]
     pitch = _SIZE // (_SIZE // _CELL)
     tile = pitch - 2
     image = np.zeros((_SIZE, _SIZE, 4), np.uint8)
-    corners = cells[kept] * pitch + 1
-    pictures = resize_thumbnails(thumbnails(drawn), tile)
+    corners = cells[has_cell] * pitch + 1
+    pictures = resize_thumbnails(thumbnails(indices), tile)
     for (x, y), picture in zip(corners, pictures, strict=True):
         image[y : y + tile, x : x + tile, :3] = picture
         image[y : y + tile, x : x + tile, 3] = 255
-    return EmbeddingMap(image, drawn, corners / _SIZE, tile / _SIZE)
+    return EmbeddingMap(image, indices, corners / _SIZE, tile / _SIZE)
 
 
 def _layout(embeddings: np.ndarray, seed: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def _layout(embeddings: np.ndarray, seed: int) -> np.ndarray:
     embeddings = embeddings.astype(np.float64)
     spread = np.ptp(embeddings, axis=0).max()
     if spread == 0 or embeddings.shape[1] < 2:
-        # Nothing for t-SNE to start from: all in one place, or along a line.
+        # t-SNE cannot start from a single place or a line.
         places = np.stack([embeddings[:, 0], np.zeros(len(embeddings))], axis=1)
     else:
         places = manifold.TSNE(
@@ -90,16 +90,16 @@ def _layout(embeddings: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _snap(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the cell `[M, 2]` of each place, and `[M]` bool, which found one."""
+    """Returns the cell `[M, 2]` of each place, and `[M]` bool, True if it has one."""
     side = _SIZE // _CELL
     free = np.ones((side, side), bool)
     axis = np.arange(side)
-    cells, kept = np.zeros((len(places), 2), int), np.zeros(len(places), bool)
+    cells, has_cell = np.zeros((len(places), 2), int), np.zeros(len(places), bool)
     for i, (x, y) in enumerate(places * (side - 1)):
         moves = np.hypot(axis[:, None] - x, axis[None] - y)
         moves[~free] = np.inf
         cell = np.unravel_index(np.argmin(moves), moves.shape)
         if moves[cell] <= _MAX_MOVE:
             free[cell] = False
-            cells[i], kept[i] = cell, True
-    return cells, kept
+            cells[i], has_cell[i] = cell, True
+    return cells, has_cell

@@ -1,6 +1,6 @@
-"""How does the page show records? As small images with names and framed by relevance.
+"""Images of records for the page, with names and frames that show relevance.
 
-Convention: what is returned is what the template's macro `picture` takes.
+The returned dicts are the arguments of the template's macro `picture`.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from deeprank_jax.report import query_panel
 from deeprank_jax.report import thumbnails as thumbnails_lib
 from deeprank_jax.report.number_format import format_number
 
-# Pixels of a thumbnail in a panel, twice what is seen for sharp screens.
+# Pixels of a thumbnail in a panel, twice the displayed size for sharp screens.
 _THUMBNAIL = 112
 
 
 class Pictures:
-    """Turns records into what the template needs to show their images."""
+    """Images of a split's records, as the template shows them."""
 
     def __init__(
         self,
@@ -27,12 +27,12 @@ class Pictures:
         thumbnails: thumbnails_lib.Thumbnails,
         grades: query_panel.Grades,
     ):
-        """Creates it for the records of one split.
+        """Creates the images of one split.
 
         Args:
-          records: the split.
-          thumbnails: maps record indices `[n]` to uint8 `[n, S, S, 3]`.
-          grades: of the relevances shown.
+          records: Records of the split.
+          thumbnails: Function from record indices `[n]` to uint8 `[n, S, S, 3]`.
+          grades: Grades of the relevances.
         """
         self._records = records
         self._thumbnails = thumbnails
@@ -67,23 +67,23 @@ class Pictures:
 
     def rows(self, rows: Sequence[query_panel.Row]) -> list[dict[str, Any]]:
         """Returns each query with its neighbours."""
-        shown = []
+        panel = []
         for row in rows:
             neighbors = self.framed(row.neighbors, row.relevance)
             for neighbor, distance in zip(neighbors, row.distances, strict=True):
                 neighbor["title"] += f"\nsquared distance {distance:.3f}"
-            shown.append(
+            panel.append(
                 {
                     "query": self.images(np.array([row.query]))[0],
                     "neighbors": neighbors,
                     "precision": row.average_precision,
                 }
             )
-        return shown
+        return panel
 
 
 def describe(records: Records, index: int) -> str:
-    """Returns a record's finest label, its coarser ones, and where it is from."""
+    """Returns a record's finest label, its coarser ones, and its source."""
     levels = range(records.labels.shape[1])
     labels = [records.label_name(index, level) for level in reversed(levels)]
     return f"{' · '.join(labels)}\n{records.describe(index)}"

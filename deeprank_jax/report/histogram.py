@@ -1,6 +1,6 @@
-"""How relevant are the positives and negatives that were drawn? As a histogram.
+"""Histogram of the relevance of drawn positives and negatives.
 
-Convention: a relevance of 0 is no place on the axis but has a bar of its own.
+A relevance of 0 has a bar of its own, apart from the axis.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from deeprank_jax.report import chart
 from deeprank_jax.report.number_format import format_number
 
 _NUM_BINS = 19
-# From this ratio of the largest relevance to the least on, the axis is logarithmic.
+# Ratio of the largest to the least relevance from which the axis is logarithmic.
 _SPAN = 100.0
-# What is smaller than the largest by more than this is in the first bin.
+# Relevances smaller than the largest by more than this factor are in the first bin.
 _LONGEST = 1e9
 
 
@@ -24,11 +24,11 @@ class Bins:
     """Shares of positives and negatives by relevance.
 
     Attributes:
-      log: whether `centers` are logarithms to base 10.
-      centers: `[K]` of the bins, ascending; none if all relevances are 0.
-      shares: `[K, 2]` float, of all positives and of all negatives.
-      zeros: `[2]` float, those with relevance 0.
-      cut: whether the first bin holds smaller ones, too.
+      log: True if `centers` are logarithms to base 10.
+      centers: `[K]` centers of the bins, ascending; none if all relevances are 0.
+      shares: `[K, 2]` shares of all positives and of all negatives.
+      zeros: `[2]` shares with relevance 0.
+      cut: True if the first bin holds smaller relevances, too.
     """
 
     log: bool
@@ -81,7 +81,7 @@ def draw_histogram(bins: Bins) -> str:
     """Returns the histogram as SVG; positives stand on the left in each bin."""
     width = bins.width
     ticks, labels = _ticks(bins)
-    # Stands off, since 0 is nowhere on a logarithmic axis.
+    # Apart from the others, since 0 is not on a logarithmic axis.
     zero = bins.centers[0] - 2.5 * width if len(bins.centers) else 0.0
     places = np.append(zero, bins.centers)
     shares = np.vstack([bins.zeros, bins.shares])
@@ -96,7 +96,7 @@ def draw_histogram(bins: Bins) -> str:
                 label=name,
             )
         axes.set_xticks([zero, *ticks], ["0", *labels])
-        # One or two bars are not to fill the page.
+        # A single bar must not fill the page.
         least = 8 * width - np.ptp(places)
         margin = max(width, least / 2)
         axes.set_xlim(places.min() - margin, places.max() + margin)

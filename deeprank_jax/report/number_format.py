@@ -1,4 +1,4 @@
-"""How does the page write a number? Short, and as people write it."""
+"""Number formats of the page: short, and as people write numbers."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -8,7 +8,7 @@ def format_number(value: float) -> str:
     """Returns a number in at most three digits, e.g. 0.25, 0.00032 or 10⁻⁸.
 
     Args:
-      value: finite; from a thousand to a million it is written in full.
+      value: Finite number; from a thousand to a million it is written in full.
     """
     size = abs(value)
     if size == 0:
@@ -29,7 +29,7 @@ def format_number(value: float) -> str:
 
 
 def with_sign(text: str) -> str:
-    """Returns a number that was written down with its sign; 0 has none."""
+    """Returns a formatted number with its sign; 0 has none."""
     size = text.removeprefix("\N{MINUS SIGN}")
     if not any(digit in size for digit in "123456789"):
         return size

@@ -149,10 +149,10 @@ def _find_grades(
     """Returns grades for all pictures of the page."""
     relevance, depth = query_panel.pairs_of_rows(inputs.records, rows)
     if inputs.drawn is not None:
-        shown = inputs.drawn.shown()
-        labels = inputs.drawn.records.labels[inputs.drawn.indices[shown]]
+        rows_shown = inputs.drawn.shown()
+        labels = inputs.drawn.records.labels[inputs.drawn.indices[rows_shown]]
         drawn_depth = query_panel.shared_depth(labels[:, :1], labels[:, 1:])
-        relevance = np.append(relevance, inputs.drawn.relevance[shown])
+        relevance = np.append(relevance, inputs.drawn.relevance[rows_shown])
         depth = np.append(depth, drawn_depth)
     return query_panel.create_grades(relevance, depth, inputs.records.level_names)
 

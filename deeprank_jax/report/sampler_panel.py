@@ -1,6 +1,6 @@
-"""What did the sampler draw? Triplets, both kinds of negatives, and what failed.
+"""Panel of the sampler: drawn triplets, kinds of negatives and failures.
 
-Convention: a mean over the run counts each step once, however often was logged.
+A mean over the run counts each step once, however often metrics were logged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ _FAILURES = "train/sampler_failures/"
 
 CHARTS = {
     "train/sampler_negatives": "negatives of each kind in a batch",
-    "train/sampler_failures": "how often in a batch something could not be drawn",
-    "train/buffers/fill": "share of the buffers' places that are taken",
-    "train/buffers/age": "steps since a record in the buffers came by, on average",
+    "train/sampler_failures": "failures to draw a triplet, per batch",
+    "train/buffers/fill": "share of the buffers' slots in use",
+    "train/buffers/age": "mean number of steps since the buffers ingested a record",
 }
 KINDS = {
     "in_class": "of the anchor's category",
     "out_of_class": "of another category",
 }
-# What can keep a triplet from being drawn as it was wished for.
+# Causes that keep a triplet from being drawn as configured.
 CAUSES = {
-    "no_positive": "the buffer of the anchor's category held nothing that is relevant "
-    "to it; another anchor was drawn",
-    "no_negative": "the buffers held nothing that is less relevant than the positive "
-    "by the gap asked for; another anchor was drawn",
-    "no_in_class_negative": "the anchor's category held nothing that is less relevant "
-    "than the positive by the gap asked for; the negative came from another category",
+    "no_positive": "the buffer of the anchor's category held no record relevant to "
+    "the anchor; another anchor was drawn",
+    "no_negative": "the buffers held no record less relevant than the positive by the "
+    "required gap; another anchor was drawn",
+    "no_in_class_negative": "the anchor's category held no record less relevant than "
+    "the positive by the required gap; the negative came from another category",
     "no_other_category": "the buffers held no other category; the negative came from "
-    "the anchor's own",
+    "the anchor's category",
     "repeated": "no anchor with a triplet was found in 16 more draws; another triplet "
     "of the batch was used once more",
     "bad_image": "an image could not be read; another triplet of the batch was used "
@@ -48,18 +48,18 @@ CAUSES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DrawnTriplets:
-    """Triplets as the sampler drew them.
+    """Triplets of the sampler.
 
     Attributes:
-      indices: `[T, 3]` ints: anchor, positive, negative. The first few of each step
+      indices: `[T, 3]` int: anchor, positive, negative. The first few of each step
         are shown; all are counted.
       relevance: `[T, 2]` float, the anchor's relevance to positive and negative.
-      in_class: `[T]` bool, whether the negative is of the anchor's category.
-      steps: `[T]` ints, the training step that each was drawn for.
-      records: the split that the indices belong to.
-      thumbnails: maps indices `[n]` to uint8 RGB `[n, S, S, 3]`.
-      out_of_class: the configured share of negatives of other categories; None where
-        the triplets came from a file.
+      in_class: `[T]` bool, True if the negative is of the anchor's category.
+      steps: `[T]` int, training step of each triplet.
+      records: Records of the split that the indices belong to.
+      thumbnails: Function from indices `[n]` to uint8 RGB `[n, S, S, 3]`.
+      out_of_class: Configured share of negatives of other categories; None for
+        triplets from a file.
     """
 
     indices: np.ndarray
@@ -71,7 +71,7 @@ class DrawnTriplets:
     out_of_class: float | None
 
     def shown(self) -> np.ndarray:
-        """Returns which of the triplets the page shows, step by step."""
+        """Returns the triplets that the page shows, step by step, as rows."""
         parts = [
             np.flatnonzero(self.steps == step)[:_PER_STEP]
             for step in np.unique(self.steps)
@@ -85,17 +85,17 @@ def sampler_values(
     charts: Sequence[curves.Chart],
     grades: query_panel.Grades,
 ) -> dict[str, Any] | None:
-    """Returns what the template shows of the sampler, or None if nothing is known.
+    """Returns the template's values of the sampler, or None if there are none.
 
     Args:
-      drawn: some of its triplets.
-      metrics: the entries of metrics.jsonl, after `drop_idle_causes`.
-      charts: of these metrics; those named in `CHARTS` are shown.
-      grades: of the relevances shown.
+      drawn: Some triplets of the sampler.
+      metrics: Entries of metrics.jsonl, after `drop_idle_causes`.
+      charts: Charts of these metrics; those named in `CHARTS` are shown.
+      grades: Grades of the relevances.
     """
     means, order = mean_over_steps(metrics), list(CHARTS)
     charts = [chart for chart in charts if chart.title in CHARTS]
-    own = [
+    figures = [
         {
             "title": chart.title,
             "note": CHARTS[chart.title],
@@ -103,15 +103,15 @@ def sampler_values(
         }
         for chart in sorted(charts, key=lambda chart: order.index(chart.title))
     ]
-    if drawn is None and not own:
+    if drawn is None and not figures:
         return None
     if drawn is not None and len(drawn.indices):
         bins = histogram.count_relevances(drawn.relevance)
         note = f"of {len(drawn.indices):,} drawn triplets"
         if bins.cut:
             least = format_number(10.0 ** bins.centers[0])
-            note += f"; those above 0 but below {least} count as that"
-        own.insert(
+            note += f"; relevances above 0 but below {least} count as {least}"
+        figures.insert(
             0,
             {
                 "title": "relevance",
@@ -122,7 +122,7 @@ def sampler_values(
     return {
         "negatives": _negatives(drawn, means),
         "failures": _failures(drawn, means),
-        "charts": own,
+        "charts": figures,
         "steps": _steps(drawn, grades) if drawn is not None else [],
     }
 
@@ -133,8 +133,8 @@ def drop_idle_causes(
     """Returns metrics without the causes that triplets from a file do not have.
 
     Args:
-      drawn: says whether they are from a file, which are taken as they are.
-      metrics: the entries of metrics.jsonl.
+      drawn: Triplets of the sampler, which may be from a file.
+      metrics: Entries of metrics.jsonl.
     """
     if drawn is None or drawn.out_of_class is not None:
         return metrics
@@ -147,10 +147,11 @@ def drop_idle_causes(
 
 
 def mean_over_steps(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the mean over the run of each thing that was logged in training.
+    """Returns the mean over the run of each training metric.
 
     Args:
-      metrics: of each interval the mean, logged at its last step.
+      metrics: Entries of metrics.jsonl, each the mean of an interval that ends at its
+        step.
     """
     sums: dict[str, float] = {}
     steps: dict[str, int] = {}
@@ -170,7 +171,7 @@ def mean_over_steps(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _negatives(
     drawn: DrawnTriplets | None, means: Mapping[str, float]
 ) -> dict[str, Any] | None:
-    """Returns the share of either kind, drawn and configured."""
+    """Returns drawn and configured share of both kinds of negatives."""
     logged = np.array(
         [means.get(f"train/sampler_negatives/{kind}", 0) for kind in KINDS]
     )
@@ -182,11 +183,11 @@ def _negatives(
         where = f"in {len(drawn.in_class):,} triplets"
     else:
         return None
-    wished = None if drawn is None else drawn.out_of_class
-    configured = [None, None] if wished is None else [1 - wished, wished]
+    share = None if drawn is None else drawn.out_of_class
+    configured = [None, None] if share is None else [1 - share, share]
     return {
         "where": where,
-        "configured": wished is not None,
+        "configured": share is not None,
         "rows": [
             {
                 "name": kind.replace("_", "-"),
@@ -228,14 +229,13 @@ def _failures(
 
 
 def _steps(drawn: DrawnTriplets, grades: query_panel.Grades) -> list[dict[str, Any]]:
-    """Returns the triplets that are shown, by step."""
-    show = Pictures(drawn.records, drawn.thumbnails, grades)
-    chosen = drawn.shown()
-    anchors = show.images(drawn.indices[chosen, 0])
-    relevance = drawn.relevance[chosen]
-    others = show.framed(drawn.indices[chosen, 1:].reshape(-1), relevance.reshape(-1))
+    """Returns the displayed triplets, by step."""
+    pictures = Pictures(drawn.records, drawn.thumbnails, grades)
+    rows = drawn.shown()
+    anchors, relevance = pictures.images(drawn.indices[rows, 0]), drawn.relevance[rows]
+    others = pictures.framed(drawn.indices[rows, 1:].ravel(), relevance.ravel())
     by_step: dict[int, list[dict[str, Any]]] = {}
-    for i, row in enumerate(chosen):
+    for i, row in enumerate(rows):
         by_step.setdefault(int(drawn.steps[row]), []).append(
             {
                 "anchor": anchors[i],

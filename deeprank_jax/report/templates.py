@@ -1,18 +1,17 @@
-"""Fills in the templates that lie beside the code that uses them."""
+"""Rendering of the templates beside the code that uses them."""
 
 import pathlib
-from typing import Any
 
 import jinja2
 
 
-def render(template: pathlib.Path, *, autoescape: bool = True, **values: Any) -> str:
-    """Returns a template filled in; a value that it lacks is an error.
+def render(template: pathlib.Path, *, autoescape: bool = True, **values: object) -> str:
+    """Returns a rendered template; a missing value is an error.
 
     Args:
-      template: its file; others of that folder may be part of it.
-      autoescape: False for what is not HTML.
-      **values: by the template's names.
+      template: Path of the template, which may include others of its folder.
+      autoescape: False for templates that are not HTML.
+      **values: Values by their names in the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),

@@ -1,7 +1,7 @@
-"""Pictures made of thumbnails: encoded ones, and a panel of queries as PNG.
+"""Encoded thumbnails, and a panel of queries as PNG.
 
-A grade of relevance is shown by the colour and by the line of a frame, so that nobody
-needs to tell colours apart.
+A grade of relevance is shown by the colour and by the line style of a frame, so that
+it can be read without seeing colours.
 """
 
 import base64
@@ -19,7 +19,7 @@ from deeprank_jax.report.query_panel import Grades, Row
 
 Thumbnails = Callable[[np.ndarray], np.ndarray]
 
-# Colour and line, most relevant first; the last is for no relevance at all.
+# Colour and line style, most relevant first; the last is for relevance 0.
 _FRAMES: tuple[tuple[str, Any], ...] = (
     ("#0b7a56", "solid"),
     ("#2a78c2", (0, (6, 1.5))),
@@ -31,7 +31,7 @@ _SLOTS = {1: (0,), 2: (0, 1), 3: (0, 1, 3), 4: (0, 1, 2, 3)}
 
 
 def frame_slot(grade: int, grades: Grades) -> int:
-    """Returns which frame shows a grade: 0 for the most relevant, 4 for none."""
+    """Returns the number of a grade's frame: 0 for the most relevant, 4 for none."""
     best = len(grades.edges)
     return _SLOTS[best][best - grade] if grade else len(_FRAMES) - 1
 
@@ -73,15 +73,15 @@ def write_panel(
     """Writes queries and their nearest images, framed by relevance, as a PNG.
 
     Args:
-      path: the file.
-      rows: the queries; all with the same number of neighbours.
-      grades: of the rows' relevances.
-      thumbnails: maps record indices `[n]` to uint8 `[n, S, S, 3]`.
-      width: of the picture in pixels.
+      path: Path of the file.
+      rows: Queries, all with the same number of neighbours.
+      grades: Grades of the rows' relevances.
+      thumbnails: Function from record indices `[n]` to uint8 `[n, S, S, 3]`.
+      width: Width of the picture in pixels.
     """
     gap, top, bottom = 14, 44, 52
     num_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
-    # The query stands apart by two gaps.
+    # Two more gaps set the query apart.
     size = (width - (num_columns + 3) * gap) // num_columns
     height = top + len(rows) * (size + gap) + bottom
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")

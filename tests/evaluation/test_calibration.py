@@ -172,7 +172,7 @@ def test_equal_rows_of_two_classes_let_no_pair_through():
 def test_what_has_no_fnmr_is_refused():
     labels = np.array([0, 0, 1])
     for rate in -0.1, 1.0, float("nan"):
-        with pytest.raises(ValueError, match=r"false match rate must be in \[0, 1\)"):
+        with pytest.raises(ValueError, match=r"false_match_rates must be in \[0, 1\)"):
             calibration.false_non_match_rate(np.eye(3), labels, rate)
 
 

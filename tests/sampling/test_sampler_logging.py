@@ -96,7 +96,7 @@ def test_a_file_of_triplets_has_no_buffers_to_log(config, tmp_path):
     page = loop.train(config, tmp_path / "run").read_text()
     for entry in logged(tmp_path / "run"):
         assert of_sampler(entry) == COUNTS
-    assert "What the sampler drew" in page
+    assert "<h2>Sampler</h2>" in page
     # A file has no share that could be configured.
     assert "configured</th>" not in page
     assert "buffers/" not in page

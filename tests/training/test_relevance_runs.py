@@ -90,7 +90,7 @@ def test_a_kind_trains_to_its_report(kind, mode, images, names, tmp_path):
         write_table(tmp_path / "table.csv", names)
     config.relevance = dict(name=kind, **options)
     report = loop.train(config, tmp_path / "run")
-    assert "What the sampler drew" in report.read_text()
+    assert "<h2>Sampler</h2>" in report.read_text()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert 0 < results["test"]["retrieval"]["ndcg@5"]["pixels"] < 1
     assert results["test"]["triplets"]["num_triplets"]["model"] == 50
