@@ -1,1 +1,1 @@
-"""Rows of the paper's table that are no network: what a learned embedding must beat."""
+"""Baselines without a network, the other rows of the paper's table."""

@@ -1,7 +1,7 @@
-"""Keeps features that took long, and notices when they are no longer what they were.
+"""Cache of slow features on disk, checked against their key when read.
 
-Convention: what decides the numbers is the key, the key's hash is in the file's name
-and the whole key in the file. A file that cannot be read whole is made anew.
+The key holds all that determines the features. Its hash is in the file's name and the
+whole key in the file. A damaged file is computed again.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,15 @@ Features = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """All that decides the features of a split.
+    """Everything that determines the features of a split.
 
     Attributes:
-      name: of the descriptor; letters, digits and `_`.
+      name: Name of the descriptor; letters, digits and `_`.
       version: Version of the descriptor.
       records: `Records.fingerprint` of the split.
-      image_size: of the images, in pixels.
-      fitted_on: `Records.fingerprint` of what a learned descriptor was fitted to.
-      options: all others, as sorted JSON, see `create_key`.
+      image_size: Size of the images in pixels.
+      fitted_on: `Records.fingerprint` of the records a learned descriptor is fitted to.
+      options: All other options, as sorted JSON, see `create_key`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Key:
 
     @property
     def text(self) -> str:
-        """Returns the key in one line, the same for the same."""
+        """Returns the key in one line; equal keys give equal text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
@@ -53,19 +53,19 @@ def create_key(
     fitted_on: str = "",
     **options: object,
 ) -> Key:
-    """Returns the key of features that were made with these options.
+    """Returns the key of features that are computed with these options.
 
     Args:
-      name: of the descriptor.
-      version: of the descriptor.
-      records: fingerprint of the split.
-      image_size: of the images, in pixels.
-      fitted_on: fingerprint of the split that a learned descriptor was fitted to.
-      **options: e.g. `seed` and `fit`, numbers and text.
+      name: Name of the descriptor.
+      version: Version of the descriptor.
+      records: Fingerprint of the split.
+      image_size: Size of the images in pixels.
+      fitted_on: Fingerprint of the split that a learned descriptor is fitted to.
+      **options: Further options, e.g. `seed` and `fit`, as numbers or text.
 
     Raises:
-      ValueError: the name is not one of a file, or an option is neither number nor
-        text.
+      ValueError: The name cannot be part of a file's name, or an option is neither
+        number nor text.
     """
     if not name.isidentifier():
         raise ValueError(f"A descriptor's name is letters, digits and _; got {name!r}.")
@@ -81,25 +81,24 @@ def create_key(
 def load_or_compute(
     folder: pathlib.Path | None, key: Key, compute: Callable[[], Features]
 ) -> Features:
-    """Returns the features that the folder has, or computes and keeps them.
+    """Returns features from the cache, or computes and caches them.
 
     Args:
-      folder: of the files, made if it is missing; None keeps nothing.
-      key: all that decides the features.
-      compute: returns features `[N, D]` and which records are ok, `[N]` bool.
+      folder: Folder of the cache, created if it is missing; None caches nothing.
+      key: Everything that determines the features.
+      compute: Function that returns features `[N, D]` and `ok [N]` bool.
 
     Returns:
-      As `compute` does. Of a file that is damaged a warning tells, as of one that
-      cannot be written.
+      Features and `ok`. A file that is damaged or cannot be written causes a warning.
     """
     if folder is None:
         return compute()
     digest = hashlib.sha256(key.text.encode()).hexdigest()[:16]
     path = folder / f"features-{key.name}-{digest}.npz"
     if path.exists():
-        found = _load(path, key)
-        if found is not None:
-            return found
+        features = _load(path, key)
+        if features is not None:
+            return features
     features, ok = compute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,16 +114,16 @@ def load_or_compute(
 
 
 def _load(path: pathlib.Path, key: Key) -> Features | None:
-    """Returns the file's features, None with a warning if they are not the key's."""
+    """Returns the file's features; None, with a warning, if the file is unusable."""
     try:
-        # The archive holds a checksum of each array, which reading it compares.
+        # Reading compares the checksum of each array.
         with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
             text, features, ok = (archive[name] for name in ("key", "features", "ok"))
         if str(text) != key.text:
-            raise ValueError("it is of other features")
+            raise ValueError("it has another key")
         if features.ndim != 2 or ok.dtype != bool or ok.shape != features.shape[:1]:
             raise ValueError(f"shapes {features.shape} and {ok.shape}")
-    # Archives fail in many ways, with MemoryError where a shape is damaged.
+    # Damaged archives fail in many ways, even with a MemoryError.
     except Exception as error:
         logging.warning(
             "%s: not what was written there (%s); computed anew.", path, error

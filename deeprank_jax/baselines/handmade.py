@@ -1,7 +1,7 @@
-"""Which hand-made descriptors does every image have? Computed once and kept.
+"""Baselines of hand-made descriptors, computed once and cached.
 
-Convention: rows are the records of all splits in turn; what has to be fitted is fitted
-to the split "train".
+Rows are the records of all splits in turn. Learned descriptors are fitted to the split
+"train".
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ from deeprank_jax.baselines import cache
 from deeprank_jax.baselines.systems import System
 from deeprank_jax.data.records import Records
 
-# Images described at a time; the progress bar moves as often.
+# Images described per step of the progress bar.
 _BATCH = 256
 
-# Maps a split to its images `[N, S, S, 3]` uint8, and which could be read, `[N]`.
+# Function from a split to its images `[N, S, S, 3]` uint8 and `ok [N]` bool.
 Load = Callable[[str], tuple[np.ndarray, np.ndarray]]
-# Wraps batches in a progress bar with a description.
+# Wrapper of batches in a progress bar with a description.
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -40,15 +40,15 @@ def describe_all(
     """Describes every record.
 
     Args:
-      splits: the records; "train" must be among them.
-      load: reads a split's images; is called where something is not kept yet.
+      splits: Records of each split, "train" among them.
+      load: Reader of a split's images, called only if descriptors are not cached.
       names: Names in `descriptors.DESCRIPTORS`.
-      image_size: S, of the images that are described.
-      fit: how they became squares, which is what they are kept under.
-      folder: where descriptors are kept; None for nowhere.
-      workers: threads that share the images.
-      seed: of what is fitted.
-      progress: wraps the work on a split.
+      image_size: Size S of the images.
+      fit: Method by which images became squares, part of the cache's key.
+      folder: Folder of the cache; None for none.
+      workers: Number of threads that share the images.
+      seed: Seed of learned descriptors.
+      progress: Wrapper of the work on a split.
 
     Returns:
       A system for each name.
@@ -61,7 +61,7 @@ def describe_all(
     for name in names:
         descriptors.create_descriptor(name)
     trained = splits["train"].fingerprint
-    found = {}
+    systems = {}
     for name in names:
         describe = _Describe(name, images, workers, seed, progress)
         options = dict(fit=fit, seed=seed if describe.learns else 0)
@@ -75,12 +75,12 @@ def describe_all(
             compute = functools.partial(describe.of_split, split)
             parts.append(cache.load_or_compute(folder, key, compute))
         features, ok = map(np.concatenate, zip(*parts, strict=True))
-        found[name] = System(embeddings=features, ok=ok)
-    return found
+        systems[name] = System(embeddings=features, ok=ok)
+    return systems
 
 
 class _Images:
-    """The images of the splits, each read when it is first asked for."""
+    """The images of the splits, read at first use."""
 
     def __init__(self, load: Load):
         self._load = load
@@ -93,7 +93,7 @@ class _Images:
 
 
 class _Describe:
-    """A descriptor, fitted to training images when it is first needed."""
+    """A descriptor, fitted to training images at first use."""
 
     def __init__(
         self, name: str, images: _Images, workers: int, seed: int, progress: Progress
@@ -105,9 +105,9 @@ class _Describe:
         self._workers, self._seed, self._progress = workers, seed, progress
 
     def of_split(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns descriptors `[N, D]`, 0 for bad images, and which are ok, `[N]`."""
+        """Returns descriptors `[N, D]`, 0 for bad images, and `ok [N]` bool."""
         images, ok = self._images.of(split)
-        # At least one piece, from which the number of columns is known.
+        # At least one piece, which has the number of columns.
         starts = range(0, max(1, len(images)), _BATCH)
         rows = [
             descriptors.describe_in_threads(

@@ -1,9 +1,8 @@
-"""The paper's L1HashKPCA: shares of equal hashes, made vectors by kernel PCA.
+"""The paper's L1HashKPCA: shares of equal hashes, embedded by kernel PCA.
 
-Convention: features are weights, 0 or more; what is negative is split off into columns
-of its own. How similar two rows are is their weighted Jaccard similarity, the sum of
-the smaller of each two weights over the sum of the larger. It falls with the L1
-distance: if `s` is the sum of both rows, `distance = s * (1 - J) / (1 + J)`.
+Features are weights of at least 0; negative values become weights of further columns.
+The similarity of two rows is the weighted Jaccard similarity J, the sum of the smaller
+of each two weights divided by the sum of the larger. It falls with the L1 distance: if `s` is the sum of both rows, `distance = s * (1 - J) / (1 + J)`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,22 +16,22 @@ import numpy as np
 from deeprank_jax.errors import needs_extra
 
 # Values held at a time by each thread: 16 MiB as float32, and few enough for a core's
-# own memory.
+# cache.
 _BLOCK_VALUES, _TILE_VALUES = 2**22, 2**16
-# Of rows without any weight, which are equal to one another alone.
+# Hash of rows without any weight, which equal only one another.
 _EMPTY = -1
 _NUM_LANDMARKS = 2_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class L1HashKPCA:
-    """Embeds features by their hashes' shares with those of some training records.
+    """Embeds features by the shares of hashes equal to those of training records.
 
     Attributes:
-      hashes: `[L, K]` int64, of the training records.
-      kpca: scikit-learn's `KernelPCA`, fitted to their shares.
-      num_features: `D`, how many columns features have.
-      seed: of the hashes.
+      hashes: `[L, K]` int64, hashes of the training records.
+      kpca: KernelPCA of scikit-learn, fitted to their shares.
+      num_features: Number of columns of the features, `D`.
+      seed: Seed of the hashes.
     """
 
     hashes: np.ndarray
@@ -51,14 +50,14 @@ class L1HashKPCA:
 
         Args:
           features: `[N, D]` finite floats, `N` may be 0.
-          workers: threads that share the rows.
-          progress: wraps the blocks of rows, e.g. in a progress bar.
+          workers: Number of threads that share the rows.
+          progress: Wrapper of the blocks of rows, e.g. a progress bar.
 
         Returns:
           `[N, dim]` float32.
 
         Raises:
-          ValueError: there are not `D` columns, or a value is not finite.
+          ValueError: There are not `D` columns, or a value is not finite.
         """
         features = _checked(features)
         if features.shape[1] != self.num_features:
@@ -95,13 +94,12 @@ def fit_l1_hash_kpca(
 
     Args:
       features_train: `[M, D]` finite floats.
-      num_hashes: `K`; a share of equal hashes is off by `0.5 / sqrt(K)` or less, one
-        standard deviation.
-      dim: of the embeddings.
-      num_landmarks: `L`, the training records that all others are compared with; of
-        more, so many are drawn.
-      seed: decides the hashes and the landmarks.
-      workers: threads that share the rows.
+      num_hashes: Number of hashes `K`; the standard deviation of a share of equal hashes
+        is at most `0.5 / sqrt(K)`.
+      dim: Dimension of the embeddings.
+      num_landmarks: Maximal number `L` of random training records to compare with.
+      seed: Seed of the hashes and the landmarks.
+      workers: Number of threads that share the rows.
 
     Raises:
       ValueError: `dim` or `num_hashes` is less than 1, a value is not finite, or the
@@ -124,20 +122,20 @@ def fit_l1_hash_kpca(
             f"dim and num_hashes must be at least 1, got {dim} and {num_hashes}."
         )
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(features))[:num_landmarks])
-    if len(chosen) <= dim:
+    landmarks = np.sort(rng.permutation(len(features))[:num_landmarks])
+    if len(landmarks) <= dim:
         raise ValueError(
-            f"dim={dim} needs more than {dim} training records, got {len(chosen)}: "
+            f"dim={dim} needs more than {dim} training records, got {len(landmarks)}: "
             "give more, or less dim."
         )
-    hashes = hash_features(features[chosen], num_hashes, seed=seed, workers=workers)
+    hashes = hash_features(features[landmarks], num_hashes, seed=seed, workers=workers)
     kpca = decomposition.KernelPCA(dim, kernel="precomputed", eigen_solver="dense")
     kpca.fit(share_of_equal(hashes, hashes))
-    # What is less is rounding, and dividing by it would enlarge it.
-    if kpca.eigenvalues_[-1] <= 1e-6 * len(chosen):
-        found = int(np.sum(kpca.eigenvalues_ > 1e-6 * len(chosen)))
+    # Smaller eigenvalues are rounding errors, which dividing by them would enlarge.
+    if kpca.eigenvalues_[-1] <= 1e-6 * len(landmarks):
+        num_components = int(np.sum(kpca.eigenvalues_ > 1e-6 * len(landmarks)))
         raise ValueError(
-            f"The training records differ in {found} components, dim={dim} asks for "
+            f"The training records differ in {num_components} components, dim={dim} asks for "
             "more: give records that differ more, more hashes, or less dim."
         )
     return L1HashKPCA(hashes, kpca, features.shape[1], seed)
@@ -151,25 +149,25 @@ def hash_features(
     workers: int = 1,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> np.ndarray:
-    """Returns hashes of which two rows share, on average, as many as they are similar.
+    """Returns hashes whose expected share of equal ones is the rows' similarity.
 
     The probability that a hash of two rows is the same is their weighted Jaccard
     similarity; rows without any weight share all hashes with one another and none
-    with others. Memory does not grow with the number of rows but for the result.
+    with others. Only the result grows with the number of rows.
 
     Args:
       features: `[N, D]` finite floats; negative values count as weights of `D` further
         columns.
-      num_hashes: `K`.
-      seed: of the hashes: only those of one seed can be compared.
-      workers: threads that share the rows; they let go of Python's lock.
-      progress: wraps the blocks of rows, e.g. in a progress bar.
+      num_hashes: Number of hashes, `K`.
+      seed: Seed of the hashes: only hashes of one seed can be compared.
+      workers: Number of threads that share the rows; they release Python's lock.
+      progress: Wrapper of the blocks of rows, e.g. a progress bar.
 
     Returns:
       `[N, K]` int64.
 
     Raises:
-      ValueError: a value is not finite.
+      ValueError: A value is not finite.
 
     References:
       Ioffe, Improved Consistent Sampling, Weighted Minhash and L1 Sketching, 2010,
@@ -182,25 +180,25 @@ def hash_features(
     step = max(1, min(step, -(-len(features) // max(1, workers))))
     blocks = [features[i : i + step] for i in range(0, len(features), step)]
     with futures.ThreadPoolExecutor(max(1, workers)) as pool:
-        found = list(progress(pool.map(hash_block, blocks)))
-    return np.concatenate([np.zeros((0, num_hashes), np.int64), *found])
+        hashes = list(progress(pool.map(hash_block, blocks)))
+    return np.concatenate([np.zeros((0, num_hashes), np.int64), *hashes])
 
 
 def share_of_equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns `[N, M]` float64, the share of hashes that each two rows have in common.
+    """Returns `[N, M]` float64, the share of equal hashes of each two rows.
 
     Args:
-      a: `[N, K]` ints.
-      b: `[M, K]` ints, of the same seed.
+      a: `[N, K]` int, hashes.
+      b: `[M, K]` int, hashes of the same seed.
     """
     counts = np.zeros((len(a), len(b)), np.int32)
-    for own, other in zip(a.T, b.T, strict=True):
-        counts += own[:, None] == other[None]
+    for a_hashes, b_hashes in zip(a.T, b.T, strict=True):
+        counts += a_hashes[:, None] == b_hashes[None]
     return counts / a.shape[1]
 
 
 def _hash_block(features: np.ndarray, *, num_hashes: int, seed: int) -> np.ndarray:
-    """Returns `[N, K]` int64: which weight won, and in which of its cells it lies."""
+    """Returns `[N, K]` int64, the winning weight and its cell in one number."""
     weights = np.maximum(np.concatenate([features, -features], axis=1), 0.0)
     used = np.flatnonzero(weights.any(axis=0))
     weights = weights[:, used]
@@ -211,11 +209,11 @@ def _hash_block(features: np.ndarray, *, num_hashes: int, seed: int) -> np.ndarr
     step = max(1, _TILE_VALUES // max(1, len(used)))
     tiles = [occupied[i : i + step] for i in range(0, len(occupied), step)]
     tiles = [(tile, logs[tile]) for tile in tiles]
-    for k, drawn in enumerate(_draws(2 * features.shape[1], num_hashes, seed)):
-        width, offset, log_c = drawn[:, used]
-        for tile, own in tiles:
-            # Ioffe's t; of columns without weight it is -inf, and they never win.
-            cells = np.floor(own / width + offset)
+    for k, draws in enumerate(_draws(2 * features.shape[1], num_hashes, seed)):
+        width, offset, log_c = draws[:, used]
+        for tile, tile_logs in tiles:
+            # Ioffe's t; columns without weight have -inf, and never win.
+            cells = np.floor(tile_logs / width + offset)
             keys = log_c - width * (cells + 1.0 - offset)
             winner = keys.argmin(axis=1)
             cell = np.take_along_axis(cells, winner[:, None], axis=1)[:, 0]
@@ -234,7 +232,7 @@ def _draws(num_columns: int, num_hashes: int, seed: int) -> Iterator[np.ndarray]
 
 
 def _pack(column: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Returns a number of its own for each column and cell, 0 or more."""
+    """Returns a distinct number of at least 0 for each column and cell."""
     return column * 2**32 + (cell.astype(np.int64) + 2**31)
 
 

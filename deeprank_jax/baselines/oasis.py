@@ -1,6 +1,6 @@
-r"""How far does a matrix learned on top of fixed features get? OASIS, one row of it.
+r"""OASIS, a bilinear similarity learned on top of fixed features.
 
-Convention: a similarity is bilinear, large where images are alike, and not symmetric:
+The similarity is large for similar images, and not symmetric:
 
 .. math::
   S_W(a, b) = a^T W b
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import os
 import pathlib
-from typing import Any
 import zipfile
 
 import numpy as np
 
 from deeprank_jax import files
+from deeprank_jax.errors import DataError
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import Candidates, create_whole_sampler
 
@@ -36,11 +36,11 @@ class Oasis:
 
     Attributes:
       weights: `[D, D]` float64, W.
-      loss_share: `[K]` float64, of each batch of triplets the share that had a loss
-        when its turn came: what falls while the similarity learns.
-      num_triplets: how many it was shown.
-      num_updates: how many of them changed W.
-      aggressiveness: C, the longest step.
+      loss_share: `[K]` float64, share of each batch's triplets with a loss, before the
+        step on the triplet; it falls during training.
+      num_triplets: Number of triplets trained on.
+      num_updates: Number of triplets that changed W.
+      aggressiveness: Maximal step length, C.
     """
 
     weights: np.ndarray
@@ -54,7 +54,7 @@ class Oasis:
 
         Args:
           a: `[..., D]` floats, the features of queries.
-          b: `[..., D]` floats, those of what they are compared with.
+          b: `[..., D]` floats, the features of the gallery.
         """
         return np.sum((np.asarray(a, np.float64) @ self.weights) * b, axis=-1)
 
@@ -63,26 +63,25 @@ class Oasis:
 
         Args:
           features: `[N, D]` floats.
-          triplets: `[T, 3]` ints, rows of them: anchor, positive, negative.
+          triplets: `[T, 3]` int, rows of anchor, positive, negative.
         """
         anchors, positives, negatives = (features[rows] for rows in triplets.T)
         gaps = self.similarity(anchors, positives - negatives)
         return float(np.mean(gaps > 0)) if len(gaps) else 0.0
 
     def as_embeddings(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what ranks by squared Euclidean distance as by the similarity.
+        """Returns embeddings whose squared distances rank as the similarity does.
 
-        The largest inner product becomes the smallest distance once the gallery's
-        vectors are made equally long by one more dimension, in which the queries are
-        0. All are then scaled to length 1, which changes the order of no query's
-        gallery.
+        The largest inner product becomes the smallest distance if the gallery's vectors
+        get equal length by one more dimension, in which the queries are 0. All are then
+        scaled to length 1, which keeps the order of each query's gallery.
 
         Args:
           features: `[N, D]` finite floats.
 
         Returns:
-          Queries and gallery, `[N, D + 1]` float32 each. A query to which all is
-          equally similar, of features 0, is 0, too, and as far from all.
+          Queries and gallery, `[N, D + 1]` float32 each. A query of features 0, to
+          which everything is equally similar, is 0 and equally far from all.
 
         References:
           Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
@@ -100,10 +99,10 @@ class Oasis:
         return queries.astype(np.float32), gallery.astype(np.float32)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes what `load_oasis` reads, whole or not at all.
+        """Writes a file for `load_oasis`, whole or not at all.
 
         Args:
-          path: an .npz file.
+          path: Path of an .npz file.
         """
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,19 +117,23 @@ class Oasis:
 
 
 def load_oasis(path: str | os.PathLike[str]) -> Oasis:
-    """Reads what `Oasis.save` wrote.
+    """Reads a file written by `Oasis.save`.
 
     Raises:
-      ValueError: the file is of another kind, or damaged.
-      OSError: it cannot be read.
+      DataError: The file is of another kind or damaged, or cannot be read.
     """
     try:
         with pathlib.Path(path).open("rb") as file:
-            found = dict(np.load(file, allow_pickle=False))
-        weights, share, counts, aggressiveness = (found[name] for name in _ARRAYS)
+            arrays = dict(np.load(file, allow_pickle=False))
+        weights, share, counts, aggressiveness = (arrays[name] for name in _ARRAYS)
         num_triplets, num_updates = counts.tolist()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); make it readable, or "
+            "train it again."
+        ) from error
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise DataError(
             f"{path}: not a file of OASIS, or damaged ({error}); train it again."
         ) from error
     return Oasis(
@@ -149,27 +152,40 @@ def draw_batches(
     *,
     seed: int,
     batch_size: int = 1024,
-    **law: Any,
+    mode: str = "importance",
+    positive_cap: float = 1.0,
+    min_relevance_gap: float = 0.01,
+    out_of_class: float = 0.2,
 ) -> Batches:
-    """Draws the triplets to learn from as a network's are, but from whole categories.
+    """Draws triplets as for a network, but from whole categories.
 
     Args:
-      candidates: the records of the training split.
-      relevance: of two of them.
-      num: how many batches.
-      seed: at least 0; the same seed draws the same triplets.
-      batch_size: triplets in each.
-      **law: `mode`, `positive_cap`, `min_relevance_gap` and `out_of_class`, as of
-        `TripletSampler`.
+      candidates: Records of the training split.
+      relevance: Relevance of two records.
+      num: Number of batches.
+      seed: Seed of the draws, at least 0.
+      batch_size: Number of triplets per batch.
+      mode: Mode of the sampler, see `TripletSampler`, as the next three.
+      positive_cap: Cap of a positive's relevance.
+      min_relevance_gap: Least difference of relevance of a triplet.
+      out_of_class: Share of negatives of other categories.
 
     Yields:
       `[batch_size, 3]` int64 records: anchor, positive, negative.
 
     Raises:
-      NoTripletError: no triplet was found.
-      ValueError: as `TripletSampler`.
+      NoTripletError: There is no triplet.
+      ValueError: See `TripletSampler`.
     """
-    sampler = create_whole_sampler(candidates, relevance, seed=seed, **law)
+    sampler = create_whole_sampler(
+        candidates,
+        relevance,
+        seed=seed,
+        mode=mode,
+        positive_cap=positive_cap,
+        min_relevance_gap=min_relevance_gap,
+        out_of_class=out_of_class,
+    )
     for step in range(num):
         yield sampler.sample(step, batch_size).indices
 
@@ -182,38 +198,32 @@ def train_oasis(
     symmetric: bool = False,
     progress: Callable[[Batches], Batches] = iter,
 ) -> Oasis:
-    r"""Learns W from triplets, one after the other, beginning with the identity.
+    r"""Learns W from triplets, one after another, starting from the identity.
 
     .. math::
       W \leftarrow W + \tau V, \quad V = q (p^+ - p^-)^T, \quad
       \tau = \min\left(C, \frac{\max(0, 1 - S_W(q, p^+) + S_W(q, p^-))}
       {\lVert V \rVert^2}\right)
 
-    It is the sequential algorithm, though W is written once for some hundred triplets:
-    what each of them adds to the similarities of those after it is the product of two
-    inner products.
+    This is the sequential algorithm, although W is written once per block: the effect
+    of a step on the similarities of later triplets is a product of two inner products.
 
     Args:
-      features: `[N, D]` finite floats. They should be about as long as a unit vector,
-        the margin being 1; what all have in common is best subtracted.
-      triplets: batches `[B, 3]` of ints, rows of the features: anchor, positive,
-        negative. One whose positive and negative are equal has a loss, but teaches
-        nothing.
-      aggressiveness: C, above 0.
-      symmetric: keeps W symmetric by taking the symmetric part of V, which is the
-        passive-aggressive step among symmetric matrices (this form is ours; the paper
-        projects W).
-      progress: wraps the batches, e.g. in a progress bar.
+      features: `[N, D]` finite floats, best centred and about of length 1, since the
+        margin is 1.
+      triplets: Batches `[B, 3]` int, rows of anchor, positive, negative. A triplet with
+        equal positive and negative has a loss, but changes nothing.
+      aggressiveness: Maximal step length C, above 0.
+      symmetric: True to keep W symmetric, by the symmetric part of V: the
+        passive-aggressive step among symmetric matrices (the paper projects W).
+      progress: Wrapper of the batches, e.g. a progress bar.
 
     Raises:
-      ValueError: a feature is not finite, `aggressiveness` is not above 0, triplets
-        are of another shape or name rows that there are not, or there is none.
+      ValueError: A feature is not finite, `aggressiveness` is not above 0, triplets
+        have another shape or name rows that do not exist, or there is none.
     """
     features = _checked_features(features)
-    if not (aggressiveness > 0 and np.isfinite(aggressiveness)):
-        raise ValueError(
-            f"aggressiveness must be a number above 0, got {aggressiveness}: try 0.1."
-        )
+    _check_aggressiveness(aggressiveness)
     weights = np.eye(features.shape[1])
     loss_share, num_triplets, num_updates = [], 0, 0
     for batch in progress(triplets):
@@ -223,11 +233,11 @@ def train_oasis(
             anchors, positives, negatives = features[batch[start : start + _BLOCK].T]
             gaps = positives - negatives
             steps, losses = _steps(weights, anchors, gaps, aggressiveness, symmetric)
-            taken = steps > 0
-            update = (anchors[taken] * steps[taken, None]).T @ gaps[taken]
+            moves = steps > 0
+            update = (anchors[moves] * steps[moves, None]).T @ gaps[moves]
             weights += (update + update.T) / 2 if symmetric else update
             lossy += np.count_nonzero(losses)
-            num_updates += int(taken.sum())
+            num_updates += int(moves.sum())
         num_triplets += len(batch)
         if len(batch):
             loss_share.append(lossy / len(batch))
@@ -250,32 +260,34 @@ def choose_oasis(
     aggressivenesses: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0),
     symmetric: bool = False,
 ) -> tuple[Oasis, dict[float, float]]:
-    """Learns with each C, and returns what orders the most validation triplets right.
+    """Learns with each C, and returns the best on validation triplets.
 
     Args:
       features: `[N, D]` finite floats, of training and of validation.
-      triplets: the batches to learn from, as of `train_oasis`.
-      judged: `[T, 3]` ints, the triplets of validation, at least one.
-      aggressivenesses: C, to choose from; of equals the smallest is taken.
-      symmetric: as of `train_oasis`.
+      triplets: Training batches, see `train_oasis`.
+      judged: `[T, 3]` int, triplets of validation, at least one.
+      aggressivenesses: Values of C; among equally good ones the smallest is used.
+      symmetric: True to keep W symmetric, see `train_oasis`.
 
     Returns:
-      The best, and by C the share of validation triplets in order.
+      The best similarity, and the share of validation triplets in order by C.
 
     Raises:
-      ValueError: as `train_oasis`, or there is nothing to choose from or by.
+      ValueError: See `train_oasis`; or there is no C or no validation triplet.
     """
     if not aggressivenesses:
         raise ValueError("aggressivenesses is empty: give at least one to choose from.")
-    judged = _checked_triplets(judged, len(features))
-    if not len(judged):
+    validation = _checked_triplets(judged, len(features))
+    if not len(validation):
         raise ValueError("There are no validation triplets to choose by: give some.")
-    learned = [
+    similarities = [
         train_oasis(features, triplets, aggressiveness=value, symmetric=symmetric)
         for value in sorted(aggressivenesses)
     ]
-    shares = {x.aggressiveness: x.order_share(features, judged) for x in learned}
-    return max(learned, key=lambda x: shares[x.aggressiveness]), shares
+    shares = {
+        x.aggressiveness: x.order_share(features, validation) for x in similarities
+    }
+    return max(similarities, key=lambda x: shares[x.aggressiveness]), shares
 
 
 def _steps(
@@ -287,8 +299,8 @@ def _steps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the step `[B]` of each triplet, and its loss `[B]` before that.
 
-    `products[i, j]` is the inner product of V_i and V_j, by which a step along V_j
-    changes what the next triplet i sees.
+    `products[i, j]` is the inner product of V_i and V_j, the change of triplet i's loss
+    by a unit step along V_j.
     """
     losses = 1.0 - np.einsum("bd,bd->b", anchors @ weights, gaps)
     products = (anchors @ anchors.T) * (gaps @ gaps.T)
@@ -302,6 +314,13 @@ def _steps(
             steps[i] = min(aggressiveness, losses[i] / squares[i])
             losses[i + 1 :] -= steps[i] * products[i, i + 1 :]
     return steps, np.maximum(losses, 0.0)
+
+
+def _check_aggressiveness(aggressiveness: float) -> None:
+    if not (aggressiveness > 0 and np.isfinite(aggressiveness)):
+        raise ValueError(
+            f"aggressiveness must be a number above 0, got {aggressiveness}: try 0.1."
+        )
 
 
 def _checked_features(features: np.ndarray) -> np.ndarray:

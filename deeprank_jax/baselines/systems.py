@@ -1,6 +1,6 @@
-"""What is compared: places of records, whatever found them.
+"""Systems of the paper's table, as embeddings of records.
 
-Convention: rows are the records of all splits in turn.
+Rows are the records of all splits in turn.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from deeprank_jax.data.records import Records
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class System:
-    """A row of the table: whatever ranks images by how similar they are.
+    """A row of the table, which ranks images by similarity.
 
     Attributes:
-      embeddings: `[N, D]` float32; squared Euclidean distances rank.
+      embeddings: `[N, D]` float32, ranked by squared Euclidean distance.
       ok: `[N]` bool, the records that could be read.
-      queries: optional `[N, D]` float32, what a record is as a query, for a similarity
-        that is not symmetric; None for the embeddings.
+      queries: Optional `[N, D]` float32, the records as queries, for a similarity that
+        is not symmetric; None for the embeddings.
     """
 
     embeddings: np.ndarray
@@ -28,7 +28,7 @@ class System:
 
 
 def rows_of(splits: Mapping[str, Records]) -> dict[str, slice]:
-    """Returns which rows are the records of each split."""
+    """Returns the rows of each split."""
     ends = np.cumsum([len(records) for records in splits.values()])
     starts = ends - [len(records) for records in splits.values()]
     return {

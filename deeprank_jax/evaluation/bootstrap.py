@@ -8,6 +8,13 @@ run: see `paired_intervals` for the latter.
 Queries of one class are alike and share their relevant records, so that many queries of
 few classes are less certain than as many of different classes. With the classes as
 groups, the intervals include this.
+
+References:
+  Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13,
+  https://doi.org/10.1201/9780429246593; Sakai, Evaluating Evaluation Metrics based
+  on the Bootstrap, 2006, https://doi.org/10.1145/1148170.1148261; whole groups:
+  Field and Welsh, Bootstrapping Clustered Data, 2007,
+  https://doi.org/10.1111/j.1467-9868.2007.00593.x.
 """
 
 from collections.abc import Mapping
@@ -92,13 +99,6 @@ def compare(
     Raises:
       ValueError: The confidence or the number of samples is out of range, there is not
         one group per query, or scores of one name are of different splits or kinds.
-
-    References:
-      Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13,
-      https://doi.org/10.1201/9780429246593; Sakai, Evaluating Evaluation Metrics based
-      on the Bootstrap, 2006, https://doi.org/10.1145/1148170.1148261; whole groups:
-      Field and Welsh, Bootstrapping Clustered Data, 2007,
-      https://doi.org/10.1111/j.1467-9868.2007.00593.x.
     """
     check_share("confidence", confidence, below_one=True)
     if num_samples < 1:
@@ -112,26 +112,41 @@ def compare(
     }
     ends = ((1 - confidence) / 2, (1 + confidence) / 2)
     first = next(iter(systems), "")
-
-    def compare_metric(name: str, metric: str) -> Compared:
-        x, values = systems[name][metric], samples[name][metric]
-        difference = None
-        if name != first and metric in systems[first]:
-            other = systems[first][metric]
-            difference = _interval(
-                other.value - x.value,
-                samples[first][metric] - values,
-                other.counts | x.counts,
+    return {
+        name: {
+            metric: _compare(
+                (x, samples[name][metric]),
+                (systems[first][metric], samples[first][metric])
+                if name != first and metric in systems[first]
+                else None,
                 groups,
                 ends,
             )
-        interval = _interval(x.value, values, x.counts, groups, ends)
-        return Compared(interval=interval, difference=difference)
-
-    return {
-        name: {metric: compare_metric(name, metric) for metric in metrics}
+            for metric, x in metrics.items()
+        }
         for name, metrics in systems.items()
     }
+
+
+def _compare(
+    system: tuple[QueryScores, np.ndarray],
+    first: tuple[QueryScores, np.ndarray] | None,
+    groups: np.ndarray | None,
+    ends: tuple[float, float],
+) -> Compared:
+    """Returns a metric with its intervals, from scores and samples of two systems."""
+    scores, samples = system
+    difference = None
+    if first is not None:
+        difference = _interval(
+            first[0].value - scores.value,
+            first[1] - samples,
+            first[0].counts | scores.counts,
+            groups,
+            ends,
+        )
+    interval = _interval(scores.value, samples, scores.counts, groups, ends)
+    return Compared(interval=interval, difference=difference)
 
 
 def interval(
@@ -156,14 +171,14 @@ def interval(
     Raises:
       ValueError: See `compare`.
     """
-    compared = compare(
+    comparison = compare(
         {"": {"": scores}},
         groups=groups,
         confidence=confidence,
         num_samples=num_samples,
         seed=seed,
     )
-    return compared[""][""].interval
+    return comparison[""][""].interval
 
 
 def difference(
@@ -189,14 +204,14 @@ def difference(
     Raises:
       ValueError: See `compare`.
     """
-    compared = compare(
+    comparison = compare(
         {"a": {"": a}, "b": {"": b}},
         groups=groups,
         confidence=confidence,
         num_samples=num_samples,
         seed=seed,
     )
-    paired = compared["b"][""].difference
+    paired = comparison["b"][""].difference
     assert paired is not None
     return paired
 
@@ -212,7 +227,7 @@ def _check_same_queries(
                 kinds = ["sum" if scores.is_sum else "mean" for scores in (a, b)]
                 raise ValueError(
                     f"A {kinds[0]} over {len(a.values)} queries and a {kinds[1]} over "
-                    f"{len(b.values)} cannot be compared: measure both systems with "
+                    f"{len(b.values)} cannot be comparison: measure both systems with "
                     "one evaluator, and compare the same metric."
                 )
     sizes = {len(x.values) for x in first.values()}

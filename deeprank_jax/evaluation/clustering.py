@@ -51,7 +51,7 @@ class Clustering(Evaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, from coarse to fine; two records are of one class if
+          labels: `[N, L]` int, labels from coarse to fine; two records are of one class if
             their last label is the same.
           num_restarts: Number of starts of k-means, the best of which counts.
           num_iterations: Maximal number of updates of the centers.
@@ -85,7 +85,7 @@ class Clustering(Evaluator):
         Args:
           embeddings: `[N, D]` float, one row per record.
           where: Optional `[N]` bool, the records that take part.
-          queries: None; a similarity that is not symmetric has no clusters, and gives
+          queries: Unused, None; a similarity that is not symmetric has no clusters, and gives
             no metrics.
 
         Yields:

@@ -99,14 +99,14 @@ def _tabulate(
     evaluation: SplitEvaluation, systems: Mapping[str, Measurement]
 ) -> tuple[Results, Intervals]:
     """Returns values and intervals of all metrics, by evaluator."""
-    compared = bootstrap.compare(
+    comparison = bootstrap.compare(
         {system: x.scores for system, x in systems.items()}, groups=evaluation.groups
     )
     results: Results = {name: {} for name in evaluation.evaluators}
     intervals: Intervals = {name: {} for name in evaluation.evaluators}
     for key in systems["model"].scores:
         evaluator, metric = key.split("/", 1)
-        of_systems = {system: metrics[key] for system, metrics in compared.items()}
+        of_systems = {system: metrics[key] for system, metrics in comparison.items()}
         results[evaluator][metric] = {
             s: x.interval.value for s, x in of_systems.items()
         }

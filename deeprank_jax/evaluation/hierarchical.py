@@ -40,7 +40,7 @@ class HierarchicalAP(QueryEvaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, from coarse to fine.
+          labels: `[N, L]` int, labels from coarse to fine.
           relevance: Relevance of two records, e.g. `Hierarchy(gains)`; at least 0 and
             finite. That of the paper divides the value of a level by the number of
             records of the gallery on it.
@@ -135,7 +135,7 @@ def shared_gains(gains: np.ndarray) -> np.ndarray:
     By halves, as in merge sort: `N log N` steps per row.
 
     Args:
-      gains: `[Q, N]` floats, at least 0, in ranked order.
+      gains: `[Q, N]` floats, gains of at least 0 in ranked order.
 
     Returns:
       `[Q, N]` float64.
@@ -152,10 +152,10 @@ def shared_gains(gains: np.ndarray) -> np.ndarray:
         half = size // 2
         ranks, sums = ranks.reshape(-1, size), sums.reshape(-1, size)
         is_right = (ranks & half) > 0
-        left = np.where(is_right, 0.0, sums)
+        left_gains = np.where(is_right, 0.0, sums)
         # Smaller gains of the left half count in full, larger ones as much as the gain
         # of the right half.
-        smaller = np.cumsum(left, axis=1)
+        smaller = np.cumsum(left_gains, axis=1)
         num_larger = half - np.cumsum(~is_right, axis=1)
         added = (smaller + num_larger * sums)[is_right].reshape(num_rows, -1)
         at = ranks[is_right].reshape(num_rows, -1)

@@ -41,8 +41,8 @@ class ArmComparison(TypedDict):
     Attributes:
       seeds: Values of each arm, one per seed.
       mean: Mean of each arm.
-      difference: For each `"first - other"` the `mean`, and `low` and `high`, the ends
-        of its paired 95 % interval.
+      difference: Mean difference (`mean`) and the ends of its paired 95 % interval
+        (`low`, `high`), by `"first - other"`.
     """
 
     seeds: dict[str, list[float]]

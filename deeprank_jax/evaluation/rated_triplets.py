@@ -36,7 +36,7 @@ class RatedTriplets(Triplets):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, from coarse to fine.
+          labels: `[N, L]` int, labels from coarse to fine.
           split: Name of the split.
           read_ratings: Function from the file to the ratings of each split.
           category_level: Level of the labels that is the category: an anchor's

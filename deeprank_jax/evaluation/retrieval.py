@@ -63,7 +63,7 @@ class Retrieval(QueryEvaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, from coarse to fine; two records are of one class if
+          labels: `[N, L]` int, labels from coarse to fine; two records are of one class if
             their last label is the same.
           relevance: Gains of nDCG, e.g. `Hierarchy(gains)`. Gains are linear: a gain
             of 1 is worth ten gains of 0.1 at the same rank.
@@ -148,7 +148,7 @@ class Retrieval(QueryEvaluator):
         """Measures every metric, and keeps the nearest neighbours of each query.
 
         Args:
-          embeddings: `[N, D]` float, see `measure`.
+          embeddings: `[N, D]` float, embeddings as in `measure`.
           where: Optional `[N]` bool, see `measure`.
           queries: Optional `[N, D]` float, see `measure`.
           num_neighbors: Number of neighbours to keep; fewer if there are fewer records.

@@ -1,7 +1,10 @@
 """Triplet metrics on triplets that are sampled once and stored with the run."""
 
+from collections.abc import Callable
 import os
 import pathlib
+
+import numpy as np
 
 from deeprank_jax.data.records import Records
 from deeprank_jax.evaluation.scores import NothingToMeasureError
@@ -53,11 +56,6 @@ class SampledTriplets(Triplets):
           num: Number of triplets to sample.
           k: K of score-at-top-K, at least 1.
           out_of_class: Share of negatives of other categories.
-
-        Raises:
-          NothingToMeasureError: The split holds no triplet.
-          DataError: The stored triplets are of other records or options.
-          ValueError: An option is out of range.
         """
         options = {
             "num": num,
@@ -70,23 +68,38 @@ class SampledTriplets(Triplets):
         candidates = create_candidates(
             records, sampling_relevance, category_level, cache=cache
         )
-        all_options = {
+        text = _describe(
             **options,
-            "category_level": category_level,
-            "sum_of_totals": candidates.sum_of_totals,
-            "relevance": relevance_options,
-        }
-        text = " ".join(f"{name}={value}" for name, value in all_options.items())
-        if triplets_path.exists():
-            self.triplets = load_triplets(triplets_path, records.fingerprint, text)
-        else:
-            try:
-                self.triplets = sample_evaluation_triplets(
-                    candidates, sampling_relevance, **options
-                )
-            except NoTripletError as error:
-                raise NothingToMeasureError(str(error)) from error
-            save_triplets(triplets_path, self.triplets, records.fingerprint, text)
+            category_level=category_level,
+            sum_of_totals=candidates.sum_of_totals,
+            relevance=relevance_options,
+        )
+        self.triplets = _load_or_sample(
+            triplets_path,
+            records.fingerprint,
+            text,
+            lambda: sample_evaluation_triplets(
+                candidates, sampling_relevance, **options
+            ),
+        )
         super().__init__(
             records.labels, self.triplets, category_level=category_level, k=k
         )
+
+
+def _load_or_sample(
+    path: pathlib.Path, fingerprint: str, options: str, sample: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Returns the triplets of a file, sampled and written if there is none."""
+    if path.exists():
+        return load_triplets(path, fingerprint, options)
+    try:
+        triplets = sample()
+    except NoTripletError as error:
+        raise NothingToMeasureError(str(error)) from error
+    save_triplets(path, triplets, fingerprint, options)
+    return triplets
+
+
+def _describe(**options: object) -> str:
+    return " ".join(f"{name}={value}" for name, value in options.items())

@@ -165,7 +165,7 @@ class QueryEvaluator(Evaluator):
         """Measures every query.
 
         Args:
-          embeddings: `[N, D]` float, see `Evaluator.run`.
+          embeddings: `[N, D]` float, embeddings as in `Evaluator.run`.
           where: Optional `[N]` bool, see `Evaluator.run`.
           queries: Optional `[N, D]` float, see `Evaluator.run`.
 
@@ -199,7 +199,7 @@ def check_rows(
 
     Args:
       num_records: Number of records of the split, `N`.
-      embeddings: `[N, D]` float, see `Evaluator.run`.
+      embeddings: `[N, D]` float, embeddings as in `Evaluator.run`.
       where: Optional `[N]` bool, see `Evaluator.run`.
       queries: Optional `[N, D]` float, see `Evaluator.run`.
 

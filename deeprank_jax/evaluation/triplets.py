@@ -46,7 +46,7 @@ class Triplets(QueryEvaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, from coarse to fine.
+          labels: `[N, L]` int, labels from coarse to fine.
           triplets: `[T, 3]` int, indices of records.
           category_level: Level of the labels that is the category: an anchor's
             candidates are the other records of its category, and a negative is
@@ -104,21 +104,17 @@ class Triplets(QueryEvaluator):
           queries: Optional `[N, D]` float, the anchors; None for `embeddings`.
 
         Returns:
-          For each metric the scores of the `N` records as anchors, weighted by their
-          triplets; a share of nothing is 0.
-
-        Raises:
-          ValueError: There is not one row per record, or one is not finite.
+          Scores of the `N` records as anchors, weighted by their triplets.
         """
         embeddings, where, queries = check_rows(
             len(self._categories), embeddings, where, queries
         )
-        # A row that takes no part may hold anything, NaN too.
+        # Rows that take no part may hold NaN.
         usable = lambda rows: np.where(where[:, None], rows.astype(np.float64), 0.0)
-        is_symmetric = queries is embeddings
-        embeddings = usable(embeddings)
-        # Descriptors may be long: not twice in memory.
-        queries = embeddings if is_symmetric else usable(queries)
+        if queries is embeddings:  # Descriptors may be long: not twice in memory.
+            queries = embeddings = usable(embeddings)
+        else:
+            queries, embeddings = usable(queries), usable(embeddings)
         takes_part = where[self._triplets].all(axis=1)
         triplets, in_class = self._triplets[takes_part], self._in_class[takes_part]
         correct, nearer = self._measure(queries, embeddings, where, triplets)

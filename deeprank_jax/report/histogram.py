@@ -47,7 +47,7 @@ def count_relevances(relevance: np.ndarray) -> Bins:
     """Counts relevances by size, the least and the largest in the middle of a bin.
 
     Args:
-      relevance: `[T, 2]` float, at least 0, of positives and of negatives; `T` at
+      relevance: `[T, 2]` float, relevances of positives and of negatives; `T` at
         least 1.
     """
     # float32 and float64 relevances of the same level are one value.

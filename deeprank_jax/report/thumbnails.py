@@ -88,9 +88,9 @@ def write_panel(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
-    left = lambda column: gap + column * (size + gap) + (2 * gap if column else 0)
-    axes.text(left(0), top - 14, "query", fontsize=13, color="#333")
-    axes.text(left(1), top - 14, "nearest images", fontsize=13, color="#333")
+    left_edge = lambda column: gap + column * (size + gap) + (2 * gap if column else 0)
+    axes.text(left_edge(0), top - 14, "query", fontsize=13, color="#333")
+    axes.text(left_edge(1), top - 14, "nearest images", fontsize=13, color="#333")
     for line, row in enumerate(rows):
         y = top + line * (size + gap)
         indices = np.array([row.query, *row.neighbors])
@@ -99,8 +99,8 @@ def write_panel(
         for column, (image, slot) in enumerate(
             zip(images, [None, *slots], strict=True)
         ):
-            _draw_framed(axes, image, left(column), y, size, slot)
-    _draw_legend(axes, grades, left(1), height - bottom + 26)
+            _draw_framed(axes, image, left_edge(column), y, size, slot)
+    _draw_legend(axes, grades, left_edge(1), height - bottom + 26)
     FigureCanvasAgg(figure).print_png(os.fspath(path), metadata={"Software": None})
 
 
