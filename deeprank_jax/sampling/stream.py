@@ -69,12 +69,12 @@ class Batch:
     Attributes:
       images: `[B, n, H, W, C]` uint8, pixels in memory of their own, `n` being 3 for
         triplets.
-      drawn: Records of the images; its counts include `bad_image`, the number of
+      groups: Records of the images; its counts include `bad_image`, the number of
         groups replaced because an image could not be read.
     """
 
     images: np.ndarray
-    drawn: Drawn
+    groups: Drawn
 
 
 class BatchStream:
@@ -200,7 +200,7 @@ class BatchStream:
             self._sampler.seed, counter_rng.AUGMENT, step, self._sampler.shard
         )
         return Batch(
-            images=np.ascontiguousarray(self._augment_fn(images, rng)), drawn=groups
+            images=np.ascontiguousarray(self._augment_fn(images, rng)), groups=groups
         )
 
 

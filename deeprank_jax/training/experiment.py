@@ -304,7 +304,7 @@ def create_reader(
 
 def device_batch(batch: Batch) -> dict[str, jax.Array]:
     """Puts the arrays of a batch on the devices."""
-    arrays = {name: devices.for_devices(x) for name, x in batch.drawn.arrays().items()}
+    arrays = {name: devices.for_devices(x) for name, x in batch.groups.arrays().items()}
     return devices.split_over_devices({"images": batch.images, **arrays})
 
 

@@ -66,16 +66,16 @@ class TrainingLog:
         self._check_finite(step, batch, finite, in_a_row)
         # Non-finite values would make the mean non-finite.
         values = {} if in_a_row else values
-        sampler_metrics = batch.drawn.metrics()
+        sampler_metrics = batch.groups.metrics()
         if self._experiment.task.draws_triplets:
             records = self._experiment.records["train"]
-            labels = records.labels[batch.drawn.indices]
+            labels = records.labels[batch.groups.indices]
             sampler_metrics.update(level_shares(labels, records.level_names))
         skipped = float(in_a_row > 0)
         self._interval.append({**values, "skipped": skipped, **sampler_metrics})
         self._timed += 1
         # Images of all processes together.
-        self._num_images = batch.drawn.indices.size * jax.process_count()
+        self._num_images = batch.groups.indices.size * jax.process_count()
         self._bar.update()
         if step % self._experiment.config.log_every == 0:
             self._write(step)
@@ -115,7 +115,7 @@ class TrainingLog:
             return
         describe = self._experiment.records["train"].describe
         local_finite = devices.own_devices(finite).reshape(-1)
-        records = batch.drawn.indices[~local_finite].reshape(-1)
+        records = batch.groups.indices[~local_finite].reshape(-1)
         if finite.all():
             culprits = "the gradient is not finite, though all embeddings are"
         elif local_finite.all():

@@ -11,7 +11,7 @@ PLAN = """
 from deeprank_jax.configs import emoji
 
 NETWORKS = {{
-    "softmax": {{"task": "classification"}},
+    "softmax": {{"task": "classification", "loss": "cross_entropy"}},
     "softmax_further": {{"init_from": "{{softmax}}"}},
     "single_scale": {{"evaluation.evaluators.rated_triplets.file": "of/{{split}}.csv"}},
     "deep_ranking": {{}},

@@ -145,7 +145,7 @@ def run_stream(depth, first_step, num_steps):
         first_step=first_step, num_steps=num_steps, depth=depth,
     ) as stream:  # fmt: skip
         return [
-            (batch.drawn.indices.tobytes(), batch.images.tobytes(), stream.state())
+            (batch.groups.indices.tobytes(), batch.images.tobytes(), stream.state())
             for batch in stream
         ]
 

@@ -48,15 +48,15 @@ def test_batches_come_in_order_whatever_the_depth(depth):
     with create_stream(depth=depth, first_step=3) as stream:
         batches = list(stream)
     sampler = create_small_sampler()
-    assert [batch.drawn.step for batch in batches] == [3, 4, 5, 6, 7, 8]
+    assert [batch.groups.step for batch in batches] == [3, 4, 5, 6, 7, 8]
     for batch in batches:
-        expected = sampler.sample(batch.drawn.step, 8)
-        np.testing.assert_array_equal(batch.drawn.indices, expected.indices)
+        expected = sampler.sample(batch.groups.step, 8)
+        np.testing.assert_array_equal(batch.groups.indices, expected.indices)
         np.testing.assert_array_equal(shown(batch), expected.indices)
         assert batch.images.shape == (8, 3, 2, 2, 3)
         assert batch.images.dtype == np.uint8
         assert batch.images.flags.owndata or batch.images.base.flags.owndata
-        assert batch.drawn.counts["bad_image"] == 0
+        assert batch.groups.counts["bad_image"] == 0
 
 
 def test_a_stream_taken_up_later_goes_on_exactly():
@@ -79,7 +79,7 @@ def test_the_state_is_of_what_was_consumed(depth):
     whole = [create_small_sampler().sample(step, 8).indices for step in range(200)]
     with create_stream(num_steps=200, depth=depth) as stream:
         for consumed, batch in enumerate(stream, start=1):
-            np.testing.assert_array_equal(batch.drawn.indices, whole[consumed - 1])
+            np.testing.assert_array_equal(batch.groups.indices, whole[consumed - 1])
             step = stream.state()["step"]
             assert step == consumed
             with create_stream(
@@ -89,7 +89,7 @@ def test_the_state_is_of_what_was_consumed(depth):
             if rest is None:
                 assert step == 200
             else:
-                np.testing.assert_array_equal(rest.drawn.indices, whole[step])
+                np.testing.assert_array_equal(rest.groups.indices, whole[step])
                 assert on.state()["step"] == step + 1
 
 
@@ -103,7 +103,7 @@ def test_each_record_of_a_batch_is_loaded_once():
     with create_stream(count, num_steps=1) as stream:
         batch = next(stream)
     (indices,) = asked
-    np.testing.assert_array_equal(indices, np.unique(batch.drawn.indices))
+    np.testing.assert_array_equal(indices, np.unique(batch.groups.indices))
 
 
 def test_images_are_nobody_elses_memory():
@@ -135,13 +135,13 @@ def test_a_triplet_with_a_bad_image_is_replaced():
     assert not good[[0, 3, 7]].any()
     assert good[:3].any()
     source = [next(j % 8 for j in range(i, i + 8) if good[j % 8]) for i in range(8)]
-    np.testing.assert_array_equal(batch.drawn.indices, sampled.indices[source])
-    np.testing.assert_array_equal(shown(batch), batch.drawn.indices)
+    np.testing.assert_array_equal(batch.groups.indices, sampled.indices[source])
+    np.testing.assert_array_equal(shown(batch), batch.groups.indices)
     for name in ("attributes", "relevance", "in_class"):
         np.testing.assert_array_equal(
-            getattr(batch.drawn, name), getattr(sampled, name)[source]
+            getattr(batch.groups, name), getattr(sampled, name)[source]
         )
-    assert batch.drawn.counts["bad_image"] == np.sum(~good)
+    assert batch.groups.counts["bad_image"] == np.sum(~good)
 
 
 def test_a_batch_without_a_good_image_is_refused():

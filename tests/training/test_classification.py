@@ -8,7 +8,7 @@ HELD_OUT = (2, 3, 5, 7, 11)
 CLASSES = classification.Classes(
     names=tuple("abcdefg"),
     labels=np.arange(12, dtype=np.int32) % NUM_CLASSES,
-    learned=np.setdiff1d(np.arange(12), HELD_OUT),
+    training=np.setdiff1d(np.arange(12), HELD_OUT),
     held_out=np.array(HELD_OUT),
 )
 

@@ -64,7 +64,7 @@ def test_nothing_is_compiled_after_the_second_step(
 
 def test_a_batch_that_is_not_on_the_devices_is_noticed(config, tmp_path, monkeypatch):
     def not_moved(batch):
-        arrays = {"images": batch.images, **batch.drawn.arrays()}
+        arrays = {"images": batch.images, **batch.groups.arrays()}
         return jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), arrays)
 
     monkeypatch.setattr(loop, "device_batch", not_moved)
