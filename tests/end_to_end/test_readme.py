@@ -65,9 +65,13 @@ ELSEWHERE = {
     "tools.benchmark": "test_benchmark",
     **dict.fromkeys(
         ("export", "embed", "compare", "index", "search", "rank", "duplicates",
-         "clusters", "evaluate", "doctor", "configs", "compare-runs"),
+         "clusters"),
         "test_commands",
     ),
+    "evaluate": "test_evaluate",
+    "doctor": "test_doctor",
+    "configs": "test_configs",
+    "compare-runs": "test_compare_runs",
 }  # fmt: skip
 # Arguments that make the others short.
 SHORT = {
@@ -134,5 +138,5 @@ def test_commands_run(block, folder, data_dir):
 def test_other_commands_have_a_test_of_their_own(name):
     if name not in {line.split()[1] for line in LINES if line.startswith("deeprank ")}:
         return
-    [path] = (ROOT / "tests").rglob(f"{ELSEWHERE[name]}.py")
-    assert f'"{name}"' in path.read_text()
+    paths = (ROOT / "tests").rglob(f"{ELSEWHERE[name]}.py")
+    assert any(f'"{name}"' in path.read_text() for path in paths)
