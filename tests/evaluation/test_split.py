@@ -285,6 +285,14 @@ def test_every_metric_is_described_and_every_description_is_measured(tmp_path):
     assert set(EVERY) == set(evaluation.EVALUATORS)
 
 
+def test_the_page_names_every_metric():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    names = {name for kind in evaluation.EVALUATORS.values() for name in kind.METRICS}
+    assert len(names) >= 15
+    for name in names:
+        assert f"`{name.format(ks='k', k=30)}`" in page, name
+
+
 def test_the_context_is_that_which_evaluators_may_take(tmp_path):
     records = create_records([0, 0, 1, 1])
     context = split_lib.create_context(
