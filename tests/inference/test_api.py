@@ -223,6 +223,9 @@ def test_verdicts_are_the_same_in_both_metrics(index, model, photos, paths, tmp_
     pair = [x.search(paths[0], k=72) for x in (index, cosine)]
     similar = [{hit.path for hit in result if hit.is_similar} for result in pair]
     assert similar[0] == similar[1]
+    assert pair[1].threshold == pair[0].threshold / 2
+    halves = [hit.distance / 2 for hit in pair[0]]
+    np.testing.assert_allclose([hit.distance for hit in pair[1]], halves, atol=1e-5)
     assert 0 < len(similar[0]) < 72
 
 
