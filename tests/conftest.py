@@ -26,9 +26,12 @@ pytest_plugins = ["helpers.exported"]
 SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
     "test_ablation", "test_benchmark", "test_benchmark_embed", "test_colab",
-    "test_configs", "test_demo", "test_export", "test_job", "test_loop", "test_main",
-    "test_page", "test_paper_outcome", "test_paper_systems", "test_paper_table",
-    "test_readme", "test_relevance_runs", "test_runs", "test_two_stages",
+    "test_comparison", "test_configs", "test_contact_sheet", "test_demo", "test_docs",
+    "test_export", "test_extending", "test_golden", "test_job", "test_json",
+    "test_loop", "test_main", "test_page", "test_paper_outcome", "test_paper_systems",
+    "test_paper_table", "test_protocol", "test_readme", "test_relevance_runs",
+    "test_runs", "test_sampler_logging", "test_sampler_panel", "test_train",
+    "test_two_stages",
 }  # fmt: skip
 
 
