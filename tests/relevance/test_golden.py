@@ -48,7 +48,7 @@ def test_other_labels_are_told(tmp_path, warnings_logged):
     other = dataclasses.replace(POOL, labels=POOL.labels + 1, attributes=None)
     relevance.Golden(str(path)).attributes([other])
     assert len(warnings_logged) == 1
-    assert "was made for other records or labels of pool" in warnings_logged[0]
+    assert "was written for other records or labels of pool" in warnings_logged[0]
 
 
 def test_records_without_a_vector_are_named(tmp_path):
@@ -64,7 +64,7 @@ def test_other_vectors_are_refused(tmp_path):
     write(path, np.eye(6), model="one")
     with pytest.raises(ValueError, match="holds no golden feature but other vectors"):
         relevance.Golden(str(path))
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="file of vectors does not exist"):
         relevance.Golden(str(tmp_path / "none.parquet"))
 
 
