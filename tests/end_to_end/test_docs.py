@@ -400,7 +400,7 @@ def test_what_is_quoted_as_a_message_is_in_the_code():
         re.sub(r'"\s+f?"', "", " ".join(path.read_text("utf-8").split()))
         for path in sources
     )
-    tables = re.findall(r"^\| it says \| because \|\n(.*?)\n\n", page, re.M | re.S)
+    tables = re.findall(r"^\| message \| cause[^\n]*\n(.*?)\n\n", page, re.M | re.S)
     quoted = re.findall(r"^\| `(.*?)` \|", "\n".join(tables), re.M)
     quoted += re.findall(r"^> (Lower .*)", page, re.M)
     assert (len(tables), len(quoted)) == (2, 14)
