@@ -97,15 +97,19 @@ def _draw_triplets() -> Figure:
     figure = Figure(figsize=(10.4, 4.6), layout="constrained", facecolor="white")
     bars, plane = figure.subplots(1, 2)
     relevance = list(_kinds().values())[-1][0]
-    fair = np.asarray(mining.is_less_relevant(relevance, relevance[_POSITIVE], _GAP))
-    _draw_fair(bars, relevance, fair)
-    _draw_plane(plane, relevance, fair)
+    is_valid = np.asarray(
+        mining.is_less_relevant(relevance, relevance[_POSITIVE], _GAP)
+    )
+    _draw_valid(bars, relevance, is_valid)
+    _draw_plane(plane, relevance, is_valid)
     return figure
 
 
-def _draw_fair(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
+def _draw_valid(axis: Axes, relevance: np.ndarray, is_valid: np.ndarray) -> None:
     order = [i for i in np.argsort(-relevance, kind="stable") if i]
-    colors = [_BLUE if i == _POSITIVE else _GREEN if fair[i] else _GREY for i in order]
+    colors = [
+        _BLUE if i == _POSITIVE else _GREEN if is_valid[i] else _GREY for i in order
+    ]
     axis.barh(range(len(order)), relevance[order], color=colors)
     axis.set_yticks(range(len(order)), [_NAMES[i] for i in order], fontsize=9)
     for label, color in zip(axis.get_yticklabels(), colors, strict=True):
@@ -114,13 +118,13 @@ def _draw_fair(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
     most = relevance[_POSITIVE] - _GAP
     axis.axvspan(most, relevance[_POSITIVE], color="#f3d9a4", zorder=0)
     axis.set_xlabel(f"relevance to {_NAMES[0]}, the anchor; the band is $T_r$ wide")
-    axis.set_title("Fair negatives", fontsize=11)
-    roles = {"positive": _BLUE, "fair negative": _GREEN, "neither": _GREY}
+    axis.set_title("Valid negatives", fontsize=11)
+    roles = {"positive": _BLUE, "valid negative": _GREEN, "neither": _GREY}
     handles = [patches.Patch(color=color, label=name) for name, color in roles.items()]
     axis.legend(handles=handles, loc="lower right", fontsize=9)
 
 
-def _draw_plane(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
+def _draw_plane(axis: Axes, relevance: np.ndarray, is_valid: np.ndarray) -> None:
     candidates = dict(
         positive_relevance=jnp.asarray(relevance[[_POSITIVE]]),
         relevance=jnp.asarray(relevance[None]),
@@ -135,7 +139,7 @@ def _draw_plane(axis: Axes, relevance: np.ndarray, fair: np.ndarray) -> None:
     notes[int(hardest[0])] = "batch-hard"
     notes.setdefault(int(farthest[0]), "batch-hard's positive")
     for i, (x, y) in enumerate(_EMBEDDINGS):
-        color = _BLUE if i in (0, _POSITIVE) else _GREEN if fair[i] else _GREY
+        color = _BLUE if i in (0, _POSITIVE) else _GREEN if is_valid[i] else _GREY
         axis.scatter(x, y, s=90, color=color, marker="*" if i == 0 else "o", zorder=2)
         text = f"{_NAMES[i]}\n{notes.get(i, '')}".strip()
         weight = "bold" if i in notes else "normal"
