@@ -40,6 +40,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check
+	$(BIN)/python -m tools.house
 
 format: .venv/dev
 	$(BIN)/ruff format .

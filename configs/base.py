@@ -61,9 +61,9 @@ def _data() -> ConfigDict:
 
 def _relevance() -> ConfigDict:
     relevance = ConfigDict()
-    # Graded similarity of two records: "same_class", dict(name="hierarchy", levels=...),
-    # "attributes" (weights), "embedding" (file, kernel, scale), "golden" (file), "table"
-    # (file), or one of your own.
+    # Graded similarity of two records: "same_class", dict(name="hierarchy",
+    # levels=...), "attributes" (weights), "embedding" (file, kernel, scale), "golden"
+    # (file), "table" (file), or one of your own.
     relevance.name = "same_class"
     return relevance
 
@@ -113,7 +113,8 @@ def _loss() -> ConfigDict:
     loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
     loss.symmetric = False  # True: each positive is also an anchor.
     # Negatives from the batch: "semi_hard", "distance_weighted" or
-    # dict(name="batch_hard", warmup_steps=0); "sampled" uses the sampler's, as the paper.
+    # dict(name="batch_hard", warmup_steps=0); "sampled" uses the sampler's, as the
+    # paper.
     loss.miner = dict(name="semi_hard")
     return loss
 

@@ -15,9 +15,10 @@ Not run yet at this size. First the trunk alone, then the whole:
 
 For a TFDS dataset give `--config.data.source.name=tfds
 --config.data.source.dataset=stanford_online_products
---config.data.source.levels="('super_class_id', 'class_id')"` and the like, and relevance
-for its levels as in `configs/sop.py`, with `--config.triplets.category_level=0`:
-out-of-class negatives are of another category, and without levels there is only one.
+--config.data.source.levels="('super_class_id', 'class_id')"` and the like, and
+relevance for its levels as in `configs/sop.py`, with
+`--config.triplets.category_level=0`: out-of-class negatives are of another category,
+and without levels there is only one.
 """
 
 from deeprank_jax.configs import base

@@ -14,7 +14,7 @@ def number() -> str:
 
 
 def commit() -> str:
-    """Returns the checked-out commit, "-dirty" if files differ from it; or "unknown"."""
+    """Returns the commit, with "-dirty" if files differ from it; or "unknown"."""
     root = pathlib.Path(__file__).parents[1]
     if not (root / ".git").exists():
         return "unknown"

@@ -2,7 +2,8 @@
 
 Features are weights of at least 0; negative values become weights of further columns.
 The similarity of two rows is the weighted Jaccard similarity J, the sum of the smaller
-of each two weights divided by the sum of the larger. It falls with the L1 distance: if `s` is the sum of both rows, `distance = s * (1 - J) / (1 + J)`.
+of each two weights divided by the sum of the larger. It falls with the L1 distance: if
+`s` is the sum of both rows, `distance = s * (1 - J) / (1 + J)`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -94,8 +95,8 @@ def fit_l1_hash_kpca(
 
     Args:
       features_train: `[M, D]` finite floats.
-      num_hashes: Number of hashes `K`; the standard deviation of a share of equal hashes
-        is at most `0.5 / sqrt(K)`.
+      num_hashes: Number of hashes `K`; the standard deviation of a share of equal
+        hashes is at most `0.5 / sqrt(K)`.
       dim: Dimension of the embeddings.
       num_landmarks: Maximal number `L` of random training records to compare with.
       seed: Seed of the hashes and the landmarks.
@@ -135,8 +136,8 @@ def fit_l1_hash_kpca(
     if kpca.eigenvalues_[-1] <= 1e-6 * len(landmarks):
         num_components = int(np.sum(kpca.eigenvalues_ > 1e-6 * len(landmarks)))
         raise ValueError(
-            f"The training records differ in {num_components} components, dim={dim} asks for "
-            "more: give records that differ more, more hashes, or less dim."
+            f"The training records differ in {num_components} components, dim={dim} "
+            "asks for more: give records that differ more, more hashes, or less dim."
         )
     return L1HashKPCA(hashes, kpca, features.shape[1], seed)
 

@@ -156,7 +156,7 @@ def _extra(name: str) -> str:
 def _missing(
     distribution: str, extra: str, visited: frozenset[tuple[str, str]]
 ) -> Iterator[str]:
-    """Yields the distributions of an extra, and of its extras, that are not installed."""
+    """Yields the missing distributions of an extra, and of its own extras."""
     if (distribution, extra) in visited:
         return
     visited |= {(distribution, extra)}

@@ -1,7 +1,8 @@
 """Measures a model or a run on images with labels, and writes a report.
 
 Images of one label should be nearest to each other: every image is a query, and all
-others are its gallery. Baselines are 16x16 pixels and, for a run, its untrained network.
+others are its gallery. Baselines are 16x16 pixels and, for a run, its untrained
+network.
 
   deeprank evaluate photos --model=model --out=evaluation
   deeprank evaluate tfds:emoji/test --workdir=runs/folder

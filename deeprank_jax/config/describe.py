@@ -1,4 +1,4 @@
-"""Descriptions of configs: each key with its value and the comment in configs/base.py."""
+"""Descriptions of configs: each key with its value and its comment."""
 
 import ast
 from collections.abc import Iterator, Mapping

@@ -74,8 +74,8 @@ def import_plugins(plugins: Sequence[str]) -> tuple[str, ...]:
         path = pathlib.Path(plugin).expanduser().absolute()
         if not path.is_file():
             raise ConfigError(
-                f"config.plugins: {path} does not exist; give the path of the file that "
-                "registers your kinds, or leave it out if nothing of it is used."
+                f"config.plugins: {path} does not exist; give the path of the file "
+                "that registers your kinds, or leave it out if nothing of it is used."
             )
         _import_file(path)
         absolute.append(str(path))

@@ -19,8 +19,9 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 
 # Largest distance of a copy, between thumbnails and between images shrunk to 64 pixels.
-# Of photographs of 224 pixels and more, 99 % of copies with three quarters of the height
-# and width and JPEG quality 60 are within both; a shift by 2 % of the width is not.
+# Of photographs of 224 pixels and more, 99 % of copies with three quarters of the
+# height and width and JPEG quality 60 are within both; a shift by 2 % of the width is
+# not.
 MAX_THUMBNAIL_DISTANCE, MAX_DISTANCE = 3.0 / 255.0, 7.0 / 255.0
 _MAX_SIDE = 64
 # Distances in memory at a time, 32 MiB, and images read at a time.

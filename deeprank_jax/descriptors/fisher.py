@@ -39,7 +39,7 @@ class Mixture:
     deviations: np.ndarray
 
     def posteriors(self, x: np.ndarray) -> np.ndarray:
-        """Returns `[P, K]`, the posterior of each Gaussian for each row of `x [P, D]`."""
+        """Returns each Gaussian's posterior, `[P, K]`, for the rows of `x [P, D]`."""
         precisions = self.deviations**-2
         constant = (
             np.log(self.weights)

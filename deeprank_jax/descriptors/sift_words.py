@@ -87,7 +87,8 @@ class SiftWordsLearner:
           progress: Wrapper of the images in a progress bar.
 
         Raises:
-          DataError: The images have fewer distinct patches than words, or are too small.
+          DataError: The images have fewer distinct patches than words, or are too
+            small.
           ValueError: The images have another shape or type.
         """
         check_images(images)

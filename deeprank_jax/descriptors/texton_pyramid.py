@@ -139,7 +139,8 @@ class TextonPyramidLearner:
           progress: Wrapper of the images in a progress bar.
 
         Raises:
-          DataError: The images have fewer distinct responses than textons, or are too small.
+          DataError: The images have fewer distinct responses than textons, or are too
+            small.
           ValueError: The images have another shape or type.
         """
         check_images(images)

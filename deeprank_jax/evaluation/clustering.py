@@ -51,8 +51,8 @@ class Clustering(Evaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, labels from coarse to fine; two records are of one class if
-            their last label is the same.
+          labels: `[N, L]` int, labels from coarse to fine; two records are of one class
+            if their last label is the same.
           num_restarts: Number of starts of k-means, the best of which counts.
           num_iterations: Maximal number of updates of the centers.
           seed: Seed of the starts.
@@ -85,8 +85,8 @@ class Clustering(Evaluator):
         Args:
           embeddings: `[N, D]` float, one row per record.
           where: Optional `[N]` bool, the records that take part.
-          queries: Unused, None; a similarity that is not symmetric has no clusters, and gives
-            no metrics.
+          queries: Unused, None; a similarity that is not symmetric has no clusters, and
+            gives no metrics.
 
         Yields:
           Names and values; all 0 without records. Where all are of one class there is

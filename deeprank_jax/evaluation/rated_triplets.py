@@ -45,7 +45,8 @@ class RatedTriplets(Triplets):
           k: K of score-at-top-K, at least 1.
 
         Raises:
-          NothingToMeasureError: No triplet of the file has all three images in the split.
+          NothingToMeasureError: No triplet of the file has all three images in the
+            split.
           DataError: The file cannot be used.
           ValueError: An option is out of range.
         """

@@ -63,8 +63,8 @@ class Retrieval(QueryEvaluator):
         """Creates the evaluator.
 
         Args:
-          labels: `[N, L]` int, labels from coarse to fine; two records are of one class if
-            their last label is the same.
+          labels: `[N, L]` int, labels from coarse to fine; two records are of one class
+            if their last label is the same.
           relevance: Gains of nDCG, e.g. `Hierarchy(gains)`. Gains are linear: a gain
             of 1 is worth ten gains of 0.1 at the same rank.
           attributes: `[N, A]`, the values compared by the relevance; None for the

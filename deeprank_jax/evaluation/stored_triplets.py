@@ -1,4 +1,4 @@
-"""Evaluation triplets on disk: sampled once, checked against their records when read."""
+"""Evaluation triplets on disk, checked against their records when read."""
 
 import json
 import os

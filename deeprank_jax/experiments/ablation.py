@@ -77,7 +77,7 @@ def run_ablation(
 def _tune(
     plan: types.ModuleType, launcher: runs.Runs
 ) -> tuple[dict[str, float], dict[str, dict[str, object]]]:
-    """Returns the validation metric of each tuning run, and each arm's best settings."""
+    """Returns each tuning run's validation metric, and each arm's best settings."""
     grid: list[dict[str, object]] = [
         dict(zip(plan.GRID, values, strict=True))
         for values in itertools.product(*plan.GRID.values())

@@ -13,64 +13,22 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import files, report, version
+from deeprank_jax import files
 from deeprank_jax.data import create_records
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import manifest
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
-from deeprank_jax.evaluation.best_metric import describe_metrics
 from deeprank_jax.evaluation.compare import SystemComparison, compare_with_baselines
 from deeprank_jax.evaluation.split import SplitEvaluation
+from deeprank_jax.experiments.evaluation_inputs import Dataset, EmbedFn, Network
+from deeprank_jax.experiments.evaluation_report import write_evaluation
 from deeprank_jax.export import network as export_network
 from deeprank_jax.inference import artifact, sources
 from deeprank_jax.inference.model import Model
-from deeprank_jax.relevance import Relevance, attach, create_relevance
+from deeprank_jax.relevance import attach, create_relevance
 from deeprank_jax.training import checkpoints, experiment, tasks
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
-
-EmbedFn = Callable[[np.ndarray], np.ndarray]
-_THUMBNAIL = 72  # Pixels.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """A trained network and its baselines.
-
-    Attributes:
-      name: Title for people.
-      description: Facts by title, for the report.
-      config: Config of the run that trained it.
-      embed: Function from uint8 images `[B, S, S, 3]` to embeddings `[B, D]`.
-      untrained: Network before training; None if only the trained one is there.
-      frozen: Trunk alone before training, where that began with trained weights.
-    """
-
-    name: str
-    description: Mapping[str, str]
-    config: ml_collections.ConfigDict
-    embed: EmbedFn
-    untrained: EmbedFn | None = None
-    frozen: EmbedFn | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Images with labels to evaluate on.
-
-    Attributes:
-      name: Title for people.
-      split: Name of the split in the results.
-      records: Records of the split.
-      relevance: Relevance of two records.
-      config: Config whose evaluators, triplets and relevance are used.
-    """
-
-    name: str
-    split: str
-    records: Records
-    relevance: Relevance
-    config: ml_collections.ConfigDict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -353,7 +311,7 @@ def evaluate(
     embeddings, ok, comparison = _measure(network, dataset, config)
     page = None
     if folder is not None:
-        page = _write(
+        page = write_evaluation(
             folder, network, dataset, config, (embeddings, ok), comparison, command
         )
     return Evaluation(
@@ -393,63 +351,3 @@ def _measure(
             split, (embeddings, ok), network.untrained, network.frozen
         )
     return embeddings, ok, comparison
-
-
-def _write(
-    folder: pathlib.Path,
-    network: Network,
-    dataset: Dataset,
-    config: ml_collections.ConfigDict,
-    embedded: tuple[np.ndarray, np.ndarray],
-    comparison: SystemComparison,
-    command: str,
-) -> pathlib.Path:
-    """Writes the files of an evaluation, and returns the path of the report."""
-    embeddings, ok = embedded
-    records, split = dataset.records, dataset.split
-    results = {split: comparison.results}
-    intervals = {split: comparison.intervals}
-    files.write_json(folder / "intervals.json", intervals)
-    files.write_json(folder / "results.json", results)
-    with experiment.create_reader(config, records, image_size=_THUMBNAIL) as reader:
-        return report.write_report(
-            report.ReportInputs(
-                title=f"{network.name} on {dataset.name}",
-                command=command,
-                facts=_facts(network, dataset, config, ok),
-                results=results,
-                intervals=intervals,
-                metrics=(),
-                embeddings=embeddings,
-                records=records,
-                relevance=dataset.relevance,
-                thumbnails=lambda indices: reader.load(indices)[0],
-                ok=ok,
-                ranking=comparison.ranking,
-                meanings=describe_metrics(config.evaluation.evaluators.to_dict()),
-                seed=config.seed,
-            ),
-            folder / "report",
-        )
-
-
-def _facts(
-    network: Network,
-    dataset: Dataset,
-    config: ml_collections.ConfigDict,
-    ok: np.ndarray,
-) -> dict[str, str]:
-    records = dataset.records
-    facts = {
-        **network.description,
-        "Dataset": dataset.name,
-        "Images": f"{len(records):,} ({len(np.unique(records.labels[:, -1])):,} "
-        f"classes); {config.data.image_size} pixels",
-        "Levels": " > ".join(records.level_names),
-        "Relevance": config.relevance.name,
-        "Queries": "every image, searched for among all others",
-        "Commit": version.commit(),
-    }
-    if unreadable := int(np.count_nonzero(~ok)):
-        facts["Left out"] = f"{unreadable:,} images that could not be embedded"
-    return facts

@@ -16,8 +16,8 @@ RelevanceFn = Callable[[Array, Array], Array]
 
 # 16 MiB as float32; some five such matrices are alive at once.
 _PAIRS = 2**22
-# 128 MiB, where XLA does not fuse the `[B, M, A]` that a relevance broadcasts to: on CPU
-# it splits a sum of more than 32 values, as a kernel of vectors is.
+# 128 MiB, where XLA does not fuse the `[B, M, A]` that a relevance broadcasts to: on
+# CPU it splits a sum of more than 32 values, as a kernel of vectors is.
 _COMPARED = 2**25
 
 

@@ -101,6 +101,6 @@ class CrossEntropy:
 def _check_smoothing(label_smoothing: float) -> None:
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(
-            f"label_smoothing must be at least 0 and below 1, got {label_smoothing}: it "
-            "is the share of the target that is spread over all classes."
+            f"label_smoothing must be at least 0 and below 1, got {label_smoothing}: "
+            "it is the share of the target that is spread over all classes."
         )

@@ -191,7 +191,8 @@ def hardest_pairs(
     A positive is an image that is at least as relevant to the anchor as its own
     positive is; a negative is less relevant than that, by `min_relevance_gap` or more.
     The anchor itself is neither. Another copy of its record may be a positive, since
-    copies are not recognised; it lies near, where the farthest does not. Memory is `B * M`.
+    copies are not recognised; it lies near, where the farthest does not. Memory is
+    `B * M`.
 
     Args:
       anchors: `[B, D]` embeddings.

@@ -337,8 +337,8 @@ def _read_manifest(folder: pathlib.Path) -> Manifest:
         return Manifest(**fields)
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
-            f"{folder} is not an index (it has no {MANIFEST}); name an index, or create "
-            "one with `deeprank index IMAGES --model=MODEL --out=INDEX`."
+            f"{folder} is not an index (it has no {MANIFEST}); name an index, or "
+            "create one with `deeprank index IMAGES --model=MODEL --out=INDEX`."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ArtifactError):

@@ -136,8 +136,8 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(
                 f"{self.directory / str(step)} is damaged ({_cause(error)}); delete "
-                "that folder and run again, to continue from the checkpoint before it or "
-                "from the start."
+                "that folder and run again, to continue from the checkpoint before it "
+                "or from the start."
             ) from error
         leaves = [restored.state[name] for name in arrays]
         structure = jax.tree.structure(template)
@@ -179,8 +179,8 @@ class Checkpoints:
         raise CheckpointError(
             f"{self.directory / str(step)} holds another model or optimizer: {name} is "
             f"{saved.get(name, 'missing')} in the checkpoint and "
-            f"{expected.get(name, 'missing')} in this config. Give another --workdir, or "
-            "the config the checkpoint was made with."
+            f"{expected.get(name, 'missing')} in this config. Give another --workdir, "
+            "or the config the checkpoint was made with."
         )
 
     def _save_error(self, error: Exception) -> CheckpointError:

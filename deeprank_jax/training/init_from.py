@@ -46,8 +46,8 @@ def load_state(
         for name, leaf in ours.items()
     }
     logging.info(
-        "Starting from %s. Loaded: the trunk (%d variables), %s. Kept as they were: %s. "
-        "Not loaded: %s.",
+        "Starting from %s. Loaded: the trunk (%d variables), %s. Kept as they were: "
+        "%s. Not loaded: %s.",
         saved.where,
         sum(_is_of_trunk(name) for name in fitting),
         _some([name for name in fitting if not _is_of_trunk(name)]),

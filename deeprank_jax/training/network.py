@@ -22,7 +22,8 @@ def create_network(
 
     Args:
       config: Whole configuration.
-      create: Function that returns the network with random weights, `Task.create_model`.
+      create: Function that returns the network with random weights,
+        `Task.create_model`.
 
     Raises:
       ConfigError: The config asks for a network that cannot exist, or for weights that

@@ -301,11 +301,11 @@ def test_max_pixels_is_the_only_limit(file_format, pixels, low_limit):
 
 def test_nothing_is_printed_about_large_images(capfd):
     code = (
-        "import io, sys; from PIL import Image; from deeprank_jax.data import decode as images\n"
+        "import io, sys; from PIL import Image; from deeprank_jax.data import decode\n"
         "file = io.BytesIO(); Image.new('L', (10_000, 10_000)).save(file, 'PNG')\n"
-        "try: images.decode_image(file.getvalue())\n"
-        "except images.BadImageError as error: print(error)\n"
-        "print(images.decode_image(file.getvalue(), max_pixels=100_000_000).shape)\n"
+        "try: decode.decode_image(file.getvalue())\n"
+        "except decode.BadImageError as error: print(error)\n"
+        "print(decode.decode_image(file.getvalue(), max_pixels=100_000_000).shape)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     output, printed = capfd.readouterr()

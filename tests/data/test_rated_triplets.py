@@ -161,7 +161,7 @@ def test_missing_images_are_counted_and_named(tmp_path, warnings_logged):
     [
         ("a.csv", "query,positive\n1.jpg,2.jpg\n", "no column 'negative' .*'query,pos"),
         ("a.csv", "1.jpg,2.jpg,3.jpg\n", "no column 'query' .*'1.jpg,2.jpg,3.jpg'"),
-        ("a.csv", "query,positive,negative\n", "contains no triplet; it needs a header"),
+        ("a.csv", "query,positive,negative\n", "contains no triplet; it needs a head"),
         ("a.csv", "query,positive,negative\n1.jpg,2.jpg,3.jpg\n1.jpg,2.jpg\n",
          r"row 2 has no negative \('1.jpg,2.jpg,'\)"),
         ("a.csv", "query,positive,negative\n1.jpg,2.jpg,1.jpg\n",
@@ -270,8 +270,8 @@ def test_each_split_gets_its_own_triplets_of_a_file_for_all(tmp_path, warnings_l
     assert found["test"].missing == {"9.jpg": "row 4"}
     assert [found[s].num_elsewhere for s in ("validation", "test")] == [3, 2]
     assert found["test"].describe() == (
-        "2 of 5 triplets, 2 contain images of other splits, 1 contain images that are no "
-        "records (1 images, e.g. '9.jpg' (row 4))"
+        "2 of 5 triplets, 2 contain images of other splits, 1 contain images that are "
+        "no records (1 images, e.g. '9.jpg' (row 4))"
     )
     # What is missing is missing for all, and said once.
     assert len(warnings_logged) == 1

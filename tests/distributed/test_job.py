@@ -333,8 +333,9 @@ def test_sigterm_to_one_stops_all_at_one_step(images, tmp_path):
         assert job.wait(60) == [128 + signal.SIGTERM] * 2, job.everything()
     last = saved_steps(workdir)[-1]
     assert job.sentence(0) == job.sentence(1)
-    assert job.sentence(0).endswith(f"SIGTERM: stopped; run again to continue from step "
-                                    f"{last}.")  # fmt: skip
+    assert job.sentence(0).endswith(
+        f"SIGTERM: stopped; run again to continue from step {last}."
+    )
 
 
 def test_another_config_is_refused_by_all(images, tmp_path):
@@ -343,8 +344,8 @@ def test_another_config_is_refused_by_all(images, tmp_path):
         assert job.wait() == [1, 1], job.everything()
     for process in range(2):
         assert job.sentence(process) == (
-            "deeprank train: config.seed is 3 in process 1 and 0 in process 0: start all "
-            "processes with the same command."
+            "deeprank train: config.seed is 3 in process 1 and 0 in process 0: start "
+            "all processes with the same command."
         )
 
 
@@ -515,6 +516,6 @@ def test_the_reason_of_another_is_passed_on(beating, monkeypatch):
     monkeypatch.setattr(beat, "_end", lambda text: (said.append(text), beat.stop()))
     beat._monitor()
     assert said == [
-        "deeprank train: process 2 of 3 has ended, and so does this one. Its reason: the "
-        "disk is full."
+        "deeprank train: process 2 of 3 has ended, and so does this one. Its reason: "
+        "the disk is full."
     ]

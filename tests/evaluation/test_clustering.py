@@ -145,7 +145,8 @@ def test_one_device_and_four_find_the_same():
     """These tests have four devices; a process of its own has one."""
     rows, _ = create_split(7, noise=1.0)
     code = (
-        "import sys; sys.path.insert(0, 'tests/evaluation'); import jax, test_clustering as t;"
+        "import sys; sys.path.insert(0, 'tests/evaluation');"
+        "import jax, test_clustering as t;"
         "assert jax.device_count() == 1;"
         "rows = t.create_split(7, noise=1.0)[0];"
         "print(*t.clustering.kmeans(rows, 12))"

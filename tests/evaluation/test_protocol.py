@@ -136,8 +136,8 @@ def test_what_people_rated_is_in_the_results_and_the_report(runs):
         assert {"score_at_30", "score_at_30_share"} <= rated.keys()
     page = (workdir / "report" / "index.html").read_text("utf-8")
     said = (
-        "30 of 91 triplets, 60 contain images of other splits, 1 contain images that are "
-        "no records (1 images, e.g. &#39;gone.png&#39; (row 91))"
+        "30 of 91 triplets, 60 contain images of other splits, 1 contain images that "
+        "are no records (1 images, e.g. &#39;gone.png&#39; (row 91))"
     )
     assert page.count(said) == 2
     assert "rated precision" in page

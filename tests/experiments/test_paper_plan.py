@@ -50,7 +50,7 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ({"networks": '"more": {},'}, r"deep_ranking, more; the rows .* made of softm"),
         (
             {"networks": '"softmax": {"init_from": "{deep_ranking}"},'},
-            r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not trained",
+            r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not trai",
         ),
         (
             {"networks": '"deep_ranking": {"init_from": "{softmx}"},'},
@@ -62,7 +62,8 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ),
         (
             {"networks": '"softmax": {"tusk": "ranking"},'},
-            r"config.tusk is not a key of the config.*\..* It comes from NETWORKS\['softmax'\] in .*a_plan\.py",
+            r"config.tusk is not a key of the config.*\..* It comes from "
+            r"NETWORKS\['softmax'\] in .*a_plan\.py",
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform"}'},
@@ -74,7 +75,8 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
         ),
         (
             {"sweep": '"b": {"sampler.mode": "uniform", "sampler.out_of_class": 7.0}'},
-            r"sampler.out_of_class must be in \[0, 1\], got 7.0.* It comes from SWEEP\['b'\]",
+            r"sampler.out_of_class must be in \[0, 1\], got 7.0.* It comes from "
+            r"SWEEP\['b'\]",
         ),
         ({"values": ["sede=1"]}, r"^config.sede is not a key"),
     ],

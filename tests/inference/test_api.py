@@ -157,7 +157,8 @@ def test_clusters_hold_every_image_once(model, photos, paths):
 def test_a_model_describes_itself(model, exported):
     text = repr(model)
     for part in (
-        str(exported), "8 dimensions", "16x16 pixels", "task ranking", "trained on folder photos",
+        str(exported), "8 dimensions", "16x16 pixels", "task ranking",
+        "trained on folder photos",
         f"threshold {model.threshold:.4g}",
     ):  # fmt: skip
         assert part in text

@@ -159,7 +159,7 @@ def test_labels_of_few_bits_leave_the_category_whole():
     [
         (
             {"name": "hierarchy"},
-            "'hierarchy' needs config.relevance.levels: relevance for each level, from c",
+            "'hierarchy' needs config.relevance.levels: relevance for each level, fr",
         ),
         (
             {"name": "same_class", "levels": (1.0,)},

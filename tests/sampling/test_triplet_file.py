@@ -291,12 +291,12 @@ GOOD = "a cat/1.png,b/NULL,c/-1"
         (None, [GOOD, "b/x, y.png,b/NULL,c/-1"], "got 4: b/x, y.png,b/NULL,c/-1"),
         (
             "query,positive,negative", [GOOD, "b/NULL,,c/-1", "1,2,3", GOOD],
-            "row 2 names '', which is not an image of the dataset (2 of 4 rows have such names); "
-            "an image is named like 'a cat/1.png'",
+            "row 2 names '', which is not an image of the dataset (2 of 4 rows have "
+            "such names); an image is named like 'a cat/1.png'",
         ),
         (
             None, [*[GOOD] * 1233, "b/NULL,b/nan,c/-1.png"],
-            "row 1,234 names 'c/-1.png', which is not an image of the dataset (1 of 1,234",
+            "row 1,234 names 'c/-1.png', which is not an image of the dataset (1 of ",
         ),
         (
             None, [GOOD, "b/NULL,b/nan,b/NULL"],

@@ -78,7 +78,8 @@ def test_every_number_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(step_jax, "prepare", prepare)
     values = benchmark_step.measure("another")
     assert FakeSide.started == [
-        (sys.executable, "tools.benchmark.step_jax"), ("another", "tools.benchmark.step_torch"),
+        (sys.executable, "tools.benchmark.step_jax"),
+        ("another", "tools.benchmark.step_torch"),
     ]  # fmt: skip
     assert json.loads(json.dumps(values)) == values
     names = "convnet", "resnet50", "lite0"

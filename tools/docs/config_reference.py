@@ -16,7 +16,7 @@ from deeprank_jax.config import describe, load_config
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _EXPECTED = re.compile(r"(?:^Expected:.*?(?=\n\n)|Not run yet.*?\.(?=\s))", re.M | re.S)
 _HEAD = """\
-<!-- Written by `python -m tools.docs.config_reference`; change configs/, not this page. -->
+<!-- Written by `python -m tools.docs.config_reference`; change configs/ instead. -->
 # Configuration
 
 A config file is a Python file with a `get_config()`. Every value is a flag, too:

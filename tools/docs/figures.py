@@ -29,7 +29,8 @@ _VECTORS = np.array(
     np.float32,
 )  # fmt: skip
 _LEVELS, _GAP, _POSITIVE = (0.4, 1.0), 0.1, 1
-# Embeddings of the twelve images by a network at an early step; the first is the anchor.
+# Embeddings of the twelve images by a network at an early step; the first is the
+# anchor.
 _EMBEDDINGS = np.array(
     [
         [0, 0], [0.52, 0.3], [-0.75, 0.35], [-0.4, 0.6], [0.25, -0.32], [0.75, 0.52],

@@ -100,8 +100,8 @@ def find_package(trunk: str) -> pathlib.Path:
     """
     if trunk not in PACKAGES:
         raise WeightsError(
-            f"config.model.weights='package', but {trunk} has no package; give the path "
-            f"of a file, or choose one of the trunks {', '.join(sorted(PACKAGES))}."
+            f"config.model.weights='package', but {trunk} has no package; give the "
+            f"path, or choose one of the trunks {', '.join(sorted(PACKAGES))}."
         )
     package = PACKAGES[trunk]
     spec = importlib.util.find_spec(package)

@@ -26,8 +26,8 @@ class Golden(Embedding):
         """Reads the scale; the vectors are read by `attributes`.
 
         Args:
-          file: Path of a .parquet that `deeprank golden-feature` wrote, with the vectors
-            of all records of all splits.
+          file: Path of a .parquet that `deeprank golden-feature` wrote, with the
+            vectors of all records of all splits.
 
         Raises:
           DataError: The file cannot be read, or holds other vectors.

@@ -86,8 +86,8 @@ class Classification:
         self._loss = losses.create_loss(config.loss.to_dict())
         if self._loss.outputs != "logits":
             raise ConfigError(
-                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, and "
-                'config.task.name="classification" gives logits: set '
+                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
+                'and config.task.name="classification" gives logits: set '
                 "--config.loss.name=cross_entropy."
             )
 

@@ -25,7 +25,7 @@ from deeprank_jax.training.step import Batch, Metrics, Objective
 
 
 class Ranking:
-    """Triplets: the anchor's embedding lies nearer the positive's than the negative's."""
+    """Triplets: the anchor lies nearer to the positive than to the negative."""
 
     needs_records = False
     draws_triplets = True
@@ -47,8 +47,8 @@ class Ranking:
         self._loss = create_ranking_loss(config, relevance)
         if self._loss.outputs != "embeddings":
             raise ConfigError(
-                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, and "
-                'config.task.name="ranking" gives embeddings: choose another loss, '
+                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
+                'and config.task.name="ranking" gives embeddings: choose another loss, '
                 'e.g. "triplet_hinge".'
             )
 
