@@ -18,8 +18,8 @@
 # %% [markdown]
 # # Image similarity by deep ranking
 #
-# Train a small network to rank emoji by similarity, look at what it finds, ask it about
-# an image of your own, and take the model with you. It takes some ten minutes on two
+# Train a small network to rank emoji by similarity, inspect its results, search with
+# an image of your own, and export the model. It takes about ten minutes on two
 # CPU cores and less on a GPU or TPU (*Runtime → Change runtime type*).
 
 # %% tags=["parameters"]
@@ -31,7 +31,7 @@ TRAINING_FLAGS = []  # More arguments of `deeprank train`.
 # %% [markdown]
 # ## Install
 #
-# Installed packages stay as they are, above all the JAX of this machine.
+# Installed packages, above all JAX, are not changed.
 
 # %%
 import importlib.util
@@ -88,7 +88,7 @@ deeprank(
 # %% [markdown]
 # ## Numbers
 #
-# On emoji that are not in the training data, beside the same network before training
+# On emoji that are not in the training data, compared with the untrained network
 # and plain pixels.
 
 # %%
@@ -165,5 +165,5 @@ print(model.embed([image, square]).shape)
 print(model.compare(image, square))
 
 # %% [markdown]
-# Your own photos, one folder per class: `deeprank train --config=folder`. More: the
+# For your own photos, one folder per class: `deeprank train --config=folder`. See the
 # project's README and `docs/`.
