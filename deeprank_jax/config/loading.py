@@ -49,7 +49,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         )
     config.lock()
     overrides_lib.apply_overrides(config, overrides_lib.parse_words(overrides))
-    config.plugins = import_plugins(config.plugins)
+    with config.unlocked():  # A config of the user's own may lack the key.
+        config.plugins = import_plugins(config.get("plugins") or ())
     return config
 
 

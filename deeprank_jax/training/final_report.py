@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 
 from deeprank_jax import files, report, version
-from deeprank_jax.data import leakage, rated_triplets
+from deeprank_jax.data import dataset_name, leakage, rated_triplets
 from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation.compare import Intervals, Results, compare_with_baselines
 from deeprank_jax.evaluation.rankings import Ranking
@@ -239,7 +239,7 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
     )
     optimizer, lines = config.optimizer, experiment.task.describe()
     return {
-        "Dataset": config.data.source.get("dataset", config.data.source.name),
+        "Dataset": dataset_name(config.data),
         "Images": f"{sizes}; {config.data.image_size} pixels",
         "Levels": " > ".join(records["train"].level_names),
         "Relevance": f"{config.relevance.name} "

@@ -187,8 +187,22 @@ def _validate(
         return None
     values = split_lib.flatten(validation.measure(*embedded))
     values.update(task_metrics)
+    _check_measured(experiment.config.evaluation.best_metric, values)
     writer.write(step, {f"validation/{name}": x for name, x in values.items()})
     return values
+
+
+def _check_measured(best_metric: str, values: Mapping[str, float]) -> None:
+    """Checks that validation has measured the metric that selects the checkpoint.
+
+    Raises:
+      ConfigError: It has not, e.g. for want of triplets of that kind.
+    """
+    if best_metric not in values:
+        raise ConfigError(
+            f"config.evaluation.best_metric={best_metric!r} cannot be measured on the "
+            f"validation split; choose one of {', '.join(sorted(values))}."
+        )
 
 
 def _has_finite_embeddings(experiment: Experiment, step: int, batch: Batch) -> bool:

@@ -86,3 +86,13 @@ def test_plugins_are_imported_and_kept_by_their_absolute_paths(tmp_path, monkeyp
         read_run_config(tmp_path)
     with pytest.raises(ConfigError, match="ModuleNotFoundError: No module named 'none"):
         load_config("folder", ["--config.plugins=('none.such',)"])
+
+
+def test_a_config_of_the_user_s_own_may_lack_keys(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict(dict(data=dict(dir='x'))).lock()\n"
+    )
+    assert load_config(str(path), ["--config.data.dir=y"]).data.dir == "y"

@@ -9,6 +9,7 @@ from jax import monitoring
 import pytest
 
 from deeprank_jax.distributed import backend
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.training import experiment, loop
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -85,3 +86,11 @@ def test_what_is_compiled_is_kept_where_the_user_says(tmp_path, monkeypatch, cho
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
         jax.config.update("jax_compilation_cache_max_size", limit)
+
+
+def test_a_metric_that_validation_lacks_is_an_error_of_the_config():
+    loop._check_measured("a/b", {"a/b": 1.0})
+    with pytest.raises(
+        ConfigError, match=r"best_metric='a/c' cannot be .* choose .* a/b"
+    ):
+        loop._check_measured("a/c", {"a/b": 1.0})

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 import dataclasses
 import pathlib
 
-import ml_collections
 import numpy as np
 import tqdm
 
 from deeprank_jax import files, version
 from deeprank_jax.baselines.systems import System
+from deeprank_jax.data import dataset_name
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.experiments.paper_table import rows as rows_lib
@@ -69,7 +69,7 @@ def compare(
     )
     metrics = metrics_of(scores[rows_lib.FIRST])
     return comparison.Comparison(
-        title=f"The paper's table, on {_dataset(table.config)}",
+        title=f"The paper's table, on {dataset_name(table.config.data)}",
         first=rows_lib.ROWS[rows_lib.FIRST].name,
         rows=[
             _row(name, intervals[name], table.measure_whole(systems[name], ok), metrics)
@@ -141,7 +141,7 @@ def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
     sizes = [f"{name} {len(x):,} images" for name, x in table.splits.items()]
     options = config.evaluation.evaluators.triplets
     facts = {
-        "Dataset": f"{_dataset(config)}: {', '.join(sizes)}",
+        "Dataset": f"{dataset_name(config.data)}: {', '.join(sizes)}",
         "Triplets": f"{options.num:,} of test, drawn by the relevance "
         f"{config.relevance.name}, {options.out_of_class:.0%} of negatives of other "
         "categories",
@@ -157,8 +157,3 @@ def _facts(table: Table, ok: np.ndarray, minutes: float) -> dict[str, str]:
     if left_out := len(test) - ok.sum():
         facts["Left out"] = f"{left_out:,} images of test that a row could not embed"
     return facts
-
-
-def _dataset(config: ml_collections.ConfigDict) -> str:
-    source = config.data.source
-    return source.get("dataset", source.name)
