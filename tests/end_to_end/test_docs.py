@@ -1,4 +1,4 @@
-"""The documentation: it builds, its links lead somewhere, and what it says is so."""
+"""The documentation builds, its links work, and its examples and numbers are right."""
 
 import html
 import html.parser
@@ -15,11 +15,14 @@ import cv2
 import numpy as np
 import pytest
 
-from deeprank_jax import relevance
+import deeprank_jax
+from deeprank_jax import data, evaluation, losses, models, relevance
 from deeprank_jax.cli import __main__
 from deeprank_jax.distributed import backend
 from deeprank_jax.inference import artifact
-from deeprank_jax.training import health
+from deeprank_jax.registry import parameters_of
+from deeprank_jax.sampling import create
+from deeprank_jax.training import health, tasks
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -37,7 +40,7 @@ def blocks(language):
 
 
 def commands():
-    """Every line of every bash block, as words."""
+    """Returns every line of every bash block, as words."""
     return [
         (name, shlex.split(line))
         for name, block in blocks("bash")
@@ -61,7 +64,7 @@ def site(tmp_path_factory):
 
 
 class Targets(html.parser.HTMLParser):
-    """What a page links to, what it loads, and which anchors it has."""
+    """Links, loaded files and anchors of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -69,27 +72,31 @@ class Targets(html.parser.HTMLParser):
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.anchors.update(filter(None, [found.get("id")]))
-        self.links += [found["href"]] if tag == "a" and "href" in found else []
+        values = dict(attrs)
+        self.anchors.update(filter(None, [values.get("id")]))
+        self.links += [values["href"]] if tag == "a" and "href" in values else []
         if tag in ("img", "script", "iframe"):
-            self.loaded += [found["src"]] if "src" in found else []
-        elif tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
-            self.loaded.append(found["href"])
+            self.loaded += [values["src"]] if "src" in values else []
+        elif tag == "link" and values.get("rel") not in (
+            "canonical",
+            "prev",
+            "next",
+        ):
+            self.loaded.append(values["href"])
 
 
 def test_every_page_is_built(site):
     built = {path.name for path in site.glob("*.html")}
-    wanted = {name.replace(".md", ".html") for name in PAGES} - {"README.html"}
-    assert built == {*wanted, "404.html"}
-    assert len(wanted) >= 12
+    expected = {name.replace(".md", ".html") for name in PAGES} - {"README.html"}
+    assert built == {*expected, "404.html"}
+    assert len(expected) >= 12
 
 
-def test_every_link_and_anchor_leads_somewhere(site):
+def test_every_link_and_anchor_has_a_target(site):
     pages = {path: Targets(path) for path in site.glob("*.html")}
-    seen = 0
+    num_anchors = 0
     for path, page in pages.items():
-        if path.name == "404.html":  # Its links are those of a server's root.
+        if path.name == "404.html":  # Its links are relative to a server's root.
             continue
         for link in page.links:
             if link.startswith("https://"):
@@ -99,8 +106,8 @@ def test_every_link_and_anchor_leads_somewhere(site):
             assert target.exists(), f"{path.name}: {link}"
             if anchor:
                 assert anchor in pages[target].anchors, f"{path.name}: {link}"
-                seen += target != path
-    assert seen > 10
+                num_anchors += target != path
+    assert num_anchors > 10
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
@@ -113,8 +120,8 @@ def test_nothing_is_fetched_from_elsewhere(site):
     assert not any(re.search(r"(url\(|@import)\W*(https?:)?//", x) for x in styles)
 
 
-# Tells the page around it how it is: whether anything failed, and what sticks out.
-ASK = """<script>
+# Reports the state of a page to the page around it: errors, and elements too wide.
+PROBE = """<script>
 const failed = [];
 addEventListener("error", e => failed.push(e.message || e.target.src), true);
 addEventListener("unhandledrejection", e => failed.push(String(e.reason)));
@@ -136,18 +143,18 @@ addEventListener("load", () => setTimeout(() => {
     wide: wide.map(e => e.tagName + " " + e.className).slice(0, 5),
     broken: images.filter(i => !i.naturalWidth).map(i => i.src),
     unnamed: images.filter(i => !i.alt).length,
-    found: document.querySelectorAll(".md-search-result__item").length,
+    num_results: document.querySelectorAll(".md-search-result__item").length,
   }, "*");
 }, 1500));
 </script>
 """
 FRAMES = """<!doctype html><meta charset="utf-8"><title>frames</title>
 <script>
-const told = [];
+const reports = [];
 addEventListener("message", e => {
   if (!e.data.page) return;
-  told.push(e.data);
-  document.querySelector("pre").textContent = JSON.stringify(told);
+  reports.push(e.data);
+  document.querySelector("pre").textContent = JSON.stringify(reports);
 });
 </script>
 <pre></pre>
@@ -155,10 +162,10 @@ addEventListener("message", e => {
 
 
 @pytest.fixture(scope="module")
-def told(site, tmp_path_factory):
-    """What each page says of itself at each width, and what the console says.
+def reports(site, tmp_path_factory):
+    """Returns the report of each page at each width, and the lines of the console.
 
-    All are frames of one page: browsers make no window as narrow as a telephone.
+    All are frames of one page: browsers open no window as narrow as a telephone.
     """
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if browser is None:
@@ -171,7 +178,7 @@ def told(site, tmp_path_factory):
     for name in names:
         page = (copied / name).read_text("utf-8")
         assert "<meta charset" in page
-        page = page.replace("<meta charset", ASK + "<meta charset", 1)
+        page = page.replace("<meta charset", PROBE + "<meta charset", 1)
         (copied / name).write_text(page, "utf-8")
     frames = [(name, width) for width in WIDTHS for name in names]
     frames.append(("index.html?q=threshold", WIDTHS[0]))
@@ -194,35 +201,35 @@ def told(site, tmp_path_factory):
     result = re.search(r"<pre>(.*?)</pre>", done.stdout, re.DOTALL)
     assert result, done.stderr
     assert result[1], done.stderr
-    found = json.loads(html.unescape(result[1]))
-    assert len(found) == len(frames), done.stderr
-    return found, re.findall(r".*CONSOLE.*", done.stderr)
+    pages = json.loads(html.unescape(result[1]))
+    assert len(pages) == len(frames), done.stderr
+    return pages, re.findall(r".*CONSOLE.*", done.stderr)
 
 
-def test_pages_open_without_errors(told):
-    found, console = told
+def test_pages_open_without_errors(reports):
+    pages, console = reports
     assert console == []
-    for page in found:
+    for page in pages:
         assert page["failed"] == [], page
         assert page["broken"] == [], page
         assert page["unnamed"] == 0, page
 
 
-def test_nothing_sticks_out_sideways(told):
-    found, _ = told
-    assert {page["width"] for page in found} == set(WIDTHS)
-    for page in found:
+def test_nothing_is_wider_than_the_page(reports):
+    pages, _ = reports
+    assert {page["width"] for page in pages} == set(WIDTHS)
+    for page in pages:
         assert page["overflow"] <= 0, page
         assert page["wide"] == [], page
 
 
-def test_a_search_finds_something_without_a_server(told):
-    (searched,) = (page for page in told[0] if "?q=" in page["page"])
-    assert searched["found"] >= 2
+def test_the_search_works_without_a_server(reports):
+    (page,) = (page for page in reports[0] if "?q=" in page["page"])
+    assert page["num_results"] >= 2
 
 
-def test_every_command_is_one_that_a_test_knows():
-    """`make`, pip and `python -m` lines are those of test_readme."""
+def test_every_command_is_run_by_a_test():
+    """test_readme runs `make`, pip and `python -m` lines."""
     known = ("make", "python", "deeprank")
     for name, words in commands():
         if words != ["source", ".venv/bin/activate"]:
@@ -234,22 +241,22 @@ def test_every_command_is_one_that_a_test_knows():
 
 
 def test_the_command_line_takes_every_command():
-    seen = set()
+    names = set()
     for name, words in commands():
         if words[0] == "deeprank":
             try:
                 parser = __main__.create_parser(words[1])
-                seen.add(parser.parse_args(words[1:]).command)
+                names.add(parser.parse_args(words[1:]).command)
             except SystemExit:
                 pytest.fail(f"{name}: {shlex.join(words)}")
-    assert seen >= {
+    assert names >= {
         "export", "embed", "compare", "index", "search", "rank", "duplicates",
         "clusters",
     }  # fmt: skip
 
 
 def test_the_commands_that_use_a_model_work(exported, photos, tmp_path, monkeypatch):
-    """All in use.md but the export, which test_cli runs."""
+    """Runs all of use.md but the export, which test_commands runs."""
     for name in ("photos", "more_photos"):
         shutil.copytree(photos, tmp_path / name)
         for old, new in (("class 00", "robin"), ("class 01", "wren")):
@@ -287,13 +294,13 @@ def test_the_python_of_a_model_runs(exported, photos, tmp_path, monkeypatch, cap
     assert names["result"][0].path in printed
 
 
-def test_the_python_of_ones_own_relevance_runs(monkeypatch):
+def test_the_python_of_a_custom_relevance_runs(monkeypatch):
     monkeypatch.setattr(relevance.RELEVANCES, "_kinds", dict(relevance.RELEVANCES))
     config = run_python("relevance.md")["get_config"]()
     kind = relevance.create_relevance(config.relevance.name)
     x = np.array([[0], [1], [11], [6]])
-    found = kind.pairwise(x[:1], x)
-    np.testing.assert_allclose(found, np.exp([0.0, -1.0, -1.0, -6.0]), rtol=1e-6)
+    values = kind.pairwise(x[:1], x)
+    np.testing.assert_allclose(values, np.exp([0.0, -1.0, -1.0, -6.0]), rtol=1e-6)
 
 
 def test_the_python_that_lists_weights_runs(capsys):
@@ -301,10 +308,10 @@ def test_the_python_that_lists_weights_runs(capsys):
     assert re.search(r"^trunk/\S+ \(3, 3, 3, \d+\)$", capsys.readouterr().out, re.M)
 
 
-def test_no_python_of_a_page_is_left_out():
-    """evaluation.md runs in test_evaluation, extending.md in test_extending."""
-    ran = {"use.md", "relevance.md", "weights.md", "evaluation.md", "extending.md"}
-    assert {name for name, _ in blocks("python")} == ran
+def test_the_python_of_every_page_is_run_by_a_test():
+    """test_split runs evaluation.md, and test_extending runs extending.md."""
+    pages = {"use.md", "relevance.md", "weights.md", "evaluation.md", "extending.md"}
+    assert {name for name, _ in blocks("python")} == pages
 
 
 def run_python(name):
@@ -315,7 +322,7 @@ def run_python(name):
     return names
 
 
-def test_a_models_folder_is_told_in_full(exported):
+def test_the_table_of_an_exported_model_has_every_file(exported):
     table = PAGES["use.md"].split("## In Python")[0]
     for path in exported.iterdir():
         assert f"| `{path.name}` |" in table
@@ -329,7 +336,7 @@ def run_tool(name, *flags):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_configuration_is_that_of_the_code(tmp_path):
+def test_the_configuration_page_is_up_to_date(tmp_path):
     run_tool("docs.config_reference", f"--out={tmp_path / 'page.md'}")
     page = (tmp_path / "page.md").read_text("utf-8")
     assert page == PAGES["configuration.md"], (
@@ -337,24 +344,64 @@ def test_the_configuration_is_that_of_the_code(tmp_path):
     )
 
 
+def keys_of_the_configuration():
+    return re.findall(r"^\| `([a-z_0-9.]+)` \|", PAGES["configuration.md"], re.M)
+
+
+# Sections whose kinds have options beside those of the defaults.
+KINDS = {
+    "data.source": data.SOURCES,
+    "loss": losses.LOSSES,
+    "loss.miner": losses.MINERS,
+    "model.trunk": models.TRUNKS,
+    "relevance": relevance.RELEVANCES,
+    "sampler": create.SAMPLERS,
+    "task": tasks.TASKS,
+}
+
+
+def test_every_config_key_of_a_page_exists():
+    known = set()
+    for key in keys_of_the_configuration():
+        parts = key.split(".")
+        known |= {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+    for section, kinds in KINDS.items():
+        known |= {f"{section}.{x}" for kind in kinds for x in kinds.options(kind)}
+    for name, kind in evaluation.EVALUATORS.items():
+        section = f"evaluation.evaluators.{name}"
+        known |= {section, *(f"{section}.{x}" for x in parameters_of(kind))}
+    for name, page in PAGES.items():
+        if name != "extending.md":  # Its keys are those of its examples, run elsewhere.
+            keys = set(re.findall(r"\bconfig\.([a-z_0-9.]*[a-z_0-9])", page))
+            assert keys - known - {"json", "py"} == set(), name
+
+
+def test_the_reference_has_every_public_name(site):
+    anchors = Targets(site / "api.html").anchors
+    names = {anchor.rpartition(".")[2] for anchor in anchors}
+    text = PAGES["api.md"]
+    for name in set(deeprank_jax.__all__) - {"__version__"}:
+        assert name in names or f"`{name}`" in text, name
+
+
 def test_the_configuration_has_every_key_and_config():
     from deeprank_jax.configs import base
 
     page = PAGES["configuration.md"]
-    told = re.findall(r"^\| `([a-z_0-9.]+)` \|", page, re.M)
-    assert len(told) == len(set(told))
+    documented = keys_of_the_configuration()
+    assert len(documented) == len(set(documented))
 
     def keys(config, prefix=""):
         for key, value in config.items():
             section = hasattr(value, "items") and any(
-                x.startswith(f"{prefix}{key}.") for x in told
+                x.startswith(f"{prefix}{key}.") for x in documented
             )
             if section:
                 yield from keys(value, f"{prefix}{key}.")
             else:
                 yield prefix + key
 
-    assert sorted(told) == sorted(keys(base.get_config()))
+    assert sorted(documented) == sorted(keys(base.get_config()))
     for path in (ROOT / "configs").glob("[!_]*.py"):
         assert f"### `configs/{path.name}`\n" in page
     for words in (
@@ -365,7 +412,7 @@ def test_the_configuration_has_every_key_and_config():
         assert words in page
 
 
-def test_the_figures_are_those_of_the_tool(tmp_path):
+def test_the_figures_are_up_to_date(tmp_path):
     run_tool("docs.figures", f"--out={tmp_path}")
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == sorted(path.name for path in (DOCS / "images").iterdir())
@@ -377,22 +424,27 @@ def test_the_figures_are_those_of_the_tool(tmp_path):
         assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50
 
 
-def test_what_the_monitor_says_is_told():
+def test_every_warning_of_the_monitor_is_quoted():
     page = " ".join(
         re.sub(r"^> ?", "", PAGES["troubleshooting.md"], flags=re.M).split()
     )
-    fine = {"loss": 0.1, "active_share": 0.5, "mean_distance": 2, "effective_rank": 9}
-    ailing = [
+    healthy = {
+        "loss": 0.1,
+        "active_share": 0.5,
+        "mean_distance": 2,
+        "effective_rank": 9,
+    }
+    symptoms = [
         {"mean_distance": 0.0}, {"effective_rank": 1.0}, {"active_share": 0.0},
         {"loss": 0.2, "active_share": 1.0}, {"sampler_failures/repeated": 8.0},
     ]  # fmt: skip
-    for symptom in ailing:
-        watch = health.TrainingMonitor(0.2, 10, patience=1)
-        (text,) = watch.observe({**fine, **symptom})
+    for symptom in symptoms:
+        monitor = health.TrainingMonitor(0.2, 10, patience=1)
+        (text,) = monitor.observe({**healthy, **symptom})
         assert text in page
 
 
-def test_what_is_quoted_as_a_message_is_in_the_code():
+def test_every_quoted_message_is_in_the_code():
     page = PAGES["troubleshooting.md"]
     sources = (ROOT / "deeprank_jax").rglob("*.py")
     # As one line each, without the quotes at which strings are broken.
@@ -414,7 +466,7 @@ def test_what_is_quoted_as_a_message_is_in_the_code():
     "name",
     ["ablation_sampling", "ablation_sampling_uniform_triplets", "ablation_multiscale"],
 )
-def test_the_ablations_are_those_of_their_files(name):
+def test_the_ablations_agree_with_their_files(name):
     page = PAGES["results.md"]
     for metric, entry in json.loads((ROOT / "results" / f"{name}.json").read_text())[
         "test"
@@ -422,63 +474,63 @@ def test_the_ablations_are_those_of_their_files(name):
         show = show_count if metric.endswith("score_at_30") else show_share
         means = [show(x) for x in entry["mean"].values()]
         (gap,) = entry["difference"].values()
-        told = f"{show(gap['mean'], '+')} [{show(gap['low'], '+')}, "
-        told += f"{show(gap['high'], '+')}]"
-        (row,) = (line for line in page.splitlines() if told in line)
+        cell = f"{show(gap['mean'], '+')} [{show(gap['low'], '+')}, "
+        cell += f"{show(gap['high'], '+')}]"
+        (row,) = (line for line in page.splitlines() if cell in line)
         assert [x.strip("* ") for x in row.split("|")][2:4] == means
         for seeds in zip(*entry["seeds"].values(), strict=True):
             assert f"| {' / '.join(map(show, seeds))} |" in page
 
 
-def test_the_papers_table_is_that_of_its_file():
+def test_the_papers_table_agrees_with_its_file():
     from deeprank_jax.configs import paper_table_emoji
 
-    told = json.loads((ROOT / "results" / "paper_table_emoji.json").read_text())
+    table = json.loads((ROOT / "results" / "paper_table_emoji.json").read_text())
     metrics = {
         "triplets/precision": show_share,
         "triplets/score_at_30": show_count,
         "retrieval/recall@1": show_share,
         "retrieval/map@r": show_share,
     }
-    best = {m: max(row["numbers"][m][0] for row in told["rows"]) for m in metrics}
+    best = {m: max(row["numbers"][m][0] for row in table["rows"]) for m in metrics}
     lines, readme = (PAGES[x].splitlines() for x in ("results.md", "README.md"))
-    told_in_readme = 0
-    for row in told["rows"]:
+    num_in_readme = 0
+    for row in table["rows"]:
         cells = [row["name"]]
         for metric, show in metrics.items():
             value = row["numbers"][metric][0]
             text = show(value)
             cells.append(f"**{text}**" if value == best[metric] else text)
-        less = row["difference"].get("triplets/precision")
+        gap = row["difference"].get("triplets/precision")
         better = ""
-        if less is not None:
-            value, low, high = (show_share(x, "+") for x in less)
+        if gap is not None:
+            value, low, high = (show_share(x, "+") for x in gap)
             better = f"{value} [{low}, {high}]"
         published = [
             show(row["published"][metric]) if metric in row["published"] else ""
             for metric, show in [*metrics.items()][:2]
         ]
         short = [*cells, better]
-        told_in_readme += (
+        num_in_readme += (
             f"|{'|'.join(f' {x} ' if x else ' ' for x in short)}|" in readme
         )
         cells += [better, *published]
         assert f"|{'|'.join(f' {x} ' if x else ' ' for x in cells)}|" in lines
-    for i, (share, _) in enumerate(told["sweeps"]["triplets/precision"]["uniform"]):
+    for i, (share, _) in enumerate(table["sweeps"]["triplets/precision"]["uniform"]):
         cells = [f"{share:g}".removeprefix("0") or "0"]
         for metric, show in [*metrics.items()][:2]:
-            points = [told["sweeps"][metric][x][i] for x in ("importance", "uniform")]
+            points = [table["sweeps"][metric][x][i] for x in ("importance", "uniform")]
             cells += [show(number[0]) for _, number in points]
         assert f"| {' | '.join(cells)} |" in lines
-    assert told_in_readme == 6
-    values = {x["name"]: x["numbers"]["triplets/precision"][0] for x in told["rows"]}
+    assert num_in_readme == 6
+    values = {x["name"]: x["numbers"]["triplets/precision"][0] for x in table["rows"]}
     expected = paper_table_emoji.__doc__.split("Expected: ")[1].split(";")[0]
-    named = ("Deep ranking", "Single-scale ranking", "OASIS", "Softmax, further", "HOG")
-    found = re.findall(r"\.\d{3}", expected)
-    assert found == [show_share(values[name]) for name in named]
+    rows = ("Deep ranking", "Single-scale ranking", "OASIS", "Softmax, further", "HOG")
+    quoted = re.findall(r"\.\d{3}", expected)
+    assert quoted == [show_share(values[name]) for name in rows]
     text = " ".join(PAGES["results.md"].split())
-    assert told["command"] in text
-    minutes = float(told["facts"]["Hand-made part"].split()[0])
+    assert table["command"] in text
+    minutes = float(table["facts"]["Hand-made part"].split()[0])
     assert f"{minutes:.0f} minutes of it" in text
 
 
