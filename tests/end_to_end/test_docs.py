@@ -2,14 +2,17 @@
 
 import html
 import html.parser
+import inspect
 import json
 import os
 import pathlib
+import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -382,6 +385,20 @@ def test_the_reference_has_every_public_name(site):
     text = PAGES["api.md"]
     for name in set(deeprank_jax.__all__) - {"__version__"}:
         assert name in names or f"`{name}`" in text, name
+    paths = re.findall(r"^::: (\S+)$", text, re.M)
+    assert len(paths) >= 18
+    for path in paths:
+        assert path in anchors or inspect.ismodule(pkgutil.resolve_name(path)), path
+        for name in public_methods(pkgutil.resolve_name(path)):
+            assert f"{path}.{name}" in anchors
+
+
+def public_methods(value):
+    if not inspect.isclass(value):
+        return []
+    kinds = (types.FunctionType, classmethod, property)
+    names = [name for name, x in vars(value).items() if isinstance(x, kinds)]
+    return [name for name in names if not name.startswith("_")]
 
 
 def test_the_configuration_has_every_key_and_config():
