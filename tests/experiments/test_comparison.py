@@ -122,7 +122,7 @@ def test_error_bars_end_where_the_intervals_do(compared, monkeypatch):
         drawn.append(axes.containers)
         return "<svg></svg>"
 
-    monkeypatch.setattr(comparison.svg, "draw", draw)
+    monkeypatch.setattr(comparison.chart, "draw", draw)
     comparison._draw_sweeps(compared)
     ((importance, uniform),) = drawn
     for container, line in ((importance, "importance"), (uniform, "uniform")):

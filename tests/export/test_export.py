@@ -136,7 +136,7 @@ def test_a_precision_that_cannot_be_is_told_at_once(tmp_path):
 
 
 def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
-    with pytest.raises(ValueError, match="is no run, it has no config"):
+    with pytest.raises(ValueError, match="is not a run, since it has no config"):
         export_run(tmp_path, tmp_path / "model")
     with pytest.raises(ValueError, match="exists already"):
         export_run(trained, exported)
