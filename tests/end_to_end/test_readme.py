@@ -112,6 +112,9 @@ def folder(tmp_path):
     "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
 )
 def test_commands_run(block, folder, data_dir):
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    loss = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[0]
+    (folder / "mine.py").write_text(loss)
     for name, words in commands(block):
         extra = list(SHORT.get(name, ()))
         if "--config=folder" in words:
