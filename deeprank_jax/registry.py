@@ -10,7 +10,10 @@ import contextlib
 import difflib
 import functools
 import inspect
+import numbers
 import re
+import types
+import typing
 from typing import Any, Generic, TypeVar
 
 from deeprank_jax.errors import ConfigError, UserError
@@ -28,6 +31,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         kinds: Mapping[str, Callable[..., T]],
         *,
         methods: tuple[str, ...] = (),
+        attributes: tuple[str, ...] = (),
         from_function: Callable[[Callable[..., Any]], Callable[..., T]] | None = None,
         by_key: bool = False,
     ):
@@ -37,6 +41,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
           section: Dotted name of the section, e.g. `"config.loss"`, for messages.
           kinds: Built-in kinds by name.
           methods: Names of the methods that a registered class must have.
+          attributes: Names of the attributes that a created kind must have.
           from_function: Converter of a registered plain function into a kind; None
             where functions are kinds themselves.
           by_key: True for a section of several kinds, each with its options under its
@@ -46,6 +51,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         self._kinds = dict(kinds)
         self._built_in = frozenset(kinds)
         self._methods = methods
+        self._attributes = attributes
         self._from_function = from_function
         self._by_key = by_key
 
@@ -97,7 +103,9 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
                 self._kinds[name] = self._from_function(kind)
                 return kind
             for method in self._methods if inspect.isclass(kind) else ():
-                if not callable(getattr(kind, method, None)):
+                # Every class object has a __call__, that of its metaclass.
+                bases = inspect.getmro(kind)[:-1]  # Without `object`.
+                if not any(method in vars(base) for base in bases):
                     raise ConfigError(
                         f"{kind.__name__}, registered as {name!r} for {self.section}, "
                         f"has no method {method}()."
@@ -140,13 +148,19 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
                 f"{', '.join(sorted(self._kinds))}."
             )
         name = section["name"]
-        options = self.options(name, context)
+        options, parameters = self.options(name, context), parameters_of(self[name])
         for key in section:
             if key != "name" and key not in options:
                 has = ", ".join(options) if options else "none"
                 raise ConfigError(
                     f"{self._prefix(name)}{key} is not an option of {name!r}"
-                    f"{did_you_mean(key, options)}; its options are: {has}."
+                    f"{did_you_mean(key, options)}; its options are: {has}. A config "
+                    f"file changes a kind by {self._section_of(name)}."
+                )
+            if key != "name" and not _fits(section[key], parameters[key]):
+                raise ConfigError(
+                    f"{self._prefix(name)}{key}={section[key]!r} is not of the type "
+                    f"{_type_name(parameters[key])}."
                 )
         for key, default in options.items():
             if default is inspect.Parameter.empty and key not in section:
@@ -180,13 +194,26 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         if not takes_all:
             context = {key: x for key, x in context.items() if key in parameters}
         with config_keys(keys):
-            return kind(**options, **context)
+            created = kind(**options, **context)
+        for attribute in self._attributes:
+            if not hasattr(created, attribute):
+                raise ConfigError(
+                    f"{type(created).__name__}, the {self._choice(name)}, has no "
+                    f"attribute {attribute!r}; docs/extending.md shows its interface."
+                )
+        return created
 
     def _choice(self, name: str) -> str:
         """Returns the words of the config that select a kind."""
         if self._by_key:
             return f"{self.section}.{name}"
         return f"{self.section}.name={name!r}"
+
+    def _section_of(self, name: str) -> str:
+        """Returns the assignment that selects a kind in a config file."""
+        if self._by_key:
+            return f"{self.section}.{name} = dict(...)"
+        return f"{self.section} = dict(name={name!r}, ...)"
 
     def _prefix(self, name: str) -> str:
         """Returns the beginning of the full name of a kind's option."""
@@ -205,7 +232,39 @@ def parameters_of(kind: Callable[..., object]) -> Mapping[str, inspect.Parameter
 def _with_init(kind: Callable[..., object]) -> Callable[..., object]:
     if isinstance(kind, functools.partial):
         return functools.partial(_with_init(kind.func), *kind.args, **kind.keywords)
-    return functools.partial(kind.__init__, None) if inspect.isclass(kind) else kind
+    if not inspect.isclass(kind):
+        return kind
+    if kind.__init__ is object.__init__:  # It would seem to take any argument.
+        return lambda: None
+    return functools.partial(kind.__init__, None)
+
+
+def _types(parameter: inspect.Parameter) -> tuple[type, ...]:
+    """Returns the plain types that an option takes; none if any value may fit."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        if parameter.default is None or parameter.default is parameter.empty:
+            return ()
+        annotation = type(parameter.default)
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(annotation) if is_union else (annotation,)
+    plain = (bool, int, float, str, type(None))
+    return tuple(kinds) if all(kind in plain for kind in kinds) else ()
+
+
+def _fits(value: object, parameter: inspect.Parameter) -> bool:
+    kinds = _types(parameter)
+    if not kinds or type(value) in kinds:
+        return True
+    if isinstance(value, bool):
+        return False
+    number = float in kinds and isinstance(value, numbers.Real)
+    return number or (int in kinds and isinstance(value, numbers.Integral))
+
+
+def _type_name(parameter: inspect.Parameter) -> str:
+    names = [getattr(kind, "__name__", str(kind)) for kind in _types(parameter)]
+    return " or ".join("None" if name == "NoneType" else name for name in names)
 
 
 @contextlib.contextmanager

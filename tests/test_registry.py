@@ -174,3 +174,57 @@ def test_a_kind_that_takes_any_context_gets_all_of_it():
     kinds.register("wrapped")(lambda *, scale=1.0, **context: (scale, context))
     made = kinds.create({"name": "wrapped", "scale": 2.0}, relevance_fn=len, seed=3)
     assert made == (2.0, {"relevance_fn": len, "seed": 3})
+
+
+class Plain:
+    def losses(self):
+        return 1.0
+
+
+def test_a_class_without_a_constructor_takes_no_context():
+    kinds = create_registry()
+    kinds.register("plain")(Plain)
+    assert kinds.create({"name": "plain"}, relevance_fn=len).losses() == 1.0
+    with pytest.raises(ConfigError, match="its options are: none"):
+        kinds.create({"name": "plain", "scale": 1.0}, relevance_fn=len)
+
+
+def test_a_kind_that_lacks_an_attribute_is_named():
+    kinds = Registry("config.loss", {"plain": Plain}, attributes=("outputs",))
+    with pytest.raises(
+        ConfigError, match=r"Plain, the .*'plain', has no attribute 'out"
+    ):
+        kinds.create({"name": "plain"})
+
+
+class Typed:
+    def __init__(
+        self,
+        *,
+        level: int = 1,
+        share=0.5,
+        name: str | None = None,
+        ks: tuple[int, ...] = (1,),
+    ):
+        self.values = level, share, name, ks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": "abc"}, r"config\.loss\.level='abc' is not of the type int"),
+        ({"level": True}, r"config\.loss\.level=True is not of the type int"),
+        ({"share": "x"}, r"config\.loss\.share='x' is not of the type float"),
+        ({"name_": 3}, r"config\.loss\.name_ is not an option"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(options, message):
+    kinds = Registry("config.loss", {"typed": Typed})
+    with pytest.raises(ConfigError, match=message):
+        kinds.create({"name": "typed", **options})
+
+
+def test_values_of_near_types_are_taken():
+    kinds = Registry("config.loss", {"typed": Typed})
+    made = kinds.create({"name": "typed", "level": 2, "share": 1, "ks": [1, 2]})
+    assert made.values == (2, 1, None, [1, 2])

@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"there is no command {name!r}{hint}; see deeprank --help")
     options = parser.parse_args(words)
     options.command_line = arguments.join_words(words)
+    options.whole_command_line = shlex.join(["deeprank", *words])
     with _exit_status(options.command), _terminated_by_exit():
         _run(options)
 

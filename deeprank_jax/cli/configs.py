@@ -44,8 +44,9 @@ def run(options: argparse.Namespace) -> Result:
         return Result(configs, format_table(("config", "description"), rows))
     from deeprank_jax.config import describe
 
+    config = loading.load_config(options.name)
     registries = _registries()
-    keys = describe.read_keys(loading.load_config(options.name), registries)
+    keys = describe.read_keys(config, registries)
     values = {
         key.name: {"value": key.value, "meaning": key.meaning, "flag": key.flag}
         for key in keys

@@ -12,8 +12,6 @@ network.
 
 import argparse
 import dataclasses
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from deeprank_jax.cli import arguments
@@ -95,8 +93,9 @@ def run(options: argparse.Namespace) -> Result:
         if options.config:
             config = arguments.load_config(options)
         dataset = evaluate.open_split(config, options.split or "test")
-    command = shlex.join(["deeprank", *sys.argv[1:]])
-    evaluation = evaluate.evaluate(network, dataset, options.out, command=command)
+    evaluation = evaluate.evaluate(
+        network, dataset, options.out, command=options.whole_command_line
+    )
     return Result(dataclasses.asdict(evaluation), format_evaluation(evaluation))
 
 

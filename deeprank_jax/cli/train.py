@@ -67,7 +67,9 @@ def _train(options: argparse.Namespace) -> Result:
         logging.set_verbosity(logging.WARNING)
     workdir = options.workdir or f"runs/{arguments.config_name(options)}"
     try:
-        report = loop.train(arguments.load_config(options), workdir)
+        report = loop.train(
+            arguments.load_config(options), workdir, command=options.whole_command_line
+        )
     except loop.Stopped as stopped:
         print(f"deeprank train: {stopped}", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)

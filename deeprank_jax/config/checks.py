@@ -1,11 +1,12 @@
 """Checks of a config before anything slow begins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
+import pathlib
 
 import ml_collections
 
-from deeprank_jax.config.saved import flatten_config
+from deeprank_jax.config.saved import flatten_config, read_run_config
 from deeprank_jax.errors import ConfigError
 
 _COUNTS = (
@@ -13,6 +14,13 @@ _COUNTS = (
     "checkpoint_every", "max_skipped", "data.image_size", "model.embedding_dim",
     "evaluation.batch_size",
 )  # fmt: skip
+_LEAST = {
+    "schedule.warmup_steps": 0,
+    "data.cache_mib": 0,
+    "data.workers": 1,
+    "data.prefetch": 1,
+    "data.max_bad_share": 0,
+}
 # Warm-up of a run that is long enough for it.
 _WARMUP_STEPS = 50
 
@@ -29,6 +37,18 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in _COUNTS:
         if flat[key] < 1:
             raise ConfigError(f"config.{key} must be at least 1, got {flat[key]}.")
+    for key, least in _LEAST.items():
+        if flat[key] is not None and not flat[key] >= least:
+            raise ConfigError(
+                f"config.{key} must be at least {least}, got {flat[key]}."
+            )
+    for path in config.model.paths:
+        if not isinstance(path, Mapping | ml_collections.ConfigDict):
+            raise ConfigError(
+                f"config.model.paths={config.model.paths} holds {path!r}; give dicts, "
+                "e.g. "
+                "dict(subsample=2, kernel=8, stride=4, width=32)."
+            )
     if not 0 < config.optimizer.learning_rate < math.inf:
         raise ConfigError(
             f"config.optimizer.learning_rate={config.optimizer.learning_rate} must be "
@@ -83,13 +103,25 @@ def check_levels(config: ml_collections.ConfigDict, names: Sequence[str]) -> Non
             )
 
 
-def resolve_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def resolve_config(
+    config: ml_collections.ConfigDict, saved: pathlib.Path | None = None
+) -> ml_collections.ConfigDict:
     """Returns the config with values in the place of those that depend on others.
 
     The warm-up of the schedule is 50 steps, or a fifth of a run that is short.
+
+    Args:
+      config: Whole configuration.
+      saved: Path of the run's saved config, whose warm-up a run of the same length
+        keeps; None or a missing file for a new run.
     """
     if config.schedule.warmup_steps is not None:
         return config
+    warmup_steps = min(_WARMUP_STEPS, config.num_steps // 5)
+    if saved is not None and saved.is_file():
+        before = read_run_config(saved.parent)
+        if before.num_steps == config.num_steps:
+            warmup_steps = before.schedule.warmup_steps
     resolved = config.copy_and_resolve_references()
-    resolved.schedule.warmup_steps = min(_WARMUP_STEPS, config.num_steps // 5)
+    resolved.schedule.warmup_steps = warmup_steps
     return resolved

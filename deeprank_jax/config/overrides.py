@@ -24,6 +24,8 @@ PLUGIN_SECTIONS = (
 OPEN_SECTIONS = ("evaluation.evaluators",)
 
 _PREFIX = "--config."
+# Lists of words, which need no quotes.
+_WORD_LISTS = ("plugins",)
 _TRUTHS = {
     "true": True,
     "yes": True,
@@ -109,8 +111,15 @@ def _apply(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             for option in list(section):
                 del section[option]
         section.name = text
-    elif last in section and not isinstance(section[last], ml_collections.ConfigDict):
+    elif path not in OPEN_SECTIONS and _is_value(section, last):
         section.update({last: _read(text, section, last, key)})
+    elif path in OPEN_SECTIONS:
+        _set_kind(section, last, key, text)
+    elif key in OPEN_SECTIONS:
+        del section[last]
+        section[last] = ml_collections.ConfigDict()
+        for name, options in _options(_literal(text), key).items():
+            section[last][name] = _options(options, f"{key}.{name}")
     elif _is_open(key):
         section[last] = _literal(text)
     elif last in section:
@@ -120,6 +129,35 @@ def _apply(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         )
     else:
         raise ConfigError(_no_key(config, key))
+
+
+def _is_value(section: ml_collections.ConfigDict, name: str) -> bool:
+    return name in section and not isinstance(section[name], ml_collections.ConfigDict)
+
+
+def _set_kind(
+    section: ml_collections.ConfigDict, name: str, key: str, text: str
+) -> None:
+    """Adds a kind to a section of several, or removes it for `None` and `false`."""
+    value = _literal(text)
+    if value is not None and value is not False:
+        section[name] = _options({} if value is True else value, key)
+    elif name in section:
+        del section[name]
+
+
+def _options(value: Any, key: str) -> dict[str, Any]:
+    """Returns the options of a kind.
+
+    Raises:
+      ConfigError: The value is not a dict.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"config.{key} needs options, e.g. --config.{key}='dict(k=5)' or "
+            f"--config.{key}=true for the defaults; got {value!r}."
+        )
+    return value
 
 
 def _is_open(key: str) -> bool:
@@ -159,6 +197,8 @@ def _read(text: str, section: ml_collections.ConfigDict, name: str, key: str) ->
             if not math.isfinite(value):
                 raise ValueError
             return value
+        if key in _WORD_LISTS and not text.startswith(("(", "[")):
+            return tuple(word.strip() for word in text.split(","))
         if kind in (tuple, list):
             value = _evaluate(ast.parse(text, mode="eval").body)
             return tuple(value) if isinstance(value, (tuple, list)) else (value,)

@@ -51,7 +51,7 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path} cannot be read ({error}).") from error
     try:
         config = ml_collections.ConfigDict(upgrade_config(values))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (ConfigError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not the config of a run; give the --workdir of one."
         ) from error
@@ -105,13 +105,16 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
       values: Nested dicts, as read from a `config.json`.
 
     Raises:
-      KeyError: The values are not those of a config.
+      ConfigError: The values are not those of a config.
     """
-    values = copy.deepcopy(dict(values))
-    values.setdefault("plugins", [])
-    if isinstance(values["task"], str):
-        for convert in _CONVERSIONS:
-            convert(values)
+    try:
+        values = copy.deepcopy(dict(values))
+        values.setdefault("plugins", [])
+        if isinstance(values["task"], str):
+            for convert in _CONVERSIONS:
+                convert(values)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"The values are not those of a config ({error}).") from error
     return values
 
 

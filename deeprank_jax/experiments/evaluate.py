@@ -67,13 +67,17 @@ def load_model(path: str | pathlib.Path) -> Network:
     model = Model(path)
     saved = model.artifact.file(artifact.CONFIG).read_text(encoding="utf-8")
     info = model.artifact.info
+    config = ml_collections.ConfigDict(config_lib.upgrade_config(json.loads(saved)))
+    config_lib.import_plugins(
+        [plugin for plugin in config.plugins if pathlib.Path(plugin).is_file()]
+    )
     return Network(
         name=str(info.get("name", pathlib.Path(path).name)),
         description={
             "Model": f"{path}, fingerprint {model.fingerprint}",
             "Network": f"{info['network']}, {model.embedding_dim} dimensions",
         },
-        config=ml_collections.ConfigDict(config_lib.upgrade_config(json.loads(saved))),
+        config=config,
         embed=model.embed_prepared,
     )
 

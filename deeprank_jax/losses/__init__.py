@@ -46,7 +46,8 @@ LOSSES: Registry[Loss] = Registry(
         "triplet_soft_margin": TripletSoftMargin,
         "cross_entropy": CrossEntropy,
     },
-    methods=("__call__",),
+    methods=("__call__", "describe"),
+    attributes=("outputs",),
 )
 MINERS: Registry[Miner] = Registry(
     "config.loss.miner",
@@ -57,6 +58,7 @@ MINERS: Registry[Miner] = Registry(
         "batch_hard": BatchHard,
     },
     methods=("__call__",),
+    attributes=("mines_positives", "warmup"),
 )
 register_loss = LOSSES.register
 register_miner = MINERS.register
@@ -73,6 +75,7 @@ def create_loss(section: Mapping[str, Any], **context: Any) -> Loss:
       ConfigError: No such loss or miner exists, or an option does not fit.
     """
     options = dict(section)
+    LOSSES.check(options, tuple(context))
     takes_miner = "miner" in LOSSES.options(options.get("name", ""))
     if takes_miner and options.get("miner") is not None:
         context["miner"] = MINERS.create(options.pop("miner"))

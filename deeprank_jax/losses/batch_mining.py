@@ -2,7 +2,7 @@
 
 Each device keeps its own anchors and sees the images of all devices, so that it holds
 no more than its anchors by all images, and no more than `_PAIRS` of these at a time.
-The result does not depend on how the batch is dealt to devices.
+The result does not depend on how the batch is distributed over devices.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from deeprank_jax.losses.base import RelevanceFn
+
 Array = jax.Array
-RelevanceFn = Callable[[Array, Array], Array]
 
 # 16 MiB as float32; some five such matrices are alive at once.
 _PAIRS = 2**22

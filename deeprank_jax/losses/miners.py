@@ -17,7 +17,7 @@ class Sampled:
     def __call__(
         self, anchors: Anchors, images: Array, *, min_relevance_gap: float, key: Array
     ) -> Mined:
-        """Is never called, since nothing is mined."""
+        """Raises an error: the loss does not call this miner."""
         raise NotImplementedError
 
 

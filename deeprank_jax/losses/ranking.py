@@ -50,7 +50,7 @@ class _TripletLoss:
         Args:
           symmetric: True makes the positive an anchor, too, with the anchor as its
             positive; a triplet's loss is then the mean of both directions. Its negative
-            is judged anew; a direction without a negative counts 0. Not in the paper.
+            is checked again; a direction without a negative counts 0. Not in the paper.
           miner: Miner of negatives, and maybe positives, in the batch.
           relevance_fn: `Relevance.pairwise`.
           min_relevance_gap: Least difference in relevance between positive and
@@ -151,7 +151,7 @@ class _TripletLoss:
         anchor, positive = (second, first) if swap else (first, second)
         where = None
         if swap:
-            # The sampler vouches for the negative of the anchor only.
+            # The sampler has checked the negative for the anchor only.
             anchor_attributes = attributes[:, 1]
             relevance_fn = self._judge["relevance_fn"]
             relevance = relevance_fn(anchor_attributes, attributes[:, 2])

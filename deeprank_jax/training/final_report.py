@@ -2,8 +2,6 @@
 
 import functools
 import pathlib
-import shlex
-import sys
 from typing import Any
 
 from absl import logging
@@ -87,6 +85,7 @@ def finish(
     leakages: dict[str, leakage.Leakage],
     *,
     seconds: float,
+    command: str = "",
 ) -> pathlib.Path:
     """Evaluates the best checkpoint on validation and test and writes the report.
 
@@ -95,6 +94,7 @@ def finish(
       splits: Evaluations from `create_split_evaluations`.
       leakages: Leakage of each split, for the report.
       seconds: Run time of this process, for the report.
+      command: Command line of the run, for the report.
 
     Returns:
       The report's path. Beside it `results.json`, `intervals.json` and
@@ -123,7 +123,9 @@ def finish(
     for title, split, text in lines:
         line = f"{split}: {text}"
         facts[title] = f"{facts[title]}\n{line}" if title in facts else line
-    return _write_report(experiment, results, intervals, embeddings, ok, ranking, facts)
+    return _write_report(
+        experiment, results, intervals, embeddings, ok, ranking, facts, command
+    )
 
 
 def _measure(
@@ -172,6 +174,7 @@ def _write_report(
     ok: np.ndarray,
     ranking: Ranking | None,
     facts: dict[str, str],
+    command: str,
 ) -> pathlib.Path:
     logging.info("Writing the report.")
     test, train = experiment.records["test"], experiment.records["train"]
@@ -188,9 +191,7 @@ def _write_report(
         return report.write_report(
             report.ReportInputs(
                 title=experiment.workdir.name,
-                command=shlex.join(
-                    ["python", "-m", "deeprank_jax.main", *sys.argv[1:]]
-                ),
+                command=command,
                 facts=facts,
                 results=results,
                 intervals=intervals,
@@ -244,7 +245,7 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         "Levels": " > ".join(records["train"].level_names),
         "Relevance": f"{config.relevance.name} "
         f"{tuple(config.relevance.get('levels', ())) or ''}",
-        "Network": f"{_trunk(config)}, {lines.pop('Head')}",
+        "Network": ", ".join(filter(None, (_trunk(config), lines.pop("Head", "")))),
         **lines,
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
         f"{config.num_steps:,} steps of {config.batch_size} "

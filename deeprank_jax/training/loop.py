@@ -35,6 +35,7 @@ def train(
     workdir: str | pathlib.Path,
     *,
     progress: Progress | None = None,
+    command: str = "",
 ) -> pathlib.Path:
     """Trains, or continues where an earlier process stopped, and writes the report.
 
@@ -42,6 +43,7 @@ def train(
       config: Whole configuration; `configs/base.py` has every key.
       workdir: Folder of the run, created if it is missing.
       progress: Function that receives the progress; None for a bar.
+      command: Command line of the run, for the report.
 
     Returns:
       The report's path.
@@ -55,8 +57,8 @@ def train(
     """
     started = time.time()
     workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    config = config_lib.resolve_config(config)
+    files.create_folder(workdir)
+    config = config_lib.resolve_config(config, Workdir(workdir).config)
     flat = config_lib.flatten_config(config)
     processes.check_same({f"config.{key}": x for key, x in flat.items()}, workdir)
     with _locked(workdir), create_experiment(config, workdir) as experiment:
@@ -79,17 +81,13 @@ def train(
             leakages = (
                 final_report.find_leakage(experiment) if processes.is_first() else {}
             )
-        best_metric = config.evaluation.best_metric
-        evaluator = best_metric.split("/")[0]
-        if evaluator not in {*splits["validation"].evaluators, config.task.name}:
-            raise ConfigError(
-                f"config.evaluation.best_metric={best_metric!r} cannot be measured on "
-                "the validation split, which holds no triplet; choose one of retrieval."
-            )
+        _check_evaluated(config, splits["validation"])
         bar = _create_bar(config.num_steps, step, progress)
         run_loop(experiment, step, splits["validation"], bar)
         seconds = time.time() - started
-        return final_report.finish(experiment, splits, leakages, seconds=seconds)
+        return final_report.finish(
+            experiment, splits, leakages, seconds=seconds, command=command
+        )
 
 
 def _locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
@@ -190,6 +188,24 @@ def _validate(
     _check_measured(experiment.config.evaluation.best_metric, values)
     writer.write(step, {f"validation/{name}": x for name, x in values.items()})
     return values
+
+
+def _check_evaluated(
+    config: ml_collections.ConfigDict, validation: split_lib.SplitEvaluation
+) -> None:
+    """Checks that the evaluator of the metric that selects the checkpoint is there.
+
+    Raises:
+      ConfigError: The validation split gives it nothing to measure.
+    """
+    names = {*validation.evaluators, config.task.name}
+    best_metric = config.evaluation.best_metric
+    if best_metric.split("/")[0] not in names:
+        raise ConfigError(
+            f"config.evaluation.best_metric={best_metric!r} cannot be measured on the "
+            "validation split, which has nothing of that kind, e.g. no triplet; choose "
+            f"a metric of {', '.join(sorted(validation.evaluators))}."
+        )
 
 
 def _check_measured(best_metric: str, values: Mapping[str, float]) -> None:

@@ -14,6 +14,10 @@ from deeprank_jax.errors import ConfigError
         ("optimizer.learning_rate", 0.0, "above 0 and finite"),
         ("optimizer.learning_rate", float("nan"), "above 0 and finite"),
         ("batch_size", 0, "must be at least 1"),
+        ("schedule.warmup_steps", -1, "must be at least 0"),
+        ("data.cache_mib", -1, "must be at least 0"),
+        ("data.workers", 0, "must be at least 1"),
+        ("model.paths", (1,), "give dicts"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(key, value, bounds):

@@ -111,3 +111,20 @@ def test_an_evaluator_is_added_by_its_name():
 def test_a_trunk_of_another_name_takes_its_own_options():
     config = load_config("emoji", ["--config.model.trunk.name=resnet50"])
     assert config.model.trunk.to_dict() == {"name": "resnet50"}
+
+
+def test_an_evaluator_is_removed_or_added_with_its_defaults():
+    prefix = "--config.evaluation.evaluators"
+    config = override(f"{prefix}.triplets=None", f"{prefix}.clustering=true")
+    evaluators = config.evaluation.evaluators.to_dict()
+    assert evaluators == {"retrieval": {"ks": (1, 5, 10)}, "clustering": {}}
+    config = override(f"{prefix}=dict(retrieval=dict(ks=(3,)))")
+    assert config.evaluation.evaluators.to_dict() == {"retrieval": {"ks": (3,)}}
+    with pytest.raises(ConfigError, match=r"clustering needs options, .*; got 5"):
+        override(f"{prefix}.clustering=5")
+
+
+def test_plugins_need_no_quotes():
+    assert override("--config.plugins=mine.py").plugins == ("mine.py",)
+    assert override("--config.plugins=a.py, b.c").plugins == ("a.py", "b.c")
+    assert override("--config.plugins=('a.py',)").plugins == ("a.py",)

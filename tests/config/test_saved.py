@@ -196,3 +196,21 @@ def test_a_folder_that_is_not_a_run_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
         config_lib.read_run_config(tmp_path)
+
+
+def test_a_run_keeps_the_warm_up_that_it_began_with(tmp_path):
+    values = old(num_steps=100)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    config = base.get_config()
+    config.num_steps = 100
+    assert config_lib.resolve_config(config, path).schedule.warmup_steps == 50
+    config.num_steps = 200
+    assert config_lib.resolve_config(config, path).schedule.warmup_steps == 40
+    missing = tmp_path / "none.json"
+    assert config_lib.resolve_config(config, missing).schedule.warmup_steps == 40
+
+
+def test_values_that_are_no_config_are_an_error_of_the_config():
+    with pytest.raises(ConfigError, match=r"not those of a config .*evaluation"):
+        config_lib.upgrade_config({"task": "ranking"})

@@ -143,3 +143,26 @@ def test_a_loss_of_one_s_own_is_one_class():
 
     loss = losses.create_loss({"name": "mean_distance", "weight": 2.0}, **CONTEXT)
     np.testing.assert_allclose(loss(jnp.ones((2, 3, 4)), {}, **AT_START), [2.0, 2.0])
+
+
+@pytest.mark.parametrize("lacking", ["__call__", "describe"])
+def test_a_loss_that_lacks_a_method_is_named(lacking):
+    methods = {"__call__": lambda self: None, "describe": lambda self: ""}
+    del methods[lacking]
+    with pytest.raises(ConfigError, match=rf"Mine, .* has no method {lacking}\(\)"):
+        losses.register_loss("mine")(type("Mine", (), methods))
+
+
+def test_a_miner_that_lacks_a_part_is_named():
+    with pytest.raises(ConfigError, match=r"Mine, .* has no method __call__\(\)"):
+        losses.register_miner("mine")(type("Mine", (), {}))
+    losses.register_miner("mine")(type("Mine", (), {"__call__": lambda self: None}))
+    section = {"name": "triplet_hinge", "miner": {"name": "mine"}}
+    with pytest.raises(ConfigError, match="has no attribute 'mines_positives'"):
+        losses.create_loss(section, **CONTEXT)
+
+
+def test_the_options_of_a_loss_include_its_miner():
+    section = {"name": "triplet_hinge", "margn": 1.0, "miner": {"name": "semi_hard"}}
+    with pytest.raises(ConfigError, match="options are: margin, symmetric, miner"):
+        losses.create_loss(section, **CONTEXT)

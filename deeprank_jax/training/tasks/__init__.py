@@ -24,6 +24,7 @@ TASKS: Registry[Task] = Registry(
         "health",
         "describe",
     ),
+    attributes=("needs_records", "draws_triplets", "METRICS"),
 )
 register_task = TASKS.register
 

@@ -16,6 +16,7 @@ from deeprank_jax.distributed import devices
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import diagnostics
 from deeprank_jax.losses.triplet import squared_distance
+from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import create
 from deeprank_jax.sampling.stream import Sampler
@@ -96,8 +97,9 @@ class Ranking:
 
     def describe(self) -> dict[str, str]:
         """Returns the loss with its negatives, and the network's head."""
-        section = self._config.loss
-        miner = section.get("miner", {}).get("name", "")
+        section, miner = self._config.loss, ""
+        if "miner" in losses.LOSSES.options(section.name):
+            miner = section.get("miner", {}).get("name", "semi_hard")
         model = self._config.model
         return {
             "Loss": self._loss.describe() + (f", {miner} negatives" if miner else ""),
@@ -123,12 +125,13 @@ def create_ranking_loss(
     Raises:
       ConfigError: No such loss or miner exists, or an option does not fit.
     """
-    return losses.create_loss(
-        config.loss.to_dict(),
-        relevance_fn=relevance.pairwise,
-        min_relevance_gap=config.triplets.min_relevance_gap,
-        axis_name=axis_name,
-    )
+    with config_keys({"min_relevance_gap": "config.triplets.min_relevance_gap"}):
+        return losses.create_loss(
+            config.loss.to_dict(),
+            relevance_fn=relevance.pairwise,
+            min_relevance_gap=config.triplets.min_relevance_gap,
+            axis_name=axis_name,
+        )
 
 
 def make_ranking_objective(loss_fn: losses.LossFn) -> Objective:
@@ -186,5 +189,5 @@ def check_compiles(
         raise ConfigError(
             f"config.relevance.name={config.relevance.name!r} cannot be compiled "
             f"({reason}): write it with the functions of `a.__array_namespace__()`, "
-            'or set config.loss.miner="sampled" and config.loss.symmetric=False.'
+            "or set --config.loss.miner=sampled and --config.loss.symmetric=false."
         ) from error
