@@ -102,9 +102,9 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
             if not inspect.isclass(kind) and self._from_function:
                 self._kinds[name] = self._from_function(kind)
                 return kind
-            for method in self._methods if inspect.isclass(kind) else ():
-                # Every class object has a __call__, that of its metaclass.
-                bases = inspect.getmro(kind)[:-1]  # Without `object`.
+            # Every class object has a __call__, that of its metaclass.
+            bases = inspect.getmro(kind)[:-1] if isinstance(kind, type) else ()
+            for method in self._methods if bases else ():
                 if not any(method in vars(base) for base in bases):
                     raise ConfigError(
                         f"{kind.__name__}, registered as {name!r} for {self.section}, "

@@ -32,6 +32,8 @@ Exit status: 0 success, 1 an input or file cannot be used, 2 wrong arguments,
 """
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
+# Time after which a command that has not ended on SIGTERM is ended again.
+_EXIT_SECONDS = 5.0
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 # The disk is full, or the user may not write or read there.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -152,6 +154,8 @@ def _run(options: argparse.Namespace) -> None:
 
         backend.configure_backend()
         backend.keep_compiled()
+        if not getattr(module, "JOINS_A_JOB", False):
+            backend.check_platforms()
     if options.json:
         # Keeps what a library prints out of the JSON.
         with contextlib.redirect_stdout(sys.stderr):
@@ -196,13 +200,18 @@ def _terminated_by_exit() -> Iterator[None]:
 
     def leave(number: int, frame: FrameType | None) -> None:
         del number, frame
+        # Some callbacks swallow the exit, e.g. those of the garbage collector.
+        signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)
         sys.exit(_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    numbers = (signal.SIGTERM, signal.SIGALRM)
+    before = [signal.signal(number, leave) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

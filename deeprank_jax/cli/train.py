@@ -19,6 +19,10 @@ from deeprank_jax.errors import UserError
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+# JAX may only start after the process has joined its job.
+JOINS_A_JOB = True
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     arguments.add_config(parser, default="emoji")
@@ -60,9 +64,10 @@ def _train(options: argparse.Namespace) -> Result:
     """Trains in the job of all processes, which ends with the first error."""
     from absl import logging
 
-    from deeprank_jax.distributed import processes
+    from deeprank_jax.distributed import backend, processes
     from deeprank_jax.training import loop
 
+    backend.check_platforms()
     if not processes.is_first():
         logging.set_verbosity(logging.WARNING)
     workdir = options.workdir or f"runs/{arguments.config_name(options)}"

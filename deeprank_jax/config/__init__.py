@@ -5,7 +5,12 @@ sections in `PLUGIN_SECTIONS` name a kind and hold that kind's options.
 """
 
 from deeprank_jax.config.checks import check_config, check_levels, resolve_config
-from deeprank_jax.config.loading import import_plugins, list_configs, load_config
+from deeprank_jax.config.loading import (
+    check_keys,
+    import_plugins,
+    list_configs,
+    load_config,
+)
 from deeprank_jax.config.overrides import PLUGIN_SECTIONS, apply_overrides
 from deeprank_jax.config.saved import (
     check_same_run,
@@ -18,6 +23,7 @@ __all__ = [
     "PLUGIN_SECTIONS",
     "apply_overrides",
     "check_config",
+    "check_keys",
     "check_levels",
     "check_same_run",
     "flatten_config",

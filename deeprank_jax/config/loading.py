@@ -47,11 +47,40 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
             f"{module.__file__}: get_config() returned {type(config).__name__}; return "
             "a ml_collections.ConfigDict."
         )
+    check_keys(config)
     config.lock()
     overrides_lib.apply_overrides(config, overrides_lib.parse_words(overrides))
     with config.unlocked():  # A config of the user's own may lack the key.
         config.plugins = import_plugins(config.get("plugins") or ())
     return config
+
+
+def check_keys(config: ml_collections.ConfigDict, *, complete: bool = False) -> None:
+    """Checks the keys of a config against those of `configs/base.py`.
+
+    Args:
+      config: Whole configuration; sections of plug-ins may hold any key.
+      complete: True if no key may be missing.
+
+    Raises:
+      ConfigError: A key is not known, or missing.
+    """
+    base = _import_file(config_folder() / "base.py").get_config()
+    free = (*overrides_lib.PLUGIN_SECTIONS, *overrides_lib.OPEN_SECTIONS)
+    is_free = lambda key: any(key == x or key.startswith(f"{x}.") for x in free)
+    known = set(overrides_lib.keys_of(base))
+    for key in overrides_lib.keys_of(config):
+        if key not in known and not is_free(key):
+            raise ConfigError(
+                f"config.{key} is not a key of the config"
+                f"{did_you_mean(key, dict.fromkeys(known))}; configs/base.py has all."
+            )
+    for key in sorted(known - set(overrides_lib.keys_of(config))) if complete else ():
+        if not is_free(key) or key in free:
+            raise ConfigError(
+                f"config.{key} is missing; start from the config that "
+                "deeprank_jax.configs.base.get_config() returns."
+            )
 
 
 def import_plugins(plugins: Sequence[str]) -> tuple[str, ...]:
@@ -158,7 +187,7 @@ def _run(path: str | pathlib.Path, function):
         return function()
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [
             frame.lineno
             for frame in traceback.extract_tb(error.__traceback__)

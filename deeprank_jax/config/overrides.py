@@ -120,6 +120,15 @@ def _apply(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         section[last] = ml_collections.ConfigDict()
         for name, options in _options(_literal(text), key).items():
             section[last][name] = _options(options, f"{key}.{name}")
+    elif key in PLUGIN_SECTIONS:
+        options = _literal(text)
+        if not isinstance(options, dict) or "name" not in options:
+            raise ConfigError(
+                f"config.{key}={text} is neither a name nor dict(name=..., ...)."
+            )
+        for option in list(section.get(last) or ()):
+            del section[last][option]
+        section[last] = ml_collections.ConfigDict(options)
     elif _is_open(key):
         section[last] = _literal(text)
     elif last in section:
@@ -167,15 +176,16 @@ def _is_open(key: str) -> bool:
 
 
 def _no_key(config: ml_collections.ConfigDict, key: str) -> str:
-    keys = dict.fromkeys(_keys(config, ""))
+    keys = dict.fromkeys(keys_of(config))
     return f"config.{key} is not a key of the config{did_you_mean(key, keys)}."
 
 
-def _keys(section: ml_collections.ConfigDict, prefix: str) -> Iterator[str]:
+def keys_of(section: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted keys of a config, those of sections included."""
     for name, value in section.items():
         yield f"{prefix}{name}"
         if isinstance(value, ml_collections.ConfigDict):
-            yield from _keys(value, f"{prefix}{name}.")
+            yield from keys_of(value, f"{prefix}{name}.")
 
 
 def _read(text: str, section: ml_collections.ConfigDict, name: str, key: str) -> Any:

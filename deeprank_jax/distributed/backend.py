@@ -5,6 +5,8 @@ import pathlib
 
 import jax
 
+from deeprank_jax.errors import UserError
+
 _CACHE_BYTES = 4 * 2**30  # The least recently used programs are removed first.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type="
 
@@ -32,3 +34,21 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     # There are many small programs: also keep those that compile in 0.1 s.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def check_platforms() -> None:
+    """Checks that JAX finds a device of `JAX_PLATFORMS`, if that is set.
+
+    Raises:
+      UserError: It finds none.
+    """
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if not platforms or platforms == "cpu":
+        return
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"JAX_PLATFORMS={platforms}: JAX finds no such device; unset it, or "
+            "install the package for it, e.g. pip install 'deeprank-jax[cuda]'."
+        ) from error

@@ -58,6 +58,7 @@ def train(
     started = time.time()
     workdir = pathlib.Path(workdir)
     files.create_folder(workdir)
+    config_lib.check_keys(config, complete=True)
     config = config_lib.resolve_config(config, Workdir(workdir).config)
     flat = config_lib.flatten_config(config)
     processes.check_same({f"config.{key}": x for key, x in flat.items()}, workdir)

@@ -1,6 +1,6 @@
 import pytest
 
-from deeprank_jax.config import list_configs, load_config, read_run_config
+from deeprank_jax.config import check_keys, list_configs, load_config, read_run_config
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.relevance import create_relevance
 
@@ -96,3 +96,31 @@ def test_a_config_of_the_user_s_own_may_lack_keys(tmp_path):
         "    return ConfigDict(dict(data=dict(dir='x'))).lock()\n"
     )
     assert load_config(str(path), ["--config.data.dir=y"]).data.dir == "y"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("c.bacth_size = 3", r"config\.bacth_size is not a key .*'batch_size'"),
+        ("c.data.dri = 'x'", r"config\.data\.dri is not a key .*'data\.dir'"),
+    ],
+)
+def test_a_misspelt_key_of_a_config_file_is_refused(change, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from deeprank_jax.configs import folder\n"
+        "def get_config():\n"
+        f"    c = folder.get_config()\n    {change}\n    return c\n"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(path))
+
+
+def test_a_missing_section_is_named_where_all_are_needed():
+    config = load_config("folder")
+    check_keys(config, complete=True)
+    with config.unlocked():
+        del config.loss
+    check_keys(config)
+    with pytest.raises(ConfigError, match=r"config\.loss is missing; start from"):
+        check_keys(config, complete=True)

@@ -66,6 +66,7 @@ def test_key_and_value_may_be_two_words():
         ("--config.optimizer.learning_rate=nan", "is not a finite number"),
         ("--config.model.paths=(1,", "is not values in parentheses"),
         ("--config.data=x", r"is a section; give one of its keys, .*config\.data\.aug"),
+        ("--config.loss=3", r"config\.loss=3 is neither a name nor dict\(name="),
         ("--batch_size=1", r"is not of the form --config\.KEY=VALUE"),
     ],
 )

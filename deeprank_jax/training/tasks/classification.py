@@ -70,20 +70,24 @@ class Classification:
           level: Level of the labels; -1 is the finest.
           held_out: Share of the training images that are kept for validation.
           config: Whole configuration.
-          relevance: Relevance of the run, which this task does not use.
+          relevance: Relevance of the run, which a loss may use.
 
         Raises:
           ConfigError: The loss does not exist, or takes no logits.
           ValueError: The share is not between 0 and 1.
         """
-        del relevance
         if not 0 < held_out < 1:
             raise ValueError(f"held_out must be above 0 and below 1, got {held_out}.")
         self._config = config
         self._level = level
         self._held_out = held_out
         self._classes: Classes | None = None
-        self._loss = losses.create_loss(config.loss.to_dict())
+        self._loss = losses.create_loss(
+            config.loss.to_dict(),
+            relevance_fn=relevance.pairwise,
+            min_relevance_gap=config.triplets.min_relevance_gap,
+            axis_name=None,
+        )
         if self._loss.outputs != "logits":
             raise ConfigError(
                 f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
