@@ -155,6 +155,10 @@ def find_config(name: str) -> pathlib.Path:
         return config_folder() / f"{name}.py"
     if path.suffix == ".py" or len(path.parts) > 1:
         hint = did_you_mean(path.stem, names)
+        if path.exists():
+            raise ConfigError(
+                f"--config={name} is not a Python file; it must end in .py."
+            )
         raise ConfigError(f"--config={name}: no such file{hint}.")
     raise ConfigError(
         f"--config={name!r} is not a config{did_you_mean(name, names)}; choose one of "

@@ -49,6 +49,11 @@ def test_a_missing_config_gets_the_nearest_name(name, message):
         load_config(name)
 
 
+def test_a_folder_is_not_a_config(tmp_path):
+    with pytest.raises(ConfigError, match=r"is not a Python file; it must end in \.py"):
+        load_config(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
