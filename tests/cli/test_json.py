@@ -132,7 +132,8 @@ def test_train(run, monkeypatch, tmp_path):
     report = tmp_path / "run" / "report" / "index.html"
     configs = []
 
-    def train(config, workdir):
+    def train(config, workdir, *, command):
+        assert command.startswith("deeprank train --workdir=")
         configs.append(config)
         print("training prints")
         return report
