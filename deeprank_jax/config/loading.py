@@ -67,16 +67,17 @@ def check_keys(config: ml_collections.ConfigDict, *, complete: bool = False) -> 
     """
     base = _import_file(config_folder() / "base.py").get_config()
     free = (*overrides_lib.PLUGIN_SECTIONS, *overrides_lib.OPEN_SECTIONS)
-    is_free = lambda key: any(key == x or key.startswith(f"{x}.") for x in free)
+    # A section within another belongs to a kind, such as the miner to a loss.
+    is_option = lambda key: any(key.startswith(f"{x}.") for x in free)
     known = set(overrides_lib.keys_of(base))
     for key in overrides_lib.keys_of(config):
-        if key not in known and not is_free(key):
+        if key not in known and key not in free and not is_option(key):
             raise ConfigError(
                 f"config.{key} is not a key of the config"
                 f"{did_you_mean(key, dict.fromkeys(known))}; configs/base.py has all."
             )
     for key in sorted(known - set(overrides_lib.keys_of(config))) if complete else ():
-        if not is_free(key) or key in free:
+        if not is_option(key):
             raise ConfigError(
                 f"config.{key} is missing; start from the config that "
                 "deeprank_jax.configs.base.get_config() returns."

@@ -125,6 +125,8 @@ def test_a_missing_section_is_named_where_all_are_needed():
     config = load_config("folder")
     check_keys(config, complete=True)
     with config.unlocked():
+        config.loss = dict(name="cross_entropy")  # Which has no miner.
+        check_keys(config, complete=True)
         del config.loss
     check_keys(config)
     with pytest.raises(ConfigError, match=r"config\.loss is missing; start from"):
