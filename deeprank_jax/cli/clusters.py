@@ -44,5 +44,6 @@ def run(options: argparse.Namespace) -> Result:
                 "--max_distance or --num."
             )
     groups = model.clusters(records, max_distance=options.max_distance, num=options.num)
-    title = f"{len(groups):,} clusters of {groups.num_images:,} images"
+    noun = "cluster" if len(groups) == 1 else "clusters"
+    title = f"{len(groups):,} {noun} of {groups.num_images:,} images"
     return groups_lib.show_groups(options.out, records, groups, title)

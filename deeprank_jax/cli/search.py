@@ -41,12 +41,16 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Searches the index."""
     from deeprank_jax.inference.index import Index
+    from deeprank_jax.registry import did_you_mean
 
     index = Index.open(options.index, options.model)
+    for label in options.label or ():
+        if label not in (names := index.label_names()):
+            raise DataError(
+                f"{options.index} holds no image with the label {label!r}"
+                f"{did_you_mean(label, iter(sorted(names)))}."
+            )
     result = index.search(options.image, options.k, labels=options.label)
-    if not result.hits:
-        labels = " or ".join(options.label or ())
-        raise DataError(f"{options.index} holds no image with the label {labels}.")
     summary = ", ".join(
         f"{label or 'no label'} {share:.0%}" for label, share in result.votes[:5]
     )

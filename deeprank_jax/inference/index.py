@@ -193,6 +193,10 @@ class Index:
         """Returns the path of each image, in the order of adding."""
         return self._vectors.ids()
 
+    def label_names(self) -> set[str]:
+        """Returns the labels of the images; images without a label have none."""
+        return self._vectors.label_names()
+
     def add(
         self,
         images: ImageSource,

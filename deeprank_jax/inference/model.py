@@ -287,6 +287,7 @@ class Model:
         """
         with errors.needs_extra("search"):
             from deeprank_jax.descriptors.pixels import pixels
+        _check_distance(max_distance)
         records = self.open_images(images)
         batches: list[np.ndarray] = []
         rows, indices = bulk.embed_records(
@@ -327,6 +328,7 @@ class Model:
           DataError: Neither a distance nor a number is known, or there is no such
             collection, or none of its images can be read.
         """
+        _check_distance(max_distance)
         if num is None and max_distance is None:
             max_distance = self.cluster_distance
             if max_distance is None:
@@ -395,3 +397,10 @@ def _create_groups(
         num_images=len(indices),
         max_distance=max_distance,
     )
+
+
+def _check_distance(max_distance: float | None) -> None:
+    if max_distance is not None and not max_distance >= 0:
+        raise errors.DataError(
+            f"max_distance={max_distance} must be at least 0; None takes the model's."
+        )

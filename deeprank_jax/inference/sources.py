@@ -59,6 +59,12 @@ def open_source(
     if text.startswith(PREFIX):
         return _open_dataset(text.removeprefix(PREFIX), data_dir, like, label_feature)
     path = pathlib.Path(text).expanduser()
+    if label_feature and (path.is_dir() or path.suffix == ".txt"):
+        raise errors.DataError(
+            f"{files.printable(text)}: --label_feature={label_feature} is for a .csv "
+            "or .parquet list or a TFDS dataset; the labels of a folder are its "
+            "folders, and a .txt list has none."
+        )
     if path.is_dir():
         relative = folder.list_images(path)
         paths = [os.path.join(path, *parts) for parts in relative]

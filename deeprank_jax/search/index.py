@@ -171,6 +171,11 @@ class VectorIndex:
         table = self._table()
         return [table.ids[row] for row in np.flatnonzero(table.is_live)]
 
+    def label_names(self) -> set[str]:
+        """Returns the labels of the rows, without `""`."""
+        table = self._table()
+        return {table.labels[row] for row in np.flatnonzero(table.is_live)} - {""}
+
     def check_writable(self, verb: str) -> None:
         """Checks that the index is open for writing.
 

@@ -323,7 +323,7 @@ def test_a_model_without_a_threshold_gives_no_verdict(
         (["search", "QUERY", "--index=gone"], "gone is not an index"),
         (["search", "gone.png", "INDEX"], r"gone\.png: cannot be read"),
         (["rank", "gone", "MODEL", "--image=QUERY"], "no such file or folder"),
-        (["search", "QUERY", "INDEX", "--label=nix"], "no image with the label nix"),
+        (["search", "QUERY", "INDEX", "--label=nix"], "no image with the label 'nix'"),
         (["rank", "BAD", "MODEL", "--image=QUERY"], "none of 1 images can be read"),
         (["index", "BAD", "MODEL", "--out=OUT"], "none of 1 images can be read"),
         (

@@ -265,3 +265,10 @@ def test_a_model_and_its_run_are_evaluated(model, trained, photos):
     assert "untrained" not in values
     with pytest.raises(errors.ArtifactError, match="there is no such folder"):
         deeprank_jax.evaluate("gone", photos)
+
+
+@pytest.mark.parametrize("max_distance", [-1.0, float("nan")])
+@pytest.mark.parametrize("method", ["duplicates", "clusters"])
+def test_a_distance_that_cannot_be_is_refused(model, photos, method, max_distance):
+    with pytest.raises(errors.DataError, match=r"max_distance=.* must be at least 0"):
+        getattr(model, method)(photos, max_distance=max_distance)

@@ -16,3 +16,10 @@ def test_labels_come_from_the_named_column(tmp_path):
         DataError, match=r"has no column 'sort'; give .* path, label, s"
     ):
         open_source(path, label_feature="sort")
+
+
+def test_the_labels_of_a_folder_or_text_list_have_no_column(tmp_path):
+    (tmp_path / "list.txt").write_text("a.png")
+    for source in (tmp_path, tmp_path / "list.txt"):
+        with pytest.raises(DataError, match="--label_feature=species is for a"):
+            open_source(source, label_feature="species")

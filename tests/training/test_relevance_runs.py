@@ -9,8 +9,9 @@ from helpers import shrunk
 import numpy as np
 import pytest
 
-from deeprank_jax import data
+from deeprank_jax import data, losses
 from deeprank_jax.config import apply_overrides
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.relevance import register, vectors
 from deeprank_jax.sampling import triplet_file
 from deeprank_jax.training import experiment, loop
@@ -202,3 +203,51 @@ def test_a_relevance_that_cannot_be_compiled(images):
             ranking.check_compiles(config, kind, attributes)
     config.loss.miner = dict(name="sampled")
     ranking.check_compiles(config, kind, attributes)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda outputs: outputs.sum(), r"gave the shape \(\) for 2 triplets"),
+        (lambda outputs: outputs[:, 0, 0], None),
+    ],
+    ids=["scalar", "one per triplet"],
+)
+def test_a_loss_of_one_s_own_returns_one_value_per_triplet(images, result, message):
+    @losses.register_loss("mine")
+    class Mine:
+        outputs = "embeddings"
+
+        def __call__(self, outputs, batch, *, step, key):
+            return result(outputs)
+
+        def describe(self):
+            return "mine"
+
+    config = create_config(images)
+    config.loss = dict(name="mine")
+    kind = experiment.create_run_relevance(config)
+    check = lambda: ranking.check_compiles(config, kind, np.zeros((4, 2), np.int32))
+    if message is None:
+        check()
+        return
+    with pytest.raises(ConfigError, match=message):
+        check()
+
+
+def test_an_error_of_a_loss_is_not_one_of_the_relevance(images):
+    @losses.register_loss("broken")
+    class Broken:
+        outputs = "embeddings"
+
+        def __call__(self, outputs):
+            return outputs[:, 0, 0]
+
+        def describe(self):
+            return "broken"
+
+    config = create_config(images)
+    config.loss = dict(name="broken")
+    kind = experiment.create_run_relevance(config)
+    with pytest.raises(TypeError, match="__call__"):
+        ranking.check_compiles(config, kind, np.zeros((4, 2), np.int32))

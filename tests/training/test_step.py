@@ -302,7 +302,7 @@ def test_the_real_network_trains_on_four_devices_as_on_one():
     graphdef, tx, state = network.create_network(
         config, lambda: network.create_model(config, None)
     )
-    loss_fn = ranking.create_ranking_loss(config, relevance.SameClass())
+    loss_fn = ranking.create_ranking_loss(config, relevance.SameClass().pairwise)
     step = ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(loss_fn))
     rng = np.random.default_rng(0)
     source = [
@@ -425,7 +425,7 @@ def test_a_frozen_trunk_stays_and_the_rest_learns():
     graphdef, tx, state = network.create_network(
         config, lambda: network.create_model(config, None)
     )
-    loss_fn = ranking.create_ranking_loss(config, relevance.SameClass())
+    loss_fn = ranking.create_ranking_loss(config, relevance.SameClass().pairwise)
     step = ts.make_train_step(
         graphdef, tx, ranking.make_ranking_objective(loss_fn), freeze_trunk=True
     )

@@ -45,7 +45,7 @@ class Ranking:
         self._config = config
         self._relevance = relevance
         create.check_sampler(config)
-        self._loss = create_ranking_loss(config, relevance)
+        self._loss = create_ranking_loss(config, relevance.pairwise)
         if self._loss.outputs != "embeddings":
             raise ConfigError(
                 f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
@@ -101,16 +101,17 @@ class Ranking:
         if "miner" in losses.LOSSES.options(section.name):
             miner = section.get("miner", {}).get("name", "semi_hard")
         model = self._config.model
+        noun = "path" if len(model.paths) == 1 else "paths"
         return {
             "Loss": self._loss.describe() + (f", {miner} negatives" if miner else ""),
-            "Head": f"{len(model.paths)} low-resolution paths, {model.embedding_dim} "
+            "Head": f"{len(model.paths)} low-resolution {noun}, {model.embedding_dim} "
             "dimensions",
         }
 
 
 def create_ranking_loss(
     config: ml_collections.ConfigDict,
-    relevance: Relevance,
+    relevance_fn: losses.RelevanceFn,
     *,
     axis_name: str | None = devices.DATA_AXIS,
 ) -> losses.Loss:
@@ -118,7 +119,7 @@ def create_ranking_loss(
 
     Args:
       config: Whole configuration.
-      relevance: Relevance of the run.
+      relevance_fn: `Relevance.pairwise` of the run.
       axis_name: Name of the axis of devices that search each other's images; None for
         one device alone.
 
@@ -128,7 +129,7 @@ def create_ranking_loss(
     with config_keys({"min_relevance_gap": "config.triplets.min_relevance_gap"}):
         return losses.create_loss(
             config.loss.to_dict(),
-            relevance_fn=relevance.pairwise,
+            relevance_fn=relevance_fn,
             min_relevance_gap=config.triplets.min_relevance_gap,
             axis_name=axis_name,
         )
@@ -167,7 +168,7 @@ def _ranking_metrics(triplet_losses: jax.Array, embeddings: jax.Array) -> Metric
 def check_compiles(
     config: ml_collections.ConfigDict, relevance: Relevance, attributes: np.ndarray
 ) -> None:
-    """Checks that a relevance can be compiled, if the loss calls it.
+    """Checks that the loss can be compiled, and the relevance if the loss calls it.
 
     Args:
       config: Whole configuration.
@@ -175,19 +176,38 @@ def check_compiles(
       attributes: `[N, A]` attributes of the training records.
 
     Raises:
-      ConfigError: It cannot, e.g. one of the user's own that calls NumPy.
+      ConfigError: The relevance cannot be compiled, e.g. one of the user's own that
+        calls NumPy, or the loss does not return one value per triplet.
     """
     sides = jnp.zeros(
         (2, 3, attributes.shape[1]), devices.for_devices(attributes).dtype
     )
+
+    def traced(a: jax.Array, b: jax.Array) -> jax.Array:
+        try:
+            return relevance.pairwise(a, b)
+        except (TypeError, AttributeError, IndexError) as error:
+            raise _CannotTraceError from error
+
+    loss = create_ranking_loss(config, traced, axis_name=None)
+    loss_fn = functools.partial(loss, step=0, key=jax.random.key(0))
     try:
-        loss_fn = create_ranking_loss(config, relevance, axis_name=None)
-        loss_fn = functools.partial(loss_fn, step=0, key=jax.random.key(0))
-        jax.eval_shape(loss_fn, jnp.zeros((2, 3, 4)), {"attributes": sides})
-    except (TypeError, AttributeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
+        losses_shape = jax.eval_shape(
+            loss_fn, jnp.zeros((2, 3, 4)), {"attributes": sides}
+        ).shape
+    except _CannotTraceError as error:
+        reason = str(error.__cause__).splitlines()[0]
         raise ConfigError(
             f"config.relevance.name={config.relevance.name!r} cannot be compiled "
             f"({reason}): write it with the functions of `a.__array_namespace__()`, "
             "or set --config.loss.miner=sampled and --config.loss.symmetric=false."
         ) from error
+    if losses_shape != (2,):
+        raise ConfigError(
+            f"config.loss.name={config.loss.name!r} gave the shape {losses_shape} for "
+            "2 triplets; a loss returns [B], one value per triplet."
+        )
+
+
+class _CannotTraceError(Exception):
+    """A relevance cannot be traced by JAX."""
