@@ -1,8 +1,19 @@
 """Runs every test on four simulated CPU devices, with JAX at its strictest."""
 
+import os
+import shutil
+import tempfile
+
 from deeprank_jax.distributed import backend
 
 backend.configure_backend()
+# Every worker and every process that a test starts inherits these: a program is
+# compiled once in a run of the tests. The next run compiles anew.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_OWN_CACHE = None
+if _CACHE not in os.environ:
+    _OWN_CACHE = os.environ[_CACHE] = tempfile.mkdtemp(prefix="deeprank_tests_xla_")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from absl import logging  # noqa: E402
 import jax  # noqa: E402  It reads its flags when it starts.
@@ -22,16 +33,22 @@ def warnings_logged(monkeypatch):
 
 pytest_plugins = ["helpers.exported"]
 
-# Fixtures that train, export or start a browser, and modules that do so by themselves.
+# Fixtures that train, export or start a browser; modules that do so by themselves, or
+# take ten seconds for another reason.
 SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
-    "test_ablation", "test_benchmark", "test_benchmark_embed", "test_colab",
-    "test_comparison", "test_configs", "test_contact_sheet", "test_demo", "test_docs",
-    "test_export", "test_extending", "test_golden", "test_job", "test_json",
-    "test_loop", "test_main", "test_page", "test_paper_outcome", "test_paper_systems",
-    "test_paper_table", "test_protocol", "test_readme", "test_relevance_runs",
-    "test_runs", "test_sampler_logging", "test_sampler_panel", "test_train",
-    "test_two_stages",
+    "test_ablation", "test_benchmark", "test_benchmark_embed",
+    "test_benchmark_metrics", "test_benchmark_search", "test_benchmark_step",
+    "test_colab", "test_comparison", "test_configs", "test_contact_sheet",
+    "test_core", "test_cpu_ops", "test_demo", "test_docs", "test_evaluate",
+    "test_exact", "test_export", "test_extending", "test_extras", "test_golden",
+    "test_hnsw", "test_index_killed", "test_job", "test_json", "test_layouts",
+    "test_loop", "test_main", "test_make_triplets", "test_mining", "test_neighbors",
+    "test_networks", "test_page", "test_paper_outcome", "test_paper_systems",
+    "test_paper_table", "test_pretrained", "test_protocol", "test_readme",
+    "test_readme_panel", "test_relevance_runs", "test_runs", "test_sampler_logging",
+    "test_sampler_panel", "test_step", "test_tfds", "test_train", "test_trunks",
+    "test_two_stages", "test_wheel",
 }  # fmt: skip
 
 
@@ -40,3 +57,8 @@ def pytest_collection_modifyitems(items):
         slow = SLOW_FIXTURES & set(item.fixturenames)
         if slow or item.path.stem in SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_unconfigure():
+    if _OWN_CACHE:
+        shutil.rmtree(_OWN_CACHE, ignore_errors=True)
