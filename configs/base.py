@@ -55,6 +55,8 @@ def _data() -> ConfigDict:
         color_jitter=0.2,  # Largest change of colour, drawn once per triplet.
         zoom=0.0,  # Largest zoom, drawn for each image.
         rotate_degrees=0.0,  # Largest rotation, drawn for each image.
+        quarter_turns=0.0,  # Share of the groups that are turned by 90 degrees or more.
+        swap_colors=0.0,  # Share of the groups whose colour channels change places.
     )
     return data
 
@@ -85,6 +87,10 @@ def _sampler() -> ConfigDict:
     sampler.capacity = 4096  # Records in the buffer of a category.
     sampler.records_per_step = 256  # Records ingested into the buffers per step.
     sampler.out_of_class = 0.2  # Share of negatives from other categories.
+    sampler.min_positive_relevance = 0.0  # Least relevance of a positive.
+    # Positives and negatives of an anchor; 0 negatives for a loss on all pairs.
+    sampler.positives_per_anchor = 1
+    sampler.negatives_per_anchor = 1
     return sampler
 
 
@@ -108,7 +114,9 @@ def _model() -> ConfigDict:
 
 
 def _loss() -> ConfigDict:
-    # Or "triplet_soft_margin", which has no margin.
+    # Or "triplet_soft_margin", which has no margin; or a loss on all pairs of a batch:
+    # "contrastive", "multi_similarity", "supcon", "rank_n_contrast", "circle" or
+    # "fast_ap", each with options of its own.
     loss = ConfigDict(dict(name="triplet_hinge"))
     loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
     loss.symmetric = False  # True: each positive is also an anchor.

@@ -29,7 +29,7 @@ from deeprank_jax.cli.output import Result
 
 if TYPE_CHECKING:
     from deeprank_jax.data.records import Records
-    from deeprank_jax.sampling import Triplets
+    from deeprank_jax.sampling.groups import Groups
 
 _SUFFIXES = (".csv", ".parquet", ".txt")
 
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> Result:
 
 def _draw_from_config(
     options: argparse.Namespace,
-) -> "tuple[Records, Iterable[Triplets], int | None]":
+) -> "tuple[Records, Iterable[Groups], int | None]":
     """Returns the records, batches of triplets, and their number if it is fixed."""
     import numpy as np
     import tqdm
@@ -130,6 +130,10 @@ def _draw_from_config(
     config.seed = config.seed if options.seed is None else options.seed
     if options.mode:
         config.sampler.mode = options.mode
+    # A file holds triplets, whatever groups the config trains on.
+    for size in create.GROUP_SIZE:
+        if size in config.sampler:
+            config.sampler[size] = 1
     config_lib.check_config(config)
     run_relevance = experiment.create_run_relevance(config)
     splits = relevance.attach(run_relevance, data.create_records(config.data))
@@ -156,7 +160,7 @@ def _draw_from_config(
 
 def _draw_from_folder(
     options: argparse.Namespace,
-) -> "tuple[Records, Iterable[Triplets], None]":
+) -> "tuple[Records, Iterable[Groups], None]":
     """Returns the records of a folder and batches of triplets."""
     import numpy as np
     import tqdm

@@ -25,6 +25,13 @@ _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
 # Options of relevances, which once were written down empty where they did not apply.
 _RELEVANCE_OPTIONS = ("levels", "weights", "file", "kernel", "scale")
 _RESERVOIR_OPTIONS = ("mode", "capacity", "records_per_step", "out_of_class")
+# Options that came later, with the values that a run before them had.
+_LATER_AUGMENT = {"quarter_turns": 0.0, "swap_colors": 0.0}
+_LATER_RESERVOIR = {
+    "min_positive_relevance": 0.0,
+    "positives_per_anchor": 1,
+    "negatives_per_anchor": 1,
+}
 _TFDS_OPTIONS = ("levels", "image_feature", "name_feature", "columns", "split_by")
 
 Tree = dict[str, Any]
@@ -99,7 +106,7 @@ def check_same_run(
 
 
 def upgrade_config(values: Mapping[str, Any]) -> Tree:
-    """Returns a saved config in today's shape; one of today is returned unchanged.
+    """Returns a saved config in today's shape; one of today keeps its values.
 
     Args:
       values: Nested dicts, as read from a `config.json`.
@@ -113,6 +120,9 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
         if isinstance(values["task"], str):
             for convert in _CONVERSIONS:
                 convert(values)
+        values["data"]["augment"] = _LATER_AUGMENT | values["data"]["augment"]
+        if values["sampler"]["name"] == "reservoir":
+            values["sampler"] = _LATER_RESERVOIR | values["sampler"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"The values are not those of a config ({error}).") from error
     return values

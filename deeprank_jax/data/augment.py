@@ -1,8 +1,8 @@
-"""Random augmentation of triplets.
+"""Random augmentation of groups, e.g. of triplets.
 
-Convention: changes that affect similarity (flip, colour) are drawn once per triplet,
-the others (shift, zoom, rotation) once per image. Switching one off leaves the draws of
-the others unchanged.
+Convention: changes that affect similarity (flip, colour, quarter turn) are drawn once
+per group, the others (shift, zoom, rotation) once per image. Switching one off leaves
+the draws of the others unchanged.
 """
 
 import numpy as np
@@ -24,6 +24,8 @@ def augment_triplets(
     color_jitter: float = 0.0,
     zoom: float = 0.0,
     rotate_degrees: float = 0.0,
+    quarter_turns: float = 0.0,
+    swap_colors: float = 0.0,
 ) -> np.ndarray:
     """Augments triplets at random.
 
@@ -38,6 +40,8 @@ def augment_triplets(
       zoom: Strength of the scaling of an image about its centre, by a factor between
         `1 / (1 + zoom)` and `1 + zoom`; edge pixels are repeated.
       rotate_degrees: Largest rotation of an image in both directions.
+      quarter_turns: Share of the groups that are turned, by 90, 180 or 270 degrees.
+      swap_colors: Share of the groups whose colour channels change places.
 
     Returns:
       `[B, 3, H, W, 3]` uint8, in new memory.
@@ -47,7 +51,14 @@ def augment_triplets(
     jitters = rng.uniform(-1.0, 1.0, (num_triplets, 3))
     positions = rng.random((num_triplets, num_images, 2))
     turns = rng.uniform(-1.0, 1.0, (num_triplets, num_images, 2))
+    turned, recolored = rng.random((2, num_triplets))
+    quarters = rng.integers(1, 4, num_triplets)
+    orders = rng.permuted(np.tile(np.arange(3), (num_triplets, 1)), axis=1)
     augmented = np.array(triplets)
+    for i in np.flatnonzero(turned < quarter_turns):
+        augmented[i] = np.rot90(augmented[i], quarters[i], axes=(1, 2))
+    for i in np.flatnonzero(recolored < swap_colors):
+        augmented[i] = augmented[i][..., orders[i]]
     if color_jitter:
         for images, factors in zip(augmented, 1 + color_jitter * jitters, strict=True):
             for image in images:

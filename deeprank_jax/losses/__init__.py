@@ -11,9 +11,15 @@ from deeprank_jax.losses.batch_mining import (
     Miner,
     gather_images,
 )
+from deeprank_jax.losses.circle import Circle
+from deeprank_jax.losses.contrastive import Contrastive
 from deeprank_jax.losses.cross_entropy import CrossEntropy
+from deeprank_jax.losses.fast_ap import FastAP
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
+from deeprank_jax.losses.multi_similarity import MultiSimilarity
+from deeprank_jax.losses.rank_n_contrast import RankNContrast
 from deeprank_jax.losses.ranking import TripletHinge, TripletSoftMargin
+from deeprank_jax.losses.supcon import SupCon
 from deeprank_jax.registry import Registry
 
 __all__ = [
@@ -21,16 +27,22 @@ __all__ = [
     "MINERS",
     "Anchors",
     "BatchHard",
+    "Circle",
+    "Contrastive",
     "CrossEntropy",
     "DistanceWeighted",
+    "FastAP",
     "Images",
     "Loss",
     "LossFn",
     "Mined",
     "Miner",
+    "MultiSimilarity",
+    "RankNContrast",
     "RelevanceFn",
     "Sampled",
     "SemiHard",
+    "SupCon",
     "TripletHinge",
     "TripletSoftMargin",
     "create_loss",
@@ -44,6 +56,12 @@ LOSSES: Registry[Loss] = Registry(
     {
         "triplet_hinge": TripletHinge,
         "triplet_soft_margin": TripletSoftMargin,
+        "contrastive": Contrastive,
+        "multi_similarity": MultiSimilarity,
+        "supcon": SupCon,
+        "rank_n_contrast": RankNContrast,
+        "circle": Circle,
+        "fast_ap": FastAP,
         "cross_entropy": CrossEntropy,
     },
     methods=("__call__", "describe"),
@@ -69,7 +87,8 @@ def create_loss(section: Mapping[str, Any], **context: Any) -> Loss:
 
     Args:
       section: Name and options of the loss; `miner` holds those of the miner.
-      **context: `relevance_fn`, `min_relevance_gap` and `axis_name`; see `Loss`.
+      **context: `relevance_fn`, `min_relevance_gap`, `axis_name` and sizes of a group;
+        see `Loss`.
 
     Raises:
       ConfigError: No such loss or miner exists, or an option does not fit.

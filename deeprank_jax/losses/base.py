@@ -37,8 +37,9 @@ class Loss(LossFn, Protocol):
 
     Its constructor takes its options as keywords, and of the following those that it
     needs: `relevance_fn` (graded similarity of two attributes), `min_relevance_gap`
-    (`T_r` of the paper's equation (8)), `axis_name` (mapped axis over devices, or None)
-    and `miner`.
+    (`T_r` of the paper's equation (8)), `axis_name` (mapped axis over devices, or
+    None), `positives_per_anchor` and `negatives_per_anchor` (sizes of a group), and
+    `miner`.
 
     Attributes:
       outputs: Kind of network output that it takes, `"embeddings"` or `"logits"`.

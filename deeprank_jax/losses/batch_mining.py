@@ -6,7 +6,7 @@ The result does not depend on how the batch is distributed over devices.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from deeprank_jax.losses.base import RelevanceFn
 
 Array = jax.Array
+T = TypeVar("T")
 
 # 16 MiB as float32; some five such matrices are alive at once.
 _PAIRS = 2**22
@@ -151,13 +152,18 @@ def mine(
         )
         return miner(anchors, embeddings, min_relevance_gap=min_relevance_gap, key=key)
 
-    pairs = min(_PAIRS, _COMPARED // attributes.shape[-1])
-    return _in_blocks(of_block, columns, positives, max(1, pairs // len(embeddings)))
+    return in_blocks(of_block, columns, positives, rows_per_block(images))
 
 
-def _in_blocks(
-    fn: Callable[[Array, Array], Mined], columns: Array, positives: Array, most: int
-) -> Mined:
+def rows_per_block(images: Images) -> int:
+    """Returns the number of anchors that are compared with all images at a time."""
+    pairs = min(_PAIRS, _COMPARED // images.attributes.shape[-1])
+    return max(1, pairs // len(images.embeddings))
+
+
+def in_blocks(
+    fn: Callable[[Array, Array], T], columns: Array, positives: Array, most: int
+) -> T:
     """Returns `fn(columns, positives)`, computed for at most `most` rows at a time."""
     size = len(columns)
     if size <= most:
@@ -169,5 +175,6 @@ def _in_blocks(
         jnp.pad(x, (0, num_blocks * block - size)).reshape(num_blocks, block)
         for x in (columns, positives)
     ]
-    mined = jax.lax.map(lambda rows: fn(*rows), blocks)
-    return jax.tree.map(lambda x: x.reshape(-1)[:size], mined)
+    # For a gradient each block is computed again, so that only one is in memory.
+    results = jax.lax.map(jax.checkpoint(lambda rows: fn(*rows)), blocks)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], results)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,11 @@ class _MinedImages(NamedTuple):
 
 
 class _TripletLoss:
-    """A loss of each triplet of a batch `[B, 3, D]` with `attributes [B, 3, A]`."""
+    """A loss of the triplets of a batch `[B, n, D]` with `attributes [B, n, A]`.
+
+    A group of more images than three is taken apart: its triplet `t` has positive
+    `t % P` and negative `t % N`, and its loss is the mean of theirs.
+    """
 
     outputs = "embeddings"
     _triplet_loss: Callable[..., Array]
@@ -44,6 +48,8 @@ class _TripletLoss:
         relevance_fn: RelevanceFn,
         min_relevance_gap: float,
         axis_name: str | None = None,
+        positives_per_anchor: int = 1,
+        negatives_per_anchor: int = 1,
     ):
         """Creates the loss.
 
@@ -57,10 +63,19 @@ class _TripletLoss:
             negative; `T_r` of the paper.
           axis_name: Name of the axis of devices that search each other's images; None
             for one device alone.
+          positives_per_anchor: Number of positives `P` in a group.
+          negatives_per_anchor: Number of negatives `N` in a group, after those.
 
         Raises:
-          ValueError: The gap is not positive though negatives are judged here.
+          ValueError: The gap is not positive though negatives are judged here, or
+            groups have no negative.
         """
+        if not negatives_per_anchor:
+            raise ValueError(
+                "negatives_per_anchor must be at least 1 for a loss of triplets, got "
+                '0; a loss on all pairs, e.g. "multi_similarity", takes 0.'
+            )
+        self._num_others = positives_per_anchor, negatives_per_anchor
         self._symmetric = symmetric
         self._miner = miner or SemiHard()
         self._mines = not isinstance(self._miner, Sampled)
@@ -82,8 +97,10 @@ class _TripletLoss:
         step: Array | int,
         key: Array,
     ) -> Array:
-        """Returns the losses `[B]`, one per triplet."""
+        """Returns the losses `[B]`, one per group."""
         attributes = batch["attributes"]
+        num_groups = len(outputs)
+        outputs, attributes = (self._triplets(x) for x in (outputs, attributes))
         mined = None, None
         if self._mines:
             # Once, and here: inside a condition devices could wait for each other.
@@ -93,7 +110,20 @@ class _TripletLoss:
         if self._symmetric:
             swapped = self._directed(outputs, attributes, mined[1], swap=True)
             losses = (losses + swapped) / 2.0
-        return losses
+        if len(losses) == num_groups:
+            return losses
+        return jnp.mean(losses.reshape(num_groups, -1), axis=1)
+
+    def _triplets(self, groups: Array) -> Array:
+        """Returns groups `[B, n, ...]` as triplets `[B * T, 3, ...]`."""
+        if self._num_others == (1, 1):
+            return groups
+        num_positives, num_negatives = self._num_others
+        triplet = jnp.arange(max(self._num_others))
+        positive = 1 + triplet % num_positives
+        negative = 1 + num_positives + triplet % num_negatives
+        columns = jnp.stack([0 * triplet, positive, negative], axis=1)
+        return groups[:, columns].reshape(-1, 3, groups.shape[-1])
 
     def _mine(
         self, images: batch_mining.Images, size: int, step: Array | int, key: Array
@@ -183,31 +213,21 @@ class TripletHinge(_TripletLoss):
         margin: float = 0.2,
         symmetric: bool = False,
         miner: batch_mining.Miner | None = None,
-        relevance_fn: RelevanceFn,
-        min_relevance_gap: float,
-        axis_name: str | None = None,
+        **context: Any,
     ):
-        """Creates the loss; see `_TripletLoss` for the other arguments.
+        """Creates the loss.
 
         Args:
           margin: Gap between the two squared distances; unit vectors lie at most 4
             apart.
           symmetric: True makes the positive an anchor, too.
           miner: Miner of negatives, and maybe positives, in the batch.
-          relevance_fn: `Relevance.pairwise`.
-          min_relevance_gap: Least difference in relevance of positive and negative.
-          axis_name: Name of the axis of devices; None for one device alone.
+          **context: Other arguments of `_TripletLoss`.
 
         Raises:
           ValueError: The margin is not positive, or as for `_TripletLoss`.
         """
-        super().__init__(
-            symmetric=symmetric,
-            miner=miner,
-            relevance_fn=relevance_fn,
-            min_relevance_gap=min_relevance_gap,
-            axis_name=axis_name,
-        )
+        super().__init__(symmetric=symmetric, miner=miner, **context)
         if not margin > 0:
             raise ValueError(
                 f"margin must be above 0, got {margin}; a loss without a margin is "

@@ -44,17 +44,24 @@ CAUSES = {
     "bad_image": "an image could not be read; another triplet of the batch was used "
     "once more",
 }
+# Those of larger groups, shown where they were logged.
+GROUP_CAUSES = {
+    "repeated_positive": "the buffer held no positive that the group lacks; one of its "
+    "images was used once more",
+    "repeated_negative": "16 draws found no negative that the group lacks; one of its "
+    "images was used once more",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DrawnTriplets:
-    """Triplets of the sampler.
+    """Triplets of the sampler, or groups of other sizes.
 
     Attributes:
-      indices: `[T, 3]` int: anchor, positive, negative. The first few of each step
-        are shown; all are counted.
-      relevance: `[T, 2]` float, the anchor's relevance to positive and negative.
-      in_class: `[T]` bool, True if the negative is of the anchor's category.
+      indices: `[T, 1 + P + N]` int: anchor, positives, negatives. The first few of each
+        step are shown; all are counted.
+      relevance: `[T, P + N]` float, the anchor's relevance to each.
+      in_class: `[T, N]` bool, True if a negative is of the anchor's category.
       steps: `[T]` int, training step of each triplet.
       records: Records of the split that the indices belong to.
       thumbnails: Function from indices `[n]` to uint8 RGB `[n, S, S, 3]`.
@@ -177,7 +184,7 @@ def _negatives(
     )
     if logged.sum():
         shares, where = logged / logged.sum(), "in the run"
-    elif drawn is not None and len(drawn.in_class):
+    elif drawn is not None and drawn.in_class.size:
         inside = float(drawn.in_class.mean())
         shares = np.array([inside, 1 - inside])
         where = f"in {len(drawn.in_class):,} triplets"
@@ -213,10 +220,13 @@ def _failures(
     }
     if not logged:
         return []
-    causes = {**CAUSES, **dict.fromkeys(sorted(logged.keys() - CAUSES.keys()), "")}
+    others = sorted(logged.keys() - CAUSES.keys())
+    causes = {**CAUSES, **{cause: GROUP_CAUSES.get(cause, "") for cause in others}}
     if drawn is not None and drawn.out_of_class is None:
         causes = {cause: note for cause, note in causes.items() if cause in logged}
     batch = sum(means.get(f"train/sampler_negatives/{kind}", 0.0) for kind in KINDS)
+    if drawn is not None:
+        batch /= max(1, drawn.in_class.shape[1])
     return [
         {
             "name": cause,
@@ -234,17 +244,22 @@ def _steps(drawn: DrawnTriplets, grades: query_panel.Grades) -> list[dict[str, A
     rows = drawn.shown()
     anchors, relevance = pictures.images(drawn.indices[rows, 0]), drawn.relevance[rows]
     others = pictures.framed(drawn.indices[rows, 1:].ravel(), relevance.ravel())
+    size, num_negatives = relevance.shape[1], drawn.in_class.shape[1]
+    sides = ["positive"] * (size - num_negatives) + ["negative"] * num_negatives
     by_step: dict[int, list[dict[str, Any]]] = {}
     for i, row in enumerate(rows):
-        by_step.setdefault(int(drawn.steps[row]), []).append(
-            {
-                "anchor": anchors[i],
-                "others": others[2 * i : 2 * i + 2],
-                "relevance": [format_number(value) for value in relevance[i]],
-                "gap": format_number(relevance[i, 0] - relevance[i, 1]),
-                "kind": list(KINDS)[0 if drawn.in_class[row] else 1].replace("_", "-"),
-            }
-        )
+        group: dict[str, Any] = {
+            "anchor": anchors[i],
+            "others": others[size * i : size * (i + 1)],
+            "sides": sides,
+            "relevance": [format_number(value) for value in relevance[i]],
+            "gap": "",
+        }
+        if num_negatives:
+            gap = relevance[i, 0] - relevance[i, -num_negatives]
+            kind = list(KINDS)[0 if drawn.in_class[row, 0] else 1]
+            group.update(gap=format_number(gap), kind=kind.replace("_", "-"))
+        by_step.setdefault(int(drawn.steps[row]), []).append(group)
     return [{"step": f"{step:,}", "triplets": t} for step, t in by_step.items()]
 
 

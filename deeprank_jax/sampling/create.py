@@ -11,13 +11,21 @@ from deeprank_jax.data import cache_dir
 from deeprank_jax.data.records import Records
 from deeprank_jax.registry import Registry, config_keys
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.sampling import TripletSampler, create_candidates, triplet_file
+from deeprank_jax.sampling import (
+    Candidates,
+    TripletSampler,
+    create_candidates,
+    triplet_file,
+)
 from deeprank_jax.sampling.file_sampler import FileSampler
+from deeprank_jax.sampling.reservoir.group_sampler import GroupSampler, check_group_size
 from deeprank_jax.sampling.reservoir.sampler import check_options
 from deeprank_jax.sampling.stream import RankingSampler
 
 # Keys of `config.triplets`: valid triplets, for sampler, loss and evaluation alike.
 _SHARED = ("category_level", "positive_cap", "min_relevance_gap")
+# Options of a reservoir that decide the images of a group.
+GROUP_SIZE = ("positives_per_anchor", "negatives_per_anchor")
 # Parameters of the samplers that are not their options.
 CONTEXT = (
     *("records", "relevance", "others", *_SHARED),
@@ -32,6 +40,9 @@ def _create_reservoir(
     records_per_step: int = 256,
     warmup_records: int | None = None,
     out_of_class: float = 0.2,
+    min_positive_relevance: float = 0.0,
+    positives_per_anchor: int = 1,
+    negatives_per_anchor: int = 1,
     records: Records,
     relevance: Relevance,
     category_level: int | None,
@@ -42,15 +53,17 @@ def _create_reservoir(
     num_shards: int,
     cache: str | os.PathLike[str] | None,
 ) -> RankingSampler:
-    """Creates a `TripletSampler`, which draws by relevance.
+    """Creates a `TripletSampler`, or a `GroupSampler` of larger groups.
 
     Args:
       mode: Weights of the draws: `"importance"`, or `"uniform"`, the paper's baseline.
       capacity: Number of records in the buffer of a category.
       records_per_step: Number of records ingested per step.
-      warmup_records: Number of records ingested before step 0; None for all, at most
-        a million.
+      warmup_records: Number of records ingested before step 0; None for a million.
       out_of_class: Share of negatives of other categories.
+      min_positive_relevance: Least relevance of a positive; not in the paper.
+      positives_per_anchor: Number of positives of each anchor.
+      negatives_per_anchor: Number of negatives; 0 leaves those of other groups.
       records: Records of the split, with their attributes.
       relevance: Relevance of two records.
       category_level: Label level of the categories; None for a single category.
@@ -61,6 +74,44 @@ def _create_reservoir(
       num_shards: Number of processes.
       cache: Folder that keeps expensive sums of relevance; None keeps none.
     """
+    sampler = TripletSampler(
+        _create_candidates(records, relevance, category_level, cache),
+        relevance,
+        mode=mode,
+        capacity=capacity,
+        records_per_step=records_per_step,
+        warmup_records=warmup_records,
+        out_of_class=out_of_class,
+        min_positive_relevance=min_positive_relevance,
+        positive_cap=positive_cap,
+        min_relevance_gap=min_relevance_gap,
+        seed=seed,
+        shard=shard,
+        num_shards=num_shards,
+    )
+    return _of_group_size(sampler, positives_per_anchor, negatives_per_anchor)
+
+
+def _of_group_size(
+    sampler: TripletSampler, positives_per_anchor: int, negatives_per_anchor: int
+) -> RankingSampler:
+    """Returns the sampler of triplets itself, or one of larger groups."""
+    if positives_per_anchor == negatives_per_anchor == 1:
+        return sampler
+    return GroupSampler(
+        sampler,
+        positives_per_anchor=positives_per_anchor,
+        negatives_per_anchor=negatives_per_anchor,
+    )
+
+
+def _create_candidates(
+    records: Records,
+    relevance: Relevance,
+    category_level: int | None,
+    cache: str | os.PathLike[str] | None,
+) -> Candidates:
+    """Returns the records to draw from, and logs how many are negatives only."""
     candidates = create_candidates(records, relevance, category_level, cache=cache)
     if candidates.num_without_positive:
         logging.info(
@@ -70,20 +121,7 @@ def _create_reservoir(
             f"{candidates.num_without_positive:,}",
             f"{len(candidates):,}",
         )
-    return TripletSampler(
-        candidates,
-        relevance,
-        mode=mode,
-        capacity=capacity,
-        records_per_step=records_per_step,
-        warmup_records=warmup_records,
-        out_of_class=out_of_class,
-        positive_cap=positive_cap,
-        min_relevance_gap=min_relevance_gap,
-        seed=seed,
-        shard=shard,
-        num_shards=num_shards,
-    )
+    return candidates
 
 
 def _create_file(
@@ -178,6 +216,11 @@ def create_sampler(
         )
 
 
+def group_size(config: ml_collections.ConfigDict) -> dict[str, int]:
+    """Returns the numbers of positives and of negatives of a group, by option."""
+    return {name: int(config.sampler.get(name, 1)) for name in GROUP_SIZE}
+
+
 def check_sampler(config: ml_collections.ConfigDict) -> None:
     """Checks `config.sampler` and `config.triplets` without any data.
 
@@ -191,7 +234,9 @@ def check_sampler(config: ml_collections.ConfigDict) -> None:
     keys = {key: f"config.sampler.{key}" for key in options}
     keys |= {key: f"config.triplets.{key}" for key in shared}
     if name == "reservoir":
+        sizes = {key: options.pop(key, 1) for key in GROUP_SIZE}
         with config_keys(keys):
+            check_group_size(**sizes)
             check_options(**options, **shared)
 
 

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def level_shares(labels: np.ndarray, level_names: Sequence[str]) -> dict[str, float]:
+def level_shares(
+    labels: np.ndarray, level_names: Sequence[str], num_positives: int = 1
+) -> dict[str, float]:
     """Returns the share of positives and negatives by the deepest level shared.
 
     Args:
-      labels: `[B, 3, L]` ints, anchor, positive and negative on axis 1; sharing a
+      labels: `[B, n, L]` ints, anchor, positives and negatives on axis 1; sharing a
         level means sharing all coarser ones.
       level_names: Names of the `L` levels, from coarse to fine.
+      num_positives: Number of positives of each anchor.
 
     Returns:
       A share in [0, 1] for each of `positives/<level>`, `negatives/<level>` and each
-      `<level>` and `none`, finest first; all 0 if there is no triplet.
+      `<level>` and `none`, finest first; all 0 of none.
 
     Raises:
       ValueError: The number of names differs from the number of levels.
@@ -28,8 +31,14 @@ def level_shares(labels: np.ndarray, level_names: Sequence[str]) -> dict[str, fl
     names = ("none", *level_names)
     depth = np.sum(labels[:, :1] == labels[:, 1:], axis=-1)
     shares = {}
-    for column, side in enumerate(("positives", "negatives")):
-        counts = np.bincount(depth[:, column], minlength=len(names))
+    sides = {
+        "positives": depth[:, :num_positives],
+        "negatives": depth[:, num_positives:],
+    }
+    for side, depths in sides.items():
+        counts = np.bincount(depths.ravel(), minlength=len(names))
         for level in reversed(range(len(names))):
-            shares[f"{side}/{names[level]}"] = float(counts[level] / max(1, len(depth)))
+            shares[f"{side}/{names[level]}"] = float(
+                counts[level] / max(1, depths.size)
+            )
     return shares

@@ -14,10 +14,10 @@ import numpy as np
 
 from deeprank_jax.errors import DataError
 from deeprank_jax.sampling import counter_rng
+from deeprank_jax.sampling.groups import Groups
 from deeprank_jax.sampling.labelled_sampler import LabelledImages
-from deeprank_jax.sampling.triplets import Triplets
 
-Drawn = Triplets | LabelledImages
+Drawn = Groups | LabelledImages
 
 
 class Sampler(Protocol):
@@ -51,10 +51,10 @@ class Sampler(Protocol):
 
 
 class RankingSampler(Sampler, Protocol):
-    """Interface of a sampler of triplets, i.e. of those in `config.sampler`."""
+    """Interface of a sampler of groups, i.e. of those in `config.sampler`."""
 
-    def sample(self, step: int, batch_size: int) -> Triplets:
-        """Returns the triplets of a step, always the same."""
+    def sample(self, step: int, batch_size: int) -> Groups:
+        """Returns the groups of a step, always the same."""
         ...
 
 

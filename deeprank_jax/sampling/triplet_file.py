@@ -22,7 +22,7 @@ from deeprank_jax import files
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, needs_extra
 from deeprank_jax.sampling.file_sampler import FileTripletData
-from deeprank_jax.sampling.triplets import Triplets
+from deeprank_jax.sampling.groups import Groups
 
 with needs_extra("train"):
     import pyarrow
@@ -45,7 +45,7 @@ _BYTES = 2**24
 def write_triplets(
     path: str | os.PathLike[str],
     records: Records,
-    batches: Iterable[Triplets],
+    batches: Iterable[Groups],
     limit: int | None = None,
 ) -> int:
     """Writes triplets, batch by batch, as a whole file or, after an error, not at all.
@@ -381,7 +381,7 @@ def _write_parquet(
         yield write
 
 
-def _join_batches(batches: Iterable[Triplets], limit: int | None) -> Iterator[Columns]:
+def _join_batches(batches: Iterable[Groups], limit: int | None) -> Iterator[Columns]:
     """Yields the columns of many triplets at a time, `limit` in all."""
     parts, num_rows, remaining = [], 0, np.inf if limit is None else limit
     for batch in batches:
@@ -403,7 +403,7 @@ def _concatenate(parts: Sequence[Columns]) -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in _ALL}
 
 
-def _to_columns(batch: Triplets, limit: float) -> Columns:
+def _to_columns(batch: Groups, limit: float) -> Columns:
     values = [
         *batch.indices.T,
         *batch.relevance.T,

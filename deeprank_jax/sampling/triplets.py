@@ -1,13 +1,12 @@
 """Triplets of one training step."""
 
-from collections.abc import Mapping
 import dataclasses
 
-import numpy as np
+from deeprank_jax.sampling.groups import Groups
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Triplets:
+class Triplets(Groups):
     """The triplets of one step; anchor, positive and negative on axis 1.
 
     Attributes:
@@ -21,43 +20,7 @@ class Triplets:
       gauges: Further metrics, e.g. the fill of the buffers.
     """
 
-    step: int
-    indices: np.ndarray
-    attributes: np.ndarray
-    relevance: np.ndarray
-    in_class: np.ndarray
-    counts: dict[str, int]
-    gauges: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    def take(self, source: np.ndarray, num_bad: int) -> "Triplets":
-        """Returns the triplets at `source`.
-
-        Args:
-          source: `[B]` ints, places in this batch.
-          num_bad: Number of triplets that replace one with an unreadable image.
-        """
-        return dataclasses.replace(
-            self,
-            indices=self.indices[source],
-            attributes=self.attributes[source],
-            relevance=self.relevance[source],
-            in_class=self.in_class[source],
-            counts={**self.counts, "bad_image": num_bad},
-        )
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the arrays that the train step needs beside the images."""
-        return {"attributes": self.attributes}
-
-    def metrics(self) -> dict[str, float]:
-        """Returns metrics of the draw by the names that they are logged under."""
-        inside = int(np.sum(self.in_class))
-        return {
-            "sampler_negatives/in_class": inside,
-            "sampler_negatives/out_of_class": len(self.in_class) - inside,
-            **{f"sampler_failures/{cause}": n for cause, n in self.counts.items()},
-            **{
-                f"buffers/{name.removeprefix('buffer_')}": value
-                for name, value in self.gauges.items()
-            },
-        }
+    @property
+    def num_positives(self) -> int:
+        """Returns 1."""
+        return 1

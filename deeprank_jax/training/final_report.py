@@ -17,6 +17,7 @@ from deeprank_jax.evaluation.compare import Intervals, Results, compare_with_bas
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.report.thumbnails import Thumbnails
+from deeprank_jax.sampling import create
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import (
     Experiment,
@@ -224,7 +225,9 @@ def _draw_again(experiment: Experiment, thumbnails: Thumbnails) -> report.DrawnT
     return report.DrawnTriplets(
         indices=np.concatenate([batch.indices for batch in batches]),
         relevance=np.concatenate([batch.relevance for batch in batches]),
-        in_class=np.concatenate([batch.in_class for batch in batches]),
+        in_class=np.concatenate(
+            [batch.in_class.reshape(len(batch.indices), -1) for batch in batches]
+        ),
         steps=np.repeat(steps, sum(sizes)),
         records=experiment.records["train"],
         thumbnails=thumbnails,
@@ -248,8 +251,7 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         "Network": ", ".join(filter(None, (_trunk(config), lines.pop("Head", "")))),
         **lines,
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
-        f"{config.num_steps:,} steps of {config.batch_size} "
-        + ("triplets" if experiment.task.draws_triplets else "images"),
+        f"{config.num_steps:,} steps of {config.batch_size} " + _unit(experiment),
         "Checkpoint": f"step {best:,}, the best on validation by "
         f"{config.evaluation.best_metric}"
         if best is not None
@@ -257,6 +259,14 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         "Time": f"{seconds / 60:.1f} min in the process that finished",
         "Commit": version.commit(),
     }
+
+
+def _unit(experiment: Experiment) -> str:
+    """Returns the unit of a batch's size."""
+    if not experiment.task.draws_triplets:
+        return "images"
+    num_images = 1 + sum(create.group_size(experiment.config).values())
+    return "triplets" if num_images == 3 else f"groups of {num_images} images"
 
 
 def _trunk(config: ml_collections.ConfigDict) -> str:

@@ -10,6 +10,7 @@ import tqdm
 
 from deeprank_jax.distributed import devices
 from deeprank_jax.errors import UserError
+from deeprank_jax.sampling.groups import Groups
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
 from deeprank_jax.training import metrics_writer
@@ -67,10 +68,12 @@ class TrainingLog:
         # Non-finite values would make the mean non-finite.
         values = {} if in_a_row else values
         sampler_metrics = batch.groups.metrics()
-        if self._experiment.task.draws_triplets:
+        if isinstance(batch.groups, Groups):
             records = self._experiment.records["train"]
             labels = records.labels[batch.groups.indices]
-            sampler_metrics.update(level_shares(labels, records.level_names))
+            sampler_metrics.update(
+                level_shares(labels, records.level_names, batch.groups.num_positives)
+            )
         skipped = float(in_a_row > 0)
         self._interval.append({**values, "skipped": skipped, **sampler_metrics})
         self._timed += 1

@@ -214,3 +214,16 @@ def test_a_run_keeps_the_warm_up_that_it_began_with(tmp_path):
 def test_values_that_are_no_config_are_an_error_of_the_config():
     with pytest.raises(ConfigError, match=r"not those of a config .*evaluation"):
         config_lib.upgrade_config({"task": "ranking"})
+
+
+def test_options_that_came_later_have_the_value_of_before():
+    today = json.loads(config_lib.resolve_config(base.get_config()).to_json())
+    before = copy.deepcopy(today)
+    for name in ("quarter_turns", "swap_colors"):
+        del before["data"]["augment"][name]
+    for name in ("min_positive_relevance", "positives_per_anchor"):
+        del before["sampler"][name]
+    assert config_lib.upgrade_config(before) == today
+    changed = copy.deepcopy(today)
+    changed["sampler"]["positives_per_anchor"] = 3
+    assert config_lib.upgrade_config(changed) == changed

@@ -1,5 +1,8 @@
+import itertools
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from deeprank_jax.data import augment
 
@@ -51,6 +54,8 @@ def test_every_kind_leaves_its_input_alone():
         color_jitter=0.5,
         zoom=0.2,
         rotate_degrees=10.0,
+        quarter_turns=0.5,
+        swap_colors=0.5,
     )
     np.testing.assert_array_equal(triplets, before)
     assert augmented.dtype == np.uint8
@@ -122,6 +127,39 @@ def radius_and_angle(image):
     centre = (image.shape[0] - 1) / 2
     y, x = (weights * rows).sum() - centre, (weights * columns).sum() - centre
     return np.hypot(x, y), np.degrees(np.arctan2(-y, x))
+
+
+def test_quarter_turns_turn_whole_groups_as_often_as_they_say():
+    groups = noise(300, 4, 5, 5, 3)
+    turned = run(groups, quarter_turns=0.4)
+    times = []
+    for before, after in zip(groups, turned, strict=True):
+        times += [
+            [k for k in range(4) if np.array_equal(np.rot90(x, k), y)]
+            for x, y in zip(before, after, strict=True)
+        ]
+    times = np.array(times)[:, 0].reshape(300, 4)
+    assert np.all(times == times[:, :1])  # The images of a group alike.
+    counts = np.bincount(times[:, 0], minlength=4)
+    assert (
+        stats.chisquare(counts, 300 * np.array([0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3]))[1]
+        > 1e-3
+    )
+
+
+def test_colors_change_places_in_whole_groups():
+    groups = noise(300, 2, 4, 4, 3)
+    swapped = run(groups, swap_colors=0.5)
+    orders = list(itertools.permutations(range(3)))
+    places = []
+    for before, after in zip(groups, swapped, strict=True):
+        same = [np.array_equal(before[..., order], after) for order in orders]
+        assert sum(same) == 1
+        places.append(same.index(True))
+    counts = np.bincount(places, minlength=6)
+    # A sixth of the draws is the order as it was.
+    expected = 300 * np.array([0.5 + 0.5 / 6, *[0.5 / 6] * 5])
+    assert stats.chisquare(counts, expected)[1] > 1e-3
 
 
 def test_zoom_and_rotation_move_a_spot_as_far_as_they_say():

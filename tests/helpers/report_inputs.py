@@ -66,7 +66,7 @@ def create_drawn(records, thumbnails, **changes):
     values = dict(
         indices=indices,
         relevance=RELEVANCE.pairwise(labels[:, :1], labels[:, 1:]),
-        in_class=labels[:, 0, 0] == labels[:, 2, 0],
+        in_class=labels[:, :1, 0] == labels[:, 2:, 0],
         steps=np.array([0, 10, 2000]),
         records=records,
         thumbnails=thumbnails,

@@ -15,7 +15,10 @@ RELEVANCE = Hierarchy((0.1, 1.0))
 GAP = 0.5
 CONTEXT = dict(relevance_fn=RELEVANCE.pairwise, min_relevance_gap=GAP, axis_name=None)
 AT_START = dict(step=0, key=jax.random.key(0))
-BUILT_IN = ("triplet_hinge", "triplet_soft_margin", "cross_entropy")
+BUILT_IN = (
+    "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
+    "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy",
+)  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
     "name", ["semi_hard", "distance_weighted", "batch_hard"]

@@ -14,7 +14,7 @@ from deeprank_jax.report import (
     sampler_panel,
     write_report,
 )
-from deeprank_jax.sampling.reservoir import draws
+from deeprank_jax.sampling.reservoir import draws, groups
 
 THUMBNAILS = lambda indices: np.zeros((len(indices), 20, 20, 3), np.uint8)
 # Two intervals, of 10 steps and of 30.
@@ -43,7 +43,7 @@ def create_many(num_steps=3, per_step=500, **changes):
     values = dict(
         indices=rng.integers(0, 60, (num, 3)),
         relevance=relevance,
-        in_class=in_class,
+        in_class=in_class[:, None],
         steps=np.repeat(np.arange(num_steps) * 7, per_step),
     )
     return create_drawn(create_records(), THUMBNAILS, **(values | changes))
@@ -74,6 +74,32 @@ def test_triplets_stand_under_their_step_with_relevances_gap_and_kind(tmp_path):
         ["1", "0", "1", "out-of-class"],
         ["1", "0.001", "0.999", "in-class"],
     ]
+
+
+def test_groups_show_all_their_positives_and_negatives(tmp_path):
+    rng = np.random.default_rng(0)
+    values = dict(
+        indices=rng.integers(0, 60, (4, 4)),
+        relevance=np.tile([1.0, 0.5, 0.25], (4, 1)),
+        steps=np.zeros(4, int),
+    )
+    one = create_drawn(
+        create_records(), THUMBNAILS, in_class=np.zeros((4, 1), bool), **values
+    )
+    _, section = write(tmp_path, drawn=one)
+    values_shown = re.findall(r"(positive|negative|gap) ?<b>(.*?)</b>", section)
+    assert values_shown[:4] == [
+        ("positive", "1"), ("positive", "0.5"), ("negative", "0.25"), ("gap", "0.75")
+    ]  # fmt: skip
+    assert section.count("out-of-class negative") == 4
+    none = create_drawn(
+        create_records(), THUMBNAILS, in_class=np.zeros((4, 0), bool), **values
+    )
+    _, section = write(tmp_path, drawn=none, metrics=[])
+    shown = re.findall(r"(positive|negative|gap) ?<b>(.*?)</b>", section)
+    assert shown[:3] == [("positive", "1"), ("positive", "0.5"), ("positive", "0.25")]
+    assert {side for side, _ in shown} == {"positive"}
+    assert "<h3>Negatives</h3>" not in section
 
 
 def test_six_triplets_of_each_step_are_shown_and_all_are_counted(tmp_path):
@@ -112,6 +138,7 @@ def test_shares_and_causes_are_those_of_the_run(tmp_path):
 
 def test_every_cause_and_chart_of_the_sampler_is_explained():
     assert sampler_panel.CAUSES.keys() == {*draws.CAUSES, "bad_image"}
+    assert sampler_panel.GROUP_CAUSES.keys() == set(groups.CAUSES)
     charts = {chart.title for chart in curves.create_charts(METRICS)}
     assert charts == {"train/loss", *sampler_panel.CHARTS}
 

@@ -16,6 +16,7 @@ from tools.benchmark.exact_laws import chi_square, enumerate_laws
 NAMES = {
     "ingest_records_per_s",
     "hierarchy_triplets_per_s",
+    "hierarchy_grouped_images_per_s",
     "embedding64_triplets_per_s",
     "law_min_p_value",
     "small_buffer_tv_corrected",

@@ -16,10 +16,13 @@ import tqdm
 from deeprank_jax.relevance import Hierarchy, Relevance, WithinCategory
 from deeprank_jax.relevance.embedding import Embedding
 from deeprank_jax.sampling import Candidates, TripletSampler, count_candidates
+from deeprank_jax.sampling.reservoir.group_sampler import GroupSampler
+from deeprank_jax.sampling.stream import RankingSampler
 from tools.benchmark import sampler_laws
 
 _BATCH, _CAPACITY, _NUM_CATEGORIES, _GAP = 256, 1024, 4, 0.01
 _HIERARCHY = Hierarchy((0.001, 0.02, 1.0))
+_GROUP = 5  # An anchor, three positives and a negative.
 _SMALL, _LARGE = 10**4, 10**7
 _ROUNDS, _STEPS = 15, 200
 _WARMUP, _PER_STEP = 5_000, 256
@@ -35,6 +38,12 @@ def measure() -> dict[str, float]:
         return {
             "ingest_records_per_s": ingest_speed(large),
             "hierarchy_triplets_per_s": draw_speed(create(large)),
+            "hierarchy_grouped_images_per_s": _GROUP
+            * draw_speed(
+                GroupSampler(
+                    create(large), positives_per_anchor=3, negatives_per_anchor=1
+                )
+            ),
             "embedding64_triplets_per_s": draw_speed(create_embedding()),
             "law_min_p_value": sampler_laws.min_p_value(),
             **sampler_laws.small_buffers(),
@@ -106,13 +115,13 @@ def ingest_speed(candidates: Candidates) -> float:
     return statistics.median(speeds)
 
 
-def draw_speed(sampler: TripletSampler) -> float:
-    """Returns the number of triplets drawn per second, ingestion included."""
+def draw_speed(sampler: RankingSampler) -> float:
+    """Returns the number of groups drawn per second, ingestion included."""
     sampler.sample(0, _BATCH)
     return statistics.median(_timed(sampler, 1 + _STEPS * i) for i in range(_ROUNDS))
 
 
-def _timed(sampler: TripletSampler, first: int) -> float:
+def _timed(sampler: RankingSampler, first: int) -> float:
     start = time.perf_counter()
     for step in range(first, first + _STEPS):
         sampler.sample(step, _BATCH)

@@ -34,6 +34,35 @@ class DenseDraws:
             )
         return slots, relevance, has[:, 0], has[:, 0] & has[:, 1]
 
+    def draw_positives(
+        self, anchor: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws as described in `InClassDraws`."""
+        slots = np.zeros(len(anchor), np.int64)
+        relevance = np.zeros(len(anchor))
+        for rows, columns, usable in self._blocks(anchor):
+            values, lift = self._compare(anchor[rows], columns, usable)
+            weight = self._law.positive_weight(values) * lift
+            positive, _ = _draw_columns(weight, uniform[rows])
+            slots[rows], relevance[rows] = _take(columns, values, positive)
+        return slots, relevance
+
+    def draw_negatives(
+        self, anchor: np.ndarray, of_positive: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws as described in `InClassDraws`."""
+        slots = np.zeros(len(anchor), np.int64)
+        relevance = np.zeros(len(anchor))
+        has_negative = np.zeros(len(anchor), bool)
+        for rows, columns, usable in self._blocks(anchor):
+            values, lift = self._compare(anchor[rows], columns, usable)
+            best = of_positive[rows, None].astype(values.dtype)
+            negative, has_negative[rows] = self._draw_negatives(
+                values, lift, best, uniform[rows]
+            )
+            slots[rows], relevance[rows] = _take(columns, values, negative)
+        return slots, relevance, has_negative
+
     def _blocks(
         self, anchor: np.ndarray
     ) -> Iterator[tuple[np.ndarray, slice | np.ndarray, np.ndarray]]:
@@ -76,36 +105,70 @@ class DenseDraws:
         of_negative: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws for the anchors of a block."""
-        attributes, law = self._table.attributes, self._law
+        values, lift = self._compare(anchor, columns, usable)
+        positive, has_positive = _draw_columns(
+            self._law.positive_weight(values) * lift, of_positive
+        )
+        best = np.take_along_axis(values, positive[:, None], axis=1)
+        negative, has_negative = self._draw_negatives(values, lift, best, of_negative)
+        pairs = [_take(columns, values, column) for column in (positive, negative)]
+        slots, relevance = (np.stack(x, axis=1) for x in zip(*pairs, strict=True))
+        return slots, relevance, np.stack([has_positive, has_negative], axis=1)
+
+    def _compare(
+        self, anchor: np.ndarray, columns: slice | np.ndarray, usable: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns relevance and lift of each anchor's category, `[b, m]` each.
+
+        The lift is 0 where a column cannot be used.
+        """
+        attributes = self._table.attributes
         # A view of a whole category, or a row for each anchor.
         others = attributes[columns].reshape(-1, *usable.shape[1:], attributes.shape[1])
         relevance = np.asarray(
-            law.relevance.pairwise(attributes[anchor][:, None], others)
+            self._law.relevance.pairwise(attributes[anchor][:, None], others)
         )
         if relevance.dtype.kind != "f":  # Counts are ints, but T_p may be a half.
             relevance = relevance.astype(np.float64)
-        lift = self._lift[columns] * usable
-        positive, has_positive = _draw_columns(
-            law.positive_weight(relevance) * lift, of_positive
-        )
-        best = np.take_along_axis(relevance, positive[:, None], axis=1)
-        lift *= relevance <= law.most_relevant_negative(best)
+        return relevance, self._lift[columns] * usable
+
+    def _draw_negatives(
+        self,
+        relevance: np.ndarray,
+        lift: np.ndarray,
+        of_positive: np.ndarray,
+        uniform: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws columns of negatives; False where there is none.
+
+        Args:
+          relevance: `[b, m]`, relevance of the columns.
+          lift: `[b, m]`, lift of the columns, 0 where one cannot be used.
+          of_positive: `[b, 1]`, relevance of the positives.
+          uniform: `[b]` uniform numbers.
+        """
+        law = self._law
+        lift = lift * (relevance <= law.most_relevant_negative(of_positive))
         negative, has_negative = _draw_columns(
-            law.negative_weight(relevance) * lift, of_negative
+            law.negative_weight(relevance) * lift, uniform
         )
         # If no negative is relevant at all, their weights are equal.
         flat = np.flatnonzero(~has_negative)
         if len(flat):
             negative[flat], has_negative[flat] = _draw_columns(
-                lift[flat], of_negative[flat]
+                lift[flat], uniform[flat]
             )
-        pairs = np.stack([positive, negative], axis=1)
-        values = np.take_along_axis(relevance, pairs, axis=1)
-        if isinstance(columns, slice):
-            slots = pairs + columns.start
-        else:
-            slots = np.take_along_axis(columns, pairs, axis=1)
-        return slots, values, np.stack([has_positive, has_negative], axis=1)
+        return negative, has_negative
+
+
+def _take(
+    columns: slice | np.ndarray, relevance: np.ndarray, column: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the slots and relevances `[b]` of one drawn column of each row."""
+    values = np.take_along_axis(relevance, column[:, None], axis=1)[:, 0]
+    if isinstance(columns, slice):
+        return column + columns.start, values
+    return np.take_along_axis(columns, column[:, None], axis=1)[:, 0], values
 
 
 def _draw_columns(

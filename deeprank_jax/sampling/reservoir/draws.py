@@ -32,13 +32,14 @@ class NoTripletError(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Triplets as slots of a table.
+    """Groups as slots of a table, by default triplets, for which `P` and `N` are 1.
 
     Attributes:
-      slots: `[B, 3]` int64, slots of anchor, positive and negative.
-      relevance: `[B, 2]` float64, relevance of the positive and of the negative to
-        the anchor.
-      in_class: `[B]` bool, True for a negative of the anchor's category.
+      slots: `[B, 1 + P + N]` int64, slots of anchor, positives and negatives.
+      relevance: `[B, P + N]` float64, relevance of positives and negatives to the
+        anchor.
+      in_class: `[B]` for triplets, else `[B, N]`, bool, True for a negative of the
+        anchor's category.
       valid: `[B]` bool, False where no triplet was found.
     """
 
@@ -58,14 +59,18 @@ class Draws:
 
 
 class TripletDraws:
-    """Draws triplets from a table; see `TripletSampler` for law and corner cases."""
+    """Draws triplets from a table; see `TripletSampler` for law and corner cases.
+
+    Attributes:
+      in_class: Draws within the categories of the table.
+    """
 
     def __init__(self, table: DrawTable):
         """Prepares the draws in the fastest way for the table's relevance."""
         self._table, self._law = table, table.law
         by_labels = isinstance(table.law.relevance, LabelRelevance)
         create = RingDraws if by_labels else DenseDraws
-        self._in_class: InClassDraws = create(table)
+        self.in_class: InClassDraws = create(table)
 
     def draw(
         self, num: int, rng: np.random.Generator
@@ -102,7 +107,7 @@ class TripletDraws:
         """Draws a triplet for each column of `uniform` `[4, n]`, if there is one."""
         table = self._table
         anchor = table.draw_anchors(uniform[0])
-        slots, relevance, has_positive, has_negative = self._in_class.draw(
+        slots, relevance, has_positive, has_negative = self.in_class.draw(
             anchor, uniform[1], uniform[3]
         )
         low, high = table.low[anchor], table.high[anchor]

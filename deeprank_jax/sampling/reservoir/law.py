@@ -22,6 +22,8 @@ class Law:
       min_relevance_gap: Least difference `T_r`, at least 0, in relevance of a positive
         and an in-class negative.
       out_of_class: Share of negatives from other categories, in [0, 1].
+      min_positive_relevance: Least relevance of a positive, at least 0; the paper has
+        none. An anchor without one is drawn anew.
     """
 
     relevance: Relevance
@@ -29,6 +31,7 @@ class Law:
     positive_cap: float
     min_relevance_gap: float
     out_of_class: float
+    min_positive_relevance: float = 0.0
 
     def options(self) -> dict[str, Any]:
         """Returns all but the relevance."""
@@ -43,8 +46,12 @@ class Law:
     def positive_weight(self, relevance: np.ndarray) -> np.ndarray:
         """Returns the weight of each positive by its relevance, eq. (7)."""
         if self.mode == "uniform":
-            return (relevance > 0).astype(relevance.dtype)
-        return np.minimum(relevance, relevance.dtype.type(self.positive_cap))
+            weight = (relevance > 0).astype(relevance.dtype)
+        else:
+            weight = np.minimum(relevance, relevance.dtype.type(self.positive_cap))
+        if self.min_positive_relevance:
+            weight = weight * (relevance >= self.min_positive_relevance)
+        return weight
 
     def negative_weight(self, relevance: np.ndarray) -> np.ndarray:
         """Returns the weight of each in-class negative that meets eq. (8)."""

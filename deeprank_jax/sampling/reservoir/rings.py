@@ -54,26 +54,67 @@ class RingDraws:
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draws as described in `InClassDraws`."""
-        mass = self._mass[anchor]
-        ring, rest, has_positive = _choose(mass * self._pull, of_positive)
-        scale = self._pull[ring]
-        positive = self._slots(anchor, ring, rest, scale, has_positive)
-
-        allowed = mass * self._allowed[ring]
-        weight = allowed * self._push
-        # If no negative is relevant at all, their weights are equal.
-        flat = weight.sum(axis=1) <= 0
-        weight = np.where(flat[:, None], allowed, weight)
-        other, rest, has_negative = _choose(weight, of_negative)
-        scale = np.where(flat, 1.0, self._push[other])
-        has_negative &= has_positive
-        negative = self._slots(anchor, other, rest, scale, has_negative)
+        positive, ring, has_positive = self._positives(anchor, of_positive)
+        negative, other, has_negative = self._negatives(
+            anchor, self._allowed[ring], of_negative, has_positive
+        )
         return (
             np.stack([positive, negative], axis=1),
             self._of_depth[np.stack([ring, other], axis=1)],
             has_positive,
             has_negative,
         )
+
+    def draw_positives(
+        self, anchor: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws as described in `InClassDraws`."""
+        slots, ring, _ = self._positives(anchor, uniform)
+        return slots, self._of_depth[ring]
+
+    def draw_negatives(
+        self, anchor: np.ndarray, of_positive: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws as described in `InClassDraws`."""
+        most = self._law.most_relevant_negative(of_positive)
+        allowed = self._of_depth[None, :] <= most[:, None]
+        slots, ring, has_negative = self._negatives(
+            anchor, allowed, uniform, np.ones(len(anchor), bool)
+        )
+        return slots, self._of_depth[ring], has_negative
+
+    def _positives(
+        self, anchor: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns slots, rings and `[n]` bool, False where there is no positive."""
+        ring, rest, has_positive = _choose(self._mass[anchor] * self._pull, uniform)
+        scale = self._pull[ring]
+        return self._slots(anchor, ring, rest, scale, has_positive), ring, has_positive
+
+    def _negatives(
+        self,
+        anchor: np.ndarray,
+        allowed: np.ndarray,
+        uniform: np.ndarray,
+        where: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns slots, rings and `[n]` bool, False where there is no negative.
+
+        Args:
+          anchor: `[n]` slots.
+          allowed: `[n, L + 1]` bool, rings that hold negatives.
+          uniform: `[n]` uniform numbers.
+          where: `[n]` bool, False for anchors that are left out.
+        """
+        mass = self._mass[anchor] * allowed
+        weight = mass * self._push
+        # If no negative is relevant at all, their weights are equal.
+        flat = weight.sum(axis=1) <= 0
+        weight = np.where(flat[:, None], mass, weight)
+        ring, rest, has_negative = _choose(weight, uniform)
+        scale = np.where(flat, 1.0, self._push[ring])
+        has_negative &= where
+        return self._slots(anchor, ring, rest, scale, has_negative), ring, has_negative
 
     def _slots(
         self,

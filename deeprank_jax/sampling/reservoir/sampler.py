@@ -30,6 +30,7 @@ _RANGES = {
     "records_per_step": (1, np.inf),
     "positive_cap": (np.nextafter(0.0, 1.0), np.inf),
     "min_relevance_gap": (0, np.inf),
+    "min_positive_relevance": (0, np.inf),
     "out_of_class": (0, 1),
     "num_shards": (1, np.inf),
 }
@@ -42,6 +43,7 @@ class LawOptions(TypedDict, total=False):
     positive_cap: float
     min_relevance_gap: float
     out_of_class: float
+    min_positive_relevance: float
 
 
 class TripletSampler:
@@ -100,6 +102,7 @@ class TripletSampler:
       shard: Index of this process.
       candidates: Records that are drawn from.
       out_of_class: Configured share of negatives of other categories.
+      draws: Draws from the table of the last step that was sought.
       has_fixed_steps: Always False; see `Sampler`.
 
     References:
@@ -112,6 +115,8 @@ class TripletSampler:
     """
 
     has_fixed_steps = False
+    _table: DrawTable | None = None
+    _table_key: tuple[int, int] = (-1, 0)
 
     def __init__(
         self,
@@ -126,26 +131,26 @@ class TripletSampler:
         positive_cap: float = 1.0,
         min_relevance_gap: float = 0.0,
         out_of_class: float = 0.2,
+        min_positive_relevance: float = 0.0,
         shard: int = 0,
         num_shards: int = 1,
     ):
-        """Creates the sampler; nothing is ingested before the first step is sampled.
+        """Creates the sampler, which ingests nothing before its first step.
 
         Args:
-          candidates: Records to draw from; only those in buffers are held in memory.
+          candidates: Records to draw from, of which the buffers hold some.
           relevance: Relevance of two records by their attributes.
           seed: Seed of all draws, at least 0.
           mode: Weights of the draws, `"importance"` or `"uniform"`.
           capacity: Number of records in the buffer of a category, at least 2.
-          warmup_records: Number of records ingested before step 0; None for all, or
-            for a million if there are more.
+          warmup_records: Number of records ingested before step 0; None for a million.
           records_per_step: Number of records ingested per step, at least 1.
           positive_cap: Cap `T_p`, above 0, on the scale of the relevance.
-          min_relevance_gap: Gap `T_r`, at least 0, on the scale of the relevance.
+          min_relevance_gap: Gap `T_r`, at least 0, on that scale.
           out_of_class: Share of negatives from other categories, in [0, 1].
+          min_positive_relevance: Least relevance of a positive, at least 0.
           shard: Index of this process, in `[0, num_shards)`.
-          num_shards: Number of processes that draw. The numbers of ingested records
-            count those of all processes.
+          num_shards: Number of processes that draw; records are counted over all.
 
         Raises:
           NoTripletError: No record is relevant to any other.
@@ -157,8 +162,9 @@ class TripletSampler:
             positive_cap=positive_cap,
             min_relevance_gap=min_relevance_gap,
             out_of_class=out_of_class,
+            min_positive_relevance=min_positive_relevance,
         )
-        numbers = {"capacity": capacity, "records_per_step": records_per_step}
+        numbers = dict(capacity=capacity, records_per_step=records_per_step)
         check_options(warmup_records=warmup_records, **numbers, **self._law.options())
         _check_process(seed, shard, num_shards)
         _check_positives(candidates)
@@ -171,8 +177,6 @@ class TripletSampler:
         self._block = num_shards * max(_INGEST_BLOCK, self._slots // 2)
         self._whole = bool(candidates.sizes.max() <= capacity) and num_shards == 1
         self._restart(0)
-        self._table: DrawTable | None = None
-        self._table_key = (-1, 0)
 
     def sample(self, step: int, batch_size: int) -> Triplets:
         """Draws the triplets of a step.
@@ -188,7 +192,7 @@ class TripletSampler:
         check_step(step, batch_size)
         table = self.seek(step)
         rng = counter_rng.step_rng(self.seed, counter_rng.DRAW, step, self.shard)
-        draws, counts = self._draws.draw(batch_size, rng)
+        draws, counts = self.draws.draw(batch_size, rng)
         return Triplets(
             step=step,
             indices=table.index[draws.slots],
@@ -196,11 +200,17 @@ class TripletSampler:
             relevance=draws.relevance,
             in_class=draws.in_class,
             counts=dict(counts),
-            gauges={
-                "buffer_fill": table.fill,
-                "buffer_age": self._age(step, table),
-            },
+            gauges=self.gauges(step, table),
         )
+
+    def gauges(self, step: int, table: DrawTable) -> dict[str, float]:
+        """Returns metrics of the buffers at a step.
+
+        Args:
+          step: Step, at least 0.
+          table: Table that the step draws from, from `seek`.
+        """
+        return {"buffer_fill": table.fill, "buffer_age": self._age(step, table)}
 
     def state(self, step: int) -> dict[str, object]:
         """Returns all that another sampler needs to continue after `step` batches.
@@ -263,7 +273,7 @@ class TripletSampler:
             self._ingest(offset)
             content = self._buffers.content()
             self._table = DrawTable(content, self.candidates, self._law)
-            self._draws = TripletDraws(self._table)
+            self.draws = TripletDraws(self._table)
             self._table_key = (epoch, offset)
         return self._table
 

@@ -30,6 +30,36 @@ class InClassDraws(Protocol):
         """
         ...
 
+    def draw_positives(
+        self, anchor: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws a positive for each anchor, all of which have one.
+
+        Args:
+          anchor: `[n]` slots.
+          uniform: `[n]` uniform numbers in [0, 1).
+
+        Returns:
+          `[n]` slots and `[n]` float64 relevances to the anchors.
+        """
+        ...
+
+    def draw_negatives(
+        self, anchor: np.ndarray, of_positive: np.ndarray, uniform: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws an in-class negative for each anchor.
+
+        Args:
+          anchor: `[n]` slots.
+          of_positive: `[n]` float64, relevance of the positive to the anchor.
+          uniform: `[n]` uniform numbers in [0, 1).
+
+        Returns:
+          `[n]` slots and `[n]` float64 relevances to the anchors, and `[n]` bool, False
+          where there is no negative, and the former have no meaning.
+        """
+        ...
+
 
 class DrawTable:
     """Content of the buffers with all values that stay the same between draws.

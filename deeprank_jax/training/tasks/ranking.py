@@ -77,7 +77,8 @@ class Ranking:
 
     def objective(self) -> Objective:
         """Returns the loss of triplets with its metrics."""
-        return make_ranking_objective(self._loss)
+        size = create.group_size(self._config)
+        return make_ranking_objective(self._loss, size["positives_per_anchor"])
 
     def validate(
         self,
@@ -126,43 +127,56 @@ def create_ranking_loss(
     Raises:
       ConfigError: No such loss or miner exists, or an option does not fit.
     """
-    with config_keys({"min_relevance_gap": "config.triplets.min_relevance_gap"}):
+    keys = {"min_relevance_gap": "config.triplets.min_relevance_gap"}
+    keys |= {name: f"config.sampler.{name}" for name in create.GROUP_SIZE}
+    with config_keys(keys):
         return losses.create_loss(
             config.loss.to_dict(),
             relevance_fn=relevance_fn,
             min_relevance_gap=config.triplets.min_relevance_gap,
             axis_name=axis_name,
+            **create.group_size(config),
         )
 
 
-def make_ranking_objective(loss_fn: losses.LossFn) -> Objective:
-    """Returns the objective of triplets, whose batch holds their attributes.
+def make_ranking_objective(
+    loss_fn: losses.LossFn, positives_per_anchor: int = 1
+) -> Objective:
+    """Returns the objective of groups, whose batch holds their attributes.
 
     Args:
-      loss_fn: Loss of embeddings `[B, 3, D]` and `attributes [B, 3, A]`.
+      loss_fn: Loss of embeddings `[B, n, D]` and `attributes [B, n, A]`.
+      positives_per_anchor: Number of positives in a group.
     """
 
     def objective(
         outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        triplet_losses = loss_fn(outputs, batch, step=step, key=key)
-        return triplet_losses, _ranking_metrics(triplet_losses, outputs)
+        group_losses = loss_fn(outputs, batch, step=step, key=key)
+        return group_losses, _ranking_metrics(
+            group_losses, outputs, positives_per_anchor
+        )
 
     return objective
 
 
-def _ranking_metrics(triplet_losses: jax.Array, embeddings: jax.Array) -> Metrics:
+def _ranking_metrics(
+    group_losses: jax.Array, embeddings: jax.Array, positives_per_anchor: int
+) -> Metrics:
     """Returns the training metrics of one device's share of the batch."""
     embeddings = jax.lax.stop_gradient(embeddings)
-    anchor, positive, negative = jnp.moveaxis(embeddings, 1, 0)
     images = embeddings.reshape(-1, embeddings.shape[-1])
-    return {
-        "active_share": jnp.mean((triplet_losses > 0).astype(jnp.float32)),
-        "positive_distance": jnp.mean(squared_distance(anchor, positive)),
-        "negative_distance": jnp.mean(squared_distance(anchor, negative)),
+    distances = squared_distance(embeddings[:, :1], embeddings[:, 1:])
+    metrics = {
+        "active_share": jnp.mean((group_losses > 0).astype(jnp.float32)),
+        "positive_distance": jnp.mean(distances[:, :positives_per_anchor]),
         "mean_distance": diagnostics.mean_squared_distance(images),
         "effective_rank": diagnostics.effective_rank(images),
     }
+    if distances.shape[1] > positives_per_anchor:
+        negatives = distances[:, positives_per_anchor:]
+        metrics["negative_distance"] = jnp.mean(negatives)
+    return metrics
 
 
 def check_compiles(
@@ -177,10 +191,11 @@ def check_compiles(
 
     Raises:
       ConfigError: The relevance cannot be compiled, e.g. one of the user's own that
-        calls NumPy, or the loss does not return one value per triplet.
+        calls NumPy, or the loss does not return one value per group.
     """
+    num_images = 1 + sum(create.group_size(config).values())
     sides = jnp.zeros(
-        (2, 3, attributes.shape[1]), devices.for_devices(attributes).dtype
+        (2, num_images, attributes.shape[1]), devices.for_devices(attributes).dtype
     )
 
     def traced(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -193,7 +208,7 @@ def check_compiles(
     loss_fn = functools.partial(loss, step=0, key=jax.random.key(0))
     try:
         losses_shape = jax.eval_shape(
-            loss_fn, jnp.zeros((2, 3, 4)), {"attributes": sides}
+            loss_fn, jnp.zeros((2, num_images, 4)), {"attributes": sides}
         ).shape
     except _CannotTraceError as error:
         reason = str(error.__cause__).splitlines()[0]
@@ -205,7 +220,7 @@ def check_compiles(
     if losses_shape != (2,):
         raise ConfigError(
             f"config.loss.name={config.loss.name!r} gave the shape {losses_shape} for "
-            "2 triplets; a loss returns [B], one value per triplet."
+            "2 groups; a loss returns [B], one value per group."
         )
 
 
