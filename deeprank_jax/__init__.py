@@ -88,17 +88,24 @@ __all__ = [
 
 
 def load(path: str | os.PathLike[str]) -> "Model":
-    """Reads an exported model.
+    """Reads an exported model, or a pretrained network by its name.
 
     Args:
-      path: Folder written by `deeprank export`.
+      path: Folder written by `deeprank export`; or `"efficientnet_lite0"`, 1 or 2, a
+        network trained on ImageNet, which the first use exports to the user's cache.
 
     Raises:
       ArtifactError: The folder is not an exported model, or a file is damaged.
+      ConfigError: The package with the network's weights is not installed.
     """
     _configure()
+    from deeprank_jax.inference import pretrained
     from deeprank_jax.inference.model import Model
 
+    if pretrained.is_pretrained(path):
+        from deeprank_jax import export
+
+        path = export.model_folder(path)
     return Model(path)
 
 
@@ -116,7 +123,8 @@ def evaluate(
     Every image is a query, and all others are its gallery.
 
     Args:
-      model: Exported model, its folder, or the folder of a run.
+      model: Exported model, its folder, the folder of a run, or the name of a
+        pretrained network, as in `load`.
       images: Folder with a folder per class, `.csv` or `.parquet` list with labels, or
         `"tfds:NAME/SPLIT"`; None for a split of the dataset of the training.
       out: Folder of the report; None for no report.
@@ -130,10 +138,16 @@ def evaluate(
     """
     _configure()
     from deeprank_jax.experiments import evaluate as evaluate_lib
+    from deeprank_jax.inference import pretrained
     from deeprank_jax.inference.model import Model
     from deeprank_jax.training.workdir import Workdir
 
-    folder = model.artifact.path if isinstance(model, Model) else pathlib.Path(model)
+    if isinstance(model, Model):
+        folder = model.artifact.path
+    elif pretrained.is_pretrained(model):
+        folder = load(model).artifact.path
+    else:
+        folder = pathlib.Path(model)
     # Of the two, only a run has checkpoints.
     is_run = Workdir(folder.expanduser()).checkpoints.is_dir()
     load_network = evaluate_lib.load_run if is_run else evaluate_lib.load_model

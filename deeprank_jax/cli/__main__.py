@@ -156,6 +156,7 @@ def _run(options: argparse.Namespace) -> None:
         backend.keep_compiled()
         if not getattr(module, "JOINS_A_JOB", False):
             backend.check_platforms()
+        arguments.export_pretrained_model(options)
     if options.json:
         # Keeps what a library prints out of the JSON.
         with contextlib.redirect_stdout(sys.stderr):

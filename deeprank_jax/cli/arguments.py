@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from deeprank_jax.errors import ArtifactError, ConfigError, UserError
+from deeprank_jax.inference import pretrained
 
 if TYPE_CHECKING:
     import ml_collections
@@ -196,12 +197,13 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Adds `--model`, the folder of an exported model."""
-    text = "folder of a model written by `deeprank export`"
+    """Adds `--model`, the folder of an exported model or a pretrained network."""
+    text = "folder of a model written by `deeprank export`, or a network as it comes: "
+    text += ", ".join(pretrained.IMAGE_SIZES)
     if not required:
         text += "; only needed if it has moved since the index was made"
     parser.add_argument(
-        "--model", metavar="DIR", type=PATH, required=required, help=text
+        "--model", metavar="MODEL", type=PATH, required=required, help=text
     )
 
 
@@ -245,19 +247,28 @@ def comma_separated(text: str) -> list[str]:
     return [name for name in map(str.strip, text.split(",")) if name]
 
 
+def export_pretrained_model(options: argparse.Namespace) -> None:
+    """Replaces `--model`, where it names a pretrained network, by its folder."""
+    model = getattr(options, "model", None)
+    if model is not None and pretrained.is_pretrained(model):
+        from deeprank_jax import export
+
+        options.model = str(export.model_folder(model))
+
+
 def check_model(path: str | None) -> None:
     """Checks that a path may be an exported model.
 
     Raises:
       ArtifactError: There is no such folder, or it holds no model.
     """
-    if path is None:
+    if path is None or pretrained.is_pretrained(path):
         return
     folder = pathlib.Path(path)
     if not folder.is_dir():
         raise ArtifactError(
             f"{path}: there is no such folder; give --model a folder written by "
-            "`deeprank export`."
+            f"`deeprank export`, or one of {', '.join(pretrained.IMAGE_SIZES)}."
         )
 
 

@@ -1,20 +1,29 @@
-"""Exports the best checkpoint of a run as one folder that the other commands use.
+"""Exports a run's best checkpoint as one folder that the other commands use.
 
 For example:
   deeprank export --workdir=runs/emoji --out=model
+
+Or, without any training, a network that was trained on ImageNet:
+  deeprank export --pretrained=efficientnet_lite0 --out=model
 """
 
 import argparse
 
 from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result
+from deeprank_jax.inference import pretrained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "--workdir", metavar="DIR", type=arguments.PATH, required=True,
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--workdir", metavar="DIR", type=arguments.PATH,
         help="folder of a run of `deeprank train`",
+    )  # fmt: skip
+    source.add_argument(
+        "--pretrained", choices=sorted(pretrained.IMAGE_SIZES),
+        help="network that is exported as it comes in its package",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="DIR", type=arguments.PATH, required=True,
@@ -29,25 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--onnx_python", metavar="PYTHON", type=arguments.PATH,
         help="Python of an environment with requirements-onnx.txt, to write ONNX, too",
     )  # fmt: skip
+    parser.set_defaults(usage_error=parser.error)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Checks the paths."""
-    arguments.check_workdir(options.workdir)
+    """Checks the combination of arguments, and the paths."""
+    if options.pretrained and options.onnx_python:
+        options.usage_error("--onnx_python exports a run, so it needs --workdir")
+    if options.workdir is not None:
+        arguments.check_workdir(options.workdir)
     arguments.check_new_folder(options.out)
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Exports the run."""
+    """Exports the run, or the pretrained network."""
     from deeprank_jax import export
     from deeprank_jax.inference import artifact
 
-    folder = export.export_run(
-        options.workdir,
-        options.out,
-        precision=options.precision,
-        onnx_python=options.onnx_python,
-    )
+    if options.pretrained:
+        folder = export.export_pretrained(options.pretrained, options.out)
+    else:
+        folder = export.export_run(
+            options.workdir,
+            options.out,
+            precision=options.precision,
+            onnx_python=options.onnx_python,
+        )
     agreement = artifact.read_artifact(folder).info["agreement"]
     card = folder / artifact.CARD
     lines = [f"Model:   {folder}", f"Card:    {card}"]

@@ -4,7 +4,8 @@ A model that is trained to ignore how a thing is drawn puts two drawings of it a
 as two copies of one; only both distances together identify a copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import contextlib
 
 import numpy as np
 
@@ -21,42 +22,45 @@ SHARE = 0.99
 _MAX_IMAGES = 256
 
 
+def read_some(records: Records, *, seed: int = 0) -> list[np.ndarray]:
+    """Returns at most 256 images of a split, uint8 `[H, W, 3]` each.
+
+    Args:
+      records: Records of a split; unreadable images are skipped.
+      seed: Seed of the choice of images.
+    """
+    images = []
+    for index in np.random.default_rng(seed).permutation(len(records))[:_MAX_IMAGES]:
+        with contextlib.suppress(decode.BadImageError, OSError):
+            images.append(decode.decode_image(records.read(int(index))))
+    return images
+
+
 def measure_copies(
-    records: Records,
+    images: Sequence[np.ndarray],
     prepare: Callable[[np.ndarray], np.ndarray],
     embed: Callable[[np.ndarray], np.ndarray],
-    *,
-    seed: int = 0,
 ) -> dict[str, float]:
     """Returns the distances within which 99 % of degraded copies lie.
 
     A degraded copy has three quarters of the height and width and is a JPEG of quality
-    60. At most 256 images are used.
+    60.
 
     Args:
-      records: Records of a split; unreadable images are skipped.
-      prepare: Function from a decoded image to the network's input `[S, S, 3]`.
+      images: Images, uint8 `[H, W, 3]` each.
+      prepare: Function from an image to the network's input `[S, S, 3]`.
       embed: Function from `[N, S, S, 3]` to embeddings `[N, D]`.
-      seed: Seed of the choice of images.
 
     Returns:
       `distance` of embeddings and `pixel_distance`, the squared distances of both; 0
-      if no image could be read.
+      if there is no image.
     """
-    order = np.random.default_rng(seed).permutation(len(records))[:_MAX_IMAGES]
-    originals, degraded = [], []
-    for index in order:
-        try:
-            image = decode.decode_image(records.read(int(index)))
-        except (decode.BadImageError, OSError):
-            continue
-        originals.append(prepare(image))
-        degraded.append(prepare(degrade(image)))
-    if not originals:
+    if not images:
         return {"distance": 0.0, "pixel_distance": 0.0}
-    pair = np.stack(originals), np.stack(degraded)
+    originals = np.stack([prepare(image) for image in images])
+    degraded = np.stack([prepare(degrade(image)) for image in images])
     return {
-        name: _quantile(*map(fn, pair))
+        name: _quantile(fn(originals), fn(degraded))
         for name, fn in (("distance", embed), ("pixel_distance", pixels))
     }
 

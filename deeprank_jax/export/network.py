@@ -20,6 +20,7 @@ with needs_extra("train"):
 
 # One program holds all three; it chooses the form of an operation where it runs.
 PLATFORMS = ("cpu", "cuda", "tpu")
+BATCH_SIZE = 64
 # Classification head; embeddings do not depend on it.
 _HEAD = "params/head/"
 
@@ -66,6 +67,31 @@ def create_embed(
         return embed_step(step_lib.with_network_arrays(state, complete), images)
 
     return embed, weights
+
+
+def make_embed_batches(
+    embed: Embed, weights: Weights
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from uint8 images `[N, S, S, 3]` to embeddings `[N, D]`.
+
+    It embeds batches of one shape, which are compiled once.
+
+    Args:
+      embed: Function of the weights and images.
+      weights: Weights by name.
+    """
+    compiled, on_device = jax.jit(embed), jax.device_put(dict(weights))
+
+    def embed_batches(images: np.ndarray) -> np.ndarray:
+        pieces = []
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE]
+            padding = ((0, BATCH_SIZE - len(batch)), *((0, 0),) * 3)
+            embedded = compiled(on_device, np.pad(batch, padding))
+            pieces.append(np.asarray(embedded)[: len(batch)])
+        return np.concatenate(pieces)
+
+    return embed_batches
 
 
 def write_stablehlo(

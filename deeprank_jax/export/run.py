@@ -8,12 +8,9 @@ import dataclasses
 import json
 import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 from absl import logging
-import jax
 import ml_collections
 import numpy as np
 from safetensors.numpy import save_file
@@ -25,16 +22,13 @@ from deeprank_jax.data import create_records, dataset_name, decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ExportError
 from deeprank_jax.evaluation import calibration
-from deeprank_jax.export import copies, network
+from deeprank_jax.export import copies, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.inference import artifact
 from deeprank_jax.training import checkpoints
 from deeprank_jax.training.experiment import create_reader
 
-# The largest difference of a component, float32.
-TOLERANCE = 1e-4
 _NUM_VERIFIED = 64
-_BATCH_SIZE = 64
 
 
 def export_run(
@@ -71,17 +65,17 @@ def export_run(
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
     with artifact.writing(out) as folder:
         logging.info("Exporting %s.", saved.where)
-        _write_network(folder, config, embed, weights)
+        write_network(folder, config, embed, weights)
         if onnx_python:
-            _convert_to_onnx(folder, onnx_python)
+            verification.convert_to_onnx(folder, onnx_python)
         records = create_records(config.data)
-        evaluated = _EvaluatedNetwork(config, jax.jit(embed), weights, records)
+        evaluated = _EvaluatedNetwork(config, embed, weights, records)
         info = {
             "format": artifact.FORMAT,
             "name": workdir.resolve().name,
-            **_describe(config, folder),
+            **describe_network(config, folder),
             **evaluated.calibrate(precision),
-            "agreement": _verify(folder, evaluated, onnx_python),
+            "agreement": evaluated.verify(folder, onnx_python),
             "metrics": metrics,
             "dataset": {
                 "name": dataset_name(config.data),
@@ -97,13 +91,20 @@ def export_run(
     return pathlib.Path(out)
 
 
-def _write_network(
+def write_network(
     folder: pathlib.Path,
     config: ml_collections.ConfigDict,
     embed: network.Embed,
     weights: dict[str, np.ndarray],
 ) -> None:
-    """Writes the config, the weights, the program and the script that calls it."""
+    """Writes the config, the weights, the program and the script that calls it.
+
+    Args:
+      folder: Folder to write to.
+      config: Whole configuration.
+      embed: Function of the weights and images.
+      weights: Weights by name.
+    """
     text = config.to_json(indent=2) + "\n"
     (folder / artifact.CONFIG).write_text(text, encoding="utf-8")
     save_file(weights, folder / artifact.WEIGHTS)
@@ -127,18 +128,7 @@ class _EvaluatedNetwork:
         records: dict[str, Records],
     ):
         self._config, self._records = config, records
-        self._embed, self._weights = embed, jax.device_put(weights)
-
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Returns embeddings `[N, D]` of uint8 images `[N, S, S, 3]`."""
-        pieces = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            batch = images[start : start + _BATCH_SIZE]
-            # Batches of one shape are compiled once.
-            padding = ((0, _BATCH_SIZE - len(batch)), *((0, 0),) * 3)
-            embedded = self._embed(self._weights, np.pad(batch, padding))
-            pieces.append(np.asarray(embedded)[: len(batch)])
-        return np.concatenate(pieces)
+        self.embed = network.make_embed_batches(embed, weights)
 
     def images_to_verify(self) -> np.ndarray:
         """Returns uint8 images `[n, S, S, 3]` of the test split."""
@@ -147,6 +137,20 @@ class _EvaluatedNetwork:
         with create_reader(self._config, split) as reader:
             images, ok = reader.load(rng.permutation(len(split))[:_NUM_VERIFIED])
         return images[ok]
+
+    def verify(self, folder: pathlib.Path, onnx_python: str | None) -> dict[str, float]:
+        """Returns the differences of the exported forms on test images.
+
+        Args:
+          folder: Folder of the forms.
+          onnx_python: Python that calls the ONNX form; None without one.
+        """
+        images = self.images_to_verify()
+        if not len(images):
+            raise ExportError(
+                "No test image can be read to verify the export with; the log says why."
+            )
+        return verification.verify(folder, images, self.embed(images), onnx_python)
 
     def calibrate(self, precision: float) -> dict[str, Any]:
         """Returns thresholds and distances of copies, as model.json has them.
@@ -171,7 +175,7 @@ class _EvaluatedNetwork:
             },
             "cluster_distance": in_collection and in_collection.distance,
             "copies": copies.measure_copies(
-                self._records["validation"],
+                copies.read_some(self._records["validation"]),
                 lambda x: decode.resize_image(x, data.image_size, data.fit),
                 self.embed,
             ),
@@ -181,9 +185,9 @@ class _EvaluatedNetwork:
         split = self._records[name]
         with create_reader(self._config, split) as reader:
             batches = tqdm.tqdm(
-                reader.batches(_BATCH_SIZE),
+                reader.batches(network.BATCH_SIZE),
                 desc=name,
-                total=-(-len(split) // _BATCH_SIZE),
+                total=-(-len(split) // network.BATCH_SIZE),
                 unit="batch",
                 leave=False,
             )
@@ -206,9 +210,15 @@ def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
-def _describe(
+def describe_network(
     config: ml_collections.ConfigDict, folder: pathlib.Path
 ) -> dict[str, Any]:
+    """Returns the entries of model.json about the network and its images.
+
+    Args:
+      config: Whole configuration.
+      folder: Folder with the weights.
+    """
     preprocessing = {
         "image_size": config.data.image_size,
         "fit": config.data.fit,
@@ -219,71 +229,3 @@ def _describe(
         "preprocessing": preprocessing,
         "network": config.model.trunk.name,
     }
-
-
-def _convert_to_onnx(folder: pathlib.Path, python: str) -> None:
-    logging.info("Converting to ONNX.")
-    module = "deeprank_jax.export.convert_onnx"
-    root = str(pathlib.Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    _run([python, "-m", module, str(folder)], "ONNX", environment)
-
-
-def _verify(
-    folder: pathlib.Path, evaluated: _EvaluatedNetwork, onnx_python: str | None
-) -> dict[str, float]:
-    """Returns the largest difference between each form and the checkpoint.
-
-    Args:
-      folder: Folder with the forms and the script that calls them.
-      evaluated: Network of the checkpoint.
-      onnx_python: Python that calls the ONNX form; None without one.
-
-    Raises:
-      ExportError: A difference exceeds `TOLERANCE`, or a form cannot be called.
-    """
-    images = evaluated.images_to_verify()
-    if not len(images):
-        raise ExportError(
-            "No test image can be read to verify the export with; the log says why."
-        )
-    expected = evaluated.embed(images)
-    pythons = {"stablehlo": sys.executable}
-    if onnx_python:
-        pythons["onnx"] = onnx_python
-    inputs, outputs = folder / "images.npy", folder / "embeddings.npy"
-    np.save(inputs, images)
-    agreement: dict[str, float] = {"images": len(images), "dim": expected.shape[1]}
-    # The flags of this process must not help: a user's process does not have them.
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    for form, python in pythons.items():
-        logging.info("Calling %s in a process of its own.", form)
-        command = [python, "-I", str(folder / artifact.USE)]
-        _run([*command, str(inputs), str(outputs), form], form, environment)
-        largest = float(np.abs(np.load(outputs) - expected).max())
-        logging.info("%s differs from the checkpoint by %.1e at most.", form, largest)
-        if not largest <= TOLERANCE:
-            raise ExportError(
-                f"{form} differs from the checkpoint by {largest:.1e} on "
-                f"{len(images)} images, more than {TOLERANCE:g}: not exported. Train "
-                'and export with config.model.dtype="float32".'
-            )
-        agreement[form] = largest
-    inputs.unlink()
-    outputs.unlink()
-    return agreement
-
-
-def _run(command: list[str], form: str, environment: dict[str, str]) -> None:
-    try:
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, env=environment
-        )
-    except OSError as error:
-        raise ExportError(
-            f"{command[0]} cannot be started ({error.strerror}); give the Python of an "
-            "environment with requirements-onnx.txt."
-        ) from error
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ExportError(f"{form}: {' '.join(command[:4])} failed: {last}") from error

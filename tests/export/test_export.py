@@ -20,7 +20,7 @@ from deeprank_jax import config as config_lib
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.evaluation import calibration
-from deeprank_jax.export import copies, export_run, network, run
+from deeprank_jax.export import copies, export_run, network, run, verification
 from deeprank_jax.inference import artifact
 from deeprank_jax.models import cpu_ops
 from deeprank_jax.training import checkpoints
@@ -79,7 +79,7 @@ def test_the_folder_says_what_it_is(trained, exported):
         artifact.CARD, artifact.CONFIG, artifact.INFO, artifact.STABLEHLO,
         artifact.USE, artifact.WEIGHTS, artifact.CHECKSUMS,
     }  # fmt: skip
-    assert info["agreement"]["stablehlo"] <= run.TOLERANCE
+    assert info["agreement"]["stablehlo"] <= verification.TOLERANCE
     assert info["agreement"]["images"] > 4
     assert info["preprocessing"]["image_size"] == 16
     results = json.loads((trained / "results.json").read_text())
@@ -105,7 +105,8 @@ def test_the_distances_are_calibrated_on_validation(monkeypatch):
     evaluated._config = emoji.get_config()
     evaluated._records = {"validation": None}
     monkeypatch.setattr(evaluated, "_embed_split", split)
-    monkeypatch.setattr(copies, "measure_copies", lambda *args: {})
+    monkeypatch.setattr(copies, "read_some", lambda records: [])
+    evaluated.embed = None
     found = evaluated.calibrate(0.8)
     wanted = calibration.calibrate(*split("validation"), 0.8)
     in_tens = calibration.calibrate(*split("validation"), 0.8, prior=0.1)
@@ -124,8 +125,8 @@ def test_one_program_holds_all_platforms(exported):
 
 
 def test_an_export_that_disagrees_is_not_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "TOLERANCE", -1.0)
-    with pytest.raises(run.ExportError, match="stablehlo differs from the checkpoint"):
+    monkeypatch.setattr(verification, "TOLERANCE", -1.0)
+    with pytest.raises(run.ExportError, match="stablehlo differs from the network"):
         export_run(trained, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -209,7 +210,7 @@ def test_copies_stay_within_the_distances_that_are_told():
     )
     prepare = lambda image: cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
     embed = lambda x: x.reshape(len(x), -1)[:, ::7].astype(np.float32)
-    found = copies.measure_copies(split, prepare, embed)
+    found = copies.measure_copies(copies.read_some(split), prepare, embed)
     pairs = [(prepare(x)[None], prepare(copies.degrade(x))[None]) for x in images]
     for name, fn in (("distance", embed), ("pixel_distance", pixels)):
         by_hand = [np.sum((fn(a) - fn(b)) ** 2) for a, b in pairs]
@@ -224,6 +225,6 @@ def test_onnx_agrees_too(trained, tmp_path):
     python = str(ROOT / ".venv-onnx" / "bin" / "python")
     model = export_run(trained, tmp_path / "model", onnx_python=python)
     info = artifact.read_artifact(model).info
-    assert info["agreement"]["onnx"] <= run.TOLERANCE
+    assert info["agreement"]["onnx"] <= verification.TOLERANCE
     assert (model / artifact.ONNX).stat().st_size > 1000
     assert "onnx " in (model / artifact.CARD).read_text()

@@ -1,0 +1,29 @@
+"""Names of pretrained networks, which stand in the place of a model's folder."""
+
+import os
+import pathlib
+
+from deeprank_jax import version
+
+# Height and width of the images that each network was trained on, in pixels.
+IMAGE_SIZES = {
+    "efficientnet_lite0": 224,
+    "efficientnet_lite1": 240,
+    "efficientnet_lite2": 260,
+}
+
+
+def is_pretrained(model: str | os.PathLike[str]) -> bool:
+    """Returns whether this is the name of a pretrained network, and of no folder."""
+    return str(model) in IMAGE_SIZES and not pathlib.Path(model).exists()
+
+
+def cached_folder(name: str) -> pathlib.Path:
+    """Returns the folder that keeps a pretrained network between two uses.
+
+    Args:
+      name: Name of the network, one of `IMAGE_SIZES`.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    models = pathlib.Path(cache) / "deeprank_jax" / "models"
+    return models / f"{name}-{version.number()}"

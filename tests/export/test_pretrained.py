@@ -1,0 +1,120 @@
+"""Pretrained networks as models, without any training."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+from helpers import shrunk
+import numpy as np
+import pytest
+
+import deeprank_jax
+from deeprank_jax.data import decode
+from deeprank_jax.errors import ArtifactError, ExportError
+from deeprank_jax.export import copies, export_pretrained, generated_images
+from deeprank_jax.inference import artifact, pretrained
+from deeprank_jax.models.trunks.efficientnet_lite import EfficientNetLite
+
+NAME = "efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache folder of its own, in which the network is exported once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        deeprank_jax.load(NAME)
+        yield
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "deeprank_jax.cli", *map(str, arguments)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_a_name_is_a_model(cache):
+    model = deeprank_jax.load(NAME)
+    assert model.artifact.path == pretrained.cached_folder(NAME)
+    assert (model.image_size, model.embedding_dim) == (224, 1280)
+    assert model.threshold is model.cluster_distance is None
+    images = generated_images.draw_images(3, seed=1)
+    embeddings = model.embed(images)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+    assert model.trained_on == "ImageNet"
+
+
+def test_the_embedding_is_the_trunk_with_the_package_s_weights(cache):
+    """Against the network itself, read by another way than the export's."""
+    from deeprank_jax import models
+    from deeprank_jax.models.layers import l2_normalize
+    from deeprank_jax.models.pretrained.weights import load_weights
+
+    network = models.create_classifier(
+        trunk=dict(name=NAME), image_size=224, num_classes=1
+    )
+    load_weights(network, weights="package", layout="", trunk=NAME)
+    network.eval()
+    assert isinstance(network.trunk, EfficientNetLite)
+    images = generated_images.draw_images(2, seed=2)
+    resized = np.stack([decode.resize_image(x, 224, "crop") for x in images])
+    expected = l2_normalize(network.features(resized))
+    actual = deeprank_jax.load(NAME).embed(images)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_two_commands_lead_from_a_folder_to_a_search(cache, tmp_path):
+    photos = shrunk.write_images(tmp_path / "photos", num_images=4, size=64)
+    index = run("index", photos, f"--model={NAME}", f"--out={tmp_path / 'index'}")
+    assert index.returncode == 0, index.stderr
+    query = photos / "class 01" / "0.png"
+    search = run("search", query, f"--index={tmp_path / 'index'}", "--json", "--k=3")
+    assert search.returncode == 0, search.stderr
+    hits = json.loads(search.stdout)["hits"]
+    assert {hit["label"] for hit in hits} == {"class 01"}
+
+
+def test_copies_are_found(cache, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, image in enumerate(generated_images.draw_images(6, seed=3)):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    small = copies.degrade(cv2.imread(str(folder / "2.png")))
+    cv2.imwrite(str(folder / "copy.png"), small)
+    groups = deeprank_jax.load(NAME).duplicates(folder)
+    assert groups.num_copies == 1
+
+
+def test_the_card_says_what_it_is(cache):
+    card = (pretrained.cached_folder(NAME) / artifact.CARD).read_text()
+    assert "| Trained on | ImageNet: 1,281,167 images" in card
+    assert "as it comes" in card
+    assert f'deeprank_jax.load("{NAME}")' in card
+    assert "Checkpoint" not in card
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(ArtifactError, match="is not an exported model"):
+        deeprank_jax.load(NAME)
+
+
+def test_a_damaged_cache_is_named(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = pretrained.cached_folder(NAME)
+    folder.mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=str(folder)):
+        deeprank_jax.load(NAME)
+
+
+def test_other_names_are_refused(tmp_path):
+    with pytest.raises(ExportError, match="resnet50 is not a pretrained network; cho"):
+        export_pretrained("resnet50", tmp_path / "model")
+    process = run("index", tmp_path, "--model=efficientnet_lite9", "--out=x")
+    assert "or one of efficientnet_lite0" in process.stderr
+    assert process.stderr.count("\n") == 1
+    both = run("export", "--pretrained=efficientnet_lite0", "--workdir=x", "--out=y")
+    assert "not allowed with argument" in both.stderr
