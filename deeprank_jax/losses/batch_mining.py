@@ -171,8 +171,11 @@ def in_blocks(
     num_blocks = -(-size // most)
     block = -(-size // num_blocks)
     # The padding stands for the first image, and is cut off again.
+    padding = num_blocks * block - size
     blocks = [
-        jnp.pad(x, (0, num_blocks * block - size)).reshape(num_blocks, block)
+        jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1))).reshape(
+            num_blocks, block, *x.shape[1:]
+        )
         for x in (columns, positives)
     ]
     # For a gradient each block is computed again, so that only one is in memory.

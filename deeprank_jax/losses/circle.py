@@ -53,18 +53,26 @@ def circle_loss(
 class Circle(PairLoss):
     """Circle loss: `circle_loss`."""
 
-    def __init__(self, *, gamma: float = 80.0, margin: float = 0.4, **context: Any):
+    def __init__(
+        self,
+        *,
+        gamma: float = 80.0,
+        margin: float = 0.4,
+        memory_size: int = 0,
+        **context: Any,
+    ):
         """Creates the loss; `PairLoss` has the other arguments.
 
         Args:
           gamma: Scale of the similarities.
           margin: Margin of the similarities.
+          memory_size: Number of embeddings of earlier batches that are compared, too.
           **context: Arguments of `PairLoss`.
 
         Raises:
           ValueError: An option is out of its range.
         """
-        super().__init__(**context)
+        super().__init__(memory_size=memory_size, **context)
         if not gamma > 0:
             raise ValueError(f"gamma must be above 0, got {gamma}.")
         if not 0 < margin < 1:
@@ -72,7 +80,7 @@ class Circle(PairLoss):
         self._options = dict(gamma=gamma, margin=margin)
 
     def row_losses(self, pairs: Pairs) -> Array:
-        """Returns the losses `[R]`, one per row."""
+        """Returns the losses `[R, T]`, one per threshold."""
         return circle_loss(
             pairs.similarities, pairs.is_positive, pairs.is_negative, **self._options
         )

@@ -54,17 +54,18 @@ def contrastive_loss(
 class Contrastive(PairLoss):
     """Contrastive loss: `contrastive_loss`."""
 
-    def __init__(self, *, margin: float = 0.7, **context: Any):
+    def __init__(self, *, margin: float = 0.7, memory_size: int = 0, **context: Any):
         """Creates the loss; `PairLoss` has the other arguments.
 
         Args:
           margin: Distance beyond which negatives count no more.
+          memory_size: Number of embeddings of earlier batches that are compared, too.
           **context: Arguments of `PairLoss`.
 
         Raises:
           ValueError: The margin is not a distance of two unit vectors.
         """
-        super().__init__(**context)
+        super().__init__(memory_size=memory_size, **context)
         if not 0 < margin <= 2:
             raise ValueError(
                 f"margin must be above 0 and at most 2, got {margin}: it is a distance "
@@ -73,7 +74,7 @@ class Contrastive(PairLoss):
         self.margin = margin
 
     def row_losses(self, pairs: Pairs) -> Array:
-        """Returns the losses `[R]`, one per row."""
+        """Returns the losses `[R, T]`, one per threshold."""
         return contrastive_loss(
             pairs.similarities, pairs.is_positive, pairs.is_negative, margin=self.margin
         )

@@ -60,23 +60,24 @@ def fast_ap_loss(
 class FastAP(PairLoss):
     """Loss of average precision: `fast_ap_loss`."""
 
-    def __init__(self, *, num_bins: int = 10, **context: Any):
+    def __init__(self, *, num_bins: int = 10, memory_size: int = 0, **context: Any):
         """Creates the loss; `PairLoss` has the other arguments.
 
         Args:
           num_bins: Number of bins of the squared distance.
+          memory_size: Number of embeddings of earlier batches that are compared, too.
           **context: Arguments of `PairLoss`.
 
         Raises:
           ValueError: There are fewer than two bins.
         """
-        super().__init__(**context)
+        super().__init__(memory_size=memory_size, **context)
         if num_bins < 2:
             raise ValueError(f"num_bins must be at least 2, got {num_bins}.")
         self._num_bins = num_bins
 
     def row_losses(self, pairs: Pairs) -> Array:
-        """Returns the losses `[R]`, one per row."""
+        """Returns the losses `[R, T]`, one per threshold."""
         return fast_ap_loss(
             pairs.similarities,
             pairs.is_positive,

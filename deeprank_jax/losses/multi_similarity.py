@@ -70,6 +70,7 @@ class MultiSimilarity(PairLoss):
         beta: float = 50.0,
         base: float = 0.5,
         epsilon: float = 0.1,
+        memory_size: int = 0,
         **context: Any,
     ):
         """Creates the loss; `PairLoss` has the other arguments.
@@ -79,19 +80,20 @@ class MultiSimilarity(PairLoss):
           beta: Sharpness of the negatives.
           base: Similarity about which both are weighted.
           epsilon: Slack of the miner.
+          memory_size: Number of embeddings of earlier batches that are compared, too.
           **context: Arguments of `PairLoss`.
 
         Raises:
           ValueError: A sharpness is not positive.
         """
-        super().__init__(**context)
+        super().__init__(memory_size=memory_size, **context)
         for name, value in {"alpha": alpha, "beta": beta}.items():
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}.")
         self._options = dict(alpha=alpha, beta=beta, base=base, epsilon=epsilon)
 
     def row_losses(self, pairs: Pairs) -> Array:
-        """Returns the losses `[R]`, one per row."""
+        """Returns the losses `[R, T]`, one per threshold."""
         return multi_similarity_loss(
             pairs.similarities, pairs.is_positive, pairs.is_negative, **self._options
         )

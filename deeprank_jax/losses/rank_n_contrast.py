@@ -70,23 +70,26 @@ def _run_ends(values: Array) -> Array:
 class RankNContrast(PairLoss):
     """Graded contrastive loss: `rank_n_contrast_loss`."""
 
-    def __init__(self, *, temperature: float = 0.1, **context: Any):
+    def __init__(
+        self, *, temperature: float = 0.1, memory_size: int = 0, **context: Any
+    ):
         """Creates the loss; `PairLoss` has the other arguments.
 
         Args:
           temperature: Temperature of the softmax.
+          memory_size: Number of embeddings of earlier batches that are compared, too.
           **context: Arguments of `PairLoss`.
 
         Raises:
           ValueError: The temperature is not positive.
         """
-        super().__init__(**context)
+        super().__init__(memory_size=memory_size, **context)
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}.")
         self._temperature = temperature
 
     def row_losses(self, pairs: Pairs) -> Array:
-        """Returns the losses `[R]`, one per row."""
+        """Returns the losses `[R, 1]`, one per anchor."""
         return rank_n_contrast_loss(
             pairs.similarities,
             pairs.relevance,

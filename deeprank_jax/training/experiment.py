@@ -22,6 +22,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation import best_metric
+from deeprank_jax.losses.memory import create_memory
 from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
@@ -190,7 +191,7 @@ def create_experiment(
         relevance=relevance,
         task=task,
         sampler=sampler,
-        state=devices.replicate(state),
+        state=devices.replicate(_with_memory(config, records["train"], state)),
         train_step=devices.pmap_step(step),
         embed=devices.pmap_embed(step_lib.make_embed_step(graphdef)),
         features=devices.pmap_embed(step_lib.make_feature_step(graphdef)),
@@ -214,6 +215,18 @@ def _prepare_records(
             records, shard=jax.process_index(), num_shards=jax.process_count()
         )
     return records, sampler
+
+
+def _with_memory(
+    config: ml_collections.ConfigDict, records: Records, state: step_lib.TrainState
+) -> step_lib.TrainState:
+    """Returns the state with the memory of the loss, if it has one."""
+    memory = create_memory(
+        config.loss.get("memory_size", 0),
+        config.model.embedding_dim,
+        devices.for_devices(records.attributes[:1]),
+    )
+    return dataclasses.replace(state, memory=memory)
 
 
 def make_run_step(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from deeprank_jax.distributed.devices import DATA_AXIS
+from deeprank_jax.losses.memory import remember
 from deeprank_jax.models.layers import BLOCK_OUTPUT, l2_normalize
 from deeprank_jax.training import optimizers
 
@@ -18,9 +19,11 @@ Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
 # From parameters, model state, images and key to outputs and the new model state.
 Forward = Callable[..., tuple[Array, nnx.State]]
-# From parameters, model state, batch, step and key to gradients, the new model state,
-# a mask of finite groups, and metrics.
-Gradients = Callable[..., tuple[nnx.State, nnx.State, Array, Metrics]]
+# Variables that a batch changes without a gradient: of the model, and the memory.
+Changed = tuple[nnx.State, Mapping[str, Array]]
+# From parameters, changed variables, batch, step and key to gradients, the new changed
+# variables, a mask of finite groups, and metrics.
+Gradients = Callable[..., tuple[nnx.State, Changed, Array, Metrics]]
 # Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
 # Parts of a state that determine the network's outputs.
@@ -59,6 +62,8 @@ class TrainState:
       params: Trained variables.
       model_state: Other variables of the model, e.g. BatchNorm statistics.
       opt_state: State of the optimizer.
+      memory: Embeddings of earlier batches, for a loss that compares with them; else
+        without arrays.
     """
 
     step: Array
@@ -66,6 +71,7 @@ class TrainState:
     params: optax.Params
     model_state: nnx.State
     opt_state: optax.OptState
+    memory: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
 def create_train_state(
@@ -142,7 +148,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, model_state, finite, metrics = _accumulate(
+        grads, (model_state, memory), finite, metrics = _accumulate(
             gradients, state, batch, key, accumulate
         )
         metrics, model_state, grads = jax.lax.pmean(
@@ -153,7 +159,7 @@ def make_train_step(
 
         ok = jnp.all(metrics["finite"]) & jnp.isfinite(metrics["grad_norm"])
         ok &= jnp.isfinite(metrics["loss"])
-        new_state = _apply_gradients(tx, state, grads, model_state, ok)
+        new_state = _apply_gradients(tx, state, grads, (model_state, memory), ok)
         metrics["skipped_in_a_row"] = new_state.skipped_in_a_row
         return new_state, metrics
 
@@ -164,7 +170,7 @@ def _apply_gradients(
     tx: optax.GradientTransformation,
     state: TrainState,
     grads: optax.Updates,
-    model_state: nnx.State,
+    changed: Changed,
     ok: Array,
 ) -> TrainState:
     """Returns the state after a step, which changes only the counters unless `ok`."""
@@ -173,8 +179,9 @@ def _apply_gradients(
         state,
         skipped_in_a_row=jnp.int32(0),
         params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
+        model_state=changed[0],
         opt_state=opt_state,
+        memory=changed[1],
     )
     skipped = dataclasses.replace(state, skipped_in_a_row=state.skipped_in_a_row + 1)
     new_state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), updated, skipped)
@@ -207,9 +214,10 @@ def make_forward(graphdef: nnx.GraphDef, *, remat: bool = False) -> Forward:
 def _make_gradients(
     forward: Forward, objective: Objective, freeze_trunk: bool
 ) -> Gradients:
-    """Returns `gradients(params, model_state, batch, step, key)` of one device."""
+    """Returns `gradients(params, changed, batch, step, key)` of one device."""
 
-    def gradients(params, model_state, batch, step, key):
+    def gradients(params, changed, batch, step, key):
+        model_state, memory = changed
         # Dropout differs by device, the draws of the loss do not.
         device_key = jax.random.fold_in(
             jax.random.fold_in(key, _DROPOUT), jax.lax.axis_index(DATA_AXIS)
@@ -225,14 +233,18 @@ def _make_gradients(
                 # Only trunks have dropout, and a frozen one is used as it is.
                 None if freeze_trunk else device_key,
             )
-            group_losses, metrics = objective(outputs, batch, step=step, key=key)
+            inputs = {**batch, "memory": memory} if memory else batch
+            group_losses, metrics = objective(outputs, inputs, step=step, key=key)
+            new_memory = memory
+            if memory:
+                new_memory = remember(memory, outputs, batch["attributes"], DATA_AXIS)
             # XLA may drop a NaN inside max(0, x), so the loss alone is no test.
             finite = jnp.all(jnp.isfinite(outputs), axis=(1, 2))
-            return jnp.mean(group_losses), (new_state, finite, metrics)
+            return jnp.mean(group_losses), ((new_state, new_memory), finite, metrics)
 
         grad_fn = jax.value_and_grad(mean_loss, has_aux=True)
-        (loss, (model_state, finite, metrics)), grads = grad_fn(params)
-        return grads, model_state, finite, {"loss": loss, **metrics}
+        (loss, (changed, finite, metrics)), grads = grad_fn(params)
+        return grads, changed, finite, {"loss": loss, **metrics}
 
     return gradients
 
@@ -243,31 +255,32 @@ def _accumulate(
     batch: Batch,
     key: Array,
     num_parts: int,
-) -> tuple[nnx.State, nnx.State, Array, Metrics]:
+) -> tuple[nnx.State, Changed, Array, Metrics]:
     """Returns the results of `gradients`, averaged over the parts of the batch."""
+    changed = state.model_state, state.memory
     if num_parts == 1:
-        return gradients(state.params, state.model_state, batch, state.step, key)
+        return gradients(state.params, changed, batch, state.step, key)
     parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), batch)
 
     def add(carry, part):
-        total, model_state = carry
+        total, changed = carry
         index, part_batch = part
-        grads, model_state, finite, metrics = gradients(
+        grads, changed, finite, metrics = gradients(
             state.params,
-            model_state,
+            changed,
             part_batch,
             state.step,
             jax.random.fold_in(key, index),
         )
         total = jax.tree.map(lambda t, g: t + g / num_parts, total, grads)
-        return (total, model_state), (finite, metrics)
+        return (total, changed), (finite, metrics)
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    (grads, model_state), (finite, metrics) = jax.lax.scan(
-        add, (zeros, state.model_state), (jnp.arange(num_parts), parts)
+    (grads, changed), (finite, metrics) = jax.lax.scan(
+        add, (zeros, changed), (jnp.arange(num_parts), parts)
     )
     metrics = jax.tree.map(jnp.mean, metrics)
-    return grads, model_state, finite.reshape(-1), metrics
+    return grads, changed, finite.reshape(-1), metrics
 
 
 def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
