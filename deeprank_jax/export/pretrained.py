@@ -110,11 +110,18 @@ def model_folder(model: str | os.PathLike[str]) -> pathlib.Path:
     if not pretrained.is_pretrained(model):
         return pathlib.Path(model)
     folder = pretrained.cached_folder(str(model))
+    if not folder.is_dir():
+        logging.info("Exporting %s to %s, once.", model, folder)
+        try:
+            export_pretrained(str(model), folder)
+        except ArtifactError:
+            if not folder.is_dir():  # Else another process has just written it.
+                raise
     try:
         artifact.read_artifact(folder)
-    except ArtifactError:
-        if folder.is_dir():  # Damaged; nothing in it is the user's.
-            raise
-        logging.info("Exporting %s to %s, once.", model, folder)
-        export_pretrained(str(model), folder)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{error} This one is a cache: delete {folder}, and the next use writes it "
+            "again."
+        ) from error
     return folder

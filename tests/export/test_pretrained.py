@@ -1,19 +1,26 @@
 """Pretrained networks as models, without any training."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import cv2
+from flax import nnx
 from helpers import shrunk
+import jax
 import numpy as np
 import pytest
 
 import deeprank_jax
+from deeprank_jax import models
 from deeprank_jax.data import decode
 from deeprank_jax.errors import ArtifactError, ExportError
 from deeprank_jax.export import copies, export_pretrained, generated_images
+from deeprank_jax.export import pretrained as pretrained_lib
 from deeprank_jax.inference import artifact, pretrained
+from deeprank_jax.models.layers import l2_normalize
+from deeprank_jax.models.pretrained.weights import load_weights
 from deeprank_jax.models.trunks.efficientnet_lite import EfficientNetLite
 
 NAME = "efficientnet_lite0"
@@ -48,19 +55,19 @@ def test_a_name_is_a_model(cache):
 
 def test_the_embedding_is_the_trunk_with_the_package_s_weights(cache):
     """Against the network itself, read by another way than the export's."""
-    from deeprank_jax import models
-    from deeprank_jax.models.layers import l2_normalize
-    from deeprank_jax.models.pretrained.weights import load_weights
-
-    network = models.create_classifier(
-        trunk=dict(name=NAME), image_size=224, num_classes=1
+    network = models.create_jitted(
+        lambda: models.create_classifier(
+            trunk=dict(name=NAME), image_size=224, num_classes=1
+        )
     )
     load_weights(network, weights="package", layout="", trunk=NAME)
     network.eval()
     assert isinstance(network.trunk, EfficientNetLite)
     images = generated_images.draw_images(2, seed=2)
     resized = np.stack([decode.resize_image(x, 224, "crop") for x in images])
-    expected = l2_normalize(network.features(resized))
+    graphdef, state = nnx.split(network)
+    features = lambda state, x: nnx.merge(graphdef, state).features(x)
+    expected = l2_normalize(jax.jit(features)(state, resized))
     actual = deeprank_jax.load(NAME).embed(images)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
@@ -106,8 +113,20 @@ def test_a_damaged_cache_is_named(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = pretrained.cached_folder(NAME)
     folder.mkdir(parents=True)
-    with pytest.raises(ArtifactError, match=str(folder)):
+    with pytest.raises(ArtifactError, match=f"delete {folder}, and the next use wri"):
         deeprank_jax.load(NAME)
+
+
+def test_another_process_may_write_the_cache_meanwhile(cache, tmp_path, monkeypatch):
+    written = pretrained.cached_folder(NAME)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def write_late(name, out):
+        shutil.copytree(written, out)
+        raise ArtifactError("it is there already")
+
+    monkeypatch.setattr(pretrained_lib, "export_pretrained", write_late)
+    assert deeprank_jax.load(NAME).embedding_dim == 1280
 
 
 def test_other_names_are_refused(tmp_path):
