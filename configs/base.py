@@ -103,6 +103,8 @@ def _model() -> ConfigDict:
     model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
+    # Pixels by which an image is shifted four ways, for the mean of five embeddings.
+    model.embed_shift = 0
     model.dtype = "float32"  # Type of the layers' computations, or "bfloat16".
     model.batch_norm = "synchronized"  # Statistics over all devices, or "frozen".
     model.remat = False  # True: less memory, more time for the gradient.

@@ -57,7 +57,10 @@ BATCH_NORMS = ("synchronized", "frozen")
 # Keys of the config whose values are not options of the trunk.
 _CONFIG_KEYS = {
     "image_size": "config.data.image_size",
-    **{name: f"config.model.{name}" for name in ("paths", "dtype", "batch_norm")},
+    **{
+        name: f"config.model.{name}"
+        for name in ("paths", "embed_shift", "dtype", "batch_norm")
+    },
 }
 Network = TypeVar("Network", bound=nnx.Module)
 
@@ -90,6 +93,7 @@ def create_model(
     image_size: int,
     embedding_dim: int,
     paths: Sequence[Mapping[str, int]] = (),
+    embed_shift: int = 0,
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
@@ -102,6 +106,7 @@ def create_model(
       image_size: Height and width of the images, in pixels.
       embedding_dim: Length of an embedding.
       paths: Options of each low-resolution path; none for the single-scale network.
+      embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
       dtype: Type that the layers compute in, `"float32"` or `"bfloat16"`; parameters
         and embeddings are float32 either way.
       batch_norm: `"synchronized"` to normalise by the statistics of the batch,
@@ -121,6 +126,7 @@ def create_model(
             image_size=image_size,
             embedding_dim=embedding_dim,
             paths=paths,
+            embed_shift=embed_shift,
             dtype=DTYPES[dtype],
             rngs=rngs,
         )

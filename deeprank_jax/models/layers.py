@@ -244,6 +244,28 @@ def local_response_norm(
     return (x * (bias + alpha * total) ** -beta).astype(x.dtype)
 
 
+def shift_four_ways(images: Array, pixels: int) -> Array:
+    """Returns images as they are, and shifted up, down, left and right.
+
+    Args:
+      images: `[B, H, W, C]`, of any type.
+      pixels: Length of the shift, at least 0; edge pixels are repeated.
+
+    Returns:
+      `[5, B, H, W, C]`.
+    """
+    height, width = images.shape[1:3]
+    sides = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    padded = jnp.pad(images, sides, mode="edge")
+    starts = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+    return jnp.stack(
+        [
+            padded[:, y * pixels : y * pixels + height, x * pixels : x * pixels + width]
+            for y, x in starts
+        ]
+    )
+
+
 def subsample(images: Array, factor: int) -> Array:
     """Shrinks `[B, H, W, C]` by a whole factor; each pixel is a mean of input pixels.
 

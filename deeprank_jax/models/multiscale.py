@@ -78,6 +78,7 @@ class MultiScale(nnx.Module):
         image_size: int,
         embedding_dim: int,
         paths: Sequence[Mapping[str, int]] = (),
+        embed_shift: int = 0,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -89,12 +90,20 @@ class MultiScale(nnx.Module):
           image_size: Height and width of the images, in pixels.
           embedding_dim: Length of an embedding.
           paths: Options of each `LowResolutionPath`; none for the single-scale network.
+          embed_shift: Length of the shifts over which `embed` averages, in pixels; 0
+            embeds an image once.
           dtype: Type that the paths compute in; the linear map computes in float32.
           rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: An option of a path is missing, unknown or out of its range.
+          ValueError: An option of a path is missing, unknown or out of its range, or
+            the shift is.
         """
+        if not 0 <= embed_shift < image_size:
+            raise ValueError(
+                f"embed_shift must be at least 0 and below the image's {image_size} "
+                f"pixels, got {embed_shift}."
+            )
         self.trunk = trunk
         _check_paths(paths)
         self.paths = nnx.List(
@@ -110,7 +119,7 @@ class MultiScale(nnx.Module):
             dtype=jnp.float32,
             rngs=rngs,
         )
-        self._dtype = dtype
+        self._dtype, self._embed_shift = dtype, embed_shift
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps uint8 images to unit vectors.
@@ -131,8 +140,17 @@ class MultiScale(nnx.Module):
         return layers.l2_normalize(self.embedding(jnp.concatenate(joined, axis=-1)))
 
     def embed(self, images: Array) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`."""
-        return self(images)
+        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`.
+
+        With `embed_shift` it is the direction of the mean over five places of an image.
+        """
+        if not self._embed_shift:
+            return self(images)
+        views = layers.shift_four_ways(images, self._embed_shift)
+        embeddings = self(views.reshape(-1, *images.shape[1:]))
+        return layers.l2_normalize(
+            jnp.mean(embeddings.reshape(*views.shape[:2], -1), axis=0)
+        )
 
     def features(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to the trunk's features, `[B, num_features]`."""

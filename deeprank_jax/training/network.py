@@ -78,5 +78,6 @@ def create_model(
     )
     if num_classes is None:
         return models.create_model(**options)
-    del options["embedding_dim"], options["paths"]
+    for ranking_only in ("embedding_dim", "paths", "embed_shift"):
+        del options[ranking_only]
     return models.create_classifier(**options, num_classes=num_classes)

@@ -142,6 +142,7 @@ def path(**change):
         (path(width=0), r"paths\[1\]\.width must be"),
         (path(pool=0), r"paths\[1\]\.pool must be"),
         (path(pool_stride=-2), r"paths\[1\]\.pool_stride must be .*, got -2"),
+        (dict(embed_shift=17), r"config\.model\.embed_shift must be .* 17 pixels"),
         (dict(dtype="float16"), r"config\.model\.dtype must .*, got 'float16'"),
         (dict(batch_norm="none"), r"config\.model\.batch_norm must .*, got 'none'"),
     ],
@@ -180,3 +181,30 @@ def test_a_trunk_of_ones_own(monkeypatch):
     del Means.pixel_mean
     with pytest.raises(ConfigError, match="'means' has no attribute pixel_mean"):
         create(trunk=dict(name="means"))
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_shifted_images_are_those_of_a_loop(pixels):
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(np.uint8)
+    views = layers.shift_four_ways(jnp.asarray(images), pixels)
+    rows, columns = np.arange(6), np.arange(5)
+    for view, (y, x) in zip(
+        views, ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)), strict=True
+    ):
+        from_rows = np.clip(rows + y * pixels, 0, 5)
+        from_columns = np.clip(columns + x * pixels, 0, 4)
+        np.testing.assert_array_equal(view, images[:, from_rows][:, :, from_columns])
+
+
+def test_an_embedding_over_shifts_is_the_direction_of_their_mean():
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 17, 3)).astype(np.uint8)
+    network, shifting = create(), create(embed_shift=2)
+    network.eval()
+    shifting.eval()
+    views = layers.shift_four_ways(jnp.asarray(images), 2)
+    mean = np.mean([network.embed(view) for view in views], axis=0)
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(shifting.embed(images), expected, atol=1e-5)
+    assert np.abs(expected - network.embed(images)).max() > 1e-3
+    # In training an image is embedded once.
+    np.testing.assert_allclose(shifting(images), network(images), atol=1e-6)
