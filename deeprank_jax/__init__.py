@@ -103,6 +103,7 @@ def load(path: str | os.PathLike[str]) -> "Model":
     from deeprank_jax.inference.model import Model
 
     if pretrained.is_pretrained(path):
+        pretrained.check_export_is_installed()
         from deeprank_jax import export
 
         path = export.model_folder(path)

@@ -251,6 +251,7 @@ def export_pretrained_model(options: argparse.Namespace) -> None:
     """Replaces `--model`, where it names a pretrained network, by its folder."""
     model = getattr(options, "model", None)
     if model is not None and pretrained.is_pretrained(model):
+        pretrained.check_export_is_installed()
         from deeprank_jax import export
 
         options.model = str(export.model_folder(model))

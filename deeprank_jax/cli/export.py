@@ -52,6 +52,7 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Exports the run, or the pretrained network."""
+    pretrained.check_export_is_installed()
     from deeprank_jax import export
     from deeprank_jax.inference import artifact
 

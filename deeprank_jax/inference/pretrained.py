@@ -1,9 +1,11 @@
 """Names of pretrained networks, which stand in the place of a model's folder."""
 
+import importlib
 import os
 import pathlib
 
 from deeprank_jax import version
+from deeprank_jax.errors import needs_extra
 
 # Height and width of the images that each network was trained on, in pixels.
 IMAGE_SIZES = {
@@ -27,3 +29,15 @@ def cached_folder(name: str) -> pathlib.Path:
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     models = pathlib.Path(cache) / "deeprank_jax" / "models"
     return models / f"{name}-{version.number()}"
+
+
+def check_export_is_installed() -> None:
+    """Checks that this installation can export models, before it is imported.
+
+    The modules that an export imports first belong to smaller extras.
+
+    Raises:
+      MissingExtraError: It lacks the extra `train`.
+    """
+    with needs_extra("train"):
+        importlib.import_module("optax")

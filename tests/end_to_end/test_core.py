@@ -113,6 +113,7 @@ def test_commands_that_need_the_core_only(run_core, exported, photos, tmp_path):
         (["embed", "PHOTOS", "--model=MODEL", "--out=OUT/x.parquet"], "search"),
         (["duplicates", "PHOTOS", "--model=MODEL"], "search"),
         (["export", "--workdir=RUN", "--out=OUT/model"], "train"),
+        (["index", "PHOTOS", "--model=efficientnet_lite0", "--out=OUT/index"], "train"),
         (["compare", "IMAGE", "IMAGE", "--model=MODEL", "--out=OUT/x.html"], "search"),
         (["train", "--config=folder", "--config.data.dir=PHOTOS"], "train"),
     ],

@@ -78,7 +78,7 @@ def test_what_is_shown_of_a_step_is_what_it_trained_on(config, tmp_path):
             trained = experiment.sampler.sample(step, config.batch_size)
             rows = np.flatnonzero(drawn.steps == step)[: config.batch_size]
             np.testing.assert_array_equal(drawn.indices[rows], trained.indices)
-            np.testing.assert_array_equal(drawn.in_class[rows], trained.in_class)
+            np.testing.assert_array_equal(drawn.in_class[rows, 0], trained.in_class)
             np.testing.assert_array_equal(drawn.relevance[rows], trained.relevance)
 
 

@@ -208,7 +208,7 @@ def test_a_relevance_that_cannot_be_compiled(images):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda outputs: outputs.sum(), r"gave the shape \(\) for 2 triplets"),
+        (lambda outputs: outputs.sum(), r"gave the shape \(\) for 2 groups"),
         (lambda outputs: outputs[:, 0, 0], None),
     ],
     ids=["scalar", "one per triplet"],
