@@ -14,7 +14,7 @@ demo: .venv/installed
 test: .venv/dev lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not full"
 
-# No training, no browser and nothing long: a minute and a half.
+# Without tests that train, start a browser or take long: a minute and a half.
 quick: .venv/dev
 	$(BIN)/python -m pytest -q -n 2 --dist=worksteal -m "not full and not slow"
 

@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
     # paper's two stages, with config.loss.name="cross_entropy".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
-    # Triplets per step, or images where classes are learned, over all devices.
+    # Triplets or other groups per step, or images where classes are learned, over all
+    # devices.
     config.batch_size = 64
     # Parts, one after the other, in which each device processes its share of a batch.
     config.accumulate_steps = 1

@@ -22,7 +22,7 @@ from deeprank_jax.losses.mining import is_as_relevant, is_less_relevant
 Array = jax.Array
 
 # In place of minus infinity, whose gradient would not be finite.
-_LOWEST = -1e9
+LOWEST = -1e9
 
 
 class Pairs(NamedTuple):
@@ -200,7 +200,7 @@ def masked_logsumexp(x: Array, where: Array) -> Array:
     Returns:
       `[...]` float; of no values a very low, finite number, with the gradient 0.
     """
-    return jax.nn.logsumexp(jnp.where(where, x, _LOWEST), axis=-1)
+    return jax.nn.logsumexp(jnp.where(where, x, LOWEST), axis=-1)
 
 
 def masked_mean(x: Array, where: Array) -> Array:

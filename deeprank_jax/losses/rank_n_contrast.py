@@ -1,15 +1,13 @@
 """Contrast of each pair with all less relevant pairs: the graded form of SupCon."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.losses.pairs import PairLoss, Pairs
+from deeprank_jax.losses.pairs import LOWEST, Pairs
+from deeprank_jax.losses.supcon import SupCon
 
 Array = jax.Array
 
-_LOWEST = -1e9
 # Relative: relevances of a batch that differ by rounding alone are the same.
 _SLACK = 1e-6
 
@@ -46,7 +44,7 @@ def rank_n_contrast_loss(
     """
     order = jnp.argsort(relevance, axis=-1)
     sort = lambda x: jnp.take_along_axis(x, order, axis=-1)
-    logits = jnp.where(is_other, similarities / temperature, _LOWEST)
+    logits = jnp.where(is_other, similarities / temperature, LOWEST)
     sums = jax.lax.cumlogsumexp(sort(logits), axis=relevance.ndim - 1)
     ends = _run_ends(sort(relevance))
     # The sum up to the last of those that are as relevant, at its place in the batch.
@@ -67,26 +65,10 @@ def _run_ends(values: Array) -> Array:
     return jax.lax.cummin(jnp.where(is_last, places, size), axis=axis, reverse=True)
 
 
-class RankNContrast(PairLoss):
-    """Graded contrastive loss: `rank_n_contrast_loss`."""
+class RankNContrast(SupCon):
+    """Graded contrastive loss: `rank_n_contrast_loss`, with the options of `SupCon`."""
 
-    def __init__(
-        self, *, temperature: float = 0.1, memory_size: int = 0, **context: Any
-    ):
-        """Creates the loss; `PairLoss` has the other arguments.
-
-        Args:
-          temperature: Temperature of the softmax.
-          memory_size: Number of embeddings of earlier batches that are compared, too.
-          **context: Arguments of `PairLoss`.
-
-        Raises:
-          ValueError: The temperature is not positive.
-        """
-        super().__init__(memory_size=memory_size, **context)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}.")
-        self._temperature = temperature
+    title = "Rank-N-Contrast"
 
     def row_losses(self, pairs: Pairs) -> Array:
         """Returns the losses `[R, 1]`, one per anchor."""
@@ -96,7 +78,3 @@ class RankNContrast(PairLoss):
             pairs.is_other,
             temperature=self._temperature,
         )
-
-    def describe(self) -> str:
-        """Returns the loss and its temperature."""
-        return f"Rank-N-Contrast, temperature {self._temperature:g}"

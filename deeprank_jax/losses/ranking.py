@@ -180,12 +180,14 @@ class _TripletLoss:
         first, second, negative = jnp.moveaxis(embeddings, 1, 0)
         anchor, positive = (second, first) if swap else (first, second)
         where = None
-        if swap:
-            # The sampler has checked the negative for the anchor only.
-            anchor_attributes = attributes[:, 1]
+        if swap or self._num_others != (1, 1):
+            # The sampler has checked the negative for the anchor of a triplet only; in
+            # a larger group it may be that of another positive.
+            anchor_attributes = attributes[:, 1] if swap else attributes[:, 0]
             relevance_fn = self._judge["relevance_fn"]
             relevance = relevance_fn(anchor_attributes, attributes[:, 2])
-            positive_relevance = relevance_fn(anchor_attributes, attributes[:, 0])
+            positive_attributes = attributes[:, 0] if swap else attributes[:, 1]
+            positive_relevance = relevance_fn(anchor_attributes, positive_attributes)
             where = is_less_relevant(
                 relevance, positive_relevance, self._judge["min_relevance_gap"]
             )

@@ -44,7 +44,13 @@ def supcon_loss(
 
 
 class SupCon(PairLoss):
-    """Supervised contrastive loss: `supcon_loss`."""
+    """Supervised contrastive loss: `supcon_loss`.
+
+    Attributes:
+      title: Name of the loss in reports.
+    """
+
+    title = "supervised contrastive"
 
     def __init__(
         self, *, temperature: float = 0.1, memory_size: int = 0, **context: Any
@@ -75,4 +81,4 @@ class SupCon(PairLoss):
 
     def describe(self) -> str:
         """Returns the loss and its temperature."""
-        return f"supervised contrastive, temperature {self._temperature:g}"
+        return f"{self.title}, temperature {self._temperature:g}"

@@ -275,3 +275,21 @@ def test_options_out_of_range_are_refused():
         )
     with pytest.raises(ValueError, match="negatives_per_anchor must be at least 1"):
         create("triplet_hinge", CLASSES)
+
+
+def test_a_triplet_of_a_group_counts_only_with_a_negative_of_its_positive():
+    """The second positive is no more relevant than the negative."""
+    embeddings, _ = random_groups(6, size=4, num_images=4)
+    labels = np.tile([[0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 2]], (4, 1, 1))
+    loss = losses.create_loss(
+        {"name": "triplet_hinge", "margin": 4.0, "miner": {"name": "sampled"}},
+        relevance_fn=GRADED.pairwise,
+        min_relevance_gap=GAP,
+        positives_per_anchor=2,
+        negatives_per_anchor=1,
+    )
+    anchor, first, _, negative = np.moveaxis(np.float64(embeddings), 1, 0)
+    distance = lambda a, b: np.sum((a - b) ** 2, axis=-1)
+    expected = (4.0 + distance(anchor, first) - distance(anchor, negative)) / 2
+    batch = {"attributes": jnp.asarray(labels)}
+    np.testing.assert_allclose(loss(embeddings, batch, **AT_START), expected, rtol=1e-5)

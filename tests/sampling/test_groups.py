@@ -137,6 +137,18 @@ def test_positives_have_the_least_relevance_and_anchors_have_positives(name, mod
     assert np.any(without.sample(0, 2000).relevance[:, :2] < 1.0)
 
 
+def test_a_positive_without_a_negative_takes_that_of_the_first():
+    """All records are relevant to each other: nothing is less so than the least."""
+    attributes = np.array([[0, 0, 0], [0, 0, 0], [0, 0, 1]], np.int32)
+    groups = create_groups(
+        attributes, kind_of("compared"), positives=2, negatives=2
+    ).sample(0, 50)  # fmt: skip
+    # Of each of the first two the positives are 1.0 and 0.4; only the first has one.
+    assert set(groups.indices[:, 0]) <= {0, 1}
+    assert np.all(groups.indices[:, 3:] == 2)
+    np.testing.assert_allclose(groups.relevance[:, 2:], 0.4)
+
+
 def test_a_group_of_one_and_one_is_the_triplet():
     attributes, kind = labels_of(100), kind_of("rings")
     options = dict(min_relevance_gap=GAP, out_of_class=OUTSIDE, seed=1)

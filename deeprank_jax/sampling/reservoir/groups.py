@@ -22,11 +22,14 @@ class _Negatives:
       slots: `[n]` int64, slots of the negatives.
       relevance: `[n]` float64, relevance to their anchors.
       in_class: `[n]` bool, True for a negative of the anchor's category.
+      valid: `[n]` bool, False where there is no negative, and the others have no
+        meaning.
     """
 
     slots: np.ndarray
     relevance: np.ndarray
     in_class: np.ndarray
+    valid: np.ndarray
 
 
 def extend_groups(
@@ -42,7 +45,8 @@ def extend_groups(
 
     Each further positive has the law of the first, given that the group does not hold
     it; negative `j` has the law of a negative of positive `j % num_positives`, given
-    the same. Where 16 new draws find no image that the group lacks, one is repeated.
+    the same. Where 16 new draws find no image that the group lacks, one is repeated; a
+    repeated negative may be no less relevant than its positive.
 
     Args:
       table: Table that the triplets were drawn from.
@@ -114,9 +118,15 @@ def _draw_negatives(
             relevance[rows, columns % num_positives],
             rng.random((2, len(rows))),
         )
-        slots[rows, first + columns] = negatives.slots
-        relevance[rows, num_positives + columns] = negatives.relevance
-        inside[rows, columns] = negatives.in_class
+        # Without a negative of its own, a positive takes that of the first once more.
+        valid = negatives.valid
+        slots[rows, first + columns] = np.where(
+            valid, negatives.slots, slots[rows, first]
+        )
+        relevance[rows, num_positives + columns] = np.where(
+            valid, negatives.relevance, relevance[rows, num_positives]
+        )
+        inside[rows, columns] = np.where(valid, negatives.in_class, inside[rows, 0])
         pending = _repeats(slots)[:, first:]
         if attempt == _REDRAWS:
             counts["repeated_negative"] += int(pending.sum())
@@ -129,7 +139,7 @@ def _draw_further_negatives(
     of_positive: np.ndarray,
     uniform: np.ndarray,
 ) -> _Negatives:
-    """Draws a negative for each anchor that is known to have one.
+    """Draws a negative of each anchor and positive, if they have one.
 
     Args:
       table: Table of the anchors.
@@ -149,10 +159,7 @@ def _draw_further_negatives(
         low[outside], high[outside], uniform[1, outside]
     )
     relevance[outside] = 0.0
-    # Neither in its category nor beside it: stays a repeat of the anchor.
-    nowhere = ~outside & ~has_negative
-    slots[nowhere] = anchor[nowhere]
-    return _Negatives(slots, relevance, ~outside)
+    return _Negatives(slots, relevance, ~outside, outside | has_negative)
 
 
 def _repeats(slots: np.ndarray) -> np.ndarray:
