@@ -26,8 +26,8 @@ class Bins:
     Attributes:
       log: True if `centers` are logarithms to base 10.
       centers: `[K]` centers of the bins, ascending; none if all relevances are 0.
-      shares: `[K, 2]` shares of all positives and of all negatives.
-      zeros: `[2]` shares with relevance 0.
+      shares: `[K, S]` shares of all positives and, if there are any, of all negatives.
+      zeros: `[S]` shares with relevance 0.
       cut: True if the first bin holds smaller relevances, too.
     """
 
@@ -43,37 +43,34 @@ class Bins:
         return float(np.diff(self.centers[:2])[0]) if len(self.centers) > 1 else 1.0
 
 
-def count_relevances(relevance: np.ndarray) -> Bins:
+def count_relevances(relevance: np.ndarray, num_positives: int = 1) -> Bins:
     """Counts relevances by size, the least and the largest in the middle of a bin.
 
     Args:
-      relevance: `[T, 2]` float, relevances of positives and of negatives; `T` at
+      relevance: `[T, P + N]` float, relevances of positives and of negatives; `T` at
         least 1.
+      num_positives: Number of positives `P`, the first columns.
     """
     # float32 and float64 relevances of the same level are one value.
     values = np.array([float(f"{value:.5g}") for value in relevance.flat])
     values = values.reshape(relevance.shape)
-    zeros = (values == 0).mean(axis=0)
+    columns = (values[:, :num_positives], values[:, num_positives:])
+    sides = [side.ravel() for side in columns if side.size]
+    zeros = np.array([(side == 0).mean() for side in sides])
     above = values[values > 0]
     if not len(above):
-        return Bins(False, np.zeros(0), np.zeros((0, 2)), zeros)
+        return Bins(False, np.zeros(0), np.zeros((0, len(sides))), zeros)
     low, high = above.min(), above.max()
     log, cut = bool(high >= _SPAN * low), bool(high > _LONGEST * low)
     if log:
         low = max(low, high / _LONGEST)
-        place = np.log10(np.maximum(values, low))
-        low, high = np.log10(low), np.log10(high)
-    else:
-        place = values
-    centers = np.linspace(low, high, _NUM_BINS if high > low else 1)
-    bin_ = np.abs(place[..., None] - centers).argmin(axis=-1)
-    shares = np.stack(
-        [
-            np.bincount(b[v > 0], minlength=len(centers)) / len(v)
-            for b, v in zip(bin_.T, values.T, strict=True)
-        ],
-        axis=1,
-    )
+    place = lambda x: np.log10(np.maximum(x, low)) if log else x
+    centers = np.linspace(place(low), place(high), _NUM_BINS if high > low else 1)
+    shares = np.zeros((len(centers), len(sides)))
+    for column, side in enumerate(sides):
+        bin_ = np.abs(place(side)[:, None] - centers).argmin(axis=-1)
+        counts = np.bincount(bin_[side > 0], minlength=len(centers))
+        shares[:, column] = counts / len(side)
     return Bins(log, centers, shares, zeros, cut)
 
 
@@ -87,13 +84,13 @@ def draw_histogram(bins: Bins) -> str:
     shares = np.vstack([bins.zeros, bins.shares])
 
     def fill(axes: Axes) -> None:
-        for side, name in enumerate(("positives", "negatives")):
+        for side in range(shares.shape[1]):
             axes.bar(
                 places + (side - 0.5) * 0.45 * width,
                 shares[:, side],
                 width=0.45 * width,
                 color=chart.COLORS[side],
-                label=name,
+                label=("positives", "negatives")[side],
             )
         axes.set_xticks([zero, *ticks], ["0", *labels])
         # A single bar must not fill the page.

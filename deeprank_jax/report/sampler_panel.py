@@ -113,8 +113,9 @@ def sampler_values(
     if drawn is None and not figures:
         return None
     if drawn is not None and len(drawn.indices):
-        bins = histogram.count_relevances(drawn.relevance)
-        note = f"of {len(drawn.indices):,} drawn triplets"
+        num_positives = drawn.relevance.shape[1] - drawn.in_class.shape[1]
+        bins = histogram.count_relevances(drawn.relevance, num_positives)
+        note = f"of {len(drawn.indices):,} drawn {_noun(drawn)}"
         if bins.cut:
             least = format_number(10.0 ** bins.centers[0])
             note += f"; relevances above 0 but below {least} count as {least}"
@@ -130,8 +131,15 @@ def sampler_values(
         "negatives": _negatives(drawn, means),
         "failures": _failures(drawn, means),
         "charts": figures,
+        "noun": _noun(drawn),
         "steps": _steps(drawn, grades) if drawn is not None else [],
     }
+
+
+def _noun(drawn: DrawnTriplets | None) -> str:
+    """Returns the noun of the anchors with their images."""
+    is_triplet = drawn is None or drawn.relevance.shape[1] == 2
+    return "triplets" if is_triplet else "groups"
 
 
 def drop_idle_causes(
@@ -187,7 +195,7 @@ def _negatives(
     elif drawn is not None and drawn.in_class.size:
         inside = float(drawn.in_class.mean())
         shares = np.array([inside, 1 - inside])
-        where = f"in {len(drawn.in_class):,} triplets"
+        where = f"in {len(drawn.in_class):,} {_noun(drawn)}"
     else:
         return None
     share = None if drawn is None else drawn.out_of_class

@@ -57,10 +57,15 @@ class Groups:
 
     def metrics(self) -> dict[str, float]:
         """Returns metrics of the draw by the names that they are logged under."""
-        inside = int(np.sum(self.in_class))
+        negatives = {}
+        if self.in_class.size:
+            inside = int(np.sum(self.in_class))
+            negatives = {
+                "sampler_negatives/in_class": inside,
+                "sampler_negatives/out_of_class": self.in_class.size - inside,
+            }
         return {
-            "sampler_negatives/in_class": inside,
-            "sampler_negatives/out_of_class": self.in_class.size - inside,
+            **negatives,
             **{f"sampler_failures/{cause}": n for cause, n in self.counts.items()},
             **{
                 f"buffers/{name.removeprefix('buffer_')}": value

@@ -100,6 +100,21 @@ def test_groups_show_all_their_positives_and_negatives(tmp_path):
     assert shown[:3] == [("positive", "1"), ("positive", "0.5"), ("positive", "0.25")]
     assert {side for side, _ in shown} == {"positive"}
     assert "<h3>Negatives</h3>" not in section
+    assert "<h3>Groups</h3>" in section
+    assert "the gap is" not in section
+    assert "of 4 drawn groups" in section
+
+
+def test_the_histogram_of_groups_tells_positives_from_negatives():
+    relevance = np.tile([1.0, 0.5, 0.25, 0.0], (4, 1))
+    bins = histogram.count_relevances(relevance, 2)
+    np.testing.assert_allclose(bins.zeros, [0.0, 0.5])
+    np.testing.assert_allclose(bins.shares.sum(axis=0), [1.0, 0.5])
+    np.testing.assert_allclose(bins.shares[0], [0.0, 0.5])
+    np.testing.assert_allclose(bins.shares[-1], [0.5, 0.0])
+    only = histogram.count_relevances(relevance[:, :2], 2)
+    assert only.shares.shape[1] == len(only.zeros) == 1
+    assert "negatives<" not in histogram.draw_histogram(only)
 
 
 def test_six_triplets_of_each_step_are_shown_and_all_are_counted(tmp_path):

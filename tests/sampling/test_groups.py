@@ -104,9 +104,7 @@ def test_without_negatives_the_positives_stay():
     assert groups.in_class.shape == (NUM, 0)
     both, _ = group_laws(attributes, kind)
     assert chi_square(groups.indices, both) > 1e-3
-    metrics = groups.metrics()
-    assert metrics["sampler_negatives/in_class"] == 0
-    assert metrics["sampler_negatives/out_of_class"] == 0
+    assert not [name for name in groups.metrics() if "negatives" in name]
 
 
 @pytest.mark.parametrize("name", ["rings", "compared"])
