@@ -90,7 +90,7 @@ def test_one_config_is_described(capsys):
     main(["configs", "emoji", "--json"])
     keys = json.loads(capsys.readouterr().out)
     assert keys["batch_size"]["value"] == 64
-    assert "Triplets per step" in keys["batch_size"]["meaning"]
+    assert "groups per step" in keys["batch_size"]["meaning"]
 
 
 def test_an_unknown_config_gets_the_nearest_name(capsys):
