@@ -1,7 +1,7 @@
 """All keys with their defaults; the other configs change some of them."""
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 
 def get_config() -> ConfigDict:
@@ -31,6 +31,8 @@ def get_config() -> ConfigDict:
     config.schedule = _schedule()
     config.log_every = 20  # Steps between two log entries.
     config.eval_every = 250  # Steps between two validations.
+    # Validations without improvement after which training ends; 0 for never.
+    config.patience = 0
     config.checkpoint_every = 250  # Steps between two checkpoints.
     config.max_skipped = 20  # Non-finite steps in a row before the run gives up.
     config.evaluation = _evaluation()
@@ -99,7 +101,8 @@ def _model() -> ConfigDict:
     model = ConfigDict()
     # Trunk by name, with its options; see docs/networks.md.
     model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
-    model.embedding_dim = 64  # Dimensions of an embedding.
+    # Dimensions of an embedding; None for the features of the trunk themselves.
+    model.embedding_dim = FieldReference(64)
     # Low-resolution paths beside the trunk; () for none.
     model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),

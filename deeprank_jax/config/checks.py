@@ -15,6 +15,7 @@ _COUNTS = (
     "evaluation.batch_size",
 )  # fmt: skip
 _LEAST = {
+    "patience": 0,
     "schedule.warmup_steps": 0,
     "data.cache_mib": 0,
     "data.workers": 1,
@@ -35,7 +36,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     flat = flatten_config(config)
     for key in _COUNTS:
-        if flat[key] < 1:
+        if flat[key] is not None and flat[key] < 1:
             raise ConfigError(f"config.{key} must be at least 1, got {flat[key]}.")
     for key, least in _LEAST.items():
         if flat[key] is not None and not flat[key] >= least:

@@ -15,7 +15,7 @@ from deeprank_jax.errors import CheckpointError, ConfigError
 # Keys that say how a run is executed and measured: processes of one run may differ.
 _FREE = (
     "plugins", "model.remat", "log_every", "eval_every", "checkpoint_every",
-    "max_skipped",
+    "max_skipped", "patience",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
     "data.max_bad_share", "evaluation.batch_size", "evaluation.evaluators",
     "evaluation.max_compared",
@@ -117,6 +117,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
     try:
         values = copy.deepcopy(dict(values))
         values.setdefault("plugins", [])
+        values.setdefault("patience", 0)
         if isinstance(values["task"], str):
             for convert in _CONVERSIONS:
                 convert(values)

@@ -18,6 +18,8 @@ Intervals = dict[str, dict[str, dict[str, dict[str, float | list[float]]]]]
 
 EmbedFn = Callable[[np.ndarray], np.ndarray]
 _NUM_NEIGHBORS = 8
+# Queries below which a metric is given with a warning.
+_FEW_QUERIES = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +77,24 @@ def compare_with_baselines(
     results, intervals = _tabulate(evaluation, systems)
     ranking = systems["model"].ranking
     return SystemComparison(results=results, intervals=intervals, ranking=ranking)
+
+
+def describe_few_queries(results: Results, intervals: Intervals) -> str:
+    """Returns a warning of metrics that rest on few queries, "" if there is none.
+
+    Args:
+      results: Values of all metrics of a split.
+      intervals: Their intervals.
+    """
+    retrieval = results.get("retrieval", {})
+    num_queries = retrieval.get("num_queries", {}).get("model", _FEW_QUERIES)
+    if num_queries >= _FEW_QUERIES:
+        return ""
+    metric = next(name for name in retrieval if name.startswith("recall@"))
+    text = f"{metric} {retrieval[metric]['model']:.3f}"
+    if ends := intervals.get("retrieval", {}).get(metric, {}).get("model"):
+        text += f", 95 % interval {ends['low']:.3f} to {ends['high']:.3f}"
+    return f"the metrics rest on only {num_queries:.0f} queries ({text})"
 
 
 def _embed_systems(

@@ -18,7 +18,11 @@ from deeprank_jax.data import create_records
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import manifest
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
-from deeprank_jax.evaluation.compare import SystemComparison, compare_with_baselines
+from deeprank_jax.evaluation.compare import (
+    SystemComparison,
+    compare_with_baselines,
+    describe_few_queries,
+)
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.experiments.evaluation_inputs import Dataset, EmbedFn, Network
 from deeprank_jax.experiments.evaluation_report import write_evaluation
@@ -354,4 +358,6 @@ def _measure(
         comparison = compare_with_baselines(
             split, (embeddings, ok), network.untrained, network.frozen
         )
+    if warning := describe_few_queries(comparison.results, comparison.intervals):
+        logging.warning("%s: %s.", dataset.split, warning)
     return embeddings, ok, comparison

@@ -91,7 +91,7 @@ def create_model(
     *,
     trunk: Mapping[str, object],
     image_size: int,
-    embedding_dim: int,
+    embedding_dim: int | None,
     paths: Sequence[Mapping[str, int]] = (),
     embed_shift: int = 0,
     dtype: str = "float32",
@@ -104,7 +104,7 @@ def create_model(
     Args:
       trunk: Name of a trunk in `TRUNKS` under `"name"`, and the options of that trunk.
       image_size: Height and width of the images, in pixels.
-      embedding_dim: Length of an embedding.
+      embedding_dim: Length of an embedding; None for the features themselves.
       paths: Options of each low-resolution path; none for the single-scale network.
       embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
       dtype: Type that the layers compute in, `"float32"` or `"bfloat16"`; parameters

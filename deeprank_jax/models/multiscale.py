@@ -76,7 +76,7 @@ class MultiScale(nnx.Module):
         trunk: Trunk,
         *,
         image_size: int,
-        embedding_dim: int,
+        embedding_dim: int | None,
         paths: Sequence[Mapping[str, int]] = (),
         embed_shift: int = 0,
         dtype: jnp.dtype = jnp.float32,
@@ -88,7 +88,8 @@ class MultiScale(nnx.Module):
           trunk: Trunk, from `[B, H, W, 3]` to `[B, trunk.num_features]`; the paths see
             pixels normalised as it needs them.
           image_size: Height and width of the images, in pixels.
-          embedding_dim: Length of an embedding.
+          embedding_dim: Length of an embedding; None for the features of trunk and
+            paths themselves, without a linear map.
           paths: Options of each `LowResolutionPath`; none for the single-scale network.
           embed_shift: Length of the shifts over which `embed` averages, in pixels; 0
             embeds an image once.
@@ -112,12 +113,12 @@ class MultiScale(nnx.Module):
                 for path in paths
             ]
         )
-        self.embedding = nnx.Linear(
-            trunk.num_features + sum(path.num_features for path in self.paths),
-            embedding_dim,
+        num_features = trunk.num_features + sum(x.num_features for x in self.paths)
+        self.embedding = (
+            None
+            if embedding_dim is None
             # In bfloat16 near embeddings would be rounded to the same vector.
-            dtype=jnp.float32,
-            rngs=rngs,
+            else nnx.Linear(num_features, embedding_dim, dtype=jnp.float32, rngs=rngs)
         )
         self._dtype, self._embed_shift = dtype, embed_shift
 
@@ -137,7 +138,10 @@ class MultiScale(nnx.Module):
             # All shallow paths share one normalisation, as in figure 3.
             shallow = jnp.concatenate([path(pixels) for path in self.paths], axis=-1)
             joined.append(layers.l2_normalize(shallow))
-        return layers.l2_normalize(self.embedding(jnp.concatenate(joined, axis=-1)))
+        features = jnp.concatenate(joined, axis=-1)
+        if self.embedding is None:
+            return layers.l2_normalize(features.astype(jnp.float32))
+        return layers.l2_normalize(self.embedding(features))
 
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`.

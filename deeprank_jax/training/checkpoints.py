@@ -66,7 +66,8 @@ class Checkpoints:
 
     def has_metrics(self, step: int) -> bool:
         """Returns whether the checkpoint of `step` was evaluated."""
-        return self._manager.metrics(step) is not None
+        saved = step in self._manager.all_steps()
+        return saved and self._manager.metrics(step) is not None
 
     def save(
         self,

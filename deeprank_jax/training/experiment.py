@@ -191,7 +191,9 @@ def create_experiment(
         relevance=relevance,
         task=task,
         sampler=sampler,
-        state=devices.replicate(_with_memory(config, records["train"], state)),
+        state=devices.replicate(
+            _with_memory(config, graphdef, records["train"], state)
+        ),
         train_step=devices.pmap_step(step),
         embed=devices.pmap_embed(step_lib.make_embed_step(graphdef)),
         features=devices.pmap_embed(step_lib.make_feature_step(graphdef)),
@@ -218,12 +220,20 @@ def _prepare_records(
 
 
 def _with_memory(
-    config: ml_collections.ConfigDict, records: Records, state: step_lib.TrainState
+    config: ml_collections.ConfigDict,
+    graphdef: nnx.GraphDef,
+    records: Records,
+    state: step_lib.TrainState,
 ) -> step_lib.TrainState:
     """Returns the state with the memory of the loss, if it has one."""
+    size = config.loss.get("memory_size", 0)
+    if not size:
+        return state
+    images = jax.ShapeDtypeStruct((1, *2 * (config.data.image_size,), 3), np.uint8)
+    embed = step_lib.make_embed_step(graphdef)
     memory = create_memory(
-        config.loss.get("memory_size", 0),
-        config.model.embedding_dim,
+        size,
+        jax.eval_shape(embed, state, images).shape[-1],
         devices.for_devices(records.attributes[:1]),
     )
     return dataclasses.replace(state, memory=memory)

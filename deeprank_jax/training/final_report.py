@@ -13,7 +13,12 @@ import tqdm
 from deeprank_jax import files, report, version
 from deeprank_jax.data import dataset_name, leakage, rated_triplets
 from deeprank_jax.distributed import processes
-from deeprank_jax.evaluation.compare import Intervals, Results, compare_with_baselines
+from deeprank_jax.evaluation.compare import (
+    Intervals,
+    Results,
+    compare_with_baselines,
+    describe_few_queries,
+)
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.report.thumbnails import Thumbnails
@@ -104,6 +109,12 @@ def finish(
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
+    if best == 0:
+        logging.warning(
+            "Training did not help: the network to start from has the best %s on "
+            "validation, and is the result.",
+            experiment.config.evaluation.best_metric,
+        )
     results, intervals, embeddings, ok, ranking = _measure(experiment, splits)
     workdir = Workdir(experiment.workdir)
     if not processes.is_first():
@@ -115,6 +126,10 @@ def finish(
         np.savez(file, embeddings=embeddings, ok=ok)
     facts = _facts(experiment, best, seconds)
     lines = [("Seen in training", s, x.describe()) for s, x in leakages.items()]
+    for split in splits:
+        if warning := describe_few_queries(results[split], intervals[split]):
+            logging.warning("%s: %s.", split, warning)
+            lines.append(("Few queries", split, warning))
     lines += [
         (title, split, text)
         for split, evaluation in splits.items()
@@ -252,13 +267,20 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         **lines,
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
         f"{config.num_steps:,} steps of {config.batch_size} " + _unit(experiment),
-        "Checkpoint": f"step {best:,}, the best on validation by "
-        f"{config.evaluation.best_metric}"
-        if best is not None
-        else "the last step",
+        "Checkpoint": _describe_checkpoint(config, best),
         "Time": f"{seconds / 60:.1f} min in the process that finished",
         "Commit": version.commit(),
     }
+
+
+def _describe_checkpoint(config: ml_collections.ConfigDict, best: int | None) -> str:
+    """Returns the step of the evaluated network, and its choice."""
+    metric = config.evaluation.best_metric
+    if best is None:
+        return "the last step"
+    if best == 0:
+        return f"step 0, the network to start from: training did not raise {metric}"
+    return f"step {best:,}, the best on validation by {metric}"
 
 
 def _unit(experiment: Experiment) -> str:

@@ -127,7 +127,7 @@ def run_loop(
       NonFiniteError: Training diverged.
       Stopped: A signal stopped the run.
     """
-    config, num_steps = experiment.config, experiment.config.num_steps
+    config = experiment.config
     writer = metrics_writer.NoWriter()
     if processes.is_first():
         writer = metrics_writer.MetricsWriter(experiment.workdir, first_step=step)
@@ -138,13 +138,13 @@ def run_loop(
         stop_lib.create_stop() as stop,
     ):
         log = TrainingLog(experiment, stream, writer, bar)
-        is_due = lambda step: step % config.eval_every == 0 or step == num_steps
-        if step and is_due(step) and not experiment.checkpoints.has_metrics(step):
-            # The process before was stopped between saving and validating.
+        if _is_due(config, step) and not experiment.checkpoints.has_metrics(step):
+            # The network to start from, or one that was saved but not yet validated.
             metrics = _validate(experiment, validation, step, writer, stop)
             if metrics:
                 _save(experiment, step, metrics)
-        for batch, on_device in devices.prefetch(stream, device_batch):
+        batches = devices.prefetch(stream, device_batch)
+        for batch, on_device in () if _has_converged(experiment, step) else batches:
             # Everything is on the devices already: a transfer would wait for the host.
             with jax.transfer_guard("disallow"):
                 experiment.state, step_metrics = experiment.train_step(
@@ -153,7 +153,7 @@ def run_loop(
             step += 1
             log.add(step, batch, step_metrics)
             stopping, metrics = stop.reached(step), None
-            if not stopping and is_due(step):
+            if not stopping and _is_due(config, step):
                 log.flush(step)
                 metrics = _validate(experiment, validation, step, writer, stop)
                 stopping = stop.requested
@@ -162,12 +162,39 @@ def run_loop(
                 if _has_finite_embeddings(experiment, step, batch):
                     _save(experiment, step, metrics)
                 log.restart_clock()
-            if stopping or stop.requested:
+            converged = metrics is not None and _has_converged(experiment, step)
+            if stopping or stop.requested or converged:
                 break
         if stop.requested:
             experiment.checkpoints.wait()
             saved = experiment.checkpoints.latest_step() or 0
             raise Stopped(f"SIGTERM: stopped; run again to continue from step {saved}.")
+
+
+def _is_due(config: ml_collections.ConfigDict, step: int) -> bool:
+    """Returns whether validation is due after a step.
+
+    Before the first step it is if the network starts from trained weights, which may
+    already be the best.
+    """
+    if not step:
+        return bool(config.init_from or config.model.weights)
+    return step % config.eval_every == 0 or step == config.num_steps
+
+
+def _has_converged(experiment: Experiment, step: int) -> bool:
+    """Returns whether the last validations, `config.patience`, were no better."""
+    config = experiment.config
+    best = experiment.checkpoints.best_step() if config.patience else None
+    if best is None or step - best < config.patience * config.eval_every:
+        return False
+    if step < config.num_steps:
+        logging.info(
+            "Training ends at step %d: no validation after step %d was better.",
+            step,
+            best,
+        )
+    return True
 
 
 def _validate(

@@ -208,3 +208,14 @@ def test_an_embedding_over_shifts_is_the_direction_of_their_mean():
     assert np.abs(expected - network.embed(images)).max() > 1e-3
     # In training an image is embedded once.
     np.testing.assert_allclose(shifting(images), network(images), atol=1e-6)
+
+
+def test_without_a_linear_map_an_embedding_is_the_features():
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 17, 3)).astype(np.uint8)
+    network = create(embedding_dim=None, paths=())
+    network.eval()
+    features = np.asarray(network.features(images))
+    expected = features / np.linalg.norm(features, axis=1, keepdims=True)
+    assert expected.shape == (3, network.trunk.num_features)
+    np.testing.assert_allclose(network.embed(images), expected, atol=1e-6)
+    np.testing.assert_allclose(network(images), expected, atol=1e-6)

@@ -101,12 +101,12 @@ class Ranking:
         section, miner = self._config.loss, ""
         if "miner" in losses.LOSSES.options(section.name):
             miner = section.get("miner", {}).get("name", "semi_hard")
-        model = self._config.model
+        model, dim = self._config.model, self._config.model.embedding_dim
         noun = "path" if len(model.paths) == 1 else "paths"
         return {
             "Loss": self._loss.describe() + (f", {miner} negatives" if miner else ""),
-            "Head": f"{len(model.paths)} low-resolution {noun}, {model.embedding_dim} "
-            "dimensions",
+            "Head": f"{len(model.paths)} low-resolution {noun}, "
+            + (f"{dim} dimensions" if dim else "without a linear map"),
         }
 
 
