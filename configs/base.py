@@ -1,7 +1,7 @@
 """All keys with their defaults; the other configs change some of them."""
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import FieldReference, placeholder
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -102,7 +102,7 @@ def _model() -> ConfigDict:
     # Trunk by name, with its options; see docs/networks.md.
     model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
     # Dimensions of an embedding; None for the features of the trunk themselves.
-    model.embedding_dim = FieldReference(64)
+    model.embedding_dim = 64
     # Low-resolution paths beside the trunk; () for none.
     model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
@@ -143,6 +143,9 @@ def _optimizer() -> ConfigDict:
     optimizer.b2 = 0.999
     optimizer.l2_penalty = 0.0  # The paper's lambda: + lambda ||W||^2.
     optimizer.decoupled_weight_decay = 0.0  # AdamW's: - rate * decay * W.
+    # Decay of the moving average of the weights, which then is evaluated and exported;
+    # 0 for none.
+    optimizer.ema_decay = 0.0
     optimizer.clip_norm = 0.0  # Largest norm of the gradient; 0 for no limit.
     optimizer.trunk_scale = 1.0  # Factor of the trunk's learning rate; 0 freezes it.
     return optimizer

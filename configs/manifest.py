@@ -1,18 +1,18 @@
 r"""Your own images, listed in a CSV or Parquet file: `path,level_1,...,level_n`.
 
 Paths are relative to the file's folder, levels go from coarse to fine, and the last
-is the class. Split and options are those of `configs/folder.py`.
+is the class. Network, training and splits are those of `configs/folder.py`.
 
   deeprank train --config=manifest \
       --config.data.dir=IMAGES.csv --workdir=runs/mine
 """
 
-from deeprank_jax.configs import base
+from deeprank_jax.configs import folder
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
-    config = base.get_config()
-    config.data.source = dict(name="manifest")
+    config = folder.get_config()
+    config.data.source.name = "manifest"
     return config

@@ -124,7 +124,7 @@ def _draw_from_config(
     from deeprank_jax import data, relevance
     from deeprank_jax.evaluation import split as split_lib
     from deeprank_jax.sampling import create, file_sampler
-    from deeprank_jax.training import experiment
+    from deeprank_jax.training import data_defaults, experiment
 
     config = arguments.load_config(options)
     config.seed = config.seed if options.seed is None else options.seed
@@ -135,6 +135,7 @@ def _draw_from_config(
         if size in config.sampler:
             config.sampler[size] = 1
     config_lib.check_config(config)
+    config = data_defaults.fit_to_data(config)
     run_relevance = experiment.create_run_relevance(config)
     splits = relevance.attach(run_relevance, data.create_records(config.data))
     records = splits[options.split or ("test" if options.evaluation else "train")]

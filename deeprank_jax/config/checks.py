@@ -55,6 +55,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"config.optimizer.learning_rate={config.optimizer.learning_rate} must be "
             "above 0 and finite."
         )
+    if not 0 <= config.optimizer.ema_decay < 1:
+        raise ConfigError(
+            f"config.optimizer.ema_decay={config.optimizer.ema_decay} must be at least "
+            "0, for no average, and below 1."
+        )
     if config.init_from and config.model.weights:
         raise ConfigError(
             f"config.init_from={config.init_from!r} and config.model.weights="

@@ -113,6 +113,21 @@ def decode_image(
     return _decode_with_pillow(header) if image is None else image
 
 
+def read_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Returns width and height of an encoded image, from its header.
+
+    Args:
+      data: Content of an image file.
+      max_pixels: Largest number of pixels.
+
+    Raises:
+      BadImageError: The header cannot be read, or the image is too large.
+    """
+    with _open(data, max_pixels) as header:
+        _check_size(header.size, max_pixels)
+        return header.size
+
+
 def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:
     """Resizes an image to a square.
 

@@ -2,11 +2,12 @@
 
 Convention: a hash of its name decides, so that a class (or a file) stays in its split
 when others are added. With `b` the first byte of the SHA-256 of the name, `b < 128` is
-test, `b < 152` validation, and the rest training. Records are moved only where a small
-split would otherwise have no triplets.
+test, `b < 152` validation, and the rest training, unless other shares are given.
+Records are moved only where a small split would otherwise have no triplets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import hashlib
 from typing import TypeVar
 import unicodedata
@@ -22,11 +23,63 @@ T = TypeVar("T")
 SPLITS = ("train", "validation", "test")
 _TEST_BYTES = 128
 _VALIDATION_BYTES = 24
+_NUM_BYTES = 256
 # As long as the longest name: NumPy would cut longer ones.
 _SPLIT_DTYPE = f"<U{max(map(len, SPLITS))}"
 _SEEN_CLASSES = " (seen classes)"
 # Needed in a split for triplets with an anchor of either class.
 _NUM_CLASSES, _NUM_IMAGES = 2, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Shares of the classes, or images, that are kept from training.
+
+    Attributes:
+      test_share: Share of test, at least 0; without a test split a run is measured on
+        validation alone.
+      validation_share: Share of validation, above 0; it selects the checkpoint.
+    """
+
+    test_share: float = _TEST_BYTES / _NUM_BYTES
+    validation_share: float = _VALIDATION_BYTES / _NUM_BYTES
+
+    def __post_init__(self):
+        """Checks the shares.
+
+        Raises:
+          ValueError: One is out of its range, or nothing is left for training.
+        """
+        if not 0 <= self.test_share < 1:
+            raise ValueError(
+                f"test_share must be at least 0 and below 1, got {self.test_share}."
+            )
+        if not 0 < self.validation_share < 1:
+            raise ValueError(
+                "validation_share must be above 0 and below 1, got "
+                f"{self.validation_share}: the checkpoint is selected on validation."
+            )
+        if self.test_share + self.validation_share > 1 - 1 / _NUM_BYTES:
+            raise ValueError(
+                f"test_share {self.test_share} and validation_share "
+                f"{self.validation_share} leave nothing for training."
+            )
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """Upper bound of a hash's first byte in each split but training, rising."""
+        test = round(self.test_share * _NUM_BYTES)
+        validation = max(1, round(self.validation_share * _NUM_BYTES))
+        ends = {"test": test} if test else {}
+        return ends | {"validation": test + validation}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(name for name in SPLITS if name == "train" or name in self.ends)
+
+
+DEFAULT_SHARES = Shares()
 
 
 def digest(name: str) -> bytes:
@@ -35,22 +88,22 @@ def digest(name: str) -> bytes:
     return hashlib.sha256(normal.encode("utf-8", "surrogateescape")).digest()
 
 
-def class_split(name: str) -> str:
+def class_split(name: str, shares: Shares = DEFAULT_SHARES) -> str:
     """Returns the split of a class by the hash of its name."""
     first_byte = digest(name)[0]
-    if first_byte < _TEST_BYTES:
-        return "test"
-    return "validation" if first_byte < _TEST_BYTES + _VALIDATION_BYTES else "train"
+    ends = shares.ends.items()
+    return next((split for split, end in ends if first_byte < end), "train")
 
 
 def split_by_class_hash(
-    pool: Records, class_names: Sequence[str]
+    pool: Records, class_names: Sequence[str], shares: Shares = DEFAULT_SHARES
 ) -> dict[str, Records]:
     """Splits by class, or by record if there are too few classes.
 
     Args:
       pool: Records of all splits.
       class_names: Name of each finest label of the pool, which is hashed.
+      shares: Shares of validation and test.
 
     Returns:
       The records of each split. Each has at least two classes with at least two
@@ -60,27 +113,53 @@ def split_by_class_hash(
     Raises:
       DataError: There are too few records.
     """
-    everything = np.full(len(pool), "train", _SPLIT_DTYPE)
-    labels = _choose_labels(pool, everything == "train", SPLITS)
-    splits_of_classes = np.array([class_split(name) for name in class_names])
+    labels = _choose_labels(pool, np.ones(len(pool), bool), shares.splits)
+    splits_of_classes = np.array([class_split(name, shares) for name in class_names])
     assignment = splits_of_classes[pool.labels[:, -1]]
-    num_paired = {split: _num_paired(labels[assignment == split]) for split in SPLITS}
-    if min(num_paired["train"], num_paired["test"]) >= _NUM_CLASSES:
-        validated = _with_validation(pool, labels, assignment)
+    num_paired = {
+        split: _num_paired(labels[assignment == split]) for split in shares.splits
+    }
+    fewest = min(x for split, x in num_paired.items() if split != "validation")
+    if fewest >= _NUM_CLASSES:
+        validated = _with_validation(pool, labels, assignment, shares)
         if validated is not None:
             return _select_splits(pool, validated)
     logging.warning(
         "%s: %d classes are too few for splits without common classes (with two "
-        "images or more: %d for training, %d for validation, %d for test); it is split "
-        "by record, so test classes are seen in training.",
+        "images or more: %s); it is split by record, so the classes of all splits are "
+        "seen in training.",
         pool.name,
         len(class_names),
-        *num_paired.values(),
+        ", ".join(f"{x} for {name}" for name, x in _in_words(num_paired).items()),
     )
-    ends = {"test": _TEST_BYTES, "validation": _TEST_BYTES + _VALIDATION_BYTES}
-    by_record = _split_records(pool, labels, everything, ends)
+    return split_by_record_hash(pool, shares)
+
+
+def split_by_record_hash(
+    pool: Records, shares: Shares = DEFAULT_SHARES
+) -> dict[str, Records]:
+    """Splits by record, so that all splits have the same classes.
+
+    Args:
+      pool: Records of all splits.
+      shares: Shares of validation and test.
+
+    Returns:
+      The records of each split, as `split_by_class_hash`; their names say that they
+      share classes.
+
+    Raises:
+      DataError: There are too few records.
+    """
+    everything = np.full(len(pool), "train", _SPLIT_DTYPE)
+    labels = _choose_labels(pool, everything == "train", shares.splits)
+    by_record = _split_records(pool, labels, everything, shares.ends)
     assert by_record is not None, "the labels were chosen so that there are enough"
     return _select_splits(pool, by_record)
+
+
+def _in_words(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name.replace("train", "training"): x for name, x in counts.items()}
 
 
 def split_first_half(pool: Records, class_names: Sequence[str]) -> dict[str, Records]:
@@ -197,7 +276,10 @@ def _validate(pool: Records, assignment: np.ndarray) -> dict[str, Records]:
 
 
 def _with_validation(
-    pool: Records, labels: np.ndarray, assignment: np.ndarray
+    pool: Records,
+    labels: np.ndarray,
+    assignment: np.ndarray,
+    shares: Shares = DEFAULT_SHARES,
 ) -> np.ndarray | None:
     """Moves training records to validation if its classes are too few.
 
@@ -205,6 +287,7 @@ def _with_validation(
       pool: Records of all splits.
       labels: `[N]` ints, class of each record.
       assignment: `[N]` str, split of each record.
+      shares: Shares of validation and test.
 
     Returns:
       `[N]` str, the split of each record; None if there are too few records.
@@ -214,7 +297,8 @@ def _with_validation(
     if min(num_paired, _num_paired(labels[assignment == "train"])) >= _NUM_CLASSES:
         return assignment
     rest = np.where(in_validation, "train", assignment).astype(_SPLIT_DTYPE)
-    validated = _split_records(pool, labels, rest, {"validation": _VALIDATION_BYTES})
+    ends = dataclasses.replace(shares, test_share=0.0).ends
+    validated = _split_records(pool, labels, rest, ends)
     if validated is not None:
         logging.warning(
             "%s: %d classes are too few for validation; some records of the training "
@@ -311,6 +395,8 @@ def _select_splits(pool: Records, assignment: np.ndarray) -> dict[str, Records]:
     selected = {}
     for split in SPLITS:
         indices = np.flatnonzero(assignment == split)
+        if split == "test" and not len(indices):
+            continue  # None was asked for, or a dataset has none.
         if not len(indices):
             raise errors.DataError(
                 f"{pool.name}: none of its {len(pool):,} records is in the {split} "

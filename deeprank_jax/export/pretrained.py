@@ -10,6 +10,7 @@ import numpy as np
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import version
+from deeprank_jax.config import loading
 from deeprank_jax.data import decode
 from deeprank_jax.errors import ArtifactError, ExportError
 from deeprank_jax.export import copies, generated_images, network, verification
@@ -83,7 +84,7 @@ def create_config(name: str) -> ml_collections.ConfigDict:
     Args:
       name: Name of the network.
     """
-    config = config_lib.load_config("folder")
+    config = config_lib.load_config(str(loading.config_folder() / "base.py"))
     config.unlock()
     config.task = dict(name="classification")
     config.loss = dict(name="cross_entropy")

@@ -131,8 +131,8 @@ class _EvaluatedNetwork:
         self.embed = network.make_embed_batches(embed, weights)
 
     def images_to_verify(self) -> np.ndarray:
-        """Returns uint8 images `[n, S, S, 3]` of the test split."""
-        split = self._records["test"]
+        """Returns uint8 images `[n, S, S, 3]` of the test split, or of validation."""
+        split = self._records.get("test", self._records["validation"])
         rng = np.random.default_rng(self._config.seed)
         with create_reader(self._config, split) as reader:
             images, ok = reader.load(rng.permutation(len(split))[:_NUM_VERIFIED])
@@ -161,17 +161,17 @@ class _EvaluatedNetwork:
         embeddings, labels = self._embed_split("validation")
         balanced = calibration.calibrate(embeddings, labels, precision)
         in_collection = calibration.calibrate(embeddings, labels, precision, prior=0.1)
-        on_test = None
-        if balanced is not None:
-            on_test = calibration.verify(*self._embed_split("test"), balanced.distance)
+        measured = {} if balanced is None else {"validation": balanced}
+        if balanced is not None and "test" in self._records:
+            embedded = self._embed_split("test")
+            measured["test"] = calibration.verify(*embedded, balanced.distance)
         data = self._config.data
         return {
             "threshold": balanced
             and {
                 "distance": balanced.distance,
                 "wished_precision": precision,
-                "validation": dataclasses.asdict(balanced),
-                "test": dataclasses.asdict(on_test),  # pyrefly: ignore
+                **{name: dataclasses.asdict(x) for name, x in measured.items()},
             },
             "cluster_distance": in_collection and in_collection.distance,
             "copies": copies.measure_copies(
@@ -196,13 +196,14 @@ class _EvaluatedNetwork:
 
 
 def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns the metrics on the test split; none if the run has not ended."""
+    """Returns the metrics on test, or on validation; none if the run has not ended."""
     path = workdir / "results.json"
     if not path.exists():
         logging.warning("%s has not ended: the card will have no metrics.", workdir)
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["test"]
+        results = json.loads(path.read_text(encoding="utf-8"))
+        return results.get("test") or results["validation"]
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(
             f"{path} cannot be read ({error}); move it away to export the run without "

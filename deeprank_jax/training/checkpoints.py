@@ -262,15 +262,18 @@ def _read_network(
         state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
     )
     restored: Any = manager.restore(step, args=args)
-    return Saved(
-        where=where,
-        arrays={
-            name: np.asarray(x)
-            for name, x in restored.state.items()
-            if name.startswith(("params/", "model_state/"))
-        },
-        config=restored.run["config"],
-    )
+    arrays = {
+        name: np.asarray(x)
+        for name, x in restored.state.items()
+        if name.startswith(("params/", "model_state/"))
+    }
+    # Images are embedded with the moving average of the parameters, if there is one.
+    arrays |= {
+        f"params/{name.removeprefix('averaged/')}": np.asarray(x)
+        for name, x in restored.state.items()
+        if name.startswith("averaged/")
+    }
+    return Saved(where=where, arrays=arrays, config=restored.run["config"])
 
 
 def _best_step(manager: ocp.CheckpointManager) -> int:

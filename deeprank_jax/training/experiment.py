@@ -27,7 +27,7 @@ from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
 from deeprank_jax.sampling.stream import Batch, Sampler
-from deeprank_jax.training import checkpoints
+from deeprank_jax.training import checkpoints, data_defaults
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 from deeprank_jax.training.tasks import Task, create_task
@@ -158,9 +158,9 @@ def create_experiment(
       ConfigError: The config asks for something that does not exist.
       DataError: The data cannot be used.
     """
-    config = config_lib.resolve_config(config)
-    workdir = pathlib.Path(workdir)
     config_lib.check_config(config)
+    config = config_lib.resolve_config(data_defaults.fit_to_data(config))
+    workdir = pathlib.Path(workdir)
     devices.check_divides(config.batch_size)
     _check_accumulates(config)
     relevance = create_run_relevance(config)
@@ -261,6 +261,7 @@ def make_run_step(
         accumulate=config.accumulate_steps,
         remat=config.model.remat,
         freeze_trunk=config.optimizer.trunk_scale == 0.0,
+        ema_decay=config.optimizer.ema_decay,
     )
 
 

@@ -42,7 +42,7 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
     Raises:
       DataError: The rated triplets that the config names cannot be used.
     """
-    names = ("validation", "test")
+    names = [name for name in ("validation", "test") if name in experiment.records]
 
     @functools.cache  # A file of all splits is read, and warned of, once.
     def read_ratings(file: str) -> dict[str, rated_triplets.RatedTriplets]:
@@ -193,8 +193,8 @@ def _write_report(
     command: str,
 ) -> pathlib.Path:
     logging.info("Writing the report.")
-    test, train = experiment.records["test"], experiment.records["train"]
-    config = experiment.config
+    config, records = experiment.config, experiment.records
+    test, train = records.get("test", records["validation"]), records["train"]
     with (
         create_reader(config, test, image_size=_THUMBNAIL) as test_reader,
         create_reader(config, train, image_size=_THUMBNAIL) as train_reader,

@@ -20,7 +20,7 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.inference.progress import Progress
 from deeprank_jax.sampling.stream import Batch
-from deeprank_jax.training import final_report, metrics_writer
+from deeprank_jax.training import data_defaults, final_report, metrics_writer
 from deeprank_jax.training.experiment import Experiment, create_experiment, device_batch
 from deeprank_jax.training.progress import TrainingLog
 from deeprank_jax.training.workdir import Workdir
@@ -59,7 +59,10 @@ def train(
     workdir = pathlib.Path(workdir)
     files.create_folder(workdir)
     config_lib.check_keys(config, complete=True)
-    config = config_lib.resolve_config(config, Workdir(workdir).config)
+    config_lib.check_config(config)
+    saved = Workdir(workdir).config
+    config = data_defaults.fit_to_data(config, saved)
+    config = config_lib.resolve_config(config, saved)
     flat = config_lib.flatten_config(config)
     processes.check_same({f"config.{key}": x for key, x in flat.items()}, workdir)
     with _locked(workdir), create_experiment(config, workdir) as experiment:
@@ -73,9 +76,7 @@ def train(
             experiment.restore(step)
             logging.info("Continuing from step %d of %s.", step, workdir)
         if processes.is_first():
-            files.write_json(
-                Workdir(workdir).config, json.loads(config.to_json_best_effort())
-            )
+            files.write_json(saved, json.loads(config.to_json_best_effort()))
         # Before training, so that data that cannot be evaluated raise their error now.
         with processes.first_alone():
             splits = final_report.create_split_evaluations(experiment)

@@ -46,7 +46,9 @@ def create_network(
         num_steps=config.num_steps,
     )
     tx = optimizers.create_optimizer(config.optimizer, schedule)
-    graphdef, state = step_lib.create_train_state(model, tx)
+    graphdef, state = step_lib.create_train_state(
+        model, tx, averages=config.optimizer.ema_decay > 0
+    )
     if config.init_from:
         state = init_from.load_state(
             state, config.init_from, config.model.trunk.to_dict()

@@ -27,7 +27,6 @@ Gradients = Callable[..., tuple[nnx.State, Changed, Array, Metrics]]
 # Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
 # Parts of a state that determine the network's outputs.
-_NETWORK = ("params", "model_state")
 
 
 class Objective(Protocol):
@@ -64,6 +63,8 @@ class TrainState:
       opt_state: State of the optimizer.
       memory: Embeddings of earlier batches, for a loss that compares with them; else
         without arrays.
+      averaged: Moving average of `params`, with which images are embedded; without
+        arrays if there is none, and `params` are used.
     """
 
     step: Array
@@ -72,12 +73,24 @@ class TrainState:
     model_state: nnx.State
     opt_state: optax.OptState
     memory: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    averaged: optax.Params = dataclasses.field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> optax.Params:
+        """Parameters with which images are embedded."""
+        return self.averaged or self.params
 
 
 def create_train_state(
-    model: nnx.Module, tx: optax.GradientTransformation
+    model: nnx.Module, tx: optax.GradientTransformation, *, averages: bool = False
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Splits a model into its static structure and the state to be trained."""
+    """Splits a model into its static structure and the state to be trained.
+
+    Args:
+      model: Network with its initial variables.
+      tx: Optimizer.
+      averages: True to keep a moving average of the parameters.
+    """
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
     state = TrainState(
         step=jnp.int32(0),
@@ -85,6 +98,7 @@ def create_train_state(
         params=params,
         model_state=model_state,
         opt_state=jax.jit(tx.init)(params),
+        averaged=jax.tree.map(jnp.copy, params) if averages else {},
     )
     return graphdef, state
 
@@ -92,9 +106,10 @@ def create_train_state(
 def network_arrays(state: TrainState) -> dict[str, Array]:
     """Returns the network's variables by path, e.g. `params/trunk/head/kernel/value`.
 
-    They are named as a checkpoint names them; counters and optimizer are left out.
+    They are named as a checkpoint names them; counters and optimizer are left out, and
+    the parameters are those with which images are embedded.
     """
-    parts = {name: getattr(state, name) for name in _NETWORK}
+    parts = {"params": state.evaluated, "model_state": state.model_state}
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree.leaves_with_path(parts)
@@ -103,11 +118,11 @@ def network_arrays(state: TrainState) -> dict[str, Array]:
 
 def with_network_arrays(state: TrainState, arrays: Mapping[str, Array]) -> TrainState:
     """Returns a state with other variables, named as by `network_arrays`."""
-    parts = {name: getattr(state, name) for name in _NETWORK}
+    parts = {"params": state.params, "model_state": state.model_state}
     leaves = [arrays[name] for name in network_arrays(state)]
-    return dataclasses.replace(
-        state, **jax.tree.unflatten(jax.tree.structure(parts), leaves)
-    )
+    parts = jax.tree.unflatten(jax.tree.structure(parts), leaves)
+    averaged = jax.tree.map(jnp.copy, parts["params"]) if state.averaged else {}
+    return dataclasses.replace(state, **parts, averaged=averaged)
 
 
 def make_train_step(
@@ -119,6 +134,7 @@ def make_train_step(
     accumulate: int = 1,
     remat: bool = False,
     freeze_trunk: bool = False,
+    ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `train_step(state, batch)`, written for one device.
 
@@ -142,6 +158,7 @@ def make_train_step(
       remat: True keeps only the outputs of each block, and computes the rest again for
         the gradient: less memory, more time.
       freeze_trunk: True computes no gradient of the trunk.
+      ema_decay: Decay of the moving average of the parameters, if the state has one.
     """
     forward = make_forward(graphdef, remat=remat)
     gradients = _make_gradients(forward, objective, freeze_trunk)
@@ -159,7 +176,9 @@ def make_train_step(
 
         ok = jnp.all(metrics["finite"]) & jnp.isfinite(metrics["grad_norm"])
         ok &= jnp.isfinite(metrics["loss"])
-        new_state = _apply_gradients(tx, state, grads, (model_state, memory), ok)
+        new_state = _apply_gradients(
+            tx, state, grads, (model_state, memory), ok, ema_decay
+        )
         metrics["skipped_in_a_row"] = new_state.skipped_in_a_row
         return new_state, metrics
 
@@ -172,13 +191,19 @@ def _apply_gradients(
     grads: optax.Updates,
     changed: Changed,
     ok: Array,
+    ema_decay: float,
 ) -> TrainState:
     """Returns the state after a step, which changes only the counters unless `ok`."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averaged = state.averaged
+    if averaged:
+        averaged = optax.incremental_update(params, averaged, 1.0 - ema_decay)
     updated = dataclasses.replace(
         state,
         skipped_in_a_row=jnp.int32(0),
-        params=optax.apply_updates(state.params, updates),
+        params=params,
+        averaged=averaged,
         model_state=changed[0],
         opt_state=opt_state,
         memory=changed[1],
@@ -323,7 +348,7 @@ def _make_inference_step(
     """
 
     def inference_step(state: TrainState, images: Array) -> Array:
-        model = nnx.merge(graphdef, state.params, state.model_state, copy=True)
+        model = nnx.merge(graphdef, state.evaluated, state.model_state, copy=True)
         model.eval()
         return apply(model, images)
 

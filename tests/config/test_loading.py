@@ -5,11 +5,11 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.relevance import create_relevance
 
 MINE = """
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 
 
 def get_config():
-    config = folder.get_config()
+    config = base.get_config()
     config.batch_size = 7
     return config
 """
@@ -113,9 +113,9 @@ def test_a_config_of_the_user_s_own_may_lack_keys(tmp_path):
 def test_a_misspelt_key_of_a_config_file_is_refused(change, message, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
-        "from deeprank_jax.configs import folder\n"
+        "from deeprank_jax.configs import base\n"
         "def get_config():\n"
-        f"    c = folder.get_config()\n    {change}\n    return c\n"
+        f"    c = base.get_config()\n    {change}\n    return c\n"
     )
     with pytest.raises(ConfigError, match=message):
         load_config(str(path))

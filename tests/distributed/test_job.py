@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 import numpy as np
@@ -252,7 +252,7 @@ def test_two_processes_learn_classes_as_one(images, tmp_path):
     }
     one, two = tmp_path / "one", tmp_path / "two"
     run(images, two, **values)
-    config = shrunk.shrink(folder.get_config(), **values)
+    config = shrunk.shrink(base.get_config(), **values)
     config.data.dir = str(images)
     assert jax.local_device_count() == 4  # Those of both processes.
     loop_lib.train(config, one)

@@ -115,9 +115,9 @@ def test_the_wheel_trains_exports_indexes_and_searches(bin_folder, tmp_path):
 @pytest.mark.slow
 def test_a_config_file_elsewhere_imports_those_of_the_wheel(bin_folder, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from deeprank_jax.configs import folder\n\n\n"
+        "from deeprank_jax.configs import base\n\n\n"
         "def get_config():\n"
-        "    config = folder.get_config()\n"
+        "    config = base.get_config()\n"
         "    config.num_steps = 7\n"
         "    return config\n"
     )

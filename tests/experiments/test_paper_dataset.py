@@ -3,7 +3,7 @@
 import dataclasses
 import types
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from deeprank_jax.experiments.paper_table import dataset
 def config(tmp_path_factory):
     folder_of = tmp_path_factory.mktemp("table")
     images = shrunk.write_images(folder_of / "photos", num_classes=14, num_images=8)
-    config = shrunk.shrink(folder.get_config())
+    config = shrunk.shrink(base.get_config())
     config.data.dir = str(images)
     return config
 

@@ -2,7 +2,7 @@
 
 import json
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from deeprank_jax.experiments.paper_table.rows import (
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     directory = tmp_path_factory.mktemp("outcome")
-    config = shrunk.shrink(folder.get_config())
+    config = shrunk.shrink(base.get_config())
     config.data.dir = str(shrunk.write_images(directory / "photos", num_classes=14))
     return dataset.create_table(config, directory / "runs")
 

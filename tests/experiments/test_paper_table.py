@@ -15,14 +15,14 @@ from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
 
 ROOT = pathlib.Path(__file__).parents[2]
 PLAN = """
-from deeprank_jax.configs import folder, paper_table_emoji
+from deeprank_jax.configs import base, paper_table_emoji
 NETWORKS = paper_table_emoji.NETWORKS
 SWEEP = {
     f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
     for mode in ("importance", "uniform") for share in (0.0, 1.0)
 }
 SWEEP_CONFIG = "folder"
-get_config = folder.get_config
+get_config = base.get_config
 """
 
 

@@ -25,7 +25,7 @@ def trained(photos, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "small"
     subprocess.run(
         [
-            sys.executable, "-m", "deeprank_jax.main", "--config=configs/folder.py",
+            sys.executable, "-m", "deeprank_jax.main", "--config=configs/base.py",
             f"--config.data.dir={photos}", f"--workdir={workdir}", *shrunk.flags(),
         ],
         cwd=ROOT, capture_output=True, check=True, timeout=300,

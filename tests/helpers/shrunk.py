@@ -48,8 +48,9 @@ def shrink(config: ml_collections.ConfigDict, **values):
 
 
 def flags(**values):
-    """Returns the same as command-line flags."""
-    return [f"--config.{name}={value}" for name, value in {**VALUES, **values}.items()]
+    """Returns the same as command-line flags, for a network from random weights."""
+    values = {"model.trunk.name": "convnet", "model.weights": "", **VALUES, **values}
+    return [f"--config.{name}={value}" for name, value in values.items()]
 
 
 def write_images(directory, *, num_classes=3, num_images=20, size=24):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import own_images, shrunk
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def ratings(images):
 
 
 def config_flags(images):
-    return "--config=configs/folder.py", f"--config.data.dir={images}"
+    return "--config=configs/base.py", f"--config.data.dir={images}"
 
 
 def test_the_tool_makes_a_relevance_of_ratings(images, ratings):
@@ -136,7 +136,7 @@ def test_the_tool_makes_a_relevance_of_ratings(images, ratings):
 
 
 def test_a_trained_run_is_a_feature(images, ratings):
-    config = shrunk.shrink(folder.get_config(), num_steps=4)
+    config = shrunk.shrink(base.get_config(), num_steps=4)
     config.data.dir = str(images)
     workdir = images.parent / "run"
     loop.train(config, workdir)

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from deeprank_jax.configs import folder as folder_config
+from deeprank_jax.configs import base as folder_config
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ def run(*flags):
 
 
 def draw(images, out, *flags):
-    """Returns the rows of a file that is drawn by configs/folder.py."""
+    """Returns the rows of a file that is drawn by configs/base.py."""
     done = run(
-        "--config=configs/folder.py", f"--config.data.dir={images}",
+        "--config=configs/base.py", f"--config.data.dir={images}",
         "--config.batch_size=8", f"--out={out}", *flags,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

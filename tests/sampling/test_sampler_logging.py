@@ -3,7 +3,7 @@
 import csv
 import re
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk, tensorboard_events
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def config(tmp_path):
     root = tmp_path / "images"
     for coarse in ("warm", "cold"):
         shrunk.write_images(root / coarse, num_classes=4, num_images=12)
-    config = shrunk.shrink(folder.get_config(), num_steps=4)
+    config = shrunk.shrink(base.get_config(), num_steps=4)
     config.data.dir = str(root)
     config.triplets.category_level = 0
     config.sampler.capacity = 8

@@ -1,4 +1,4 @@
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import pytest
 
@@ -15,18 +15,19 @@ from deeprank_jax.training import step as step_lib
                 "accumulate_steps": 2,
                 "model.remat": True,
                 "optimizer.trunk_scale": 0.0,
+                "optimizer.ema_decay": 0.9,
             },
-            dict(seed=3, accumulate=2, remat=True, freeze_trunk=True),
+            dict(seed=3, accumulate=2, remat=True, freeze_trunk=True, ema_decay=0.9),
         ),
         (
             {"seed": 4, "optimizer.trunk_scale": 0.1},
-            dict(seed=4, accumulate=1, remat=False, freeze_trunk=False),
+            dict(seed=4, accumulate=1, remat=False, freeze_trunk=False, ema_decay=0.0),
         ),
     ],
     ids=["all", "none"],
 )
 def test_the_step_is_made_as_the_config_says(values, expected, tmp_path, monkeypatch):
-    config = shrunk.shrink(folder.get_config(), **values)
+    config = shrunk.shrink(base.get_config(), **values)
     config.data.dir = str(shrunk.write_images(tmp_path / "images"))
     make, given = step_lib.make_train_step, []
 

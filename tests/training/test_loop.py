@@ -2,7 +2,7 @@
 
 import collections
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 from jax import monitoring
@@ -17,7 +17,7 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture
 def config(tmp_path):
-    config = shrunk.shrink(folder.get_config(), **{"eval_every": 8})
+    config = shrunk.shrink(base.get_config(), **{"eval_every": 8})
     config.data.dir = str(shrunk.write_images(tmp_path / "images"))
     return config
 

@@ -2,7 +2,7 @@
 
 import json
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ MEMORY = 80
 
 
 def create_config(tmp_path, **loss):
-    config = shrunk.shrink(folder.get_config(), **{"eval_every": 8})
+    config = shrunk.shrink(base.get_config(), **{"eval_every": 8})
     images = tmp_path / "images"
     if not images.exists():
         shrunk.write_images(images)

@@ -4,7 +4,7 @@ import csv
 import importlib.util
 import json
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from deeprank_jax.training import experiment, loop
 from deeprank_jax.training.tasks import ranking
 
 OWN = """
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from deeprank_jax.relevance import register
 
 @register("near_number")
@@ -27,7 +27,7 @@ def near_number(a, b):
     return xp.exp(-1.0 * xp.abs(a[..., -1] - b[..., -1]))
 
 def get_config():
-    config = folder.get_config()
+    config = base.get_config()
     config.relevance.name = "near_number"
     return config
 """
@@ -50,7 +50,7 @@ def names(images):
     }
 
 
-def create_config(images, module=folder):
+def create_config(images, module=base):
     config = shrunk.shrink(module.get_config(), num_steps=4)
     config.data.dir = str(images)
     config.triplets.category_level = 0

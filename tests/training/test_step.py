@@ -1,7 +1,7 @@
 import dataclasses
 import functools
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from flax import nnx
 from helpers import shrunk
 from helpers.ranking_losses import create_loss
@@ -290,7 +290,7 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 def test_the_real_network_trains_on_four_devices_as_on_one():
     config = shrunk.shrink(
-        folder.get_config(),
+        base.get_config(),
         **{
             "loss.miner": "sampled",
             # AdamW would turn the rounding of a gradient near 0 into a whole step.
@@ -378,7 +378,7 @@ def test_parts_draw_differently_and_know_which_is_not_finite(setup):
 
 def test_remat_keeps_the_numbers_and_fewer_activations():
     """Counted in what the gradient keeps: XLA:CPU puts the two forms together again."""
-    config = shrunk.shrink(folder.get_config(), **{"data.image_size": 32})
+    config = shrunk.shrink(base.get_config(), **{"data.image_size": 32})
     config.model.trunk = dict(name="resnet50")
     config.model.paths = ()
     graphdef, _, state = network.create_network(
@@ -421,7 +421,7 @@ def test_remat_has_the_same_gradient(setup):
 
 
 def test_a_frozen_trunk_stays_and_the_rest_learns():
-    config = shrunk.shrink(folder.get_config(), **{"optimizer.trunk_scale": 0.0})
+    config = shrunk.shrink(base.get_config(), **{"optimizer.trunk_scale": 0.0})
     graphdef, tx, state = network.create_network(
         config, lambda: network.create_model(config, None)
     )

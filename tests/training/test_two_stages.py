@@ -3,7 +3,7 @@
 import json
 import logging
 
-from deeprank_jax.configs import folder
+from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ SYSTEMS = {"model", "untrained", "frozen", "pixels"}
 
 
 def create_config(images, **values):
-    config = shrunk.shrink(folder.get_config(), **values)
+    config = shrunk.shrink(base.get_config(), **values)
     config.data.dir = str(images)
     return config
 

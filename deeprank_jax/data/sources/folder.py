@@ -14,23 +14,35 @@ import numpy as np
 from deeprank_jax import errors, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
+from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-def create_records(directory: str) -> dict[str, Records]:
-    """Lists a folder's images and splits them by class.
+def create_records(
+    directory: str,
+    *,
+    split_by: str = "class",
+    test_share: float = DEFAULT_SHARES.test_share,
+    validation_share: float = DEFAULT_SHARES.validation_share,
+) -> dict[str, Records]:
+    """Lists a folder's images and splits them.
 
     Args:
       directory: Folder of images; see `list_images` for the files that count.
+      split_by: `"class"`, or `"image"` for classes that all splits share.
+      test_share: Share of the classes that are kept for testing; 0 for none.
+      validation_share: Share of the classes that select the checkpoint.
 
     Returns:
       The records of each split, in the order of their paths.
 
     Raises:
+      ValueError: A share is out of its range, or there is no such `split_by`.
       DataError: The folder is missing, unreadable or empty, its images lie at
         different depths, or they are too few to split.
     """
+    shares = Shares(test_share, validation_share)
     root = pathlib.Path(directory).expanduser()
     images = list_images(root)
     if not images:
@@ -41,7 +53,12 @@ def create_records(directory: str) -> dict[str, Records]:
     depth = _common_depth(root, images)
     columns = [np.array([path[level] for path in images]) for level in range(depth)]
     return labelled_files.create_records(
-        "folder", root, [os.path.join(*path) for path in images], columns
+        "folder",
+        root,
+        [os.path.join(*path) for path in images],
+        columns,
+        split_by=split_by,
+        shares=shares,
     )
 
 

@@ -18,8 +18,11 @@ def create_records(
     paths: Sequence[str],
     columns: Sequence[np.ndarray],
     further: Mapping[str, np.ndarray] | None = None,
+    *,
+    split_by: str,
+    shares: splits.Shares,
 ) -> dict[str, Records]:
-    """Splits image files by the hash of their class's path.
+    """Splits image files by the hash of their class's path, or of their own.
 
     Args:
       name: Name of the records in messages.
@@ -27,12 +30,15 @@ def create_records(
       paths: Paths of the `N` files, as the file system spells them.
       columns: Labels `[N]` str for each level, from coarse to fine.
       further: Other labels by name, each `[N]` str; empty where a file has none.
+      split_by: `"class"`, or `"image"` for classes that all splits share.
+      shares: Shares of validation and test.
 
     Returns:
       The records of each split.
 
     Raises:
       DataError: There are too few files to split.
+      ValueError: There is no such `split_by`.
     """
     labels, firsts = labels_lib.encode_labels(columns)
     columns = [np.array([printable(name) for name in column]) for column in columns]
@@ -48,7 +54,11 @@ def create_records(
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
     _warn_of_single_images(pool, class_names)
-    return splits.split_by_class_hash(pool, class_names)
+    if split_by == "image":
+        return splits.split_by_record_hash(pool, shares)
+    if split_by != "class":
+        raise ValueError(f'split_by must be "class" or "image", got {split_by!r}.')
+    return splits.split_by_class_hash(pool, class_names, shares)
 
 
 def _encode_column(values: np.ndarray) -> np.ndarray:

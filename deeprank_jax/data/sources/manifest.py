@@ -14,24 +14,36 @@ import numpy as np
 from deeprank_jax import errors, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
+from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
 from deeprank_jax.errors import needs_extra
 
 _NUM_CHECKED = 100
 
 
-def create_records(directory: str) -> dict[str, Records]:
-    """Reads a manifest and splits its images by class.
+def create_records(
+    directory: str,
+    *,
+    split_by: str = "class",
+    test_share: float = DEFAULT_SHARES.test_share,
+    validation_share: float = DEFAULT_SHARES.validation_share,
+) -> dict[str, Records]:
+    """Reads a manifest and splits its images.
 
     Args:
       directory: Path of a `.csv` or `.parquet` file.
+      split_by: `"class"`, or `"image"` for classes that all splits share.
+      test_share: Share of the classes that are kept for testing; 0 for none.
+      validation_share: Share of the classes that select the checkpoint.
 
     Returns:
       The records of each split, in the manifest's order.
 
     Raises:
+      ValueError: A share is out of its range, or there is no such `split_by`.
       DataError: The manifest is missing or cannot be read, it lacks a column or a
         value, none of its first files exist, or they are too few to split.
     """
+    shares = Shares(test_share, validation_share)
     path = pathlib.Path(directory).expanduser()
     try:
         is_file = path.is_file()
@@ -56,7 +68,13 @@ def create_records(directory: str) -> dict[str, Records]:
         if name and name not in ("path", *level_names)
     }
     return labelled_files.create_records(
-        "manifest", path.parent, table["path"], columns, further
+        "manifest",
+        path.parent,
+        table["path"],
+        columns,
+        further,
+        split_by=split_by,
+        shares=shares,
     )
 
 
