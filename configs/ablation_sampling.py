@@ -17,7 +17,7 @@ One arm alone:
       --config.sampler.mode=uniform --workdir=runs/uniform
 """
 
-from deeprank_jax.configs import emoji
+from deeprank_jax.configs import emoji_paper
 import ml_collections
 
 # Arms of `deeprank ablation`.
@@ -39,7 +39,7 @@ METRICS = (
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration of the first arm."""
-    config = emoji.get_config()
+    config = emoji_paper.get_config()
     config.num_steps = 2000
     config.batch_size = 32
     config.data.image_size = 32

@@ -13,7 +13,7 @@ with --jobs=2, 9 of them for the hand-made descriptors.
 
 import itertools
 
-from deeprank_jax.configs import emoji
+from deeprank_jax.configs import emoji_paper
 import ml_collections
 
 _SOFTMAX = {
@@ -45,4 +45,4 @@ SWEEP = {
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration of the demo, whose data and metrics are the table's."""
-    return emoji.get_config()
+    return emoji_paper.get_config()

@@ -4,17 +4,17 @@ A tenth of the training images is held out for validation. Then train a ranking 
 from the trunk's weights:
 
   deeprank train --config=pretrain_emoji
-  deeprank train --config=emoji \
+  deeprank train --config=emoji_paper \
       --config.init_from=runs/pretrain_emoji --workdir=runs/emoji_stage2
 """
 
-from deeprank_jax.configs import emoji
+from deeprank_jax.configs import emoji_paper
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
-    config = emoji.get_config()
+    config = emoji_paper.get_config()
     config.task = dict(name="classification", level=-1, held_out=0.1)
     config.loss = dict(name="cross_entropy", label_smoothing=0.1)
     config.batch_size = 192

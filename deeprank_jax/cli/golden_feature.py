@@ -1,7 +1,7 @@
 r"""Learns a golden feature from rated triplets, or simulates such ratings.
 
-  deeprank golden-feature --config=emoji --simulate=ratings.csv
-  deeprank golden-feature --config=emoji --triplets=ratings.csv \
+  deeprank golden-feature --config=emoji_paper --simulate=ratings.csv
+  deeprank golden-feature --config=emoji_paper --triplets=ratings.csv \
       --out=golden.parquet [--model=runs/emoji]
 
 Then train with --config.relevance.name=golden --config.relevance.file=golden.parquet.

@@ -3,7 +3,7 @@ r"""Writes triplets to a file, to look at, to share or to train on.
 By default they are those that a run of the config would draw, step by step; with
 --evaluation, the fixed ones that a split is evaluated on:
 
-  deeprank triplets --config=emoji --out=triplets.csv --num=1000
+  deeprank triplets --config=emoji_paper --out=triplets.csv --num=1000
 
 Or, like the well-known Keras sampler, N others of the same class for every image of a
 folder with a folder per class and, for each of these, M of other classes, none twice:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses.base import Loss, LossFn, RelevanceFn
 from deeprank_jax.losses.batch_mining import (
     Anchors,
@@ -20,6 +21,7 @@ from deeprank_jax.losses.multi_similarity import MultiSimilarity
 from deeprank_jax.losses.rank_n_contrast import RankNContrast
 from deeprank_jax.losses.ranking import TripletHinge, TripletSoftMargin
 from deeprank_jax.losses.supcon import SupCon
+from deeprank_jax.losses.weighted_sum import WeightedSum
 from deeprank_jax.registry import Registry
 
 __all__ = [
@@ -45,8 +47,10 @@ __all__ = [
     "SupCon",
     "TripletHinge",
     "TripletSoftMargin",
+    "WeightedSum",
     "create_loss",
     "gather_images",
+    "memory_size",
     "register_loss",
     "register_miner",
 ]
@@ -63,6 +67,7 @@ LOSSES: Registry[Loss] = Registry(
         "circle": Circle,
         "fast_ap": FastAP,
         "cross_entropy": CrossEntropy,
+        "weighted_sum": WeightedSum,
     },
     methods=("__call__", "describe"),
     attributes=("outputs",),
@@ -95,7 +100,33 @@ def create_loss(section: Mapping[str, Any], **context: Any) -> Loss:
     """
     options = dict(section)
     LOSSES.check(options, tuple(context))
+    if isinstance(options.get("terms"), Mapping):
+        options["terms"] = {
+            name: _create_term(name, term, context)
+            for name, term in options["terms"].items()
+        }
+        context = {}
     takes_miner = "miner" in LOSSES.options(options.get("name", ""))
     if takes_miner and options.get("miner") is not None:
         context["miner"] = MINERS.create(options.pop("miner"))
     return LOSSES.create(options, **context)
+
+
+def _create_term(
+    name: str, options: Mapping[str, Any], context: Mapping[str, Any]
+) -> tuple[float, Loss]:
+    """Returns weight and loss of a term of a sum."""
+    section = {"name": name, **options}
+    weight: Any = section.pop("weight", 1.0)
+    try:
+        return weight, create_loss(section, **context)
+    except ConfigError as error:
+        message = str(error).replace("config.loss", f"config.loss.terms.{name}")
+        raise ConfigError(message) from error
+
+
+def memory_size(section: Mapping[str, Any]) -> int:
+    """Returns the number of earlier embeddings that the loss of a section compares."""
+    terms = section.get("terms") or {}
+    sizes = [memory_size(term) for term in terms.values()]
+    return max([section.get("memory_size", 0), *sizes])

@@ -60,22 +60,25 @@ def remember(
     }
 
 
-def with_memory(images: Images, memory: Memory | None) -> tuple[Images, Array]:
+def with_memory(
+    images: Images, memory: Memory | None, size: int
+) -> tuple[Images, Array]:
     """Returns the images of a batch followed by those of a memory, and their number.
 
     Args:
       images: Images of the batch.
       memory: Memory; None or without arrays for none.
+      size: Number of its images, the newest, that are taken at most.
 
     Returns:
       All images, and `[]` int32, the number of the first of them that are in use.
     """
     num_images = len(images.embeddings)
-    if not memory:
+    if not memory or not size:
         return images, jnp.int32(num_images)
     joined = Images(
-        jnp.concatenate([images.embeddings, memory["embeddings"]]),
-        jnp.concatenate([images.attributes, memory["attributes"]]),
+        jnp.concatenate([images.embeddings, memory["embeddings"][:size]]),
+        jnp.concatenate([images.attributes, memory["attributes"][:size]]),
         images.first,
     )
-    return joined, num_images + memory["filled"]
+    return joined, num_images + jnp.minimum(memory["filled"], size)

@@ -93,6 +93,7 @@ class PairLoss:
         self._min_relevance_gap = min_relevance_gap
         self._axis_name = axis_name
         self._num_members = 1 + positives_per_anchor
+        self._memory_size = memory_size
 
     def row_losses(self, pairs: Pairs) -> Array:
         """Returns the losses `[R, T]`, or `[R, 1]` if thresholds do not matter."""
@@ -111,6 +112,7 @@ class PairLoss:
         images, num_used = memory_lib.with_memory(
             batch_mining.gather_images(outputs, batch["attributes"], self._axis_name),
             batch.get("memory"),
+            self._memory_size,
         )
         size, num_images, _ = outputs.shape
         anchors, others = _member_pairs(size, num_images, self._num_members)

@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 import ml_collections
+import numpy as np
 
 from deeprank_jax.data import cache_dir
 from deeprank_jax.data.records import Records
@@ -89,7 +90,27 @@ def _create_reservoir(
         shard=shard,
         num_shards=num_shards,
     )
+    if positives_per_anchor > 1:
+        _check_group_fits(records, category_level, positives_per_anchor)
     return _of_group_size(sampler, positives_per_anchor, negatives_per_anchor)
+
+
+def _check_group_fits(
+    records: Records, category_level: int | None, positives_per_anchor: int
+) -> None:
+    """Checks that some category holds a group without repeats.
+
+    Raises:
+      ValueError: None does.
+    """
+    largest = len(records)
+    if category_level is not None:
+        largest = int(np.bincount(records.labels[:, category_level]).max(initial=0))
+    if positives_per_anchor >= largest:
+        raise ValueError(
+            f"positives_per_anchor={positives_per_anchor} is more than any image has: "
+            f"the largest category has {largest} images, so give at most {largest - 1}."
+        )
 
 
 def _of_group_size(

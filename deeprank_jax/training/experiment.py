@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from deeprank_jax import config as config_lib
+from deeprank_jax import losses
 from deeprank_jax.data import create_records
 from deeprank_jax.data.augment import augment_triplets
 from deeprank_jax.data.reader import BadImages, ImageReader
@@ -226,7 +227,7 @@ def _with_memory(
     state: step_lib.TrainState,
 ) -> step_lib.TrainState:
     """Returns the state with the memory of the loss, if it has one."""
-    size = config.loss.get("memory_size", 0)
+    size = losses.memory_size(config.loss)
     if not size:
         return state
     images = jax.ShapeDtypeStruct((1, *2 * (config.data.image_size,), 3), np.uint8)

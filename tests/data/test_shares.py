@@ -9,8 +9,10 @@ import pytest
 from deeprank_jax import config as config_lib
 from deeprank_jax import load
 from deeprank_jax.data import create_records, splits
-from deeprank_jax.errors import ConfigError
+from deeprank_jax.errors import ConfigError, DataError
 from deeprank_jax.export.run import export_run
+from deeprank_jax.relevance import create_relevance
+from deeprank_jax.sampling.create import create_sampler
 from deeprank_jax.training import loop
 
 NAMES = [f"class {i}" for i in range(2000)]
@@ -92,3 +94,26 @@ def test_without_test_a_run_is_measured_on_validation_and_exported(tmp_path):
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "there is no test split" in card
     assert load(tmp_path / "model").embed([next(images.rglob("*.png"))]).shape[0] == 1
+
+
+def test_one_image_of_each_class_cannot_train(tmp_path):
+    shrunk.write_images(tmp_path, num_classes=12, num_images=1)
+    words = [f"--config.data.dir={tmp_path}"]
+    with pytest.raises(DataError, match=r"single image.*--model=efficientnet_lite0"):
+        create_records(config_lib.load_config("folder", words).data)
+
+
+def test_a_group_larger_than_every_category_is_refused(tmp_path):
+    shrunk.write_images(tmp_path, num_classes=12, num_images=6)
+    words = [
+        f"--config.data.dir={tmp_path}", "--config.sampler.positives_per_anchor=6",
+        "--config.triplets.category_level=-1",
+    ]  # fmt: skip
+    config = config_lib.load_config("folder", words)
+    records = create_records(config.data)
+    relevance = create_relevance("same_class")
+    message = r"sampler\.positives_per_anchor=6 is more .* has 6 images, so give at m"
+    with pytest.raises(ConfigError, match=message):
+        create_sampler(config, records["train"], relevance)
+    config.sampler.positives_per_anchor = 5
+    create_sampler(config, records["train"], relevance)

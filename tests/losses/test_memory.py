@@ -55,7 +55,7 @@ def test_remembered_images_count_as_those_of_the_batch(name):
     embeddings, attributes = random_groups(0, size=8)
     memory = create_memory(32, 3, np.asarray(attributes)[0])
     memory = remember(memory, embeddings[3:], attributes[3:], None)
-    loss = create(name)
+    loss = create(name, memory_size=32)
     whole = loss(embeddings, {"attributes": attributes}, **AT_START)
     batch = {"attributes": attributes[:3], "memory": memory}
     np.testing.assert_allclose(loss(embeddings[:3], batch, **AT_START), whole[:3],
@@ -64,11 +64,30 @@ def test_remembered_images_count_as_those_of_the_batch(name):
     assert np.abs(alone - whole[:3]).max() > 0.01
 
 
+def test_a_loss_takes_the_newest_of_a_larger_memory():
+    embeddings, attributes = random_groups(0, size=8)
+    memory = create_memory(32, 3, np.asarray(attributes)[0])
+    for start in (5, 2):  # The groups 2 to 4 are the newest.
+        part = slice(start, start + 3)
+        memory = remember(memory, embeddings[part], attributes[part], None)
+    batch = {"attributes": attributes[:2], "memory": memory}
+    value = lambda size, x, batch: create("supcon", memory_size=size)(
+        x, batch, **AT_START
+    )
+    whole = value(0, embeddings[:5], {"attributes": attributes[:5]})
+    np.testing.assert_allclose(value(6, embeddings[:2], batch), whole[:2], rtol=1e-5)
+    alone = value(0, embeddings[:2], {"attributes": attributes[:2]})
+    np.testing.assert_array_equal(value(0, embeddings[:2], batch), alone)
+    assert np.abs(value(32, embeddings[:2], batch) - whole[:2]).max() > 1e-3
+
+
 def test_an_empty_memory_changes_nothing():
     embeddings, attributes = random_groups(1)
     memory = create_memory(16, 3, np.asarray(attributes)[0])
     for name in ("supcon", "multi_similarity", "rank_n_contrast", "circle", "fast_ap"):
-        value = lambda batch, name=name: create(name)(embeddings, batch, **AT_START)
+        value = lambda batch, name=name: create(name, memory_size=16)(
+            embeddings, batch, **AT_START
+        )
         np.testing.assert_allclose(
             value({"attributes": attributes, "memory": memory}),
             value({"attributes": attributes}),
@@ -83,7 +102,9 @@ def test_no_gradient_flows_to_earlier_batches():
     def value(x):
         filled = remember(memory, x, attributes, None)
         batch = {"attributes": attributes, "memory": filled}
-        return create()(jax.lax.stop_gradient(embeddings), batch, **AT_START).mean()
+        return create(memory_size=16)(
+            jax.lax.stop_gradient(embeddings), batch, **AT_START
+        ).mean()
 
     assert not np.any(jax.grad(value)(embeddings))
 

@@ -6,7 +6,7 @@ from deeprank_jax.distributed import backend, devices
 
 backend.configure_backend()
 
-from deeprank_jax.configs import emoji  # noqa: E402
+from deeprank_jax.configs import emoji_paper  # noqa: E402
 import jax  # noqa: E402  Reads its flags when it starts.
 import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
@@ -18,7 +18,7 @@ from tools.benchmark import step_cases  # noqa: E402
 
 def create_config(case: step_cases.Case) -> ml_collections.ConfigDict:
     """Returns the config of a case."""
-    config = emoji.get_config()
+    config = emoji_paper.get_config()
     config.batch_size = case.batch_size
     config.data.image_size = case.size
     config.model.trunk = {"name": case.trunk}

@@ -9,6 +9,7 @@ import numpy as np
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data import splits
 from deeprank_jax.data.records import Records
+from deeprank_jax.errors import DataError
 from deeprank_jax.files import printable
 
 
@@ -37,7 +38,7 @@ def create_records(
       The records of each split.
 
     Raises:
-      DataError: There are too few files to split.
+      DataError: There are too few files to split, or no two of a class.
       ValueError: There is no such `split_by`.
     """
     labels, firsts = labels_lib.encode_labels(columns)
@@ -53,6 +54,12 @@ def create_records(
         columns=codes,
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
+    if np.bincount(labels[:, 0]).max() == 1:
+        raise DataError(
+            f"{printable(root)}: every class has a single image, so nothing tells "
+            "which images are similar; put those into one class, or search without "
+            "training, by --model=efficientnet_lite0."
+        )
     _warn_of_single_images(pool, class_names)
     if split_by == "image":
         return splits.split_by_record_hash(pool, shares)
