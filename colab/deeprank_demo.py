@@ -82,7 +82,8 @@ data = f"--config.data.dir={work / 'data'}"
 deeprank("prepare", "--config=emoji", data)
 deeprank(
     "train", "--config=emoji", data, f"--workdir={work / 'run'}",
-    f"--config.num_steps={STEPS}", *TRAINING_FLAGS,
+    f"--config.num_steps={STEPS}", f"--config.schedule.warmup_steps={STEPS // 4}",
+    *TRAINING_FLAGS,
 )  # fmt: skip
 
 # %% [markdown]
