@@ -31,11 +31,12 @@ def test_the_demo_learns_and_keeps_its_promises(tmp_path):
     assert peak_kib <= 4 * 2**20
     test = json.loads((tmp_path / "results.json").read_text())["test"]
     recall = test["retrieval"]["recall@1"]
-    assert recall["model"] >= 0.62
-    assert recall["model"] >= recall["pixels"] + 0.12
-    assert recall["model"] >= recall["untrained"] + 0.12
-    assert test["triplets"]["precision"]["model"] >= 0.85
-    assert test["triplets"]["precision_in_class"]["model"] >= 0.70
+    assert recall["model"] >= 0.72
+    assert recall["model"] >= recall["pixels"] + 0.25
+    assert recall["model"] >= recall["untrained"] + 0.25
+    assert test["retrieval"]["map@r"]["model"] >= 0.48
+    assert test["triplets"]["precision"]["model"] >= 0.885
+    assert test["triplets"]["precision_in_class"]["model"] >= 0.885
     stalls = [
         entry["train/stall_share"]
         for entry in metrics_writer.read_metrics(tmp_path)
