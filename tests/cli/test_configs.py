@@ -89,7 +89,7 @@ def test_one_config_is_described(capsys):
     assert "\n--config.num_steps=1000\n" in text
     main(["configs", "emoji", "--json"])
     keys = json.loads(capsys.readouterr().out)
-    assert keys["batch_size"]["value"] == 64
+    assert keys["batch_size"]["value"] == 48
     assert "groups per step" in keys["batch_size"]["meaning"]
 
 
