@@ -138,7 +138,8 @@ def _draw_from_config(
     config = data_defaults.fit_to_data(config)
     run_relevance = experiment.create_run_relevance(config)
     splits = relevance.attach(run_relevance, data.create_records(config.data))
-    records = splits[options.split or ("test" if options.evaluation else "train")]
+    name = options.split or ("test" if options.evaluation else "train")
+    records = data.select_split(splits, name)
     if not options.evaluation:
         num = options.num or 100_000
         sampler = create.create_sampler(config, records, run_relevance)

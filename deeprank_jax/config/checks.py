@@ -14,6 +14,10 @@ _COUNTS = (
     "checkpoint_every", "max_skipped", "data.image_size", "model.embedding_dim",
     "evaluation.batch_size",
 )  # fmt: skip
+# None is chosen by the data, or for an embedding stands for the features themselves.
+_OPTIONAL = (
+    "num_steps", "batch_size", "eval_every", "data.image_size", "model.embedding_dim",
+)  # fmt: skip
 _LEAST = {
     "patience": 0,
     "schedule.warmup_steps": 0,
@@ -36,7 +40,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     flat = flatten_config(config)
     for key in _COUNTS:
-        if flat[key] is not None and flat[key] < 1:
+        if flat[key] is None and key in _OPTIONAL:
+            continue
+        if flat[key] is None or flat[key] < 1:
             raise ConfigError(f"config.{key} must be at least 1, got {flat[key]}.")
     for key, least in _LEAST.items():
         if flat[key] is not None and not flat[key] >= least:

@@ -1,5 +1,6 @@
 """Records from a folder, a manifest or TFDS, and their images as arrays."""
 
+from collections.abc import Mapping
 import inspect
 
 import ml_collections
@@ -14,6 +15,7 @@ __all__ = [
     "create_records",
     "dataset_name",
     "register_source",
+    "select_split",
 ]
 
 
@@ -41,6 +43,23 @@ def create_records(config: ml_collections.ConfigDict) -> dict[str, Records]:
             f"{name}."
         )
     return SOURCES.create(source, directory=config.dir)
+
+
+def select_split(splits: Mapping[str, Records], name: str) -> Records:
+    """Returns the records of a split.
+
+    Args:
+      splits: Records by split.
+      name: Name of the split.
+
+    Raises:
+      DataError: There is no such split, e.g. no test split.
+    """
+    if name not in splits:
+        raise errors.DataError(
+            f"The data have no {name} split; they have {', '.join(splits)}."
+        )
+    return splits[name]
 
 
 def dataset_name(config: ml_collections.ConfigDict) -> str:

@@ -388,6 +388,20 @@ def _raise_counts(counts: np.ndarray, needed: np.ndarray) -> np.ndarray:
     return np.diff(ends, prepend=0)
 
 
+def shares_classes(records: Mapping[str, Records]) -> bool:
+    """Returns whether another split has classes of training.
+
+    Args:
+      records: Records of each split.
+    """
+    trained = records["train"].labels[:, -1]
+    return any(
+        bool(np.any(np.isin(part.labels[:, -1], trained)))
+        for name, part in records.items()
+        if name != "train"
+    )
+
+
 def _select_splits(pool: Records, assignment: np.ndarray) -> dict[str, Records]:
     """Returns the splits; a name tells if classes are shared with training."""
     labels = pool.labels[:, -1]

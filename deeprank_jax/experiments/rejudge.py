@@ -46,7 +46,8 @@ def rejudge(
     plan = plans.load_plan(path, ablation.PLAN)
     config = plans.override(plan.get_config(), overrides)
     kind = experiment.create_run_relevance(config)
-    records = relevance.attach(kind, data.create_records(config.data))["test"]
+    splits = relevance.attach(kind, data.create_records(config.data))
+    records = data.select_split(splits, "test")
     level = config.triplets.category_level
     options = config.evaluation.evaluators.triplets
     candidates = sampling.create_candidates(records, kind, level)

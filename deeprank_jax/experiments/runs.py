@@ -120,9 +120,10 @@ class Runs:
         """
         saved = config_lib.flatten_config(config_lib.read_run_config(workdir))
         current = config_lib.flatten_config(config)
-        # Keys added since that run have their default in it.
+        # Keys added since that run have their default in it; those that are None were
+        # chosen by the run.
         for key in saved.keys() & current.keys():
-            if saved[key] != current[key]:
+            if current[key] is not None and saved[key] != current[key]:
                 raise DataError(
                     f"{workdir} was trained with {key}={saved[key]}, {self.config} now "
                     f"has {current[key]}; give another --workdir, or remove it."

@@ -18,7 +18,7 @@ import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import evaluation, version
-from deeprank_jax.data import create_records, dataset_name, decode
+from deeprank_jax.data import create_records, dataset_name, decode, splits
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ExportError
 from deeprank_jax.evaluation import calibration
@@ -80,6 +80,7 @@ def export_run(
             "dataset": {
                 "name": dataset_name(config.data),
                 **{f"{name}_images": len(split) for name, split in records.items()},
+                "shares_classes": splits.shares_classes(records),
             },
             "checkpoint_step": int(saved.where.name),
             "parameters": sum(x.size for x in weights.values()),

@@ -116,6 +116,11 @@ def _create_term(
     name: str, options: Mapping[str, Any], context: Mapping[str, Any]
 ) -> tuple[float, Loss]:
     """Returns weight and loss of a term of a sum."""
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f"config.loss.terms.{name}={options!r} needs options, e.g. "
+            "dict(weight=0.4), or dict() for the defaults."
+        )
     section = {"name": name, **options}
     weight: Any = section.pop("weight", 1.0)
     try:

@@ -5,7 +5,7 @@ state of the run: the sampler's state and the config. The last checkpoint is kep
 the best by a validation metric.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import math
@@ -23,6 +23,8 @@ from deeprank_jax.training.step import TrainState
 from deeprank_jax.training.workdir import Workdir
 
 managers = ocp.checkpoint_managers
+# Metric that holds the step of a checkpoint.
+_STEP = "step"
 
 
 class Checkpoints:
@@ -36,8 +38,10 @@ class Checkpoints:
           best_metric: Validation metric that selects the best one; larger is better.
         """
         self.directory = pathlib.Path(directory).absolute()
+        # Of equally good checkpoints the earliest, which Orbax does not tell `best_fn`.
+        quality: Callable[[Any], Any] = lambda metrics: _quality(metrics, best_metric)
         keep_best = managers.BestN(
-            get_metric_fn=lambda metrics: metrics[best_metric],
+            get_metric_fn=quality,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
@@ -46,7 +50,7 @@ class Checkpoints:
                 [managers.LatestN(n=1), keep_best]
             ),
             save_decision_policy=managers.FixedIntervalPolicy(1),
-            best_fn=lambda metrics: metrics[best_metric],
+            best_fn=quality,
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(
@@ -94,7 +98,7 @@ class Checkpoints:
                     state=ocp.args.StandardSave(_flatten(devices.to_global(state))),
                     run=ocp.args.JsonSave(dict(run_state)),
                 ),
-                metrics=None if metrics is None else dict(metrics),
+                metrics=None if metrics is None else {**metrics, _STEP: step},
             )
         except Exception as error:
             raise self._save_error(error) from error
@@ -283,11 +287,16 @@ def _best_step(manager: ocp.CheckpointManager) -> int:
     restored: Any = manager.restore(last, args=args)
     metric = restored.run["config"]["evaluation.best_metric"]
     candidates = [
-        (value, step)
+        (_quality(metrics, metric), step)
         for step in manager.all_steps()
-        if math.isfinite(value := (manager.metrics(step) or {}).get(metric, math.nan))
+        if math.isfinite((metrics := manager.metrics(step) or {}).get(metric, math.nan))
     ]
-    return max(candidates, default=(0.0, last))[1]
+    return max(candidates, default=((0.0, 0), last))[1]
+
+
+def _quality(metrics: Mapping[str, float], best_metric: str) -> tuple[float, float]:
+    """Returns the sorting key of a checkpoint; larger is better."""
+    return metrics[best_metric], -metrics.get(_STEP, 0)
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:

@@ -17,6 +17,8 @@ from deeprank_jax.data import create_records, decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import processes
 from deeprank_jax.errors import DataError
+from deeprank_jax.sampling import create
+from deeprank_jax.training import tasks
 
 _KEYS = (
     "data.image_size",
@@ -87,9 +89,9 @@ def _choose(key: str, config: ml_collections.ConfigDict, records: Records) -> in
         _, counts = np.unique(records.labels[:, -1], return_counts=True)
         typical = np.median(counts[counts > 1]) if np.any(counts > 1) else 2
         return int(np.clip(typical - 1, 1, _MOST_POSITIVES))
-    sampler = config.sampler
-    group = 1 + sampler.get("positives_per_anchor", 1)
-    group += sampler.get("negatives_per_anchor", 1)
+    group = 1
+    if getattr(tasks.TASKS[config.task.name], "draws_triplets", True):
+        group += sum(create.group_size(config).values())
     if key == "batch_size":
         is_large = config.data.image_size > _LARGE_SIDE
         images = _BATCH_LARGE_IMAGES if is_large else _BATCH_IMAGES

@@ -228,7 +228,7 @@ def _write_report(
 
 def _draw_again(experiment: Experiment, thumbnails: Thumbnails) -> report.DrawnTriplets:
     """Draws the sampler's triplets at a few steps of the run once more."""
-    last = experiment.config.num_steps - 1
+    last = (experiment.checkpoints.latest_step() or experiment.config.num_steps) - 1
     steps = np.unique(np.linspace(0, last, _DRAWN_STEPS).astype(int))
     sampler = experiment.sampler
     sizes = [experiment.config.batch_size // jax.process_count()]
@@ -266,11 +266,21 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
         "Network": ", ".join(filter(None, (_trunk(config), lines.pop("Head", "")))),
         **lines,
         "Optimizer": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, "
-        f"{config.num_steps:,} steps of {config.batch_size} " + _unit(experiment),
+        f"{_describe_steps(experiment)} of {config.batch_size} {_unit(experiment)}",
         "Checkpoint": _describe_checkpoint(config, best),
         "Time": f"{seconds / 60:.1f} min in the process that finished",
         "Commit": version.commit(),
     }
+
+
+def _describe_steps(experiment: Experiment) -> str:
+    """Returns the number of steps, and where training ended before the last."""
+    num_steps = experiment.config.num_steps
+    ended = experiment.checkpoints.latest_step()
+    text = f"{num_steps:,} steps"
+    if ended is not None and ended < num_steps:
+        return f"{ended:,} of {text}, until validation no longer improved,"
+    return text
 
 
 def _describe_checkpoint(config: ml_collections.ConfigDict, best: int | None) -> str:

@@ -66,13 +66,14 @@ def train(
     flat = config_lib.flatten_config(config)
     processes.check_same({f"config.{key}": x for key, x in flat.items()}, workdir)
     with _locked(workdir), create_experiment(config, workdir) as experiment:
-        step = experiment.checkpoints.latest_step() or 0
+        latest = experiment.checkpoints.latest_step()
+        step = latest or 0
         if step > config.num_steps:
             raise ConfigError(
                 f"{workdir} is at step {step}, past config.num_steps="
                 f"{config.num_steps}: give another --workdir, or more steps."
             )
-        if step:
+        if latest is not None:
             experiment.restore(step)
             logging.info("Continuing from step %d of %s.", step, workdir)
         if processes.is_first():
@@ -80,9 +81,8 @@ def train(
         # Before training, so that data that cannot be evaluated raise their error now.
         with processes.first_alone():
             splits = final_report.create_split_evaluations(experiment)
-            leakages = (
-                final_report.find_leakage(experiment) if processes.is_first() else {}
-            )
+            is_first = processes.is_first()
+            leakages = final_report.find_leakage(experiment) if is_first else {}
         _check_evaluated(config, splits["validation"])
         bar = _create_bar(config.num_steps, step, progress)
         run_loop(experiment, step, splits["validation"], bar)
@@ -129,9 +129,7 @@ def run_loop(
       Stopped: A signal stopped the run.
     """
     config = experiment.config
-    writer = metrics_writer.NoWriter()
-    if processes.is_first():
-        writer = metrics_writer.MetricsWriter(experiment.workdir, first_step=step)
+    writer = _create_writer(experiment.workdir, step)
     with (
         contextlib.closing(writer),
         bar,
@@ -144,8 +142,9 @@ def run_loop(
             metrics = _validate(experiment, validation, step, writer, stop)
             if metrics:
                 _save(experiment, step, metrics)
-        batches = devices.prefetch(stream, device_batch)
-        for batch, on_device in () if _has_converged(experiment, step) else batches:
+        ends = stop.requested or _has_converged(experiment, step)
+        log.restart_clock()
+        for batch, on_device in () if ends else devices.prefetch(stream, device_batch):
             # Everything is on the devices already: a transfer would wait for the host.
             with jax.transfer_guard("disallow"):
                 experiment.state, step_metrics = experiment.train_step(
@@ -170,6 +169,13 @@ def run_loop(
             experiment.checkpoints.wait()
             saved = experiment.checkpoints.latest_step() or 0
             raise Stopped(f"SIGTERM: stopped; run again to continue from step {saved}.")
+
+
+def _create_writer(workdir: pathlib.Path, step: int) -> metrics_writer.MetricsWriter:
+    """Returns the writer of the metrics, which only the first process writes."""
+    if not processes.is_first():
+        return metrics_writer.NoWriter()
+    return metrics_writer.MetricsWriter(workdir, first_step=step)
 
 
 def _is_due(config: ml_collections.ConfigDict, step: int) -> bool:

@@ -26,7 +26,6 @@ Changed = tuple[nnx.State, Mapping[str, Array]]
 Gradients = Callable[..., tuple[nnx.State, Changed, Array, Metrics]]
 # Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
-# Parts of a state that determine the network's outputs.
 
 
 class Objective(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import load
-from deeprank_jax.data import create_records, splits
+from deeprank_jax.data import create_records, select_split, splits
 from deeprank_jax.errors import ConfigError, DataError
 from deeprank_jax.export.run import export_run
 from deeprank_jax.relevance import create_relevance
@@ -93,6 +93,10 @@ def test_without_test_a_run_is_measured_on_validation_and_exported(tmp_path):
     export_run(tmp_path / "run", tmp_path / "model", precision=0.5)
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "there is no test split" in card
+    assert "validation images, each form called" in card
+    config = config_lib.load_config("folder", words)
+    with pytest.raises(DataError, match="The data have no test split; they have train"):
+        select_split(create_records(config.data), "test")
     assert load(tmp_path / "model").embed([next(images.rglob("*.png"))]).shape[0] == 1
 
 

@@ -12,10 +12,12 @@ import pytest
 from deeprank_jax import cli
 from deeprank_jax.cli.__main__ import main
 from deeprank_jax.config import apply_overrides, load_config
+from deeprank_jax.config.loading import config_folder
 from deeprank_jax.config.overrides import parse_words
 from deeprank_jax.descriptors import compute
 from deeprank_jax.training import loop
 
+BASE = str(config_folder() / "base.py")
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "extending.md").read_text("utf-8")
 _SECTION = re.compile(
     r"^## (?:A|An) ([^\n]+)\n.*?```python\n(.*?)```\n(?:\n`(--config[^`]*)`\n)?",
@@ -45,7 +47,7 @@ def test_an_example_trains(title, images, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(code)
     config = shrunk.shrink(
-        load_config("folder"), num_steps=2, **{"schedule.warmup_steps": 1}
+        load_config(BASE), num_steps=2, **{"schedule.warmup_steps": 1}
     )
     config.data.dir = str(images)
     if title == "data source":
@@ -55,7 +57,7 @@ def test_an_example_trains(title, images, tmp_path):
             (flat / f"{image.parent.name}-{image.name}").write_bytes(image.read_bytes())
         config.data.dir = str(flat)
     words = shlex.split(flags)
-    plugins = load_config("folder", [f"--config.plugins=({str(path)!r},)"]).plugins
+    plugins = load_config(BASE, [f"--config.plugins=({str(path)!r},)"]).plugins
     config.plugins = plugins
     apply_overrides(config, parse_words(words))
     loop.train(config, tmp_path / "run")
@@ -72,7 +74,7 @@ def test_an_example_trains(title, images, tmp_path):
 def test_the_example_of_a_descriptor_describes(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(EXAMPLES["descriptor"][0])
-    load_config("folder", [f"--config.plugins=({str(path)!r},)"])
+    load_config(BASE, [f"--config.plugins=({str(path)!r},)"])
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     rows = compute(["mean_color"], images)["mean_color"]
     np.testing.assert_allclose(rows, images.mean(axis=(1, 2)), rtol=1e-6)

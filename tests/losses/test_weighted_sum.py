@@ -114,6 +114,7 @@ def test_relevances_are_weighted_by_their_power():
     [
         ({}, r"config\.loss\.terms must name at least one loss"),
         ({"nonsense": {}}, r"config\.loss\.terms\.nonsense\.name='nonsense' is not"),
+        ({"supcon": 0.5}, r"config\.loss\.terms\.supcon=0\.5 needs options, e\.g\."),
         ({"supcon": {"margin": 1}}, r"config\.loss\.terms\.supcon\.margin is not an"),
         ({"supcon": {"temperature": 0.0}}, r"config\.loss\.terms\.supcon\.temperature"),
         (

@@ -106,3 +106,11 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path):
 def test_base_is_not_changed(tmp_path):
     config = shrunk.shrink(config_lib.load_config("emoji"))
     assert fit_to_data(config) is config
+
+
+def test_a_classifier_has_batches_of_single_images(tmp_path):
+    folder = write(tmp_path / "images", classes=40, images=10, size=(8, 8))
+    words = ["--config.task.name=classification", "--config.loss.name=cross_entropy"]
+    _, _, batch_size, steps, _ = fit(folder, *words)
+    assert batch_size == 64
+    assert steps == max(200, round(10 * len(train_records(folder)) / 64))

@@ -9,6 +9,7 @@ from helpers import shrunk
 import numpy as np
 import pytest
 
+from deeprank_jax.errors import CheckpointError
 from deeprank_jax.training import checkpoints, experiment, loop
 
 METRIC = "retrieval/map@r"
@@ -142,3 +143,48 @@ def test_without_patience_all_steps_are_trained(
     config = create_config(images, **{"init_from": str(start)})
     loop.train(config, tmp_path)
     assert sorted(validations(tmp_path)) == [0, 4, 8]
+
+
+def test_equally_good_checkpoints_keep_the_earlier(
+    images, start, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        loop, "_validate", lambda *_: {"retrieval/recall@1": 1.0, METRIC: 1.0}
+    )
+    config = create_config(
+        images,
+        **{"init_from": str(start), "num_steps": 12, "eval_every": 2, "patience": 2},
+    )
+    loop.train(config, tmp_path)
+    assert checkpoints.read_network(tmp_path).where.name == "0"
+    with experiment.create_experiment(config, tmp_path) as run:
+        assert run.checkpoints.best_step() == 0
+        assert run.checkpoints.latest_step() == 4
+
+
+def test_another_config_does_not_take_over_a_start_that_was_measured(
+    images, start, tmp_path
+):
+    config = create_config(images, **{"init_from": str(start), "num_steps": 4})
+    with experiment.create_experiment(config, tmp_path) as run:
+        run.checkpoints.save(0, run.state, run.run_state(0), {"retrieval/recall@1": 1})
+    other = create_config(
+        images, **{"init_from": str(start), "num_steps": 4, "seed": 7}
+    )
+    with pytest.raises(CheckpointError, match=r"is of another run: config\.seed was 0"):
+        loop.train(other, tmp_path)
+
+
+def test_a_stop_during_the_first_validation_trains_nothing(
+    images, start, tmp_path, monkeypatch
+):
+    def stopped(run, validation, step, writer, stop):
+        stop.requested = True
+
+    config = create_config(images, **{"init_from": str(start), "num_steps": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_validate", stopped)
+        with pytest.raises(loop.Stopped, match="continue from step 0"):
+            loop.train(config, tmp_path)
+    loop.train(config, tmp_path)
+    assert sorted(validations(tmp_path)) == [0, 4]
