@@ -239,7 +239,9 @@ def create_sampler(
 
 def group_size(config: ml_collections.ConfigDict) -> dict[str, int]:
     """Returns the numbers of positives and of negatives of a group, by option."""
-    return {name: int(config.sampler.get(name, 1)) for name in GROUP_SIZE}
+    sizes = {name: config.sampler.get(name, 1) for name in GROUP_SIZE}
+    # Before the data have chosen a size, any stands for it.
+    return {name: 1 if size is None else int(size) for name, size in sizes.items()}
 
 
 def check_sampler(config: ml_collections.ConfigDict) -> None:
@@ -249,6 +251,9 @@ def check_sampler(config: ml_collections.ConfigDict) -> None:
       ConfigError: An option does not exist or is out of its range.
     """
     options, shared = _sections(config)
+    # None is chosen by the data.
+    is_open = lambda key: key in GROUP_SIZE and options[key] is None
+    options = {key: options[key] for key in options if not is_open(key)}
     SAMPLERS.check(options, CONTEXT)
     name = options.pop("name")
     del shared["category_level"]  # Checked with the records, whose levels it counts.

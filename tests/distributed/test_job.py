@@ -76,7 +76,7 @@ def start(images, workdir, *, num=2, own=((), ()), **values):
     """Starts a run of `num` processes; `own` are further flags of each."""
     command = [
         sys.executable, "-m", "deeprank_jax.main",
-        f"--config={ROOT / 'configs' / 'folder.py'}",
+        f"--config={ROOT / 'configs' / 'base.py'}",
         f"--config.data.dir={images}", f"--workdir={workdir}", *shrunk.flags(**values),
     ]  # fmt: skip
     with run_all([command] * num, workdir.parent / f"{workdir.name} logs", own) as job:

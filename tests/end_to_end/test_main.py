@@ -25,7 +25,7 @@ ENV = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
 def command(images, workdir, *flags, **values):
     return [
         sys.executable, "-m", "deeprank_jax.main",
-        f"--config={ROOT / 'configs' / 'folder.py'}",
+        f"--config={ROOT / 'configs' / 'base.py'}",
         f"--config.data.dir={images}", f"--workdir={workdir}",
         *shrunk.flags(**values), *flags,
     ]  # fmt: skip

@@ -103,7 +103,7 @@ def test_the_distances_are_calibrated_on_validation(monkeypatch):
 
     evaluated = object.__new__(run._EvaluatedNetwork)
     evaluated._config = emoji.get_config()
-    evaluated._records = {"validation": None}
+    evaluated._records = {"validation": None, "test": None}
     monkeypatch.setattr(evaluated, "_embed_split", split)
     monkeypatch.setattr(copies, "read_some", lambda records: [])
     evaluated.embed = None

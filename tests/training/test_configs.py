@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from deeprank_jax.distributed import devices
+from deeprank_jax.sampling import create
 from deeprank_jax.training import experiment, loop, network, tasks
 from deeprank_jax.training import step as step_lib
 
@@ -31,8 +32,13 @@ def test_train_step_lowers(name, platform):
     config = load(name)
     config.unlock()
     config.model.weights = ""  # A file that may not be there; shapes are the same.
+    if config.batch_size is None:  # Chosen by the data.
+        config.update(num_steps=200, batch_size=16)
+        config.data.image_size, config.sampler.positives_per_anchor = 96, 3
     task = tasks.create_task(config, experiment.create_run_relevance(config))
-    num_images = 3 if task.draws_triplets else 1
+    num_images = 1
+    if task.draws_triplets:
+        num_images += sum(create.group_size(config).values())
     num_classes = 2 if task.needs_records else None
     structure = {}
 
@@ -60,7 +66,7 @@ def test_train_step_lowers(name, platform):
         ),
         "labels": jax.ShapeDtypeStruct((2, config.batch_size // 2, 1), jnp.int32),
         "attributes": jax.ShapeDtypeStruct(
-            (2, config.batch_size // 2, 3, num_levels), jnp.int32
+            (2, config.batch_size // 2, num_images, num_levels), jnp.int32
         ),
     }
     exported = jax.export.export(mapped, platforms=[platform])(state, batch)
