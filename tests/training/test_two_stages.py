@@ -119,7 +119,7 @@ def test_frozen_is_the_trunk_as_it_was_before_ranking(images, first_stage, tmp_p
         for metric, systems in metrics.items()
     }
     with experiment.create_experiment(config, tmp_path) as parts:
-        parts.restore(parts.checkpoints.best_step())
+        parts.restore(parts.checkpoints.latest_step())
         test = final_report.create_split_evaluations(parts)["test"]
 
         def measure(state):
