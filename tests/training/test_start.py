@@ -173,6 +173,8 @@ def test_another_config_does_not_take_over_a_start_that_was_measured(
     )
     with pytest.raises(CheckpointError, match=r"is of another run: config\.seed was 0"):
         loop.train(other, tmp_path)
+    steps = [x.name for x in (tmp_path / "checkpoints").iterdir() if x.name.isdigit()]
+    assert steps == ["0"]  # At once, not after training.
 
 
 def test_a_stop_during_the_first_validation_trains_nothing(
