@@ -18,8 +18,9 @@ test: .venv/dev lint
 quick: .venv/dev
 	$(BIN)/python -m pytest -q -n 2 --dist=worksteal -m "not full and not slow"
 
+# With programs as optimized as those of a user, which take longer to compile.
 check-full: .venv/dev lint
-	$(BIN)/python -m pytest
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest
 	$(MAKE) check-pairs
 
 # The quick tests with the oldest versions that pyproject.toml allows, and with those

@@ -6,6 +6,11 @@ import tempfile
 
 from deeprank_jax.distributed import backend
 
+# Programs run for moments here, but compile for longer if XLA optimizes them.
+# `make check-full` sets the flag to XLA's own level.
+_LEVEL = "--xla_backend_optimization_level"
+if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_LEVEL}=0".strip()
 backend.configure_backend()
 # Every worker and every process that a test starts inherits these: a program is
 # compiled once in a run of the tests. The next run compiles anew.
@@ -38,7 +43,8 @@ pytest_plugins = ["helpers.exported"]
 SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
     "test_ablation", "test_benchmark", "test_benchmark_embed",
-    "test_benchmark_metrics", "test_benchmark_search", "test_benchmark_step",
+    "test_benchmark_metrics", "test_benchmark_quality", "test_benchmark_search",
+    "test_benchmark_step",
     "test_colab", "test_comparison", "test_configs", "test_contact_sheet",
     "test_core", "test_cpu_ops", "test_demo", "test_docs", "test_evaluate",
     "test_exact", "test_export", "test_extending", "test_extras", "test_golden",

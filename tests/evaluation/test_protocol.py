@@ -4,7 +4,6 @@ import json
 import shutil
 import types
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -19,9 +18,7 @@ ORDER = ("train", "validation", "test")
 
 def create_config(images, **values):
     values = {"eval_every": 2, "evaluation.max_compared": 100, **values}
-    config = shrunk.shrink(base.get_config(), **values)
-    config.data.dir = str(images)
-    return config
+    return shrunk.create_config(images, **values)
 
 
 def write_ratings(path, splits, num=30):

@@ -5,6 +5,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax.config import apply_overrides
+from deeprank_jax.configs import base
 
 # A few seconds of training on a few dozen images.
 VALUES = {
@@ -45,6 +46,11 @@ def shrink(config: ml_collections.ConfigDict, **values):
         dict(subsample=2, kernel=3, stride=2, width=4, pool=3, pool_stride=2),
     )
     return config
+
+
+def create_config(images, **values):
+    """Returns a small run's config of a folder of images, with other values by key."""
+    return shrink(base.get_config(), **{"data.dir": str(images), **values})
 
 
 def flags(**values):

@@ -15,7 +15,8 @@ AT_START = dict(step=0, key=jax.random.key(0))
 
 
 def create(name="supcon", axis_name=None, **options):
-    return losses.create_loss(
+    """Returns a loss as one compiled program."""
+    loss = losses.create_loss(
         {"name": name, **options},
         relevance_fn=RELEVANCE.pairwise,
         min_relevance_gap=0.5,
@@ -23,6 +24,7 @@ def create(name="supcon", axis_name=None, **options):
         positives_per_anchor=1,
         negatives_per_anchor=0,
     )
+    return jax.jit(loss)
 
 
 def random_groups(seed, size=4):

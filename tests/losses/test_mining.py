@@ -86,10 +86,10 @@ def test_batch_hard_matches_its_definition(seed, soft, symmetric, transform):
         by_way.append(np.log1p(np.exp(gap)) if soft else np.maximum(0.7 + gap, 0.0))
         sampled = np.sum((embeddings[:, 0] - embeddings[:, 1]) ** 2, axis=-1)
         assert np.any(to_positive > sampled + 0.1)  # Not all are the sampled ones.
-    loss_fn = make_loss(miner="batch_hard", soft_margin=soft, symmetric=symmetric)
-    found = transform(loss_fn)(
-        embeddings, jnp.asarray(attributes), step=0, key=jax.random.key(0)
+    loss_fn = make_loss(
+        miner="batch_hard", soft_margin=soft, symmetric=symmetric, transform=transform
     )
+    found = loss_fn(embeddings, jnp.asarray(attributes), step=0, key=jax.random.key(0))
     np.testing.assert_allclose(found, np.mean(by_way, axis=0), rtol=1e-4, atol=1e-5)
 
 

@@ -17,7 +17,8 @@ AT_START = dict(step=0, key=jax.random.key(0))
 
 
 def create(name, relevance, *, axis_name=None, positives=2, **options):
-    return losses.create_loss(
+    """Returns a loss as one compiled program."""
+    loss = losses.create_loss(
         {"name": name, **options},
         relevance_fn=relevance.pairwise,
         min_relevance_gap=GAP,
@@ -25,6 +26,7 @@ def create(name, relevance, *, axis_name=None, positives=2, **options):
         positives_per_anchor=positives,
         negatives_per_anchor=0,
     )
+    return jax.jit(loss)
 
 
 def random_groups(seed, size=6, num_images=3, dim=5):
@@ -253,7 +255,7 @@ def test_groups_of_unrelated_images_count_nothing(name):
     labels = np.arange(18, dtype=np.int32).reshape(6, 3, 1)
     loss = lambda x: create(name, CLASSES)(x, {"attributes": labels}, **AT_START)
     np.testing.assert_array_equal(loss(embeddings), np.zeros(6))
-    assert not np.any(jax.grad(lambda x: loss(x).sum())(embeddings))
+    assert not np.any(jax.jit(jax.grad(lambda x: loss(x).sum()))(embeddings))
 
 
 def test_options_out_of_range_are_refused():

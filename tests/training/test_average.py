@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 import numpy as np
@@ -17,11 +16,8 @@ DECAY = 0.7
 
 
 def create_config(images, **values):
-    config = shrunk.shrink(
-        base.get_config(), **{"optimizer.ema_decay": DECAY, "eval_every": 8, **values}
-    )
-    config.data.dir = str(images)
-    return config
+    values = {"optimizer.ema_decay": DECAY, "eval_every": 8, **values}
+    return shrunk.create_config(images, **values)
 
 
 @pytest.fixture(scope="module")

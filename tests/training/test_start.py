@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -13,12 +12,6 @@ from deeprank_jax.errors import CheckpointError
 from deeprank_jax.training import checkpoints, experiment, loop
 
 METRIC = "retrieval/map@r"
-
-
-def create_config(images, **values):
-    config = shrunk.shrink(base.get_config(), **values)
-    config.data.dir = str(images)
-    return config
 
 
 def validations(workdir):
@@ -36,7 +29,7 @@ def images(tmp_path_factory):
 def start(images, tmp_path_factory):
     """A trained network."""
     workdir = tmp_path_factory.mktemp("start")
-    loop.train(create_config(images), workdir)
+    loop.train(shrunk.create_config(images), workdir)
     return workdir
 
 
@@ -63,7 +56,7 @@ def validated_lower():
 def spoiled(images, start, validated_lower, tmp_path_factory):
     """A run whose network is best before training, and its log."""
     workdir = tmp_path_factory.mktemp("spoiled")
-    config = create_config(
+    config = shrunk.create_config(
         images,
         **{
             "init_from": str(start),
@@ -122,7 +115,7 @@ def test_a_run_that_ended_early_is_not_continued(spoiled, tmp_path):
 def test_a_run_stopped_before_its_first_step_validates_the_start_once(
     images, start, tmp_path
 ):
-    config = create_config(
+    config = shrunk.create_config(
         images, **{"init_from": str(start), "num_steps": 4, "eval_every": 2}
     )
     workdir = tmp_path / "run"
@@ -140,7 +133,7 @@ def test_random_weights_are_no_candidate(start):
 def test_without_patience_all_steps_are_trained(
     images, start, validated_lower, tmp_path
 ):
-    config = create_config(images, **{"init_from": str(start)})
+    config = shrunk.create_config(images, **{"init_from": str(start)})
     loop.train(config, tmp_path)
     assert sorted(validations(tmp_path)) == [0, 4, 8]
 
@@ -151,7 +144,7 @@ def test_equally_good_checkpoints_keep_the_earlier(
     monkeypatch.setattr(
         loop, "_validate", lambda *_: {"retrieval/recall@1": 1.0, METRIC: 1.0}
     )
-    config = create_config(
+    config = shrunk.create_config(
         images,
         **{"init_from": str(start), "num_steps": 12, "eval_every": 2, "patience": 2},
     )
@@ -165,10 +158,10 @@ def test_equally_good_checkpoints_keep_the_earlier(
 def test_another_config_does_not_take_over_a_start_that_was_measured(
     images, start, tmp_path
 ):
-    config = create_config(images, **{"init_from": str(start), "num_steps": 4})
+    config = shrunk.create_config(images, **{"init_from": str(start), "num_steps": 4})
     with experiment.create_experiment(config, tmp_path) as run:
         run.checkpoints.save(0, run.state, run.run_state(0), {"retrieval/recall@1": 1})
-    other = create_config(
+    other = shrunk.create_config(
         images, **{"init_from": str(start), "num_steps": 4, "seed": 7}
     )
     with pytest.raises(CheckpointError, match=r"is of another run: config\.seed was 0"):
@@ -183,7 +176,7 @@ def test_a_stop_during_the_first_validation_trains_nothing(
     def stopped(run, validation, step, writer, stop):
         stop.requested = True
 
-    config = create_config(images, **{"init_from": str(start), "num_steps": 4})
+    config = shrunk.create_config(images, **{"init_from": str(start), "num_steps": 4})
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_validate", stopped)
         with pytest.raises(loop.Stopped, match="continue from step 0"):

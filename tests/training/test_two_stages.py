@@ -3,7 +3,6 @@
 import json
 import logging
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 import numpy as np
@@ -23,12 +22,6 @@ from deeprank_jax.training.tasks import classification
 SYSTEMS = {"model", "untrained", "frozen", "pixels"}
 
 
-def create_config(images, **values):
-    config = shrunk.shrink(base.get_config(), **values)
-    config.data.dir = str(images)
-    return config
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return shrunk.write_images(tmp_path_factory.mktemp("images"), num_classes=12)
@@ -38,7 +31,7 @@ def images(tmp_path_factory):
 def first_stage(images, tmp_path_factory):
     """Returns the workdir of a classifier that has learned something."""
     workdir = tmp_path_factory.mktemp("first")
-    config = create_config(
+    config = shrunk.create_config(
         images,
         **{
             "task": "classification",
@@ -79,7 +72,7 @@ def test_a_classifier_is_asked_about_what_it_did_not_see(first_stage):
 
 
 def test_ranking_starts_from_the_first_stage(images, first_stage, caplog):
-    config = create_config(images)
+    config = shrunk.create_config(images)
     plain = create_network(config)[2]
     config.init_from = str(first_stage)
     with caplog.at_level(logging.INFO):
@@ -108,7 +101,7 @@ def test_ranking_starts_from_the_first_stage(images, first_stage, caplog):
 
 
 def test_frozen_is_the_trunk_as_it_was_before_ranking(images, first_stage, tmp_path):
-    config = create_config(images, init_from=str(first_stage))
+    config = shrunk.create_config(images, init_from=str(first_stage))
     config.optimizer.learning_rate = 0.03
     loop.train(config, tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())["test"]
@@ -159,14 +152,14 @@ def test_a_place_without_a_run_is_refused(tmp_path, path):
     ],
 )
 def test_another_architecture_is_refused(images, first_stage, widths, message):
-    config = create_config(images, **{"model.trunk.widths": widths})
+    config = shrunk.create_config(images, **{"model.trunk.widths": widths})
     state = create_network(config)[2]
     with pytest.raises(checkpoints.CheckpointError, match=message):
         init_from.load_state(state, first_stage)
 
 
 def test_options_that_change_no_shape_are_compared(images, first_stage):
-    config = create_config(images, init_from=str(first_stage))
+    config = shrunk.create_config(images, init_from=str(first_stage))
     create_network(config)
     config.model.trunk = dict(name="convnet", widths=(4, 8), stem_kernel=3)
     with pytest.raises(checkpoints.CheckpointError, match=r"trunk\.stem_kernel \(None"):
@@ -188,7 +181,7 @@ def test_a_damaged_checkpoint_is_refused(first_stage, tmp_path, images):
     ],
 )
 def test_classes_that_cannot_be_are_refused(images, tmp_path, values, message):
-    config = create_config(
+    config = shrunk.create_config(
         images, task="classification", loss="cross_entropy", **values
     )
     with pytest.raises(ValueError, match=message):
@@ -196,7 +189,7 @@ def test_classes_that_cannot_be_are_refused(images, tmp_path, values, message):
 
 
 def test_held_out_images_are_not_learned_from(images, tmp_path):
-    config = create_config(images, task="classification", loss="cross_entropy")
+    config = shrunk.create_config(images, task="classification", loss="cross_entropy")
     with experiment.create_experiment(config, tmp_path) as parts:
         classes = parts.task.classes
         assert isinstance(classes, classification.Classes)
@@ -215,7 +208,9 @@ def test_held_out_images_are_not_learned_from(images, tmp_path):
 
 def test_an_unknown_task_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match="'regression' is not known"):
-        experiment.create_experiment(create_config(images, task="regression"), tmp_path)
+        experiment.create_experiment(
+            shrunk.create_config(images, task="regression"), tmp_path
+        )
 
 
 def test_the_best_checkpoint_is_taken_and_not_the_last(tmp_path):
