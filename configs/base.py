@@ -9,7 +9,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # Seed of all random draws.
     # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
-    # paper's two stages, with config.loss.name="cross_entropy".
+    # paper's two stages, with config.loss.name="cross_entropy", "normface", "cosface",
+    # "arcface" or "proxy_anchor".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
     # Triplets or other groups per step, or images where classes are learned, over all
@@ -109,6 +110,9 @@ def _model() -> ConfigDict:
     )
     # Pixels by which an image is shifted four ways, for the mean of five embeddings.
     model.embed_shift = 0
+    # Power of the whitening that is fitted on training images when training ends, from
+    # 0 (none) to 1 (all directions of the embeddings vary alike).
+    model.whitening_power = 0.0
     model.dtype = "float32"  # Type of the layers' computations, or "bfloat16".
     model.batch_norm = "synchronized"  # Statistics over all devices, or "frozen".
     model.remat = False  # True: less memory, more time for the gradient.

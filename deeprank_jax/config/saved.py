@@ -123,6 +123,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
                 convert(values)
         values["data"]["augment"] = _LATER_AUGMENT | values["data"]["augment"]
         values["model"].setdefault("embed_shift", 0)
+        values["model"].setdefault("whitening_power", 0.0)
         values["optimizer"].setdefault("ema_decay", 0.0)
         if values["sampler"]["name"] == "reservoir":
             values["sampler"] = _LATER_RESERVOIR | values["sampler"]

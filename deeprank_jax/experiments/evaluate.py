@@ -30,7 +30,7 @@ from deeprank_jax.export import network as export_network
 from deeprank_jax.inference import artifact, sources
 from deeprank_jax.inference.model import Model
 from deeprank_jax.relevance import attach, create_relevance
-from deeprank_jax.training import checkpoints, experiment, tasks
+from deeprank_jax.training import checkpoints, experiment, tasks, whitening
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 
@@ -98,7 +98,7 @@ def load_run(workdir: str | pathlib.Path) -> Network:
     """
     workdir = pathlib.Path(workdir).expanduser()
     config = config_lib.read_run_config(workdir)
-    saved = checkpoints.read_network(workdir)
+    saved = whitening.with_whitening(checkpoints.read_network(workdir))
     embed, weights = export_network.create_embed(
         config, saved.arrays, source=str(saved.where)
     )

@@ -25,7 +25,7 @@ from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.inference import artifact
-from deeprank_jax.training import checkpoints
+from deeprank_jax.training import checkpoints, whitening
 from deeprank_jax.training.experiment import create_reader
 
 _NUM_VERIFIED = 64
@@ -61,7 +61,7 @@ def export_run(
     if not 0 < precision <= 1:
         raise ExportError(f"precision must be in (0, 1], got {precision}.")
     config, metrics = config_lib.read_run_config(workdir), _read_metrics(workdir)
-    saved = checkpoints.read_network(workdir)
+    saved = whitening.with_whitening(checkpoints.read_network(workdir))
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
     with artifact.writing(out) as folder:
         logging.info("Exporting %s.", saved.where)

@@ -16,8 +16,10 @@ from deeprank_jax.losses.circle import Circle
 from deeprank_jax.losses.contrastive import Contrastive
 from deeprank_jax.losses.cross_entropy import CrossEntropy
 from deeprank_jax.losses.fast_ap import FastAP
+from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
 from deeprank_jax.losses.multi_similarity import MultiSimilarity
+from deeprank_jax.losses.proxy_anchor import ProxyAnchor
 from deeprank_jax.losses.rank_n_contrast import RankNContrast
 from deeprank_jax.losses.ranking import TripletHinge, TripletSoftMargin
 from deeprank_jax.losses.supcon import SupCon
@@ -28,9 +30,11 @@ __all__ = [
     "LOSSES",
     "MINERS",
     "Anchors",
+    "ArcFace",
     "BatchHard",
     "Circle",
     "Contrastive",
+    "CosFace",
     "CrossEntropy",
     "DistanceWeighted",
     "FastAP",
@@ -40,6 +44,8 @@ __all__ = [
     "Mined",
     "Miner",
     "MultiSimilarity",
+    "NormFace",
+    "ProxyAnchor",
     "RankNContrast",
     "RelevanceFn",
     "Sampled",
@@ -67,6 +73,10 @@ LOSSES: Registry[Loss] = Registry(
         "circle": Circle,
         "fast_ap": FastAP,
         "cross_entropy": CrossEntropy,
+        "normface": NormFace,
+        "cosface": CosFace,
+        "arcface": ArcFace,
+        "proxy_anchor": ProxyAnchor,
         "weighted_sum": WeightedSum,
     },
     methods=("__call__", "describe"),

@@ -42,7 +42,8 @@ class Loss(LossFn, Protocol):
     `miner`.
 
     Attributes:
-      outputs: Kind of network output that it takes, `"embeddings"` or `"logits"`.
+      outputs: Kind of network output that it takes: `"embeddings"`, `"logits"`, or
+        `"cosines"` to a learned vector per class.
     """
 
     outputs: str

@@ -59,7 +59,7 @@ _CONFIG_KEYS = {
     "image_size": "config.data.image_size",
     **{
         name: f"config.model.{name}"
-        for name in ("paths", "embed_shift", "dtype", "batch_norm")
+        for name in ("paths", "embed_shift", "whitening_power", "dtype", "batch_norm")
     },
 }
 Network = TypeVar("Network", bound=nnx.Module)
@@ -94,6 +94,7 @@ def create_model(
     embedding_dim: int | None,
     paths: Sequence[Mapping[str, int]] = (),
     embed_shift: int = 0,
+    whitening_power: float = 0.0,
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
@@ -107,6 +108,7 @@ def create_model(
       embedding_dim: Length of an embedding; None for the features themselves.
       paths: Options of each low-resolution path; none for the single-scale network.
       embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
+      whitening_power: Power of the whitening, once it is fitted; 0 for none.
       dtype: Type that the layers compute in, `"float32"` or `"bfloat16"`; parameters
         and embeddings are float32 either way.
       batch_norm: `"synchronized"` to normalise by the statistics of the batch,
@@ -127,6 +129,7 @@ def create_model(
             embedding_dim=embedding_dim,
             paths=paths,
             embed_shift=embed_shift,
+            whitening_power=whitening_power,
             dtype=DTYPES[dtype],
             rngs=rngs,
         )
@@ -137,6 +140,8 @@ def create_classifier(
     trunk: Mapping[str, object],
     image_size: int,
     num_classes: int,
+    cosines: bool = False,
+    whitening_power: float = 0.0,
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
@@ -148,6 +153,8 @@ def create_classifier(
       trunk: Name and options of a trunk, as in `create_model`.
       image_size: Height and width of the images, in pixels.
       num_classes: Number of classes.
+      cosines: True for cosines to a vector per class instead of logits.
+      whitening_power: Power of the whitening, as in `create_model`.
       dtype: Type that the layers compute in, as in `create_model`.
       batch_norm: Statistics used by BatchNorm, as in `create_model`.
       axis_name: Name of the mapped axis, if any.
@@ -161,6 +168,8 @@ def create_classifier(
         return Classifier(
             _create_trunk(trunk, image_size, dtype, batch_norm, axis_name, rngs),
             num_classes=num_classes,
+            cosines=cosines,
+            whitening_power=whitening_power,
             dtype=DTYPES[dtype],
             rngs=rngs,
         )

@@ -1,4 +1,4 @@
-"""A trunk with a linear classifier, for the first of the paper's two stages."""
+"""A trunk with a classifier, for the first of the paper's two stages."""
 
 from flax import nnx
 import jax
@@ -6,18 +6,21 @@ import jax.numpy as jnp
 
 from deeprank_jax.models import layers
 from deeprank_jax.models.trunks.base import Trunk
+from deeprank_jax.models.whitening import create_whitening
 
 Array = jax.Array
 
 
 class Classifier(nnx.Module):
-    """Maps uint8 images to a logit per class."""
+    """Maps uint8 images to a logit or a cosine per class."""
 
     def __init__(
         self,
         trunk: Trunk,
         *,
         num_classes: int,
+        cosines: bool = False,
+        whitening_power: float = 0.0,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -26,13 +29,26 @@ class Classifier(nnx.Module):
         Args:
           trunk: Trunk, from `[B, H, W, 3]` to `[B, trunk.num_features]`.
           num_classes: Number of classes.
+          cosines: True for cosines of the features and a vector per class, False for a
+            linear map with bias.
+          whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
+            none.
           dtype: Type of the trunk's pixels; the linear map computes in float32.
           rngs: Keys of the initial parameters.
+
+        Raises:
+          ValueError: The power is out of range.
         """
         self.trunk = trunk
         self.head = nnx.Linear(
-            trunk.num_features, num_classes, dtype=jnp.float32, rngs=rngs
+            trunk.num_features,
+            num_classes,
+            use_bias=not cosines,
+            dtype=jnp.float32,
+            rngs=rngs,
         )
+        self._cosines = cosines
+        self.whitening = create_whitening(whitening_power, trunk.num_features)
         self._dtype = dtype
 
     def features(self, images: Array, key: Array | None = None) -> Array:
@@ -42,8 +58,17 @@ class Classifier(nnx.Module):
 
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, num_features]`."""
-        return layers.l2_normalize(self.features(images))
+        embeddings = layers.l2_normalize(self.features(images))
+        return embeddings if self.whitening is None else self.whitening(embeddings)
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to logits, float32 `[B, num_classes]`."""
-        return self.head(self.features(images, key))
+        """Maps uint8 `[B, H, W, 3]` to logits or cosines, `[B, num_classes]`."""
+        features = self.features(images, key)
+        if not self._cosines:
+            return self.head(features)
+        vectors = layers.l2_normalize(self.head.kernel[...].T)
+        return jnp.matmul(
+            layers.l2_normalize(features),
+            vectors.T,
+            precision=jax.lax.Precision.HIGHEST,
+        )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from deeprank_jax.models import cpu_ops, layers
 from deeprank_jax.models.trunks.base import Trunk
+from deeprank_jax.models.whitening import create_whitening
 
 Array = jax.Array
 
@@ -79,6 +80,7 @@ class MultiScale(nnx.Module):
         embedding_dim: int | None,
         paths: Sequence[Mapping[str, int]] = (),
         embed_shift: int = 0,
+        whitening_power: float = 0.0,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -93,18 +95,16 @@ class MultiScale(nnx.Module):
           paths: Options of each `LowResolutionPath`; none for the single-scale network.
           embed_shift: Length of the shifts over which `embed` averages, in pixels; 0
             embeds an image once.
+          whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
+            none.
           dtype: Type that the paths compute in; the linear map computes in float32.
           rngs: Keys of the initial parameters.
 
         Raises:
           ValueError: An option of a path is missing, unknown or out of its range, or
-            the shift is.
+            the shift or the power is.
         """
-        if not 0 <= embed_shift < image_size:
-            raise ValueError(
-                f"embed_shift must be at least 0 and below the image's {image_size} "
-                f"pixels, got {embed_shift}."
-            )
+        _check_shift(embed_shift, image_size)
         self.trunk = trunk
         _check_paths(paths)
         self.paths = nnx.List(
@@ -120,6 +120,8 @@ class MultiScale(nnx.Module):
             # In bfloat16 near embeddings would be rounded to the same vector.
             else nnx.Linear(num_features, embedding_dim, dtype=jnp.float32, rngs=rngs)
         )
+        dim = num_features if embedding_dim is None else embedding_dim
+        self.whitening = create_whitening(whitening_power, dim)
         self._dtype, self._embed_shift = dtype, embed_shift
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
@@ -146,19 +148,31 @@ class MultiScale(nnx.Module):
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`.
 
-        With `embed_shift` it is the direction of the mean over five places of an image.
+        With `embed_shift` it is the direction of the mean over five places of an image;
+        then the whitening is applied, if there is one.
         """
-        if not self._embed_shift:
-            return self(images)
-        views = layers.shift_four_ways(images, self._embed_shift)
-        embeddings = self(views.reshape(-1, *images.shape[1:]))
-        return layers.l2_normalize(
-            jnp.mean(embeddings.reshape(*views.shape[:2], -1), axis=0)
-        )
+        if self._embed_shift:
+            views = layers.shift_four_ways(images, self._embed_shift)
+            embeddings = self(views.reshape(-1, *images.shape[1:]))
+            embeddings = layers.l2_normalize(
+                jnp.mean(embeddings.reshape(*views.shape[:2], -1), axis=0)
+            )
+        else:
+            embeddings = self(images)
+        return embeddings if self.whitening is None else self.whitening(embeddings)
 
     def features(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to the trunk's features, `[B, num_features]`."""
         return self.trunk(layers.trunk_pixels(self.trunk, images, self._dtype))
+
+
+def _check_shift(embed_shift: int, image_size: int) -> None:
+    """Checks that shifted images still show something."""
+    if not 0 <= embed_shift < image_size:
+        raise ValueError(
+            f"embed_shift must be at least 0 and below the image's {image_size} "
+            f"pixels, got {embed_shift}."
+        )
 
 
 def _check_paths(paths: Sequence[Mapping[str, int]]) -> None:

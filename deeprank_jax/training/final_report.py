@@ -23,7 +23,7 @@ from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.report.thumbnails import Thumbnails
 from deeprank_jax.sampling import create
-from deeprank_jax.training import metrics_writer
+from deeprank_jax.training import metrics_writer, whitening
 from deeprank_jax.training.experiment import (
     Experiment,
     create_reader,
@@ -109,6 +109,7 @@ def finish(
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
+    num_whitened = whitening.whiten(experiment)
     if best == 0:
         logging.warning(
             "Training did not help: the network to start from has the best %s on "
@@ -125,7 +126,28 @@ def finish(
     with files.replacing(workdir.test_embeddings) as file:
         np.savez(file, embeddings=embeddings, ok=ok)
     facts = _facts(experiment, best, seconds)
+    if num_whitened:
+        facts["Whitening"] = (
+            f"power {experiment.config.model.whitening_power:g}, fitted on "
+            f"{num_whitened:,} training images"
+        )
     lines = [("Seen in training", s, x.describe()) for s, x in leakages.items()]
+    lines += _describe_splits(splits, results, intervals)
+    for title, split, text in lines:
+        line = f"{split}: {text}"
+        facts[title] = f"{facts[title]}\n{line}" if title in facts else line
+    return _write_report(
+        experiment, results, intervals, embeddings, ok, ranking, facts, command
+    )
+
+
+def _describe_splits(
+    splits: dict[str, SplitEvaluation],
+    results: dict[str, Results],
+    intervals: dict[str, Intervals],
+) -> list[tuple[str, str, str]]:
+    """Returns title, split and text of lines of the report; warns of few queries."""
+    lines = []
     for split in splits:
         if warning := describe_few_queries(results[split], intervals[split]):
             logging.warning("%s: %s.", split, warning)
@@ -136,12 +158,7 @@ def finish(
         for evaluator in evaluation.evaluators.values()
         for title, text in evaluator.facts().items()
     ]
-    for title, split, text in lines:
-        line = f"{split}: {text}"
-        facts[title] = f"{facts[title]}\n{line}" if title in facts else line
-    return _write_report(
-        experiment, results, intervals, embeddings, ok, ranking, facts, command
-    )
+    return lines
 
 
 def _measure(

@@ -57,13 +57,17 @@ def create_network(
 
 
 def create_model(
-    config: ml_collections.ConfigDict, num_classes: int | None
+    config: ml_collections.ConfigDict,
+    num_classes: int | None,
+    *,
+    cosines: bool = False,
 ) -> nnx.Module:
     """Returns the network that a config describes, with random weights.
 
     Args:
       config: Whole configuration.
       num_classes: Number of a classifier's classes; None for a ranking network.
+      cosines: True for a classifier with cosines in place of logits.
 
     Raises:
       ConfigError: Such a network cannot exist.
@@ -82,4 +86,4 @@ def create_model(
         return models.create_model(**options)
     for ranking_only in ("embedding_dim", "paths", "embed_shift"):
         del options[ranking_only]
-    return models.create_classifier(**options, num_classes=num_classes)
+    return models.create_classifier(**options, num_classes=num_classes, cosines=cosines)

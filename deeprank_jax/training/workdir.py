@@ -40,6 +40,11 @@ class Workdir:
         return self.path / "checkpoints"
 
     @property
+    def whitening(self) -> pathlib.Path:
+        """Whitening of the best step, `step`, `mean [D]` and `matrix [D, D]`."""
+        return self.path / "whitening.npz"
+
+    @property
     def triplets(self) -> pathlib.Path:
         """Folder of the evaluation triplets, with one file per split."""
         return self.path / "triplets"

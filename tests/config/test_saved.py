@@ -221,7 +221,8 @@ def test_options_that_came_later_have_the_value_of_before():
     before = copy.deepcopy(today)
     for name in ("quarter_turns", "swap_colors"):
         del before["data"]["augment"][name]
-    del before["model"]["embed_shift"]
+    for name in ("embed_shift", "whitening_power"):
+        del before["model"][name]
     for name in ("min_positive_relevance", "positives_per_anchor"):
         del before["sampler"][name]
     assert config_lib.upgrade_config(before) == today

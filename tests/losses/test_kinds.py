@@ -17,7 +17,8 @@ CONTEXT = dict(relevance_fn=RELEVANCE.pairwise, min_relevance_gap=GAP, axis_name
 AT_START = dict(step=0, key=jax.random.key(0))
 BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
-    "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy",
+    "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
+    "cosface", "arcface", "proxy_anchor",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -32,6 +33,8 @@ def random_batch(loss, size=8, dim=4):
     outputs = rng.normal(size=(size, num_images, dim)).astype(np.float32)
     if loss.outputs == "embeddings":
         outputs /= np.linalg.norm(outputs, axis=-1, keepdims=True)
+    if loss.outputs == "cosines":
+        outputs = np.tanh(outputs)
     coarse = rng.integers(0, 3, (size, 3))
     labels = np.stack([coarse, coarse * 2 + rng.integers(0, 2, (size, 3))], axis=-1)
     labels[:, 1], labels[:, 2] = labels[:, 0], (labels[:, 0] + 2) % 6
@@ -57,9 +60,9 @@ def test_a_loss_is_one_finite_number_per_group_compiled_or_not(name):
     assert eager.shape == (8,)
     assert np.all(np.isfinite(eager))
     assert np.all(eager >= 0)
-    assert np.ptp(eager) > 0
+    assert np.ptp(eager) > 0 or name == "proxy_anchor"  # One number of all images.
     compiled = jax.jit(loss)(outputs, batch, **AT_START)
-    np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-5)
 
 
 @each_loss
@@ -67,9 +70,8 @@ def test_a_loss_is_one_finite_number_per_group_compiled_or_not(name):
 def test_gradients_are_finite_even_where_all_outputs_coincide(name, scale):
     loss = losses.create_loss({"name": name}, **CONTEXT)
     outputs, batch = random_batch(loss)
-    grads = jax.grad(lambda x: loss(x, batch, **AT_START).mean())(
-        scale * outputs + 1 / 2
-    )
+    grad_fn = jax.jit(jax.grad(lambda x: loss(x, batch, **AT_START).mean()))
+    grads = grad_fn(scale * outputs + 1 / 2)
     assert np.all(np.isfinite(grads))
 
 
@@ -77,6 +79,7 @@ def test_gradients_are_finite_even_where_all_outputs_coincide(name, scale):
 def test_the_order_of_groups_does_not_matter(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
     outputs, batch = random_batch(loss)
+    loss = jax.jit(loss)
     order = np.random.default_rng(1).permutation(8)
     permuted = loss(
         outputs[order], {key: x[order] for key, x in batch.items()}, **AT_START
@@ -88,7 +91,7 @@ def test_the_order_of_groups_does_not_matter(name):
 @each_loss
 def test_a_loss_says_what_it_takes_and_is(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
-    assert loss.outputs in ("embeddings", "logits")
+    assert loss.outputs in ("embeddings", "logits", "cosines")
     assert loss.describe()
 
 

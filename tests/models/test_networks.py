@@ -142,6 +142,7 @@ def path(**change):
         (path(width=0), r"paths\[1\]\.width must be"),
         (path(pool=0), r"paths\[1\]\.pool must be"),
         (path(pool_stride=-2), r"paths\[1\]\.pool_stride must be .*, got -2"),
+        (dict(whitening_power=1.5), r"config\.model\.whitening_power must be .* 1\.5"),
         (dict(embed_shift=17), r"config\.model\.embed_shift must be .* 17 pixels"),
         (dict(dtype="float16"), r"config\.model\.dtype must .*, got 'float16'"),
         (dict(batch_norm="none"), r"config\.model\.batch_norm must .*, got 'none'"),

@@ -18,7 +18,7 @@ import tqdm
 from deeprank_jax import losses
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
-from deeprank_jax.distributed import processes
+from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import cross_entropy
 from deeprank_jax.losses.cross_entropy import TOP
@@ -73,7 +73,7 @@ class Classification:
           relevance: Relevance of the run, which a loss may use.
 
         Raises:
-          ConfigError: The loss does not exist, or takes no logits.
+          ConfigError: The loss does not exist, or takes embeddings.
           ValueError: The share is not between 0 and 1.
         """
         if not 0 < held_out < 1:
@@ -86,13 +86,13 @@ class Classification:
             config.loss.to_dict(),
             relevance_fn=relevance.pairwise,
             min_relevance_gap=config.triplets.min_relevance_gap,
-            axis_name=None,
+            axis_name=devices.DATA_AXIS,
         )
-        if self._loss.outputs != "logits":
+        if self._loss.outputs not in ("logits", "cosines"):
             raise ConfigError(
                 f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
-                'and config.task.name="classification" gives logits: set '
-                "--config.loss.name=cross_entropy."
+                'and config.task.name="classification" gives logits or cosines: set '
+                "--config.loss.name=cross_entropy, arcface or another of those."
             )
 
     @property
@@ -116,7 +116,9 @@ class Classification:
         That is enough for the embeddings, which do not depend on the classes.
         """
         num_classes = 1 if self._classes is None else len(self._classes.names)
-        return network.create_model(self._config, num_classes)
+        return network.create_model(
+            self._config, num_classes, cosines=self._loss.outputs == "cosines"
+        )
 
     def create_sampler(
         self, records: Mapping[str, Records], *, shard: int, num_shards: int
@@ -153,7 +155,8 @@ class Classification:
 
     def describe(self) -> dict[str, str]:
         """Returns the loss and the network's head."""
-        return {"Loss": self._loss.describe(), "Head": "softmax"}
+        head = "a vector per class" if self._loss.outputs == "cosines" else "softmax"
+        return {"Loss": self._loss.describe(), "Head": head}
 
 
 def create_classes(

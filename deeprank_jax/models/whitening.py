@@ -1,0 +1,53 @@
+"""Whitening of embeddings, a linear map fitted after training."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from deeprank_jax.models import layers
+
+Array = jax.Array
+
+
+class FittedVariable(nnx.Variable):
+    """Variable that training leaves as it is."""
+
+
+class Whitening(nnx.Module):
+    """Maps unit embeddings to unit embeddings whose directions vary alike.
+
+    It changes nothing until its variables are set to those of `training.whitening`.
+    """
+
+    def __init__(self, dim: int):
+        """Creates the identity.
+
+        Args:
+          dim: Length of an embedding, `D`.
+        """
+        self.mean = FittedVariable(jnp.zeros(dim))
+        self.matrix = FittedVariable(jnp.eye(dim))
+
+    def __call__(self, embeddings: Array) -> Array:
+        """Maps float32 `[B, D]` to unit vectors, float32 `[B, D]`."""
+        centred = embeddings - self.mean[...][None]
+        # Rounded to fewer bits, near embeddings would become the same.
+        matrix = self.matrix[...]
+        return layers.l2_normalize(
+            jnp.matmul(centred, matrix, precision=jax.lax.Precision.HIGHEST)
+        )
+
+
+def create_whitening(power: float, dim: int) -> Whitening | None:
+    """Returns the whitening of a network's embeddings, not fitted yet.
+
+    Args:
+      power: Power of the whitening, in [0, 1]; 0 for none.
+      dim: Length of an embedding.
+
+    Raises:
+      ValueError: The power is out of range.
+    """
+    if not 0 <= power <= 1:
+        raise ValueError(f"whitening_power must be in [0, 1], got {power}.")
+    return Whitening(dim) if power else None
