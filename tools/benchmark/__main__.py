@@ -13,13 +13,14 @@ import pathlib
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from tools.benchmark import embed, metrics, search, step  # noqa: E402  After NumPy's.
+from tools.benchmark import embed, metrics, quality, search, step  # noqa: E402
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
 
 Measure = Callable[[argparse.Namespace], dict[str, float]]
 BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
     "embed": (embed.__doc__, lambda o: embed.measure(o.model, o.source)),
     "metrics": (metrics.__doc__, lambda o: metrics.measure(o.torch_python)),
+    "quality": (quality.__doc__, quality.measure),
     "sampler": (sampler_lib.__doc__, lambda o: sampler_lib.measure()),
     "search": (search.__doc__, lambda o: search.measure()),
     "step": (step.__doc__, lambda o: step.measure(o.torch_python)),
@@ -45,6 +46,8 @@ def create_parser() -> argparse.ArgumentParser:
         )
         if name == "embed":
             embed.add_arguments(command)
+        if name == "quality":
+            quality.add_arguments(command)
         if name in ("metrics", "step"):
             step.add_torch_python(command)
     return parser
