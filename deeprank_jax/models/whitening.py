@@ -14,9 +14,9 @@ class FittedVariable(nnx.Variable):
 
 
 class Whitening(nnx.Module):
-    """Maps unit embeddings to unit embeddings whose directions vary alike.
+    """Maps unit embeddings to unit embeddings that spread more evenly over all axes.
 
-    It changes nothing until its variables are set to those of `training.whitening`.
+    It changes nothing until its matrix is set to that of `training.whitening`.
     """
 
     def __init__(self, dim: int):
@@ -25,16 +25,14 @@ class Whitening(nnx.Module):
         Args:
           dim: Length of an embedding, `D`.
         """
-        self.mean = FittedVariable(jnp.zeros(dim))
         self.matrix = FittedVariable(jnp.eye(dim))
 
     def __call__(self, embeddings: Array) -> Array:
         """Maps float32 `[B, D]` to unit vectors, float32 `[B, D]`."""
-        centred = embeddings - self.mean[...][None]
         # Rounded to fewer bits, near embeddings would become the same.
-        matrix = self.matrix[...]
+        highest = jax.lax.Precision.HIGHEST
         return layers.l2_normalize(
-            jnp.matmul(centred, matrix, precision=jax.lax.Precision.HIGHEST)
+            jnp.matmul(embeddings, self.matrix[...], precision=highest)
         )
 
 

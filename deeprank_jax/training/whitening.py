@@ -22,26 +22,23 @@ from deeprank_jax.training.workdir import Workdir
 
 # Images that are embedded at most: enough for the covariance of 2,048 dimensions.
 _MAX_IMAGES = 20_000
-_MEAN, _MATRIX = (f"model_state/whitening/{name}/value" for name in ("mean", "matrix"))
+_MATRIX = "model_state/whitening/matrix/value"
 
 
-def fit_whitening(
-    embeddings: np.ndarray, power: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and the matrix that whiten embeddings.
+def fit_whitening(embeddings: np.ndarray, power: float) -> np.ndarray:
+    """Returns the matrix that whitens embeddings.
 
-    The embeddings are centred and turned to their principal axes, largest variance
-    first, and axis i is divided by its standard deviation to the given power. The
-    covariance is shrunk towards a multiple of the identity, so that few embeddings of
-    many dimensions can be whitened, too.
+    The embeddings are turned to the principal axes of their second moments, largest
+    first, and axis i is divided by the root of its moment to the given power. They are
+    not centred: their mean is close to one of the axes. The moments are shrunk towards
+    their average, so that few embeddings of many dimensions can be whitened, too.
 
     Args:
       embeddings: `[N, D]` float, of training images.
-      power: Power of the standard deviations: 1 gives all axes the same variance, less
-        evens out less.
+      power: Power of the roots: 1 gives all axes the same moment, less evens out less.
 
     Returns:
-      Mean `[D]` and matrix `[D, D]`, float32, for `(embeddings - mean) @ matrix`.
+      `[D, D]` float32, for `embeddings @ matrix`.
 
     References:
       Jégou and Chum, Negative evidences and co-occurences in image retrieval: the
@@ -50,18 +47,17 @@ def fit_whitening(
       Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance
       matrices, 2004, https://doi.org/10.1016/S0047-259X(03)00096-4.
     """
-    embeddings = np.asarray(embeddings, np.float64)
-    mean = embeddings.mean(axis=0)
-    shrunk, _ = covariance.ledoit_wolf(embeddings - mean, assume_centered=True)
-    variances, axes = np.linalg.eigh(shrunk)
-    variances, axes = variances[::-1], axes[:, ::-1]
+    shrunk, _ = covariance.ledoit_wolf(
+        np.asarray(embeddings, np.float64), assume_centered=True
+    )
+    moments, axes = np.linalg.eigh(shrunk)
+    moments, axes = moments[::-1], axes[:, ::-1]
     # The sign of an axis is arbitrary: its largest coordinate is positive.
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
     axes = axes * np.where(largest < 0, -1.0, 1.0)
-    # Embeddings that are all equal vary nowhere.
-    least = np.finfo(np.float32).eps * max(variances[0], np.finfo(np.float32).tiny)
-    scales = np.maximum(variances, least) ** (-power / 2)
-    return mean.astype(np.float32), (axes * scales).astype(np.float32)
+    # Embeddings that are all equal have one axis.
+    least = np.finfo(np.float32).eps * max(moments[0], np.finfo(np.float32).tiny)
+    return (axes * np.maximum(moments, least) ** (-power / 2)).astype(np.float32)
 
 
 def whiten(experiment: Experiment) -> int:
@@ -81,22 +77,21 @@ def whiten(experiment: Experiment) -> int:
     if len(embeddings) < 2:
         logging.warning("No two training images can be read: nothing is whitened.")
         return 0
-    mean, matrix = fit_whitening(embeddings, power)
+    matrix = fit_whitening(embeddings, power)
     if processes.is_first():
         step = int(experiment.state.step)
         with files.replacing(Workdir(experiment.workdir).whitening) as file:
-            np.savez(file, step=step, mean=mean, matrix=matrix)
-    fitted = {_MEAN: mean, _MATRIX: matrix}
-    model_state = jax.tree.map_with_path(
-        lambda path, leaf: fitted.get(
-            f"model_state/{jax.tree_util.keystr(path, simple=True, separator='/')}",
-            leaf,
+            np.savez(file, step=step, matrix=matrix)
+    parts = {"model_state": experiment.state.model_state}
+    parts = jax.tree.map_with_path(
+        lambda path, leaf: (
+            matrix
+            if jax.tree_util.keystr(path, simple=True, separator="/") == _MATRIX
+            else leaf
         ),
-        experiment.state.model_state,
+        parts,
     )
-    experiment.state = devices.replicate(
-        dataclasses.replace(experiment.state, model_state=model_state)
-    )
+    experiment.state = devices.replicate(dataclasses.replace(experiment.state, **parts))
     return len(embeddings)
 
 
@@ -153,20 +148,19 @@ def with_whitening(saved: Saved) -> Saved:
     path = Workdir(saved.where.parent.parent).whitening
     try:
         with np.load(path) as file:
-            step = int(file["step"])
-            fitted = {_MEAN: file["mean"], _MATRIX: file["matrix"]}
+            step, matrix = int(file["step"]), file["matrix"]
     except FileNotFoundError:
-        step, fitted = None, {}
+        step, matrix = None, None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}); delete it and run the training command "
             "again, which fits it anew."
         ) from error
-    if step != int(saved.where.name):
+    if matrix is None or step != int(saved.where.name):
         logging.warning(
             "%s: embeddings are not whitened, since the whitening is fitted to the "
             "best step when training ends.",
             saved.where,
         )
         return saved
-    return dataclasses.replace(saved, arrays=saved.arrays | fitted)
+    return dataclasses.replace(saved, arrays=saved.arrays | {_MATRIX: matrix})

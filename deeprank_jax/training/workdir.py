@@ -41,7 +41,7 @@ class Workdir:
 
     @property
     def whitening(self) -> pathlib.Path:
-        """Whitening of the best step, `step`, `mean [D]` and `matrix [D, D]`."""
+        """Whitening of the best step, `step` and `matrix [D, D]`."""
         return self.path / "whitening.npz"
 
     @property
