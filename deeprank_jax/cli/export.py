@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "all pairs are",
     )  # fmt: skip
     parser.add_argument(
+        "--force_threshold", action="store_true",
+        help="export the threshold even if validation has too few classes for it",
+    )  # fmt: skip
+    parser.add_argument(
         "--onnx_python", metavar="PYTHON", type=arguments.PATH,
         help="Python of an environment with requirements-onnx.txt, to write ONNX, too",
     )  # fmt: skip
@@ -63,6 +67,7 @@ def run(options: argparse.Namespace) -> Result:
             options.workdir,
             options.out,
             precision=options.precision,
+            force_threshold=options.force_threshold,
             onnx_python=options.onnx_python,
         )
     agreement = artifact.read_artifact(folder).info["agreement"]

@@ -95,6 +95,75 @@ def calibrate(
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnseenPrecision:
+    """Precision of a threshold on classes that it was not calibrated on.
+
+    Attributes:
+      mean: Mean over random halves of the classes.
+      low: 5 % quantile over them.
+      high: 95 % quantile over them.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def measure_unseen_precision(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    precision: float,
+    *,
+    prior: float = 0.5,
+    num_draws: int = 100,
+    max_records: int = 1024,
+    seed: int = 0,
+) -> UnseenPrecision | None:
+    """Returns the precision of thresholds on the classes they were not calibrated on.
+
+    For each draw a threshold is calibrated on a random half of the classes and measured
+    on the other. With few classes the precision varies widely between the draws.
+
+    Args:
+      embeddings: `[N, D]` finite floats.
+      labels: `[N]` int, class of each record.
+      precision: Required precision, in (0, 1].
+      prior: Share of pairs of one class that the precision is for, in (0, 1).
+      num_draws: Number of random halves.
+      max_records: Maximal number of records, see `calibrate`.
+      seed: Seed of the draws.
+
+    Returns:
+      The precision; None if in half of the draws or more there is no threshold or
+      nothing to measure it on.
+
+    Raises:
+      ValueError: See `calibrate`.
+    """
+    indices = _choose(np.asarray(labels), max_records, seed)
+    rows, labels = np.asarray(embeddings)[indices], np.asarray(labels)[indices]
+    classes, rng = np.unique(labels), np.random.default_rng(seed)
+    precisions = []
+    for _ in range(num_draws):
+        half = rng.permutation(classes)[: len(classes) // 2]
+        is_chosen = np.isin(labels, half)
+        calibrated = calibrate(
+            rows[is_chosen], labels[is_chosen], precision, prior=prior
+        )
+        if calibrated is None:
+            continue
+        others = rows[~is_chosen], labels[~is_chosen]
+        precisions.append(verify(*others, calibrated.distance, prior=prior).precision)
+    measured = np.array([x for x in precisions if np.isfinite(x)])
+    if len(measured) <= num_draws / 2:
+        return None
+    low, high = np.quantile(measured, (0.05, 0.95))
+    return UnseenPrecision(
+        mean=float(measured.mean()), low=float(low), high=float(high)
+    )
+
+
 def check_share(name: str, value: float, *, below_one: bool = False) -> None:
     """Checks that a value is above 0 and at most 1, or below 1.
 

@@ -29,6 +29,8 @@ from deeprank_jax.training import checkpoints, whitening
 from deeprank_jax.training.experiment import create_reader
 
 _NUM_VERIFIED = 64
+# A threshold is exported if its precision on other classes is at most that much lower.
+_TOLERANCE = 0.1
 
 
 def export_run(
@@ -36,6 +38,7 @@ def export_run(
     out: str | os.PathLike[str],
     *,
     precision: float = 0.95,
+    force_threshold: bool = False,
     onnx_python: str | None = None,
 ) -> pathlib.Path:
     """Exports the best checkpoint of a run.
@@ -44,6 +47,8 @@ def export_run(
       workdir: Folder of the run, finished or not; its data must still be available.
       out: Folder to write, atomically.
       precision: Precision on validation of the pairs that `compare` calls similar.
+      force_threshold: True to export the threshold even if validation has too few
+        classes to support it.
       onnx_python: Python of an environment with requirements-onnx.txt, to write ONNX,
         too.
 
@@ -74,14 +79,10 @@ def export_run(
             "format": artifact.FORMAT,
             "name": workdir.resolve().name,
             **describe_network(config, folder),
-            **evaluated.calibrate(precision),
+            **evaluated.calibrate(precision, force=force_threshold),
             "agreement": evaluated.verify(folder, onnx_python),
             "metrics": metrics,
-            "dataset": {
-                "name": dataset_name(config.data),
-                **{f"{name}_images": len(split) for name, split in records.items()},
-                "shares_classes": splits.shares_classes(records),
-            },
+            "dataset": _describe_dataset(config, records),
             "checkpoint_step": int(saved.where.name),
             "parameters": sum(x.size for x in weights.values()),
             "commit": version.commit(),
@@ -153,33 +154,60 @@ class _EvaluatedNetwork:
             )
         return verification.verify(folder, images, self.embed(images), onnx_python)
 
-    def calibrate(self, precision: float) -> dict[str, Any]:
+    def calibrate(self, precision: float, *, force: bool = False) -> dict[str, Any]:
         """Returns thresholds and distances of copies, as model.json has them.
 
         Args:
           precision: Precision on validation of the pairs called similar.
+          force: True to keep a threshold that validation does not support.
         """
         embeddings, labels = self._embed_split("validation")
-        balanced = calibration.calibrate(embeddings, labels, precision)
         in_collection = calibration.calibrate(embeddings, labels, precision, prior=0.1)
-        measured = {} if balanced is None else {"validation": balanced}
-        if balanced is not None and "test" in self._records:
-            embedded = self._embed_split("test")
-            measured["test"] = calibration.verify(*embedded, balanced.distance)
         data = self._config.data
         return {
-            "threshold": balanced
-            and {
-                "distance": balanced.distance,
-                "wished_precision": precision,
-                **{name: dataclasses.asdict(x) for name, x in measured.items()},
-            },
+            **self._calibrate_threshold(embeddings, labels, precision, force),
             "cluster_distance": in_collection and in_collection.distance,
             "copies": copies.measure_copies(
                 copies.read_some(self._records["validation"]),
                 lambda x: decode.resize_image(x, data.image_size, data.fit),
                 self.embed,
             ),
+        }
+
+    def _calibrate_threshold(
+        self, embeddings: np.ndarray, labels: np.ndarray, precision: float, force: bool
+    ) -> dict[str, Any]:
+        """Returns the threshold of two similar images, or the reason that it is None.
+
+        Args:
+          embeddings: `[N, D]` embeddings of validation.
+          labels: `[N]` their classes.
+          precision: Precision of the pairs called similar.
+          force: True to keep a threshold that validation does not support.
+        """
+        balanced = calibration.calibrate(embeddings, labels, precision)
+        if balanced is None:
+            return {"threshold": None, "no_threshold": "no distance reaches it"}
+        unseen = calibration.measure_unseen_precision(embeddings, labels, precision)
+        reason = _why_unsupported(unseen, precision, len(np.unique(labels)))
+        if reason and not force:
+            logging.warning(
+                "Images are compared without a verdict: %s. --force_threshold exports "
+                "the threshold all the same.",
+                reason,
+            )
+            return {"threshold": None, "no_threshold": reason}
+        measured = {"validation": balanced}
+        if "test" in self._records:
+            embedded = self._embed_split("test")
+            measured["test"] = calibration.verify(*embedded, balanced.distance)
+        return {
+            "threshold": {
+                "distance": balanced.distance,
+                "wished_precision": precision,
+                **{name: dataclasses.asdict(x) for name, x in measured.items()},
+                "unseen_classes": unseen and dataclasses.asdict(unseen),
+            }
         }
 
     def _embed_split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -194,6 +222,37 @@ class _EvaluatedNetwork:
             )
             embeddings, ok = evaluation.embed_split(self.embed, batches, len(split))
         return embeddings[ok], split.labels[ok, -1]
+
+
+def _describe_dataset(
+    config: ml_collections.ConfigDict, records: dict[str, Records]
+) -> dict[str, Any]:
+    """Returns the entry of model.json about the images of the run."""
+    return {
+        "name": dataset_name(config.data),
+        **{f"{name}_images": len(split) for name, split in records.items()},
+        "shares_classes": splits.shares_classes(records),
+    }
+
+
+def _why_unsupported(
+    unseen: calibration.UnseenPrecision | None, precision: float, num_classes: int
+) -> str:
+    """Returns the reason that validation does not support a threshold, or "".
+
+    Args:
+      unseen: Precision on classes that a threshold was not calibrated on.
+      precision: Precision of the pairs called similar.
+      num_classes: Number of classes of validation.
+    """
+    if unseen is None:
+        return f"the {num_classes} classes of validation are too few to check it"
+    if unseen.low < precision - _TOLERANCE:
+        return (
+            "its precision on classes that it was not calibrated on is "
+            f"{unseen.mean:.2f}, from {unseen.low:.2f} to {unseen.high:.2f}"
+        )
+    return ""
 
 
 def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:

@@ -210,3 +210,41 @@ def test_nearly_every_pair_may_be_let_through():
         embeddings, np.array([0, 0, 1, 1]), 1 - 1e-12
     )
     assert found == 0.0
+
+
+def draw_classes(num_classes, spread, *, num_rows=8, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(num_classes), num_rows)
+    rows = rng.normal(size=(num_classes, 4))[labels]
+    return rows + spread * rng.normal(size=rows.shape), labels
+
+
+def test_the_precision_on_unseen_classes_is_that_of_their_halves():
+    rows, labels = draw_classes(12, 0.5)
+    unseen = calibration.measure_unseen_precision(rows, labels, 0.9, num_draws=40)
+    rng, expected = np.random.default_rng(0), []
+    for _ in range(40):
+        half = np.isin(labels, rng.permutation(12)[:6])
+        chosen = calibration.calibrate(rows[half], labels[half], 0.9)
+        others = rows[~half], labels[~half]
+        expected.append(calibration.verify(*others, chosen.distance).precision)
+    assert unseen.mean == pytest.approx(np.mean(expected))
+    assert unseen.low == pytest.approx(np.quantile(expected, 0.05))
+    assert unseen.high == pytest.approx(np.quantile(expected, 0.95))
+    assert unseen.low < 0.85 < 0.9 < unseen.high
+
+
+def test_more_classes_narrow_the_precision_on_unseen_ones():
+    reach = []
+    for num_classes in (6, 24, 96):
+        unseen = calibration.measure_unseen_precision(
+            *draw_classes(num_classes, 0.5), 0.9
+        )
+        reach.append(unseen.high - unseen.low)
+    assert reach[0] > 1.5 * reach[1] > 2 * reach[2]
+
+
+@pytest.mark.parametrize(("num_classes", "num_rows"), [(1, 8), (2, 8), (3, 8), (12, 1)])
+def test_too_few_classes_have_no_precision_on_unseen_ones(num_classes, num_rows):
+    rows, labels = draw_classes(num_classes, 0.1, num_rows=num_rows)
+    assert calibration.measure_unseen_precision(rows, labels, 0.9) is None

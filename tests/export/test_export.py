@@ -107,7 +107,7 @@ def test_the_distances_are_calibrated_on_validation(monkeypatch):
     monkeypatch.setattr(evaluated, "_embed_split", split)
     monkeypatch.setattr(copies, "read_some", lambda records: [])
     evaluated.embed = None
-    found = evaluated.calibrate(0.8)
+    found = evaluated.calibrate(0.8, force=True)
     wanted = calibration.calibrate(*split("validation"), 0.8)
     in_tens = calibration.calibrate(*split("validation"), 0.8, prior=0.1)
     assert 0 < in_tens.distance < 0.9 * wanted.distance
@@ -117,6 +117,26 @@ def test_the_distances_are_calibrated_on_validation(monkeypatch):
     assert found["threshold"]["validation"] == dataclasses.asdict(wanted)
     assert found["threshold"]["test"] == dataclasses.asdict(tested)
     assert tested.precision != wanted.precision
+
+
+def test_a_threshold_that_validation_does_not_support_is_withheld(
+    trained, tmp_path, warnings_logged
+):
+    folder = export_run(trained, tmp_path / "model")
+    info = json.loads((folder / artifact.INFO).read_text())
+    assert info["threshold"] is None
+    reason = "classes of validation are too few to check it"
+    assert reason in info["no_threshold"]
+    assert any("--force_threshold" in text for text in warnings_logged)
+    assert reason in (folder / artifact.CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    ("low", "reason"), [(0.7, "is 0.80, from 0.70 to 0.90"), (0.85, "")]
+)
+def test_a_threshold_may_be_a_tenth_less_precise_on_other_classes(low, reason):
+    unseen = calibration.UnseenPrecision(mean=0.8, low=low, high=0.9)
+    assert run._why_unsupported(unseen, 0.95, 20)[-26:] == reason
 
 
 def test_one_program_holds_all_platforms(exported):

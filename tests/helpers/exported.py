@@ -36,4 +36,6 @@ def trained(photos, tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory):
     """Returns the folder of the exported model."""
-    return export_run(trained, tmp_path_factory.mktemp("models") / "model")
+    # Validation has two classes.
+    folder = tmp_path_factory.mktemp("models") / "model"
+    return export_run(trained, folder, force_threshold=True)
