@@ -37,5 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Turned or in other colours, an emoji is one more to learn from.
     config.data.augment.update(quarter_turns=0.6, swap_colors=0.5)
     config.model.embed_shift = 2
+    config.model.whitening_power = 0.4
+    config.optimizer.learning_rate = 6e-3
+    config.optimizer.ema_decay = 0.99
     config.schedule.warmup_steps = 250
     return config

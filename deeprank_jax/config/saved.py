@@ -15,7 +15,7 @@ from deeprank_jax.errors import CheckpointError, ConfigError
 # Keys that say how a run is executed and measured: processes of one run may differ.
 _FREE = (
     "plugins", "model.remat", "log_every", "eval_every", "checkpoint_every",
-    "max_skipped", "patience",
+    "max_skipped", "patience", "model.whitening_power",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
     "data.max_bad_share", "evaluation.batch_size", "evaluation.evaluators",
     "evaluation.max_compared",

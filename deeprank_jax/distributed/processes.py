@@ -130,6 +130,13 @@ def gather_shares(rows: np.ndarray) -> np.ndarray:
     return np.array(multihost_utils.process_allgather(share, tiled=True)[:num])
 
 
+def of_first(rows: np.ndarray) -> np.ndarray:
+    """Returns the array of the first process; all have to call it with one shape."""
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.broadcast_one_to_all(rows))
+
+
 def all_agree(value: bool) -> bool:
     """Returns True if `value` is true in every process; all have to call it."""
     if jax.process_count() == 1:

@@ -12,7 +12,7 @@ from deeprank_jax import config as config_lib
 from deeprank_jax import descriptors, evaluation
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import CheckpointError
-from deeprank_jax.training import experiment
+from deeprank_jax.training import experiment, whitening
 
 _BATCH = 256
 
@@ -80,6 +80,7 @@ def embed_by_run(
                 "or remove it, so that it is trained again."
             )
         run.restore(best)
+        whitening.restore_whitening(run)
         network = run.logits if logits else run.embed
         embed = lambda images: network(run.state, images)
         return _embed(config, splits, embed, workdir.name)

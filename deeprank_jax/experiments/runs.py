@@ -6,14 +6,12 @@ A finished run is reused. A folder that holds a run with other settings is refus
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
-import hashlib
 import json
 import pathlib
 import subprocess
 import sys
 
 import ml_collections
-import numpy as np
 import tqdm
 
 from deeprank_jax import config as config_lib
@@ -142,10 +140,7 @@ def _digest(start: str) -> str | None:
         arrays = checkpoints.read_network(start).arrays
     except checkpoints.CheckpointError:
         return None  # The run itself reports it.
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(name.encode() + np.asarray(array).tobytes())
-    return digest.hexdigest()
+    return checkpoints.digest_arrays(arrays)
 
 
 def _check_settings(path: pathlib.Path, identity: Mapping[str, object]) -> None:

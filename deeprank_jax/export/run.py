@@ -84,6 +84,7 @@ def export_run(
             "metrics": metrics,
             "dataset": _describe_dataset(config, records),
             "checkpoint_step": int(saved.where.name),
+            "whitened": whitening.is_whitened(saved),
             "parameters": sum(x.size for x in weights.values()),
             "commit": version.commit(),
         }

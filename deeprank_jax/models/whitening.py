@@ -8,6 +8,9 @@ from deeprank_jax.models import layers
 
 Array = jax.Array
 
+# Its matrix has 64 MiB.
+_MAX_DIM = 4096
+
 
 class FittedVariable(nnx.Variable):
     """Variable that training leaves as it is."""
@@ -44,8 +47,13 @@ def create_whitening(power: float, dim: int) -> Whitening | None:
       dim: Length of an embedding.
 
     Raises:
-      ValueError: The power is out of range.
+      ValueError: The power is out of range, or the embeddings are too long.
     """
     if not 0 <= power <= 1:
         raise ValueError(f"whitening_power must be in [0, 1], got {power}.")
+    if power and dim > _MAX_DIM:
+        raise ValueError(
+            f"whitening_power={power} needs embeddings of at most {_MAX_DIM:,} "
+            f"dimensions, and they have {dim:,}; set config.model.embedding_dim."
+        )
     return Whitening(dim) if power else None

@@ -8,6 +8,7 @@ the best by a validation metric.
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
+import hashlib
 import math
 import pathlib
 import shutil
@@ -278,6 +279,14 @@ def _read_network(
         if name.startswith("averaged/")
     }
     return Saved(where=where, arrays=arrays, config=restored.run["config"])
+
+
+def digest_arrays(arrays: Mapping[str, Any]) -> str:
+    """Returns a digest of arrays by name, SHA-256 as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode() + np.asarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _best_step(manager: ocp.CheckpointManager) -> int:

@@ -109,7 +109,7 @@ def finish(
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
-    num_whitened = whitening.whiten(experiment)
+    num_fitted = whitening.whiten(experiment)
     if best == 0:
         logging.warning(
             "Training did not help: the network to start from has the best %s on "
@@ -126,10 +126,10 @@ def finish(
     with files.replacing(workdir.test_embeddings) as file:
         np.savez(file, embeddings=embeddings, ok=ok)
     facts = _facts(experiment, best, seconds)
-    if num_whitened:
+    if num_fitted:
         facts["Whitening"] = (
             f"power {experiment.config.model.whitening_power:g}, fitted on "
-            f"{num_whitened:,} training images"
+            f"{num_fitted:,} training images"
         )
     lines = [("Seen in training", s, x.describe()) for s, x in leakages.items()]
     lines += _describe_splits(splits, results, intervals)

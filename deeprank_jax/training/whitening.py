@@ -1,8 +1,10 @@
 """Whitening of a run's embeddings: fitted when training ends, kept in the workdir."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
+import pathlib
+from typing import Any
 import zipfile
 
 from absl import logging
@@ -14,13 +16,14 @@ import tqdm
 from deeprank_jax import files
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
-from deeprank_jax.errors import CheckpointError
+from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation.embed import embed_split
-from deeprank_jax.training.checkpoints import Saved
+from deeprank_jax.training.checkpoints import Saved, digest_arrays
 from deeprank_jax.training.experiment import Experiment
+from deeprank_jax.training.step import TrainState, network_arrays
 from deeprank_jax.training.workdir import Workdir
 
-# Images that are embedded at most: enough for the covariance of 2,048 dimensions.
+# Images that are embedded at most.
 _MAX_IMAGES = 20_000
 _MATRIX = "model_state/whitening/matrix/value"
 
@@ -28,14 +31,15 @@ _MATRIX = "model_state/whitening/matrix/value"
 def fit_whitening(embeddings: np.ndarray, power: float) -> np.ndarray:
     """Returns the matrix that whitens embeddings.
 
-    The embeddings are turned to the principal axes of their second moments, largest
-    first, and axis i is divided by the root of its moment to the given power. They are
-    not centred: their mean is close to one of the axes. The moments are shrunk towards
-    their average, so that few embeddings of many dimensions can be whitened, too.
+    Along each principal axis of their second moments, embeddings are divided by the
+    root of the moment to the given power. They are not centred: their mean is close to
+    one of the axes. The moments are shrunk towards their average, so that it also works
+    with fewer embeddings than dimensions. The matrix is symmetric, so that it does not
+    depend on the choice of axes among those with equal moments.
 
     Args:
       embeddings: `[N, D]` float, of training images.
-      power: Power of the roots: 1 gives all axes the same moment, less evens out less.
+      power: Exponent of the division, from 0 (unchanged) to 1 (equal moments).
 
     Returns:
       `[D, D]` float32, for `embeddings @ matrix`.
@@ -51,48 +55,143 @@ def fit_whitening(embeddings: np.ndarray, power: float) -> np.ndarray:
         np.asarray(embeddings, np.float64), assume_centered=True
     )
     moments, axes = np.linalg.eigh(shrunk)
-    moments, axes = moments[::-1], axes[:, ::-1]
-    # The sign of an axis is arbitrary: its largest coordinate is positive.
-    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
-    axes = axes * np.where(largest < 0, -1.0, 1.0)
-    # Embeddings that are all equal have one axis.
-    least = np.finfo(np.float32).eps * max(moments[0], np.finfo(np.float32).tiny)
-    return (axes * np.maximum(moments, least) ** (-power / 2)).astype(np.float32)
+    # Avoids division by 0 along axes without any spread.
+    least = np.finfo(np.float32).eps * max(moments[-1], np.finfo(np.float32).tiny)
+    scaled = axes * np.maximum(moments, least) ** (-power / 2)
+    return (scaled @ axes.T).astype(np.float32)
 
 
 def whiten(experiment: Experiment) -> int:
     """Fits the whitening of the state's network on training images, and saves it.
 
+    The network embeds with the whitening from then on.
+
     Args:
-      experiment: Parts of the run, with the state whose network is the result. Its
-        network embeds with the whitening from then on.
+      experiment: Parts of the run, with the state whose network is the result.
 
     Returns:
-      Number of images it is fitted on; 0 if the config asks for none.
+      Number of images that the whitening is fitted on; 0 without a whitening.
+
+    Raises:
+      ConfigError: The network has no whitening, though the config asks for it.
     """
-    power = experiment.config.model.whitening_power
-    if not power:
-        return 0
-    embeddings = _embed_training_images(experiment)
+    path = Workdir(experiment.workdir).whitening
+    arrays = network_arrays(experiment.state)
+    embeddings = np.zeros((0, 0))
+    if experiment.config.model.whitening_power:
+        if _MATRIX not in arrays:
+            raise ConfigError(
+                "config.model.whitening_power is set, and the network of "
+                f"config.task.name={experiment.config.task.name!r} has no Whitening "
+                "module; set it to 0."
+            )
+        embeddings = _embed_training_images(experiment)
     if len(embeddings) < 2:
-        logging.warning("No two training images can be read: nothing is whitened.")
+        if processes.is_first():
+            path.unlink(missing_ok=True)
         return 0
-    matrix = fit_whitening(embeddings, power)
+    # All processes use the matrix of the first, to the bit.
+    matrix = np.zeros((embeddings.shape[1],) * 2, np.float32)
     if processes.is_first():
-        step = int(experiment.state.step)
-        with files.replacing(Workdir(experiment.workdir).whitening) as file:
-            np.savez(file, step=step, matrix=matrix)
-    parts = {"model_state": experiment.state.model_state}
-    parts = jax.tree.map_with_path(
+        matrix = fit_whitening(embeddings, experiment.config.model.whitening_power)
+        with files.replacing(path) as file:
+            np.savez(file, network=_digest(arrays), matrix=matrix)
+    experiment.state = _with_matrix(experiment.state, processes.of_first(matrix))
+    return len(embeddings)
+
+
+def restore_whitening(experiment: Experiment) -> None:
+    """Gives a restored state the whitening that was fitted to its network.
+
+    Args:
+      experiment: Parts of a finished run, with the state of its best step.
+
+    Raises:
+      CheckpointError: The whitening cannot be read.
+    """
+    arrays = network_arrays(experiment.state)
+    path = Workdir(experiment.workdir).whitening
+    matrix = _read(path, arrays, str(experiment.workdir))
+    if matrix is not None:
+        experiment.state = _with_matrix(experiment.state, matrix)
+
+
+def with_whitening(saved: Saved) -> Saved:
+    """Returns a run's network with the whitening that was fitted when training ended.
+
+    Args:
+      saved: Network of a checkpoint.
+
+    Raises:
+      CheckpointError: The whitening cannot be read.
+    """
+    path = Workdir(saved.where.parent.parent).whitening
+    matrix = _read(path, saved.arrays, str(saved.where))
+    if matrix is None:
+        return saved
+    return dataclasses.replace(saved, arrays={**saved.arrays, _MATRIX: matrix})
+
+
+def is_whitened(saved: Saved) -> bool:
+    """Returns whether a network has a whitening that was fitted."""
+    matrix = saved.arrays.get(_MATRIX)
+    return matrix is not None and not np.array_equal(matrix, np.eye(len(matrix)))
+
+
+def _read(
+    path: pathlib.Path, arrays: Mapping[str, Any], network: str
+) -> np.ndarray | None:
+    """Returns the matrix that was fitted to a network; None without one.
+
+    Args:
+      path: Path of the file.
+      arrays: Arrays of the network by name.
+      network: Name of the network, for the log.
+
+    Raises:
+      CheckpointError: The file is damaged.
+    """
+    if _MATRIX not in arrays:
+        return None
+    shape = arrays[_MATRIX].shape
+    try:
+        with np.load(path) as file:
+            digest, matrix = str(file["network"]), file["matrix"]
+        if matrix.shape != shape:
+            raise ValueError(f"a matrix of the shape {matrix.shape}, not {shape}")
+    except FileNotFoundError:
+        digest, matrix = "", None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); delete it and run the training command "
+            "again, which fits it anew."
+        ) from error
+    if digest == _digest(arrays):
+        return matrix
+    logging.warning(
+        "%s: embeddings are not whitened, since the whitening is fitted to the best "
+        "step when training ends.",
+        network,
+    )
+    return None
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    """Returns a digest of a network without its whitening."""
+    return digest_arrays({name: x for name, x in arrays.items() if name != _MATRIX})
+
+
+def _with_matrix(state: TrainState, matrix: np.ndarray) -> TrainState:
+    """Returns a state on all devices whose network whitens with a matrix."""
+    model_state = jax.tree.map_with_path(
         lambda path, leaf: (
             matrix
-            if jax.tree_util.keystr(path, simple=True, separator="/") == _MATRIX
+            if _MATRIX.endswith(jax.tree_util.keystr(path, simple=True, separator="/"))
             else leaf
         ),
-        parts,
+        state.model_state,
     )
-    experiment.state = devices.replicate(dataclasses.replace(experiment.state, **parts))
-    return len(embeddings)
+    return devices.replicate(dataclasses.replace(state, model_state=model_state))
 
 
 def _embed_training_images(experiment: Experiment) -> np.ndarray:
@@ -112,14 +211,14 @@ def _embed_training_images(experiment: Experiment) -> np.ndarray:
     )
     embeddings, ok = embed_split(
         lambda images: experiment.embed(experiment.state, images),
-        _read(experiment.readers["train"], records, size, start, stop),
+        _read_batches(experiment.readers["train"], records, size, start, stop),
         num,
         progress=progress,
     )
     return processes.gather_shares(embeddings)[processes.gather_shares(ok)]
 
 
-def _read(
+def _read_batches(
     reader: ImageReader, records: np.ndarray, size: int, start: int, stop: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches of the chosen records from `start` to `stop`, the last padded."""
@@ -132,35 +231,3 @@ def _read(
             "indices": np.pad(indices, padding),
             "mask": np.pad(ok, padding),
         }
-
-
-def with_whitening(saved: Saved) -> Saved:
-    """Returns a run's network with the whitening that was fitted when training ended.
-
-    Args:
-      saved: Network of a checkpoint.
-
-    Raises:
-      CheckpointError: The whitening cannot be read.
-    """
-    if _MATRIX not in saved.arrays:
-        return saved
-    path = Workdir(saved.where.parent.parent).whitening
-    try:
-        with np.load(path) as file:
-            step, matrix = int(file["step"]), file["matrix"]
-    except FileNotFoundError:
-        step, matrix = None, None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); delete it and run the training command "
-            "again, which fits it anew."
-        ) from error
-    if matrix is None or step != int(saved.where.name):
-        logging.warning(
-            "%s: embeddings are not whitened, since the whitening is fitted to the "
-            "best step when training ends.",
-            saved.where,
-        )
-        return saved
-    return dataclasses.replace(saved, arrays=saved.arrays | {_MATRIX: matrix})

@@ -1,7 +1,9 @@
 """Whitening: its arithmetic, and its way from training to an exported model."""
 
+import dataclasses
 import functools
 import json
+import shutil
 
 from helpers import shrunk
 import jax.numpy as jnp
@@ -10,8 +12,8 @@ import pytest
 
 from deeprank_jax import models
 from deeprank_jax.data import create_records
-from deeprank_jax.errors import CheckpointError
-from deeprank_jax.experiments import evaluate
+from deeprank_jax.errors import CheckpointError, ConfigError
+from deeprank_jax.experiments import evaluate, features
 from deeprank_jax.export import run as export_run
 from deeprank_jax.inference.model import Model
 from deeprank_jax.training import checkpoints, experiment, init_from, loop, whitening
@@ -39,13 +41,20 @@ def test_second_moments_are_raised_to_what_the_power_leaves(power):
     whitened = embeddings @ matrix
     before = np.linalg.eigvalsh(embeddings.T @ embeddings / 20_000)[::-1]
     assert before[0] > 20 * before[-1]
-    moments = whitened.T @ whitened / 20_000
-    np.testing.assert_allclose(np.diag(moments), before ** (1 - power), rtol=0.02)
-    off = moments - np.diag(np.diag(moments))
-    assert np.abs(off).max() < 1e-3 * moments.max()
-    # Neither the order of the images nor the library decides the signs.
-    shuffled = whitening.fit_whitening(embeddings[rng.permutation(20_000)], power)
-    np.testing.assert_allclose(shuffled, matrix, atol=1e-5)
+    after = np.linalg.eigvalsh(whitened.T @ whitened / 20_000)[::-1]
+    np.testing.assert_allclose(after, before ** (1 - power), rtol=0.02)
+
+
+@pytest.mark.parametrize("num", [40, 400])
+def test_the_matrix_does_not_depend_on_the_last_bits(num):
+    rng = np.random.default_rng(0)
+    embeddings = draw_embeddings(num, 128, rng)
+    matrix = whitening.fit_whitening(embeddings, POWER)
+    np.testing.assert_array_equal(matrix, matrix.T)
+    nearly = embeddings * (1 + 1e-15 * rng.normal(size=embeddings.shape))
+    shuffled = nearly[rng.permutation(num)]
+    again = whitening.fit_whitening(shuffled, POWER)
+    np.testing.assert_allclose(again, matrix, atol=1e-4 * np.abs(matrix).max())
 
 
 @pytest.mark.parametrize("case", ["fewer than dimensions", "all equal", "a dead axis"])
@@ -142,23 +151,64 @@ def test_the_report_made_again_is_the_same(trained, config):
     assert (trained / "whitening.npz").read_bytes() == before
 
 
-def test_another_step_is_not_whitened(trained, warnings_logged):
+def copy_network(saved, tmp_path, **arrays):
+    """Returns the network of a checkpoint as that of a run in another folder."""
+    where = tmp_path / "checkpoints" / saved.where.name
+    return dataclasses.replace(saved, where=where, arrays={**saved.arrays, **arrays})
+
+
+def test_another_network_of_the_same_step_is_not_whitened(
+    trained, tmp_path, warnings_logged
+):
     saved = checkpoints.read_network(trained)
-    other = trained / "checkpoints" / "99"
-    moved = whitening.with_whitening(
-        checkpoints.Saved(where=other, arrays=saved.arrays, config=saved.config)
-    )
-    assert moved.arrays is saved.arrays
+    shutil.copy(trained / "whitening.npz", tmp_path)
+    same = whitening.with_whitening(copy_network(saved, tmp_path))
+    assert whitening.is_whitened(same)
+    assert not whitening.is_whitened(saved)
+    assert not any("whiten" in text for text in warnings_logged)
+    name = "params/embedding/kernel/value"
+    other = copy_network(saved, tmp_path, **{name: saved.arrays[name] + 1})
+    assert not whitening.is_whitened(whitening.with_whitening(other))
     assert "not whitened" in warnings_logged[-1]
 
 
-def test_a_damaged_file_is_named(trained, tmp_path):
-    saved = checkpoints.read_network(trained)
-    (tmp_path / "whitening.npz").write_bytes(b"PK of no archive")
-    where = tmp_path / "checkpoints" / saved.where.name
+@pytest.mark.parametrize("damage", ["no archive", "empty", "another shape"])
+def test_a_damaged_file_is_named(trained, tmp_path, damage):
+    saved = copy_network(checkpoints.read_network(trained), tmp_path)
+    path = tmp_path / "whitening.npz"
+    path.write_bytes(b"PK of no archive" if damage == "no archive" else b"")
+    if damage == "another shape":
+        np.savez(path, network="0", matrix=np.eye(3))
     with pytest.raises(CheckpointError, match=r"whitening\.npz is damaged .* again"):
-        whitening.with_whitening(
-            checkpoints.Saved(where=where, arrays=saved.arrays, config=saved.config)
+        whitening.with_whitening(saved)
+
+
+def test_features_of_a_run_are_whitened(trained, config):
+    splits = {"test": create_records(config.data)["test"]}
+    embeddings, ok = features.embed_by_run(trained, splits, config.data.dir)
+    assert ok.all()
+    with np.load(trained / "test_embeddings.npz") as file:
+        np.testing.assert_allclose(embeddings, file["embeddings"], atol=1e-5)
+
+
+def test_a_finished_run_takes_another_power(trained, config, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    before = np.load(workdir / "whitening.npz")["matrix"]
+    changed = config.copy_and_resolve_references()
+    changed.model.whitening_power = 0.2
+    loop.train(changed, workdir)
+    after = np.load(workdir / "whitening.npz")["matrix"]
+    assert np.abs(after - before).max() > 0.1
+
+
+def test_long_embeddings_are_refused():
+    with pytest.raises(ConfigError, match=r"config\.model\.embedding_dim"):
+        models.create_model(
+            trunk=dict(name="convnet", widths=(4, 8)),
+            image_size=17,
+            embedding_dim=5000,
+            whitening_power=POWER,
         )
 
 
