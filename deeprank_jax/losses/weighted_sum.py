@@ -30,7 +30,7 @@ class WeightedSum:
 
         Raises:
           ValueError: There is no loss, a weight is not positive, or a loss takes
-            logits.
+            logits or cosines.
         """
         if not terms:
             raise ValueError(

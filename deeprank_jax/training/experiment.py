@@ -51,7 +51,8 @@ class Experiment:
       train_step: Function from `(state, batch)` to `(state, metrics)`, on all devices.
       embed: Function from `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
       features: Function from the same to the trunk's features, unit vectors `[B, F]`.
-      logits: Function from the same to the network's outputs, of a classifier logits.
+      logits: Function from the same to the network's outputs, of a classifier logits or
+        cosines.
       checkpoints: Checkpoints of the run.
     """
 

@@ -65,23 +65,25 @@ def test_an_angular_margin_never_raises_a_cosine():
 
 def test_the_margin_rises_in_the_warm_up():
     cosines, labels = random_cosines()
-    of = lambda step, **options: np.asarray(
+    evaluate_at = lambda step, **options: np.asarray(
         evaluate("arcface", cosines, labels, step=step, **options)
     )
-    halved = of(4, margin=0.5, warmup_steps=10)
-    np.testing.assert_allclose(halved, of(0, margin=0.25), rtol=1e-5)
+    halved = evaluate_at(4, margin=0.5, warmup_steps=10)
+    np.testing.assert_allclose(halved, evaluate_at(0, margin=0.25), rtol=1e-5)
     np.testing.assert_allclose(
-        of(9, margin=0.5, warmup_steps=10), of(0, margin=0.5), rtol=1e-5
+        evaluate_at(9, margin=0.5, warmup_steps=10),
+        evaluate_at(0, margin=0.5),
+        rtol=1e-5,
     )
 
 
 def loop_proxy_anchor(cosines, labels, margin, alpha):
     pulled, pushed = [], []
     for proxy, column in enumerate(cosines.astype(np.float64).T):
-        own = labels == proxy
-        if own.any():
-            pulled.append(np.log1p(np.exp(-alpha * (column[own] - margin)).sum()))
-        pushed.append(np.log1p(np.exp(alpha * (column[~own] + margin)).sum()))
+        is_own = labels == proxy
+        if is_own.any():
+            pulled.append(np.log1p(np.exp(-alpha * (column[is_own] - margin)).sum()))
+        pushed.append(np.log1p(np.exp(alpha * (column[~is_own] + margin)).sum()))
     assert len(pulled) < len(pushed)
     return np.mean(pulled) + np.mean(pushed)
 

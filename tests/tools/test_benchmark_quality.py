@@ -8,6 +8,7 @@ from helpers import shrunk
 import numpy as np
 import pytest
 
+from deeprank_jax.errors import ConfigError, DataError
 from tools.benchmark import quality
 
 
@@ -17,6 +18,7 @@ def options(tmp_path_factory):
     images = shrunk.write_images(folder / "images", num_classes=12)
     config = folder / "small.py"
     values = {**shrunk.VALUES, "data.dir": str(images)}
+    del values["model.trunk.widths"]  # The peers have those of base.py.
     config.write_text(
         "from deeprank_jax.config import apply_overrides\n"
         "from deeprank_jax.configs import base\n"
@@ -43,7 +45,7 @@ def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
             assert file["train"].shape[1:] == (16, 16, 3)
             assert set(file["labels"]) == set(range(file["labels"].max() + 1))
         embeddings = np.random.default_rng(case["seed"]).normal(size=(num_images, 8))
-        np.savez(case["out"], embeddings=embeddings, seconds=2.0)
+        np.savez(case["out"], case=json.dumps(case), embeddings=embeddings, seconds=2.0)
 
     monkeypatch.setattr(quality, "_train_peer", fake)
     values = quality.measure(options)
@@ -70,11 +72,25 @@ def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
     assert "similarity_precision" in capsys.readouterr().out
     assert json.loads(json.dumps(values)) == values
     # A second call finds everything.
-    cases.clear()
+    monkeypatch.undo()
     assert quality.measure(options) == values
-    assert not cases
+    # A peer with other settings is not taken for this one.
+    with pytest.raises(
+        DataError, match=r"supcon_0\.npz was trained with other settings"
+    ):
+        quality._train_peer({**cases[0], "steps": 9}, "another")
+
+
+@pytest.mark.parametrize(
+    "override", ["model.trunk.widths=(4,8)", "model.trunk.name=alexnet"]
+)
+def test_another_network_than_the_peers_is_refused(options, override):
+    refused = argparse.Namespace(**{**vars(options), "overrides": [override]})
+    with pytest.raises(ConfigError, match="is not the network that the peers have"):
+        quality.measure(refused)
 
 
 def test_a_peer_that_fails_says_what_to_install(capfd):
+    case = {"loss": "supcon", "seed": 0, "out": "not there"}
     with pytest.raises(RuntimeError, match="--torch_python=PATH"):
-        quality._train_peer({"loss": "supcon", "seed": 0}, sys.executable)
+        quality._train_peer(case, sys.executable)

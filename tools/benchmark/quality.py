@@ -2,8 +2,8 @@
 
   python -m tools.benchmark quality --torch_python=PATH --out=runs/quality --json=FILE
 
-Network, images, images a step and steps are the same, from random weights; optimizer
-and augmentation of the peers are those of their side's file. Three seeds of each take
+Network, images, images a step and steps are the same, from random weights;
+`quality_torch.py` sets the peers' optimizer and augmentation. Three seeds of each take
 two hours on two cores; a second call continues where the first ended.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from deeprank_jax import config as config_lib
 from deeprank_jax.data import create_records
 from deeprank_jax.distributed import backend
+from deeprank_jax.errors import ConfigError, DataError
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.experiments import runs
@@ -29,6 +30,7 @@ from deeprank_jax.training.metrics_writer import read_metrics
 from tools.benchmark import step
 
 _SEEDS = (0, 1, 2)
+_WIDTHS = (32, 64, 128, 256)  # Of `torch_networks.ConvNet`.
 PEERS = ("supcon", "multi_similarity", "proxy_anchor", "triplet")
 _PER_CLASS = 4
 # Names in the result, of metrics as evaluators name them.
@@ -62,18 +64,18 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
       options: Values of `add_arguments`.
     """
     backend.configure_backend()
+    words = [f"--config.{override}" for override in options.overrides]
+    _check_network(config_lib.load_config(options.config, words))
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     ours = runs.Runs(
-        pathlib.Path(options.config),
-        out / "ours",
-        common=options.overrides,
+        pathlib.Path(options.config), out / "ours", common=options.overrides
     )
     ours.train_all(
         {f"seed_{seed}": {"seed": seed} for seed in _SEEDS}, description="ours"
     )
     config = config_lib.read_run_config(out / "ours" / f"seed_{_SEEDS[0]}")
-    evaluation = _write_images(config, out)
+    evaluation, fingerprint = _write_images(config, out)
     num_images = config.batch_size * (
         1 + config.sampler.positives_per_anchor + config.sampler.negatives_per_anchor
     )
@@ -82,6 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     }
     case = {
         "images": str(out / "images.npz"),
+        "records": fingerprint,
         "steps": config.num_steps,
         "num_classes": num_images // _PER_CLASS,
         "per_class": _PER_CLASS,
@@ -92,19 +95,40 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         values[peer] = []
         for seed in _SEEDS:
             path = out / f"{peer}_{seed}.npz"
-            if not path.exists():
-                of_run = {"loss": peer, "seed": seed, "out": str(path)}
-                _train_peer(case | of_run, options.torch_python)
+            of_run = {"loss": peer, "seed": seed, "out": str(path)}
+            _train_peer(case | of_run, options.torch_python)
             with np.load(path) as file:
                 metrics = _measure(evaluation, file["embeddings"])
                 values[peer].append({**metrics, "seconds": float(file["seconds"])})
     return summarize(values)
 
 
+def _check_network(config: ml_collections.ConfigDict) -> None:
+    """Checks that the peers can have the network of a config.
+
+    Raises:
+      ConfigError: They cannot.
+    """
+    trunk = {"widths": _WIDTHS, **config.model.trunk.to_dict()}
+    if (
+        trunk != {"name": "convnet", "widths": _WIDTHS}
+        or not config.model.embedding_dim
+    ):
+        raise ConfigError(
+            f"config.model.trunk={trunk} with embedding_dim="
+            f"{config.model.embedding_dim} is not the network that the peers have: a "
+            f"convnet of widths {_WIDTHS} with a linear map; choose another --config."
+        )
+
+
 def _write_images(
     config: ml_collections.ConfigDict, out: pathlib.Path
-) -> SplitEvaluation:
-    """Writes the images that the peers read, and returns the evaluation of test."""
+) -> tuple[SplitEvaluation, str]:
+    """Writes the images that the peers read.
+
+    Returns:
+      The evaluation of the test split, and the fingerprint of the training records.
+    """
     relevance = experiment.create_run_relevance(config)
     records = attach(relevance, create_records(config.data))
     images = {}
@@ -117,8 +141,10 @@ def _write_images(
     np.savez(
         out / "images.npz", train=images["train"], test=images["test"], labels=labels
     )
-    reader = experiment.create_reader(config, records["test"])
-    return SplitEvaluation(config, "test", records["test"], reader, relevance, out)
+    test = records["test"]
+    with experiment.create_reader(config, test) as reader:  # Reads nothing.
+        evaluation = SplitEvaluation(config, "test", test, reader, relevance, out)
+    return evaluation, records["train"].fingerprint
 
 
 def _measure(evaluation: SplitEvaluation, embeddings: np.ndarray) -> dict[str, float]:
@@ -146,19 +172,29 @@ def _measure_ours(
 
 
 def _train_peer(case: Mapping[str, object], python: str) -> None:
-    """Trains a peer in a process of its own.
+    """Trains a peer in a process of its own, unless it is trained already.
 
     Args:
       case: Argument of `quality_torch`.
       python: Python of an environment with pytorch-metric-learning.
 
     Raises:
+      DataError: The peer was trained with other settings.
       RuntimeError: The process has failed; its message is above.
     """
+    text, path = json.dumps(case), pathlib.Path(str(case["out"]))
+    if path.exists():
+        with np.load(path) as file:
+            if str(file["case"]) != text:
+                raise DataError(
+                    f"{path} was trained with other settings, {file['case']}; remove "
+                    "it, or give another --out."
+                )
+        return
     # Other benchmarks use one core; this one uses all.
     hidden = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     process = subprocess.run(
-        [python, "-m", "tools.benchmark.quality_torch", json.dumps(case)],
+        [python, "-m", "tools.benchmark.quality_torch", text],
         env={k: v for k, v in os.environ.items() if k not in hidden},
     )
     if process.returncode:

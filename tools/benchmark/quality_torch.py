@@ -53,7 +53,7 @@ class Loss(torch.nn.Module):
 def draw_batch(
     rows: list[np.ndarray], num_classes: int, per_class: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns rows of some classes, as many of each, without repeats."""
+    """Returns rows of random classes, the same number of each, without repeats."""
     classes = rng.choice(len(rows), num_classes, replace=False)
     return np.concatenate(
         [rng.choice(rows[i], per_class, replace=False) for i in classes]
@@ -91,8 +91,8 @@ def train(case: dict, images: np.ndarray, labels: np.ndarray) -> torch.nn.Module
     loss = Loss(case["loss"], int(labels.max()) + 1, case["dim"])
     groups = [{"params": model.parameters()}]
     rates = [_LEARNING_RATE]
-    if own := list(loss.parameters()):
-        groups.append({"params": own})
+    if loss_parameters := list(loss.parameters()):
+        groups.append({"params": loss_parameters})
         rates.append(_PROXY_LEARNING_RATE)
     optimizer = torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -128,7 +128,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     out = pathlib.Path(case["out"])
     scratch = out.with_suffix(".part.npz")
-    np.savez(scratch, embeddings=embed(model, data["test"]), seconds=seconds)
+    embeddings = embed(model, data["test"])
+    np.savez(scratch, case=sys.argv[1], embeddings=embeddings, seconds=seconds)
     scratch.replace(out)
 
 

@@ -200,7 +200,7 @@ def make_classification_objective(loss_fn: losses.LossFn) -> Objective:
     """Returns the objective of single images, whose batch holds `labels [B, 1]`.
 
     Args:
-      loss_fn: Loss of logits `[B, 1, K]` and `labels [B, 1]`.
+      loss_fn: Loss of logits or cosines `[B, 1, K]` and `labels [B, 1]`.
     """
 
     def objective(
@@ -231,7 +231,8 @@ def measure(
     Args:
       classes: Classes, with the held-out images.
       reader: Images of the training split.
-      logits_fn: Function from uint8 images `[B, H, W, 3]` to logits `[B, num_classes]`.
+      logits_fn: Function from uint8 images `[B, H, W, 3]` to logits or cosines
+        `[B, num_classes]`.
       batch_size: Images per batch.
       check: Function that is called for each batch, and may raise to end early.
 
