@@ -66,6 +66,10 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
             r"NETWORKS\['softmax'\] in .*a_plan\.py",
         ),
         (
+            {"networks": '"softmax": {"task": "classification", "loss": "arcface"},'},
+            r"softmax.* learns by 'arcface', .*\"cross_entropy\"; set loss to that",
+        ),
+        (
             {"sweep": '"b": {"sampler.mode": "uniform"}'},
             r"SWEEP\['b'\] in .* lacks sampler\.out_of_class",
         ),

@@ -79,12 +79,19 @@ def _check_networks(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> No
     before: list[str] = []
     for name, settings in plan.networks.items():
         where = f"NETWORKS[{name!r}] in {path}"
-        _check_settings(where, plan.config, plan.settings(name, pathlib.Path()), values)
+        config = _check_settings(
+            where, plan.config, plan.settings(name, pathlib.Path()), values
+        )
         named = re.findall(r"\{(\w+)\}", str(settings.get("init_from", "")))
         if late := sorted({*named} - {*before}):
             raise ConfigError(
                 f"{where} starts from {late[0]}, which is not trained before it; "
                 f"the networks before it are {', '.join(before) or 'none'}."
+            )
+        if name == "softmax" and config.loss.name != "cross_entropy":
+            raise ConfigError(
+                f"{where} learns by {config.loss.name!r}, and the rows of softmax are "
+                'made of the logits of "cross_entropy"; set loss to that.'
             )
         before.append(name)
 
@@ -104,7 +111,8 @@ def _check_settings(
     config: ml_collections.ConfigDict,
     settings: Settings,
     values: Sequence[str],
-) -> None:
+) -> ml_collections.ConfigDict:
+    """Returns the config of a run, if its settings are valid."""
     try:
         texts = [f"{key}={value}" for key, value in settings.items()]
         changed = plans.override(config, [*texts, *values])
@@ -112,3 +120,4 @@ def _check_settings(
         check_sampler(changed)
     except ValueError as error:
         raise ConfigError(f"{error} It comes from {where} or an override.") from error
+    return changed
