@@ -61,6 +61,9 @@ def _data() -> ConfigDict:
         rotate_degrees=0.0,  # Largest rotation, drawn for each image.
         quarter_turns=0.0,  # Share of the groups that are turned by 90 degrees or more.
         swap_colors=0.0,  # Share of the groups whose colour channels change places.
+        grayscale=0.0,  # Share of the groups that lose their colours.
+        crop_area=1.0,  # Least share of an image that a random crop keeps; 1 for none.
+        cutout=0.0,  # Side of a grey square that hides a part, as a share of the image.
     )
     return data
 

@@ -71,17 +71,29 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"config.init_from={config.init_from!r} and config.model.weights="
             f"{config.model.weights!r} both name a network to start from: give one."
         )
-    for name, value in config.data.augment.items():
+    _check_augment(config.data.augment)
+
+
+def _check_augment(augment: ml_collections.ConfigDict) -> None:
+    """Checks the strengths of the augmentation.
+
+    Raises:
+      ConfigError: One is out of range.
+    """
+    for name, value in augment.items():
         if not value >= 0:
             raise ConfigError(
-                f"config.data.augment.{name} must be at least 0, which turns it off; "
-                f"got {value}."
+                f"config.data.augment.{name} must be at least 0, got {value}."
             )
-    jitter = config.data.augment.color_jitter
-    if jitter > 1:
+    for name in ("color_jitter", "crop_area", "cutout"):
+        if augment[name] > 1:
+            raise ConfigError(
+                f"config.data.augment.{name}={augment[name]} must be at most 1."
+            )
+    if not augment.crop_area:
         raise ConfigError(
-            f"config.data.augment.color_jitter={jitter} must be at most 1, where a "
-            "factor lies between 0 and 2."
+            f"config.data.augment.crop_area={augment.crop_area} must be above 0; 1 "
+            "turns it off."
         )
 
 

@@ -26,7 +26,13 @@ _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
 _RELEVANCE_OPTIONS = ("levels", "weights", "file", "kernel", "scale")
 _RESERVOIR_OPTIONS = ("mode", "capacity", "records_per_step", "out_of_class")
 # Options that came later, with the values that a run before them had.
-_LATER_AUGMENT = {"quarter_turns": 0.0, "swap_colors": 0.0}
+_LATER_AUGMENT = {
+    "quarter_turns": 0.0,
+    "swap_colors": 0.0,
+    "grayscale": 0.0,
+    "crop_area": 1.0,
+    "cutout": 0.0,
+}
 _LATER_RESERVOIR = {
     "min_positive_relevance": 0.0,
     "positives_per_anchor": 1,

@@ -1,9 +1,11 @@
 """Random augmentation of groups, e.g. of triplets.
 
 Convention: changes that affect similarity (flip, colour, quarter turn) are drawn once
-per group, the others (shift, zoom, rotation) once per image. Switching one off leaves
-the draws of the others unchanged.
+per group, the others (shift, zoom, rotation, crop, cutout) once per image. Switching
+one off leaves the draws of the others unchanged.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +28,9 @@ def augment_triplets(
     rotate_degrees: float = 0.0,
     quarter_turns: float = 0.0,
     swap_colors: float = 0.0,
+    grayscale: float = 0.0,
+    crop_area: float = 1.0,
+    cutout: float = 0.0,
 ) -> np.ndarray:
     """Augments triplets at random.
 
@@ -42,37 +47,109 @@ def augment_triplets(
       rotate_degrees: Largest rotation of an image in both directions.
       quarter_turns: Share of the groups that are turned, by 90, 180 or 270 degrees.
       swap_colors: Share of the groups whose colour channels change places.
+      grayscale: Share of the groups that lose their colours.
+      crop_area: Least share of an image's area that a random crop keeps, in (0, 1]; the
+        crop, of an aspect ratio from 3/4 to 4/3, is resized to the whole; 1 for none.
+      cutout: Side of a square of grey that hides a part of each image, as a share of
+        the image's sides; its centre is drawn anywhere in the image.
 
     Returns:
       `[B, 3, H, W, 3]` uint8, in new memory.
     """
-    num_triplets, num_images = triplets.shape[:2]
-    flips = rng.random(num_triplets) < 0.5
-    jitters = rng.uniform(-1.0, 1.0, (num_triplets, 3))
-    positions = rng.random((num_triplets, num_images, 2))
-    turns = rng.uniform(-1.0, 1.0, (num_triplets, num_images, 2))
-    turned, recolored = rng.random((2, num_triplets))
-    quarters = rng.integers(1, 4, num_triplets)
-    orders = rng.permuted(np.tile(np.arange(3), (num_triplets, 1)), axis=1)
+    draws = _draw(rng, *triplets.shape[:2])
     augmented = np.array(triplets)
-    for i in np.flatnonzero(turned < quarter_turns):
-        augmented[i] = np.rot90(augmented[i], quarters[i], axes=(1, 2))
-    for i in np.flatnonzero(recolored < swap_colors):
-        augmented[i] = augmented[i][..., orders[i]]
+    _change_groups(augmented, draws, quarter_turns, swap_colors, grayscale)
     if color_jitter:
-        for images, factors in zip(augmented, 1 + color_jitter * jitters, strict=True):
+        for images, factors in zip(
+            augmented, 1 + color_jitter * draws.jitters, strict=True
+        ):
             for image in images:
                 image[...] = _jitter(image, *factors)
     if flip:
-        augmented[flips] = augmented[flips][..., ::-1, :]
+        augmented[draws.flips] = augmented[draws.flips][..., ::-1, :]
     if shift_pixels:
-        offsets = (positions * (2 * shift_pixels + 1)).astype(np.int64)
+        offsets = (draws.positions * (2 * shift_pixels + 1)).astype(np.int64)
         augmented = _shift(augmented, offsets, shift_pixels)
     if zoom or rotate_degrees:
-        for i, j in np.ndindex(num_triplets, num_images):
-            scale, angle = (1 + zoom) ** turns[i, j, 0], rotate_degrees * turns[i, j, 1]
-            augmented[i, j] = _transform(augmented[i, j], scale, angle)
+        for i, j in np.ndindex(*triplets.shape[:2]):
+            turn = draws.turns[i, j]
+            _transform(augmented[i, j], (1 + zoom) ** turn[0], rotate_degrees * turn[1])
+    _hide_parts(augmented, draws, crop_area, cutout)
     return augmented
+
+
+class _Draws(NamedTuple):
+    """Random numbers of `B` groups of `n` images, whatever the options are.
+
+    Attributes:
+      flips: `[B]` bool, True for a mirrored group.
+      jitters: `[B, 3]` in [-1, 1), changes of brightness, contrast and saturation.
+      positions: `[B, n, 2]` in [0, 1), shifts.
+      turns: `[B, n, 2]` in [-1, 1), zoom and rotation.
+      turned: `[B]` in [0, 1), below the share of groups that are turned.
+      recolored: `[B]` in [0, 1), below the share of those whose channels change places.
+      quarters: `[B]` 1 to 3, quarter turns.
+      orders: `[B, 3]` ints, orders of the channels.
+      grey: `[B]` in [0, 1), below the share of groups without colours.
+      crops: `[B, n, 4]` in [0, 1), area, aspect ratio and place of a crop.
+      holes: `[B, n, 2]` in [0, 1), centre of the hidden square.
+    """
+
+    flips: np.ndarray
+    jitters: np.ndarray
+    positions: np.ndarray
+    turns: np.ndarray
+    turned: np.ndarray
+    recolored: np.ndarray
+    quarters: np.ndarray
+    orders: np.ndarray
+    grey: np.ndarray
+    crops: np.ndarray
+    holes: np.ndarray
+
+
+def _draw(rng: np.random.Generator, num_groups: int, num_images: int) -> _Draws:
+    return _Draws(
+        flips=rng.random(num_groups) < 0.5,
+        jitters=rng.uniform(-1.0, 1.0, (num_groups, 3)),
+        positions=rng.random((num_groups, num_images, 2)),
+        turns=rng.uniform(-1.0, 1.0, (num_groups, num_images, 2)),
+        turned=rng.random(num_groups),
+        recolored=rng.random(num_groups),
+        quarters=rng.integers(1, 4, num_groups),
+        orders=rng.permuted(np.tile(np.arange(3), (num_groups, 1)), axis=1),
+        # Later options come last, so that the draws of the others stay the same.
+        grey=rng.random(num_groups),
+        crops=rng.random((num_groups, num_images, 4)),
+        holes=rng.random((num_groups, num_images, 2)),
+    )
+
+
+def _change_groups(
+    groups: np.ndarray,
+    draws: _Draws,
+    quarter_turns: float,
+    swap_colors: float,
+    grayscale: float,
+) -> None:
+    """Turns and recolours some of the groups `[B, n, H, W, 3]`, in place."""
+    for i in np.flatnonzero(draws.turned < quarter_turns):
+        groups[i] = np.rot90(groups[i], draws.quarters[i], axes=(1, 2))
+    for i in np.flatnonzero(draws.recolored < swap_colors):
+        groups[i] = groups[i][..., draws.orders[i]]
+    for i in np.flatnonzero(draws.grey < grayscale):
+        groups[i] = (groups[i] @ _GREY)[..., None].round()
+
+
+def _hide_parts(
+    groups: np.ndarray, draws: _Draws, crop_area: float, cutout: float
+) -> None:
+    """Crops images `[B, n, H, W, 3]` and hides a part of each, in place."""
+    for i, j in np.ndindex(*groups.shape[:2]) if crop_area < 1 or cutout else ():
+        if crop_area < 1:
+            _crop(groups[i, j], crop_area, *draws.crops[i, j])
+        if cutout:
+            _hide(groups[i, j], cutout, *draws.holes[i, j])
 
 
 def _jitter(
@@ -99,14 +176,65 @@ def _shift(triplets: np.ndarray, offsets: np.ndarray, most: int) -> np.ndarray:
     return shifted
 
 
-def _transform(image: np.ndarray, scale: float, degrees: float) -> np.ndarray:
-    """Scales and rotates an image about its centre."""
+def _transform(image: np.ndarray, scale: float, degrees: float) -> None:
+    """Scales and rotates an image about its centre, in place."""
     height, width = image.shape[:2]
     centre = ((width - 1) / 2, (height - 1) / 2)
-    return cv2.warpAffine(
+    image[...] = cv2.warpAffine(
         image,
         cv2.getRotationMatrix2D(centre, degrees, scale),
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
+
+
+def _crop(
+    image: np.ndarray,
+    least_area: float,
+    area: float,
+    aspect: float,
+    top: float,
+    left: float,
+) -> None:
+    """Resizes a part of an image to the whole, in place.
+
+    Args:
+      image: `[H, W, 3]` uint8.
+      least_area: Least share of the area.
+      area: Place of the area between the least and the whole, in [0, 1).
+      aspect: Place of the aspect ratio between 3/4 and 4/3, in [0, 1).
+      top: Place of the part along the height, in [0, 1).
+      left: Place of the part along the width, in [0, 1).
+
+    References:
+      Szegedy et al., Going Deeper with Convolutions, 2015,
+      https://arxiv.org/abs/1409.4842.
+    """
+    height, width = image.shape[:2]
+    share = least_area + (1 - least_area) * area
+    ratio = (4 / 3) ** (2 * aspect - 1)
+    rows = min(height, max(1, round(height * (share / ratio) ** 0.5)))
+    columns = min(width, max(1, round(width * (share * ratio) ** 0.5)))
+    y, x = int(top * (height - rows + 1)), int(left * (width - columns + 1))
+    part = image[y : y + rows, x : x + columns]
+    image[...] = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _hide(image: np.ndarray, share: float, y: float, x: float) -> None:
+    """Fills a square with grey, in place.
+
+    Args:
+      image: `[H, W, 3]` uint8.
+      share: Side of the square, as a share of the image's sides.
+      y: Centre of the square along the height, in [0, 1).
+      x: Centre of the square along the width, in [0, 1).
+
+    References:
+      DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with
+      Cutout, 2017, https://arxiv.org/abs/1708.04552.
+    """
+    height, width = image.shape[:2]
+    rows, columns = max(1, round(share * height)), max(1, round(share * width))
+    top, left = int(y * height) - rows // 2, int(x * width) - columns // 2
+    image[max(top, 0) : top + rows, max(left, 0) : left + columns] = 128

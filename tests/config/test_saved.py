@@ -219,7 +219,8 @@ def test_values_that_are_no_config_are_an_error_of_the_config():
 def test_options_that_came_later_have_the_value_of_before():
     today = json.loads(config_lib.resolve_config(base.get_config()).to_json())
     before = copy.deepcopy(today)
-    for name in ("quarter_turns", "swap_colors"):
+    later = ("quarter_turns", "swap_colors", "grayscale", "crop_area", "cutout")
+    for name in later:
         del before["data"]["augment"][name]
     for name in ("embed_shift", "whitening_power"):
         del before["model"][name]

@@ -56,6 +56,9 @@ def test_every_kind_leaves_its_input_alone():
         rotate_degrees=10.0,
         quarter_turns=0.5,
         swap_colors=0.5,
+        grayscale=0.5,
+        crop_area=0.5,
+        cutout=0.3,
     )
     np.testing.assert_array_equal(triplets, before)
     assert augmented.dtype == np.uint8
@@ -114,7 +117,7 @@ def test_a_kind_that_is_off_does_not_change_the_others(seed):
     one, two = np.random.default_rng(seed), np.random.default_rng(seed)
     augment.augment_triplets(triplets, one)
     augment.augment_triplets(
-        triplets, two, flip=True, shift_pixels=1, zoom=0.1, rotate_degrees=5.0
+        triplets, two, flip=True, shift_pixels=1, zoom=0.1, crop_area=0.5, cutout=0.2
     )
     assert one.random() == two.random()
 
@@ -160,6 +163,57 @@ def test_colors_change_places_in_whole_groups():
     # A sixth of the draws is the order as it was.
     expected = 300 * np.array([0.5 + 0.5 / 6, *[0.5 / 6] * 5])
     assert stats.chisquare(counts, expected)[1] > 1e-3
+
+
+def test_groups_lose_their_colours_as_often_as_they_say():
+    groups = noise(300, 2, 4, 4, 3)
+    augmented = run(groups, grayscale=0.3)
+    is_grey = np.all(augmented == augmented[..., :1], axis=(1, 2, 3, 4))
+    same = np.all(augmented == groups, axis=(1, 2, 3, 4))
+    assert np.all(is_grey ^ same)
+    assert stats.binomtest(int(is_grey.sum()), 300, 0.3).pvalue > 1e-3
+    expected = groups[is_grey] @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(augmented[is_grey][..., 0] - expected).max() <= 0.51
+
+
+def test_a_crop_keeps_at_least_the_area_and_reaches_everywhere():
+    rows, columns = np.indices((40, 40))
+    image = np.stack([6 * rows, 6 * columns, 0 * rows], axis=-1).astype(np.uint8)
+    augmented = run(np.tile(image, (200, 3, 1, 1, 1)), crop_area=0.25)
+    flat = augmented.reshape(-1, 40, 40, 3).astype(float)
+    # The gradients of the two channels say which part of the image is seen.
+    tops, bottoms = (
+        flat[:, 0, :, 0].mean(axis=1) / 6,
+        flat[:, -1, :, 0].mean(axis=1) / 6,
+    )
+    lefts, rights = (
+        flat[:, :, 0, 1].mean(axis=1) / 6,
+        flat[:, :, -1, 1].mean(axis=1) / 6,
+    )
+    heights, widths = bottoms - tops + 1, rights - lefts + 1
+    areas, aspects = heights * widths / 1600, widths / heights
+    assert 0.23 < areas.min() < 0.32
+    assert 0.9 < areas.max() < 1.01
+    assert 0.7 < aspects.min() < 0.8
+    assert 1.25 < aspects.max() < 1.4
+    assert tops.min() == lefts.min() == 0
+    assert tops.max() > 15
+    assert lefts.max() > 15
+    # The images of a group are cropped apart.
+    assert np.mean(tops.reshape(200, 3)[:, 0] == tops.reshape(200, 3)[:, 1]) < 0.5
+
+
+def test_cutout_hides_a_square_about_any_pixel():
+    images = np.full((400, 1, 20, 20, 3), 7, np.uint8)
+    augmented = run(images, cutout=0.3)
+    assert set(np.unique(augmented)) == {7, 128}
+    hidden = np.all(augmented[:, 0] == 128, axis=-1)
+    sizes = hidden.sum(axis=(1, 2))
+    assert sizes.max() == 36
+    assert sizes.min() < 20  # Cut by the border.
+    assert hidden.any(axis=0).all()
+    tall, wide = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(sizes, tall * wide)
 
 
 def test_zoom_and_rotation_move_a_spot_as_far_as_they_say():
