@@ -36,7 +36,7 @@ def warnings_logged(monkeypatch):
     return logged
 
 
-pytest_plugins = ["helpers.exported"]
+pytest_plugins = ["helpers.emoji", "helpers.exported"]
 
 # Fixtures that train, export or start a browser; modules that do so by themselves, or
 # take ten seconds for another reason.

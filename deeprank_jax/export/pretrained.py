@@ -62,6 +62,7 @@ def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
             "format": artifact.FORMAT,
             "name": name,
             **describe_network(config, folder),
+            "whitened": False,
             "threshold": None,
             "cluster_distance": None,
             "copies": copies.measure_copies(images, prepare, embed_batches),

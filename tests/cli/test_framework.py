@@ -113,7 +113,7 @@ def test_the_help_of_a_config_has_its_keys(capsys, words):
     with pytest.raises(SystemExit) as stopped:
         __main__.main(["train", *words, "--help"])
     assert stopped.value.code == 0
-    assert "--config.optimizer.learning_rate=0.003" in capsys.readouterr().out
+    assert "--config.optimizer.learning_rate=0.006" in capsys.readouterr().out
 
 
 def test_the_help_of_an_unknown_config(capsys):

@@ -111,7 +111,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
 )
-def test_commands_run(block, folder, data_dir):
+def test_commands_run(block, folder, data_dir, few_emoji):
     page = (ROOT / "docs" / "extending.md").read_text("utf-8")
     loss = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[0]
     (folder / "mine.py").write_text(loss)
@@ -125,7 +125,7 @@ def test_commands_run(block, folder, data_dir):
                 shrunk.write_images(photos / "coarse" if graded else photos)
             extra += [f"--config.data.dir={photos}"]
         else:
-            extra += [f"--config.data.dir={data_dir / 'tfds'}"]
+            extra += [f"--config.data.dir={few_emoji}"]
         done = subprocess.run(
             [sys.executable, *words, *extra],
             cwd=folder,

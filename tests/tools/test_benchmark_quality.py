@@ -34,6 +34,7 @@ def options(tmp_path_factory):
 
 def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
     cases = []
+    monkeypatch.setattr(quality, "_SEEDS", (0, 1))
 
     def fake(case, python):
         """Theirs is not installed here: embeds at random."""
@@ -50,7 +51,7 @@ def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
     monkeypatch.setattr(quality, "_train_peer", fake)
     values = quality.measure(options)
     assert [(case["loss"], case["seed"]) for case in cases] == [
-        (peer, seed) for peer in quality.PEERS for seed in (0, 1, 2)
+        (peer, seed) for peer in quality.PEERS for seed in (0, 1)
     ]
     # As many images a step as our 8 triplets have.
     assert {(x["num_classes"], x["per_class"], x["steps"]) for x in cases} == {
@@ -58,7 +59,7 @@ def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
     }
     results = [
         json.loads((options.out / "ours" / f"seed_{seed}" / "results.json").read_text())
-        for seed in (0, 1, 2)
+        for seed in (0, 1)
     ]
     for name, metric in (("recall_at_1", "recall@1"), ("map_at_r", "map@r")):
         expected = np.mean([x["test"]["retrieval"][metric]["model"] for x in results])
@@ -73,6 +74,7 @@ def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
     assert json.loads(json.dumps(values)) == values
     # A second call finds everything.
     monkeypatch.undo()
+    monkeypatch.setattr(quality, "_SEEDS", (0, 1))
     assert quality.measure(options) == values
     # A peer with other settings is not taken for this one.
     with pytest.raises(

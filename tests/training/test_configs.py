@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import pytest
 import tensorflow_datasets as tfds
 
-from deeprank_jax.data.sources import emoji_builder, tfds_dataset
 from deeprank_jax.distributed import devices
 from deeprank_jax.sampling import create
 from deeprank_jax.training import experiment, loop, network, tasks
@@ -32,8 +31,7 @@ def load(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SAME_STEP])
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_train_step_lowers(name, platform):
+def test_train_step_lowers(name):
     config = load(name)
     config.unlock()
     config.model.weights = ""  # A file that may not be there; shapes are the same.
@@ -74,8 +72,9 @@ def test_train_step_lowers(name, platform):
             (2, config.batch_size // 2, num_images, num_levels), jnp.int32
         ),
     }
-    exported = jax.export.export(mapped, platforms=[platform])(state, batch)
-    assert exported.platforms == (platform,)
+    platforms = ("cuda", "tpu")
+    exported = jax.export.export(mapped, platforms=platforms)(state, batch)
+    assert exported.platforms == platforms
     module = exported.mlir_module()  # Not the CPU's form.
     assert "reduce_window" in module or "feature_group_count = 32" in module
 
@@ -86,20 +85,8 @@ def mock_tfds(name):
     return tfds.testing.mock_data(num_examples=600 if name == "imagenet2012" else 64)
 
 
-@pytest.fixture(scope="module")
-def emoji_dir(tmp_path_factory):
-    """One emoji in ten, prepared from the installed packages."""
-    read = emoji_builder._read_emoji
-    tenth = lambda: dict(list(read().items())[::10])
-    directory = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emoji_builder, "_read_emoji", tenth)
-        tfds_dataset.prepare("emoji", str(directory))
-    return directory
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_two_steps(name, tmp_path, emoji_dir):
+def test_trains_two_steps(name, tmp_path, few_emoji):
     config = load(name)
     if "lite" in config.model.trunk.name and name not in TRAIN_LITE0:
         config.model.trunk = dict(name="convnet", widths=(32, 64))
@@ -119,7 +106,7 @@ def test_trains_two_steps(name, tmp_path, emoji_dir):
         config.data.dir = str(manifest)
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name == "emoji":
-        config.data.dir = str(emoji_dir)
+        config.data.dir = str(few_emoji)
         report = loop.train(config, tmp_path / "run")
     else:
         with mock_tfds(config.data.source.dataset):
