@@ -114,7 +114,7 @@ def _model() -> ConfigDict:
     # Pixels by which an image is shifted four ways, for the mean of five embeddings.
     model.embed_shift = 0
     # Power of the whitening that is fitted on training images when training ends, from
-    # 0 (none) to 1 (all directions of the embeddings vary alike).
+    # 0 (none) to 1 (all axes of the embeddings have the same second moment).
     model.whitening_power = 0.0
     model.dtype = "float32"  # Type of the layers' computations, or "bfloat16".
     model.batch_norm = "synchronized"  # Statistics over all devices, or "frozen".

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--force_threshold", action="store_true",
-        help="export the threshold even if validation has too few classes for it",
+        help="export the threshold even if it is not confirmed on other classes",
     )  # fmt: skip
     parser.add_argument(
         "--onnx_python", metavar="PYTHON", type=arguments.PATH,
@@ -49,6 +49,8 @@ def check(options: argparse.Namespace) -> None:
     """Checks the combination of arguments, and the paths."""
     if options.pretrained and options.onnx_python:
         options.usage_error("--onnx_python exports a run, so it needs --workdir")
+    if options.pretrained and options.force_threshold:
+        options.usage_error("--force_threshold is of a run, so it needs --workdir")
     if options.workdir is not None:
         arguments.check_workdir(options.workdir)
     arguments.check_new_folder(options.out)

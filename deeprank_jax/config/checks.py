@@ -85,7 +85,14 @@ def _check_augment(augment: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 f"config.data.augment.{name} must be at least 0, got {value}."
             )
-    for name in ("color_jitter", "crop_area", "cutout"):
+    for name in (
+        "color_jitter",
+        "quarter_turns",
+        "swap_colors",
+        "grayscale",
+        "crop_area",
+        "cutout",
+    ):
         if augment[name] > 1:
             raise ConfigError(
                 f"config.data.augment.{name}={augment[name]} must be at most 1."

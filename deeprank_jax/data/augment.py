@@ -213,7 +213,8 @@ def _crop(
     """
     height, width = image.shape[:2]
     share = least_area + (1 - least_area) * area
-    ratio = (4 / 3) ** (2 * aspect - 1)
+    # Within the image, so that no more is cut off.
+    ratio = min(max((4 / 3) ** (2 * aspect - 1), share), 1 / share)
     rows = min(height, max(1, round(height * (share / ratio) ** 0.5)))
     columns = min(width, max(1, round(width * (share * ratio) ** 0.5)))
     y, x = int(top * (height - rows + 1)), int(left * (width - columns + 1))

@@ -131,7 +131,7 @@ def measure_unseen_precision(
       precision: Required precision, in (0, 1].
       prior: Share of pairs of one class that the precision is for, in (0, 1).
       num_draws: Number of random halves.
-      max_records: Maximal number of records, see `calibrate`.
+      max_records: Maximal number of records, as many of each class as possible.
       seed: Seed of the draws.
 
     Returns:
@@ -141,9 +141,10 @@ def measure_unseen_precision(
     Raises:
       ValueError: See `calibrate`.
     """
-    indices = _choose(np.asarray(labels), max_records, seed)
+    rng = np.random.default_rng(seed)
+    indices = _choose_of_each_class(np.asarray(labels), max_records, rng)
     rows, labels = np.asarray(embeddings)[indices], np.asarray(labels)[indices]
-    classes, rng = np.unique(labels), np.random.default_rng(seed)
+    classes = np.unique(labels)
     precisions = []
     for _ in range(num_draws):
         half = rng.permutation(classes)[: len(classes) // 2]
@@ -162,6 +163,27 @@ def measure_unseen_precision(
     return UnseenPrecision(
         mean=float(measured.mean()), low=float(low), high=float(high)
     )
+
+
+def _choose_of_each_class(
+    labels: np.ndarray, max_records: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns the indices of random records, as many of each class, at least two.
+
+    Of many classes some are left out; none is left out in favour of another's records.
+    """
+    shuffled = rng.permutation(len(labels))
+    _, classes, counts = np.unique(
+        labels[shuffled], return_inverse=True, return_counts=True
+    )
+    order = np.argsort(classes, kind="stable")
+    starts = np.cumsum(counts) - counts
+    # Place of each record among those of its class.
+    places = np.arange(len(labels)) - np.repeat(starts, counts)
+    classes_used = rng.permutation(len(counts))[: max(2, max_records // 2)]
+    per_class = max(2, max_records // len(classes_used))
+    is_chosen = (places < per_class) & np.isin(classes[order], classes_used)
+    return np.sort(shuffled[order[is_chosen]])
 
 
 def check_share(name: str, value: float, *, below_one: bool = False) -> None:

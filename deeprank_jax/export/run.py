@@ -47,8 +47,8 @@ def export_run(
       workdir: Folder of the run, finished or not; its data must still be available.
       out: Folder to write, atomically.
       precision: Precision on validation of the pairs that `compare` calls similar.
-      force_threshold: True to export the threshold even if validation has too few
-        classes to support it.
+      force_threshold: True to export the threshold even if it is not confirmed on
+        other classes.
       onnx_python: Python of an environment with requirements-onnx.txt, to write ONNX,
         too.
 
@@ -160,7 +160,7 @@ class _EvaluatedNetwork:
 
         Args:
           precision: Precision on validation of the pairs called similar.
-          force: True to keep a threshold that validation does not support.
+          force: True to keep a threshold that is not confirmed on other classes.
         """
         embeddings, labels = self._embed_split("validation")
         in_collection = calibration.calibrate(embeddings, labels, precision, prior=0.1)
@@ -189,8 +189,10 @@ class _EvaluatedNetwork:
         balanced = calibration.calibrate(embeddings, labels, precision)
         if balanced is None:
             return {"threshold": None, "no_threshold": "no distance reaches it"}
-        unseen = calibration.measure_unseen_precision(embeddings, labels, precision)
-        reason = _why_unsupported(unseen, precision, len(np.unique(labels)))
+        unseen, reason = None, ""
+        if not splits.shares_classes(self._records):
+            unseen = calibration.measure_unseen_precision(embeddings, labels, precision)
+            reason = _why_unsupported(unseen, precision, len(np.unique(labels)))
         if reason and not force:
             logging.warning(
                 "Images are compared without a verdict: %s. --force_threshold exports "
@@ -208,6 +210,7 @@ class _EvaluatedNetwork:
                 "wished_precision": precision,
                 **{name: dataclasses.asdict(x) for name, x in measured.items()},
                 "unseen_classes": unseen and dataclasses.asdict(unseen),
+                "unsupported": reason,
             }
         }
 

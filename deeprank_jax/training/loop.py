@@ -20,7 +20,7 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.inference.progress import Progress
 from deeprank_jax.sampling.stream import Batch
-from deeprank_jax.training import data_defaults, final_report, metrics_writer
+from deeprank_jax.training import data_defaults, final_report, metrics_writer, whitening
 from deeprank_jax.training.experiment import Experiment, create_experiment, device_batch
 from deeprank_jax.training.progress import TrainingLog
 from deeprank_jax.training.workdir import Workdir
@@ -68,11 +68,8 @@ def train(
     with _locked(workdir), create_experiment(config, workdir) as experiment:
         latest = experiment.checkpoints.latest_step()
         step = latest or 0
-        if step > config.num_steps:
-            raise ConfigError(
-                f"{workdir} is at step {step}, past config.num_steps="
-                f"{config.num_steps}: give another --workdir, or more steps."
-            )
+        _check_step(config, step, workdir)
+        whitening.check_whitening(experiment, saved if latest is not None else None)
         if latest is not None:
             experiment.restore(step)
             logging.info("Continuing from step %d of %s.", step, workdir)
@@ -89,6 +86,21 @@ def train(
         seconds = time.time() - started
         return final_report.finish(
             experiment, splits, leakages, seconds=seconds, command=command
+        )
+
+
+def _check_step(
+    config: ml_collections.ConfigDict, step: int, workdir: pathlib.Path
+) -> None:
+    """Checks that a run is not past its end.
+
+    Raises:
+      ConfigError: It is.
+    """
+    if step > config.num_steps:
+        raise ConfigError(
+            f"{workdir} is at step {step}, past config.num_steps="
+            f"{config.num_steps}: give another --workdir, or more steps."
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn import covariance
 import tqdm
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import files
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
@@ -71,22 +72,14 @@ def whiten(experiment: Experiment) -> int:
 
     Returns:
       Number of images that the whitening is fitted on; 0 without a whitening.
-
-    Raises:
-      ConfigError: The network has no whitening, though the config asks for it.
     """
+    if not experiment.config.model.whitening_power:
+        return 0
     path = Workdir(experiment.workdir).whitening
     arrays = network_arrays(experiment.state)
-    embeddings = np.zeros((0, 0))
-    if experiment.config.model.whitening_power:
-        if _MATRIX not in arrays:
-            raise ConfigError(
-                "config.model.whitening_power is set, and the network of "
-                f"config.task.name={experiment.config.task.name!r} has no Whitening "
-                "module; set it to 0."
-            )
-        embeddings = _embed_training_images(experiment)
+    embeddings = _embed_training_images(experiment)
     if len(embeddings) < 2:
+        logging.warning("No two training images can be read: nothing is whitened.")
         if processes.is_first():
             path.unlink(missing_ok=True)
         return 0
@@ -98,6 +91,36 @@ def whiten(experiment: Experiment) -> int:
             np.savez(file, network=_digest(arrays), matrix=matrix)
     experiment.state = _with_matrix(experiment.state, processes.of_first(matrix))
     return len(embeddings)
+
+
+def check_whitening(experiment: Experiment, saved: pathlib.Path | None) -> None:
+    """Checks that the network can be whitened, if the config asks for it.
+
+    Args:
+      experiment: Parts of the run.
+      saved: Path of the config that the run began with; None for a new run.
+
+    Raises:
+      ConfigError: The network has no whitening, or the run began without one, or with
+        one that the config now turns off.
+    """
+    config = experiment.config
+    power = config.model.whitening_power
+    if power and _MATRIX not in network_arrays(experiment.state):
+        raise ConfigError(
+            f"config.model.whitening_power={power}, and the network of "
+            f"config.task.name={config.task.name!r} has no Whitening module; set it to "
+            "0."
+        )
+    if saved is None or not saved.is_file():
+        return
+    before = config_lib.read_run_config(saved.parent).model.whitening_power
+    if bool(before) != bool(power):
+        raise ConfigError(
+            f"config.model.whitening_power was {before} and is {power} now: only a "
+            "power above 0 can change to another; give the value that the run began "
+            "with, or another --workdir."
+        )
 
 
 def restore_whitening(experiment: Experiment) -> None:

@@ -41,7 +41,7 @@ class Workdir:
 
     @property
     def whitening(self) -> pathlib.Path:
-        """Whitening of the best step, `step` and `matrix [D, D]`."""
+        """Whitening of the best step: `matrix [D, D]`, and a digest of its network."""
         return self.path / "whitening.npz"
 
     @property

@@ -13,6 +13,7 @@ from deeprank_jax.errors import ConfigError
         ("data.augment.crop_area", 0.0, "must be above 0; 1 turns it off"),
         ("data.augment.crop_area", 1.5, "must be at most 1"),
         ("data.augment.cutout", 1.5, "must be at most 1"),
+        ("data.augment.quarter_turns", 1.5, "must be at most 1"),
         ("data.augment.zoom", float("nan"), "must be at least 0"),
         ("optimizer.learning_rate", 0.0, "above 0 and finite"),
         ("optimizer.learning_rate", float("nan"), "above 0 and finite"),

@@ -203,6 +203,16 @@ def test_a_crop_keeps_at_least_the_area_and_reaches_everywhere():
     assert np.mean(tops.reshape(200, 3)[:, 0] == tops.reshape(200, 3)[:, 1]) < 0.5
 
 
+@pytest.mark.parametrize("least", [0.8, 0.95])
+def test_a_crop_never_keeps_less_than_the_area(least):
+    rows, columns = np.indices((64, 64))
+    image = np.stack([4 * rows, 4 * columns, 0 * rows], axis=-1).astype(np.uint8)
+    flat = run(np.tile(image, (200, 3, 1, 1, 1)), crop_area=least).astype(float)
+    spans = [np.ptp(flat[..., k].reshape(-1, 64 * 64), axis=1) / 4 + 1 for k in (0, 1)]
+    areas = spans[0] * spans[1] / 64**2
+    assert least - 0.02 < areas.min() < least + 0.05
+
+
 def test_cutout_hides_a_square_about_any_pixel():
     images = np.full((400, 1, 20, 20, 3), 7, np.uint8)
     augmented = run(images, cutout=0.3)

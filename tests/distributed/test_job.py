@@ -153,6 +153,7 @@ with job.job(address, int(num), int(process)):
     own = np.zeros((5, 3 if process == "0" else 0))
     own[:3] = np.arange(9).reshape(3, 3)[:, : own.shape[1]]
     out["gathered"] = processes.gather_shares(own)
+    out["first"] = processes.of_first(np.full(3, float(process), np.float32))
     out.update(test_job.ask_about_held_out())
     out["agree"] = [processes.all_agree(True), processes.all_agree(process == "0")]
     np.savez(f"{sys.argv[1]}/{process}.npz", **out)
@@ -224,6 +225,7 @@ def test_two_processes_train_as_one(tmp_path):
             found.pop("gathered"), [*np.arange(9).reshape(3, 3), *np.zeros((2, 3))]
         )
         assert found.pop("agree").tolist() == [True, False]
+        np.testing.assert_array_equal(found.pop("first"), np.zeros(3))
         assert found.pop("read").tolist() == read
         np.testing.assert_allclose(found.pop("told"), asked["told"])
         assert found.keys() == expected.keys()
@@ -238,6 +240,7 @@ def test_two_processes_learn_classes_as_one(images, tmp_path):
         "task.held_out": 0.3,
         "loss": "cross_entropy",
         "model.trunk.widths": (4,),
+        "model.whitening_power": 0.5,
         "num_steps": 4,
         "log_every": 1,
         "checkpoint_every": 4,
@@ -271,6 +274,8 @@ def test_two_processes_learn_classes_as_one(images, tmp_path):
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
     assert results(two)["held out"] == results(one)["held out"]
+    matrices = [np.load(x / "whitening.npz")["matrix"] for x in (two, one)]
+    np.testing.assert_allclose(*matrices, rtol=1e-3, atol=1e-3 * matrices[1].max())
 
 
 def test_results_are_written_once(trained):

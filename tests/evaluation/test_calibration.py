@@ -223,6 +223,8 @@ def test_the_precision_on_unseen_classes_is_that_of_their_halves():
     rows, labels = draw_classes(12, 0.5)
     unseen = calibration.measure_unseen_precision(rows, labels, 0.9, num_draws=40)
     rng, expected = np.random.default_rng(0), []
+    rng.permutation(96)  # The order of the records.
+    rng.permutation(12)  # That of the classes.
     for _ in range(40):
         half = np.isin(labels, rng.permutation(12)[:6])
         chosen = calibration.calibrate(rows[half], labels[half], 0.9)
@@ -242,6 +244,20 @@ def test_more_classes_narrow_the_precision_on_unseen_ones():
         )
         reach.append(unseen.high - unseen.low)
     assert reach[0] > 1.5 * reach[1] > 2 * reach[2]
+
+
+def test_large_classes_leave_none_out():
+    labels = np.repeat(np.arange(100), 60)
+    rng = np.random.default_rng(0)
+    indices = calibration._choose_of_each_class(labels, 1024, rng)
+    np.testing.assert_array_equal(np.bincount(labels[indices]), [10] * 100)
+    # Of more classes than there is room for, two records each.
+    indices = calibration._choose_of_each_class(labels, 60, rng)
+    counts = np.bincount(labels[indices], minlength=100)
+    assert sorted(set(counts.tolist())) == [0, 2]
+    assert len(indices) == 60
+    rows, labels = draw_classes(60, 0.2, num_rows=100)
+    assert calibration.measure_unseen_precision(rows, labels, 0.9).low > 0.8
 
 
 @pytest.mark.parametrize(("num_classes", "num_rows"), [(1, 8), (2, 8), (3, 8), (12, 1)])

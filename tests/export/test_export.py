@@ -131,6 +131,17 @@ def test_a_threshold_that_validation_does_not_support_is_withheld(
     assert reason in (folder / artifact.CARD).read_text()
 
 
+def test_a_forced_threshold_says_so(exported):
+    info = json.loads((exported / artifact.INFO).read_text())
+    reason = info["threshold"]["unsupported"]
+    assert "too few to check it" in reason
+    assert info["threshold"]["unseen_classes"] is None
+    assert (
+        f"by request, though not confirmed on other classes**: {reason}"
+        in (exported / artifact.CARD).read_text()
+    )
+
+
 @pytest.mark.parametrize(
     ("low", "reason"), [(0.7, "is 0.80, from 0.70 to 0.90"), (0.85, "")]
 )

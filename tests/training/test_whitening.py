@@ -16,6 +16,7 @@ from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.experiments import evaluate, features
 from deeprank_jax.export import run as export_run
 from deeprank_jax.inference.model import Model
+from deeprank_jax.models import multiscale
 from deeprank_jax.training import checkpoints, experiment, init_from, loop, whitening
 
 POWER = 0.5
@@ -94,8 +95,12 @@ def test_a_network_is_unchanged_until_it_is_fitted():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    images = shrunk.write_images(tmp_path_factory.mktemp("images"), num_classes=12)
+def images(tmp_path_factory):
+    return shrunk.write_images(tmp_path_factory.mktemp("images"), num_classes=12)
+
+
+@pytest.fixture(scope="module")
+def config(images):
     return shrunk.create_config(images, **{"model.whitening_power": POWER})
 
 
@@ -200,6 +205,39 @@ def test_a_finished_run_takes_another_power(trained, config, tmp_path):
     loop.train(changed, workdir)
     after = np.load(workdir / "whitening.npz")["matrix"]
     assert np.abs(after - before).max() > 0.1
+
+
+@pytest.mark.parametrize("power", [0.0, 0.2])
+def test_a_run_keeps_or_lacks_its_whitening(images, config, tmp_path, power):
+    began, now = (shrunk.create_config(images, num_steps=4) for _ in range(2))
+    began.model.whitening_power, now.model.whitening_power = power, 0.2 - power
+    loop.train(began, tmp_path)
+    message = rf"whitening_power was {power} and is {0.2 - power} now"
+    with pytest.raises(ConfigError, match=message):
+        loop.train(now, tmp_path)
+
+
+def test_a_network_without_a_whitening_is_refused_before_training(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(multiscale, "create_whitening", lambda power, dim: None)
+    with pytest.raises(ConfigError, match="has no Whitening module; set it to 0"):
+        loop.train(config, tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_without_readable_training_images_nothing_is_whitened(
+    trained, config, tmp_path, monkeypatch, warnings_logged
+):
+    with experiment.create_experiment(config, tmp_path) as run:
+        unreadable = lambda indices: (
+            np.zeros((len(indices), 16, 16, 3), np.uint8), np.zeros(len(indices), bool)
+        )  # fmt: skip
+        monkeypatch.setattr(run.readers["train"], "load", unreadable)
+        shutil.copy(trained / "whitening.npz", tmp_path)
+        assert whitening.whiten(run) == 0
+    assert "nothing is whitened" in warnings_logged[-1]
+    assert not (tmp_path / "whitening.npz").exists()
 
 
 def test_long_embeddings_are_refused():

@@ -2,9 +2,10 @@
 
   python -m tools.benchmark quality --torch_python=PATH --out=runs/quality --json=FILE
 
-Network, images, images a step and steps are the same, from random weights;
-`quality_torch.py` sets the peers' optimizer and augmentation. Three seeds of each take
-two hours on two cores; a second call continues where the first ended.
+Network, images, images a step and steps are the same, from random weights. Ours also
+averages its weights, embeds shifted images and whitens; `quality_torch.py` sets the
+peers' optimizer and augmentation. Three seeds of each take two hours on two cores; a
+second call continues where the first ended.
 """
 
 import argparse
@@ -185,11 +186,12 @@ def _train_peer(case: Mapping[str, object], python: str) -> None:
     text, path = json.dumps(case), pathlib.Path(str(case["out"]))
     if path.exists():
         with np.load(path) as file:
-            if str(file["case"]) != text:
-                raise DataError(
-                    f"{path} was trained with other settings, {file['case']}; remove "
-                    "it, or give another --out."
-                )
+            before = str(file["case"]) if "case" in file else "of an older version"
+        if before != text:
+            raise DataError(
+                f"{path} was trained with other settings, {before}; remove it, or give "
+                "another --out."
+            )
         return
     # Other benchmarks use one core; this one uses all.
     hidden = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
