@@ -189,10 +189,8 @@ class _EvaluatedNetwork:
         balanced = calibration.calibrate(embeddings, labels, precision)
         if balanced is None:
             return {"threshold": None, "no_threshold": "no distance reaches it"}
-        unseen, reason = None, ""
-        if not splits.shares_classes(self._records):
-            unseen = calibration.measure_unseen_precision(embeddings, labels, precision)
-            reason = _why_unsupported(unseen, precision, len(np.unique(labels)))
+        unseen = calibration.measure_unseen_precision(embeddings, labels, precision)
+        reason = _why_unsupported(unseen, precision, len(np.unique(labels)))
         if reason and not force:
             logging.warning(
                 "Images are compared without a verdict: %s. --force_threshold exports "
