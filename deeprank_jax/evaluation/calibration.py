@@ -168,9 +168,10 @@ def measure_unseen_precision(
 def _choose_of_each_class(
     labels: np.ndarray, max_records: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns the indices of random records, as many of each class, at least two.
+    """Returns the indices of random records, the same number of each class.
 
-    Of many classes some are left out; none is left out in favour of another's records.
+    It is at least two, or all of a smaller class. Classes are left out only if there is
+    no room for two records of each.
     """
     shuffled = rng.permutation(len(labels))
     _, classes, counts = np.unique(

@@ -35,7 +35,7 @@ def softmax_cross_entropy(
       Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015,
       https://arxiv.org/abs/1512.00567, section 7.
     """
-    _check_smoothing(label_smoothing)
+    check_smoothing(label_smoothing)
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     log_p_label = jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
     return -(1.0 - label_smoothing) * log_p_label - label_smoothing * jnp.mean(
@@ -76,7 +76,7 @@ class CrossEntropy:
         Raises:
           ValueError: The share is not in [0, 1).
         """
-        _check_smoothing(label_smoothing)
+        check_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
 
     def __call__(
@@ -98,7 +98,15 @@ class CrossEntropy:
         return f"cross entropy, label smoothing {self.label_smoothing:g}"
 
 
-def _check_smoothing(label_smoothing: float) -> None:
+def check_smoothing(label_smoothing: float) -> None:
+    """Checks a share of label smoothing.
+
+    Args:
+      label_smoothing: Share of the target that is spread over all classes.
+
+    Raises:
+      ValueError: It is not in [0, 1).
+    """
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(
             f"label_smoothing must be at least 0 and below 1, got {label_smoothing}: "

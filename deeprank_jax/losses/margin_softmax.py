@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.losses.cross_entropy import softmax_cross_entropy
+from deeprank_jax.losses.cross_entropy import check_smoothing, softmax_cross_entropy
 
 Array = jax.Array
 
@@ -79,10 +79,7 @@ class NormFace:
         """
         if scale <= 0:
             raise ValueError(f"scale must be above 0, got {scale}.")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing must be in [0, 1), got {label_smoothing}."
-            )
+        check_smoothing(label_smoothing)
         self._scale, self._label_smoothing = scale, label_smoothing
 
     def __call__(

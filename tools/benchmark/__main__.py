@@ -13,6 +13,7 @@ import pathlib
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+# After the limits of NumPy's threads.
 from tools.benchmark import embed, metrics, quality, search, step  # noqa: E402
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
 
