@@ -262,7 +262,7 @@ def test_what_is_asked_outside_training_is_that_part_of_the_network(what):
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     make, expected = {
         "embeddings": (ts.make_embed_step, lambda: unit(model.embedding(unit(said)))),
-        "logits": (ts.make_logits_step, lambda: model.head(said)),
+        "logits": (ts.make_output_step, lambda: model.head(said)),
         "features": (ts.make_feature_step, lambda: unit(said)),
     }[what]
     found = make(graphdef)(state, images)

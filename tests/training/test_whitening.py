@@ -101,7 +101,9 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(images):
-    return shrunk.create_config(images, **{"model.whitening_power": POWER})
+    return shrunk.create_config(
+        images, **{"model.whitening_power": POWER, "model.embed_shift": 2}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +119,21 @@ def embed_all(network, config, split):
         return np.asarray(network(reader.load(np.arange(len(records)))[0]))
 
 
+def load_unwhitened(trained, config, folder):
+    """Loads the network of a run with another config, without its whitening."""
+    folder.mkdir()
+    (folder / "config.json").write_text(config.to_json())
+    (folder / "checkpoints").symlink_to(trained / "checkpoints")
+    return evaluate.load_run(folder)
+
+
 def test_a_run_ends_whitened_by_its_training_images(trained, config, tmp_path):
     whitened = evaluate.load_run(trained)
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    (plain / "config.json").symlink_to(trained / "config.json")
-    (plain / "checkpoints").symlink_to(trained / "checkpoints")
-    raw = evaluate.load_run(plain)
-    training = embed_all(raw.embed, config, "train")
+    raw = load_unwhitened(trained, config, tmp_path / "raw")
+    unshifted = config.copy_and_resolve_references()
+    unshifted.model.embed_shift = 0
+    fitted = load_unwhitened(trained, unshifted, tmp_path / "unshifted")
+    training = embed_all(fitted.embed, config, "train")
     matrix = whitening.fit_whitening(training, POWER)
     expected = embed_all(raw.embed, config, "test") @ matrix
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
