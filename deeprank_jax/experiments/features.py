@@ -81,7 +81,7 @@ def embed_by_run(
             )
         run.restore(best)
         whitening.restore_whitening(run)
-        network = run.outputs if logits else run.embed
+        network = run.logits if logits else run.embed
         embed = lambda images: network(run.state, images)
         return _embed(config, splits, embed, workdir.name)
 

@@ -56,9 +56,13 @@ class Classifier(nnx.Module):
         pixels = layers.trunk_pixels(self.trunk, images, self._dtype)
         return self.trunk(pixels, key)
 
+    def embed_once(self, images: Array) -> Array:
+        """Maps images as `embed`, but without the whitening."""
+        return layers.l2_normalize(self.features(images))
+
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, num_features]`."""
-        embeddings = layers.l2_normalize(self.features(images))
+        embeddings = self.embed_once(images)
         return embeddings if self.whitening is None else self.whitening(embeddings)
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:

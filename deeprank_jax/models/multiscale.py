@@ -145,6 +145,10 @@ class MultiScale(nnx.Module):
             return layers.l2_normalize(features.astype(jnp.float32))
         return layers.l2_normalize(self.embedding(features))
 
+    def embed_once(self, images: Array) -> Array:
+        """Maps images as `embed`, but without shifts and whitening."""
+        return self(images)
+
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`.
 
@@ -153,12 +157,12 @@ class MultiScale(nnx.Module):
         """
         if self._embed_shift:
             views = layers.shift_four_ways(images, self._embed_shift)
-            embeddings = self(views.reshape(-1, *images.shape[1:]))
+            embeddings = self.embed_once(views.reshape(-1, *images.shape[1:]))
             embeddings = layers.l2_normalize(
                 jnp.mean(embeddings.reshape(*views.shape[:2], -1), axis=0)
             )
         else:
-            embeddings = self(images)
+            embeddings = self.embed_once(images)
         return embeddings if self.whitening is None else self.whitening(embeddings)
 
     def features(self, images: Array) -> Array:

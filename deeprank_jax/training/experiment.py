@@ -51,8 +51,9 @@ class Experiment:
       train_step: Function from `(state, batch)` to `(state, metrics)`, on all devices.
       embed: Function from `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
       features: Function from the same to the trunk's features, unit vectors `[B, F]`.
-      outputs: Function from the same to what losses see: embeddings without shifts and
-        whitening, or the logits or cosines of a classifier.
+      embed_once: Function from the same to embeddings without shifts and whitening.
+      logits: Function from the same to the network's outputs, of a classifier logits or
+        cosines.
       checkpoints: Checkpoints of the run.
     """
 
@@ -67,7 +68,8 @@ class Experiment:
     train_step: Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]
     embed: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
     features: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
-    outputs: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
+    embed_once: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
+    logits: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
     checkpoints: checkpoints.Checkpoints
 
     def __enter__(self) -> Self:
@@ -102,7 +104,7 @@ class Experiment:
     ) -> dict[str, float]:
         """Returns the task's own metrics, as `"task/metric"`; they may be none."""
         metrics = self.task.validate(
-            lambda images: self.outputs(state, images),
+            lambda images: self.logits(state, images),
             self.readers["train"],
             check=check,
         )
@@ -199,7 +201,8 @@ def create_experiment(
         train_step=devices.pmap_step(step),
         embed=devices.pmap_embed(step_lib.make_embed_step(graphdef)),
         features=devices.pmap_embed(step_lib.make_feature_step(graphdef)),
-        outputs=devices.pmap_embed(step_lib.make_output_step(graphdef)),
+        embed_once=devices.pmap_embed(step_lib.make_embed_once_step(graphdef)),
+        logits=devices.pmap_embed(step_lib.make_logits_step(graphdef)),
         checkpoints=checkpoints.Checkpoints(
             Workdir(workdir).checkpoints, best_metric=config.evaluation.best_metric
         ),

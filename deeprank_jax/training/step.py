@@ -316,11 +316,22 @@ def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Arr
     return _make_inference_step(graphdef, lambda model, images: model.embed(images))
 
 
-def make_output_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
-    """Returns `output_step(state, images)`, what losses see; see `make_embed_step`.
+def make_embed_once_step(
+    graphdef: nnx.GraphDef,
+) -> Callable[[TrainState, Array], Array]:
+    """Returns `embed_once_step(state, images)`, without shifts and whitening.
 
-    It maps the images to embeddings without shifts and whitening, float32 `[B, D]`, or
-    to a classifier's logits, `[B, num_classes]`.
+    It maps the images to unit vectors, float32 `[B, D]`; see `make_embed_step`.
+    """
+    return _make_inference_step(
+        graphdef, lambda model, images: model.embed_once(images)
+    )
+
+
+def make_logits_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Array]:
+    """Returns `logits_step(state, images)` of a classifier; see `make_embed_step`.
+
+    It maps the images to logits, float32 `[B, num_classes]`.
     """
     return _make_inference_step(graphdef, lambda model, images: model(images))
 

@@ -234,7 +234,7 @@ def _embed_training_images(experiment: Experiment) -> np.ndarray:
     )
     embeddings, ok = embed_split(
         # Shifts take five times as long, and whiten no better.
-        lambda images: experiment.outputs(experiment.state, images),
+        lambda images: experiment.embed_once(experiment.state, images),
         _read_batches(experiment.readers["train"], records, size, start, stop),
         num,
         progress=progress,

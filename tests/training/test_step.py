@@ -245,10 +245,11 @@ def test_embedding_does_not_depend_on_the_rest_of_the_batch(setup):
     np.testing.assert_allclose(whole[:5], part, rtol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["embeddings", "logits", "features"])
+@pytest.mark.parametrize("what", ["embeddings", "once", "logits", "features"])
 def test_what_is_asked_outside_training_is_that_part_of_the_network(what):
     options = dict(trunk=dict(name="convnet", widths=(4,)), image_size=8)
-    model = models.create_model(**options, embedding_dim=5)
+    shift = 2 if what == "once" else 0
+    model = models.create_model(**options, embedding_dim=5, embed_shift=shift)
     if what == "logits":
         model = models.create_classifier(**options, num_classes=3)
     graphdef, state = ts.create_train_state(model, optax.sgd(0.1))
@@ -262,7 +263,8 @@ def test_what_is_asked_outside_training_is_that_part_of_the_network(what):
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     make, expected = {
         "embeddings": (ts.make_embed_step, lambda: unit(model.embedding(unit(said)))),
-        "logits": (ts.make_output_step, lambda: model.head(said)),
+        "once": (ts.make_embed_once_step, lambda: unit(model.embedding(unit(said)))),
+        "logits": (ts.make_logits_step, lambda: model.head(said)),
         "features": (ts.make_feature_step, lambda: unit(said)),
     }[what]
     found = make(graphdef)(state, images)
