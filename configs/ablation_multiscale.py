@@ -18,8 +18,9 @@ One arm alone:
       --config.model.paths="()" --workdir=runs/single_scale
 """
 
-from deeprank_jax.configs import ablation_sampling
 import ml_collections
+
+from deeprank_jax.configs import ablation_sampling
 
 # Arms of `deeprank ablation`.
 ARMS = {"multi-scale": {}, "single-scale": {"model.paths": "()"}}

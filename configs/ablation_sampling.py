@@ -17,8 +17,9 @@ One arm alone:
       --config.sampler.mode=uniform --workdir=runs/uniform
 """
 
-from deeprank_jax.configs import emoji_paper
 import ml_collections
+
+from deeprank_jax.configs import emoji_paper
 
 # Arms of `deeprank ablation`.
 ARMS = {

@@ -6,8 +6,9 @@ Not run yet on the real images; 16,185 photographs, downloaded by TFDS.
   deeprank train --config=cars196
 """
 
-from deeprank_jax.configs import base
 import ml_collections
+
+from deeprank_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

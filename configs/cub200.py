@@ -6,8 +6,9 @@ Not run yet on the real images; 11,788 photographs, downloaded by TFDS.
   deeprank train --config=cub200
 """
 
-from deeprank_jax.configs import cars196
 import ml_collections
+
+from deeprank_jax.configs import cars196
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -21,8 +21,9 @@ relevance for its levels as in `configs/sop.py`, with
 and without levels there is only one.
 """
 
-from deeprank_jax.configs import base
 import ml_collections
+
+from deeprank_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

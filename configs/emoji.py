@@ -13,8 +13,9 @@ precision .897; 9 minutes on two CPU cores.
   deeprank train --config=emoji
 """
 
-from deeprank_jax.configs import emoji_paper
 import ml_collections
+
+from deeprank_jax.configs import emoji_paper
 
 
 def get_config() -> ml_collections.ConfigDict:

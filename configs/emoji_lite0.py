@@ -10,8 +10,9 @@ Expected: test Recall@1 .810 (Lite0 as it comes .491, pixels .422), MAP@R .599 (
   deeprank train --config=emoji_lite0
 """
 
-from deeprank_jax.configs import emoji
 import ml_collections
+
+from deeprank_jax.configs import emoji
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -11,8 +11,9 @@ Expected: test Recall@1 .656, or .642 on another processor, which rounds differe
   deeprank train --config=emoji_paper
 """
 
-from deeprank_jax.configs import base
 import ml_collections
+
+from deeprank_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

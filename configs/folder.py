@@ -16,9 +16,10 @@ With coarse folders, give each level a relevance, from coarse to fine:
 `--config.relevance.name=hierarchy --config.relevance.levels="(0.02, 1.0)"`.
 """
 
-from deeprank_jax.configs import base
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+from deeprank_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -13,8 +13,9 @@ torchvision's VGG16:
       --config.data.dir=DIR --config.model.weights=vgg16.pth
 """
 
-from deeprank_jax.configs import deep_ranking
 import ml_collections
+
+from deeprank_jax.configs import deep_ranking
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,8 +7,9 @@ is the class. Network, training and splits are those of `configs/folder.py`.
       --config.data.dir=IMAGES.csv --workdir=runs/mine
 """
 
-from deeprank_jax.configs import folder
 import ml_collections
+
+from deeprank_jax.configs import folder
 
 
 def get_config() -> ml_collections.ConfigDict:

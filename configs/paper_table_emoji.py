@@ -13,8 +13,9 @@ with --jobs=2, 9 of them for the hand-made descriptors.
 
 import itertools
 
-from deeprank_jax.configs import emoji_paper
 import ml_collections
+
+from deeprank_jax.configs import emoji_paper
 
 _SOFTMAX = {
     "task": "classification",

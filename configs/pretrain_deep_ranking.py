@@ -10,8 +10,9 @@ downloaded by hand before TFDS can read them.
 `configs/deep_ranking.py` goes on from `runs/pretrain_deep_ranking`.
 """
 
-from deeprank_jax.configs import deep_ranking
 import ml_collections
+
+from deeprank_jax.configs import deep_ranking
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,8 +8,9 @@ from the trunk's weights:
       --config.init_from=runs/pretrain_emoji --workdir=runs/emoji_stage2
 """
 
-from deeprank_jax.configs import emoji_paper
 import ml_collections
+
+from deeprank_jax.configs import emoji_paper
 
 
 def get_config() -> ml_collections.ConfigDict:

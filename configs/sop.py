@@ -7,8 +7,9 @@ real images; 120,053 photographs, downloaded by TFDS.
   deeprank train --config=sop
 """
 
-from deeprank_jax.configs import cars196
 import ml_collections
+
+from deeprank_jax.configs import cars196
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,7 +1,7 @@
-from deeprank_jax.configs import base
 import pytest
 
 from deeprank_jax import config as config_lib
+from deeprank_jax.configs import base
 from deeprank_jax.errors import ConfigError
 
 

@@ -1,8 +1,8 @@
-from deeprank_jax.configs import base
 import pytest
 
 from deeprank_jax.config import apply_overrides, load_config
 from deeprank_jax.config.overrides import parse_words
+from deeprank_jax.configs import base
 from deeprank_jax.errors import ConfigError
 
 

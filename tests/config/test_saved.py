@@ -1,10 +1,10 @@
 import copy
 import json
 
-from deeprank_jax.configs import base, emoji
 import pytest
 
 from deeprank_jax import config as config_lib
+from deeprank_jax.configs import base, emoji
 from deeprank_jax.errors import CheckpointError, ConfigError
 
 # A config.json from before kinds and their options were sections.

@@ -12,12 +12,12 @@ import sys
 import threading
 import time
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 import numpy as np
 import pytest
 
+from deeprank_jax.configs import base
 from deeprank_jax.distributed import coordinator, devices, heartbeat, stop
 from deeprank_jax.distributed import job as job_lib
 from deeprank_jax.training import checkpoints, metrics_writer

@@ -4,11 +4,11 @@ import pathlib
 import re
 from typing import ClassVar
 
-from deeprank_jax.configs import base
 import numpy as np
 import pytest
 
 from deeprank_jax import evaluation
+from deeprank_jax.configs import base
 from deeprank_jax.data.rated_triplets import RatedTriplets
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records

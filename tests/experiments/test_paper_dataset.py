@@ -3,12 +3,12 @@
 import dataclasses
 import types
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
 
 from deeprank_jax.baselines.systems import System
+from deeprank_jax.configs import base
 from deeprank_jax.data import rated_triplets
 from deeprank_jax.evaluation import calibration
 from deeprank_jax.experiments.paper_table import dataset

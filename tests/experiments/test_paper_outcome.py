@@ -2,12 +2,12 @@
 
 import json
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
 
 from deeprank_jax.baselines.systems import System
+from deeprank_jax.configs import base
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.experiments.paper_table import dataset, measuring, outcome
 from deeprank_jax.experiments.paper_table.rows import (

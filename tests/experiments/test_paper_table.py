@@ -6,11 +6,11 @@ import pathlib
 import subprocess
 import sys
 
-from deeprank_jax.configs import paper_table_emoji
 from helpers import shrunk
 from helpers.browser import open_in_browser
 import pytest
 
+from deeprank_jax.configs import paper_table_emoji
 from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -4,10 +4,10 @@ import json
 import pathlib
 import types
 
-from deeprank_jax.configs import emoji
 import numpy as np
 import pytest
 
+from deeprank_jax.configs import emoji
 from deeprank_jax.errors import DataError
 from deeprank_jax.experiments import runs
 from deeprank_jax.training import checkpoints

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import cv2
-from deeprank_jax.configs import deep_ranking, emoji, emoji_lite0, keras_vgg16
 from helpers import shrunk
 import jax
 import jax.export
@@ -17,6 +16,7 @@ import optax
 import pytest
 
 from deeprank_jax import config as config_lib
+from deeprank_jax.configs import deep_ranking, emoji, emoji_lite0, keras_vgg16
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.evaluation import calibration

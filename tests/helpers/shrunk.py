@@ -1,11 +1,11 @@
 """Real runs made small: the flags and configs of tests that train."""
 
 import cv2
-from deeprank_jax.configs import base
 import ml_collections
 import numpy as np
 
 from deeprank_jax.config import apply_overrides
+from deeprank_jax.configs import base
 
 # A few seconds of training on a few dozen images.
 VALUES = {

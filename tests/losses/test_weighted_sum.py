@@ -2,7 +2,6 @@
 
 import json
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 
 from deeprank_jax import losses
 from deeprank_jax.config import apply_overrides
+from deeprank_jax.configs import base
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses.memory import create_memory, remember
 from deeprank_jax.losses.rank_n_contrast import rank_n_contrast_loss

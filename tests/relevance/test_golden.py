@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 
-from deeprank_jax.configs import base
 from helpers import own_images, shrunk
 import numpy as np
 import pytest
 
 from deeprank_jax import relevance
+from deeprank_jax.configs import base
 from deeprank_jax.relevance import vectors
 from deeprank_jax.training import loop
 

@@ -5,12 +5,12 @@ import pathlib
 import subprocess
 import sys
 
-from deeprank_jax.configs import base as folder_config
 from helpers import shrunk
 import numpy as np
 import pytest
 
 from deeprank_jax import data, relevance
+from deeprank_jax.configs import base as folder_config
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.sampling import create, triplet_file
 from deeprank_jax.training import experiment

@@ -3,12 +3,12 @@
 import csv
 import re
 
-from deeprank_jax.configs import base
 from helpers import shrunk, tensorboard_events
 import numpy as np
 import pytest
 
 from deeprank_jax import data
+from deeprank_jax.configs import base
 from deeprank_jax.sampling.reservoir import draws
 from deeprank_jax.training import final_report, loop, metrics_writer
 from deeprank_jax.training.experiment import create_experiment

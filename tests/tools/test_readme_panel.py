@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import cv2
-from deeprank_jax.configs import emoji
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from deeprank_jax import data
+from deeprank_jax.configs import emoji
 from deeprank_jax.data import reader
 from deeprank_jax.data.sources import tfds_dataset
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels

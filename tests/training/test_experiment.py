@@ -1,7 +1,7 @@
-from deeprank_jax.configs import base
 from helpers import shrunk
 import pytest
 
+from deeprank_jax.configs import base
 from deeprank_jax.training import experiment
 from deeprank_jax.training import step as step_lib
 

@@ -2,12 +2,12 @@
 
 import collections
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import jax
 from jax import monitoring
 import pytest
 
+from deeprank_jax.configs import base
 from deeprank_jax.distributed import backend
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.training import experiment, loop

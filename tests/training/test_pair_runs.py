@@ -2,11 +2,11 @@
 
 import json
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
 
+from deeprank_jax.configs import base
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.training import checkpoints, experiment, loop
 

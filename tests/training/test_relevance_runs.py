@@ -4,13 +4,13 @@ import csv
 import importlib.util
 import json
 
-from deeprank_jax.configs import base
 from helpers import shrunk
 import numpy as np
 import pytest
 
 from deeprank_jax import data, losses
 from deeprank_jax.config import apply_overrides
+from deeprank_jax.configs import base
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.relevance import register, vectors
 from deeprank_jax.sampling import triplet_file

@@ -1,7 +1,6 @@
 import dataclasses
 import functools
 
-from deeprank_jax.configs import base
 from flax import nnx
 from helpers import shrunk
 from helpers.ranking_losses import create_loss
@@ -12,6 +11,7 @@ import optax
 import pytest
 
 from deeprank_jax import models, relevance
+from deeprank_jax.configs import base
 from deeprank_jax.distributed import devices
 from deeprank_jax.models import layers
 from deeprank_jax.training import network

@@ -6,11 +6,11 @@ from deeprank_jax.distributed import backend, devices
 
 backend.configure_backend()
 
-from deeprank_jax.configs import emoji_paper  # noqa: E402
 import jax  # noqa: E402  Reads its flags when it starts.
 import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
 
+from deeprank_jax.configs import emoji_paper  # noqa: E402
 from deeprank_jax.training import experiment, network, tasks  # noqa: E402
 from deeprank_jax.training import step as step_lib  # noqa: E402
 from tools.benchmark import step_cases  # noqa: E402

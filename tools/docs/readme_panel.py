@@ -10,12 +10,12 @@ Noto Emoji and Twitter's Twemoji. NOTICE credits both.
 import argparse
 import pathlib
 
-from deeprank_jax.configs import emoji
 import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
 from deeprank_jax import data, errors, relevance
+from deeprank_jax.configs import emoji
 from deeprank_jax.data import reader
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import tfds_dataset
