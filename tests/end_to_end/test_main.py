@@ -253,40 +253,78 @@ def test_a_damaged_checkpoint_is_named(images, uninterrupted, tmp_path):
     assert f"{copy / 'checkpoints' / '16'} is damaged" in sentence
 
 
-@pytest.mark.parametrize(
-    ("flag", "said"),
-    [
-        ("--config.batch_sise=8", ["batch_sise", "did you mean", "batch_size"]),
-        ("--config.batch_size=many", ["batch_size", "many"]),
-        ("--config.loss.miner=hard", ["loss.miner", "semi_hard"]),
-        ("--config.data.dir=/nowhere", ["/nowhere"]),
-        ("--config.log_every=0", ["config.log_every must be at least 1"]),
-        (
-            "--config.data.augment.zoom=-0.1",
-            ["config.data.augment.zoom must be at least 0", "got -0.1"],
-        ),
-        ("--config.relevance.name=hierarchy", ["config.relevance.levels"]),
-        ("--config.evaluation.gains=(1.0, 2.0)", ["gains has 2 values", "1 levels"]),
-        ("--config.evaluation.best_metric=recall", ["best_metric", "retrieval/map@r"]),
-        ("--config=configs/nothing.py", ["configs/nothing.py"]),
-        ("--config.task=regression", ["'regression'", "classification"]),
-        ("--config.init_from=/nowhere", ["/nowhere: no checkpoint is there"]),
-        ("--config.model.weights=/nowhere.pth", ["/nowhere.pth", "model.weights"]),
-        ("--config.model.weights=package", ["'package'", "convnet"]),
-        ("--config.model.weights=a --config.init_from=b", ["both name", "give one"]),
-        ("--config.model.batch_norm=none", ["batch_norm", "frozen"]),
-        ("--config.optimizer.trunk_scale=-1", ["trunk_scale must be at least 0"]),
-        ("--config.accumulate_steps=3", ["accumulate_steps=3 does not divide"]),
-        (
-            "--config.model.trunk.name=alexnet",
-            ["image_size must be at least 63", "alexnet"],
-        ),
+WRONG_FLAGS = {
+    "--config.batch_sise=8": ["batch_sise", "did you mean", "batch_size"],
+    "--config.batch_size=many": ["batch_size", "many"],
+    "--config.loss.miner=hard": ["loss.miner", "semi_hard"],
+    "--config.data.dir=/nowhere": ["/nowhere"],
+    "--config.log_every=0": ["config.log_every must be at least 1"],
+    "--config.data.augment.zoom=-0.1": [
+        "config.data.augment.zoom must be at least 0",
+        "got -0.1",
     ],
-)
-def test_a_wrong_flag_gets_one_sentence(images, tmp_path, flag, said):
-    flags = re.split(r" (?=--)", flag)
-    sentence = refused(run(images, tmp_path / "run", *flags))
-    assert all(text in sentence for text in said), sentence
+    "--config.relevance.name=hierarchy": ["config.relevance.levels"],
+    "--config.evaluation.gains=(1.0, 2.0)": ["gains has 2 values", "1 levels"],
+    "--config.evaluation.best_metric=recall": ["best_metric", "retrieval/map@r"],
+    "--config=configs/nothing.py": ["configs/nothing.py"],
+    "--config.task=regression": ["'regression'", "classification"],
+    "--config.init_from=/nowhere": ["/nowhere: no checkpoint is there"],
+    "--config.model.weights=/nowhere.pth": ["/nowhere.pth", "model.weights"],
+    "--config.model.weights=package": ["'package'", "convnet"],
+    "--config.model.weights=a --config.init_from=b": ["both name", "give one"],
+    "--config.model.batch_norm=none": ["batch_norm", "frozen"],
+    "--config.optimizer.trunk_scale=-1": ["trunk_scale must be at least 0"],
+    "--config.accumulate_steps=3": ["accumulate_steps=3 does not divide"],
+    "--config.model.trunk.name=alexnet": ["image_size must be at least 63", "alexnet"],
+}
+# Runs command lines, one after the other, and prints how each ends.
+PROGRAM = """
+import contextlib, io, json, sys
+from deeprank_jax.cli.__main__ import main
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            main(words)
+            ended = 0
+        except SystemExit as error:
+            ended = error.code
+    print(json.dumps([ended, told.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(images, tmp_path_factory):
+    """Returns how training ends with each wrong flag: status or sentence, and stderr.
+
+    They are tried in one process, which takes a fraction of the time.
+    """
+    workdir = tmp_path_factory.mktemp("refused") / "run"
+    words = [
+        ["train", *command(images, workdir, *re.split(r" (?=--)", flag))[3:]]
+        for flag in WRONG_FLAGS
+    ]
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", PROGRAM, json.dumps(words)],
+        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    return dict(zip(WRONG_FLAGS, ends, strict=True))
+
+
+@pytest.mark.parametrize("flag", WRONG_FLAGS)
+def test_a_wrong_flag_gets_one_sentence(refusals, flag):
+    sentence, told = refusals[flag]
+    assert isinstance(sentence, str), told
+    assert sentence.startswith("deeprank train: ")
+    assert "\n" not in sentence.strip()
+    assert "Traceback" not in told
+    assert all(text in sentence for text in WRONG_FLAGS[flag]), sentence
+
+
+def test_a_process_with_a_wrong_flag_ends_with_a_sentence(images, tmp_path):
+    sentence = refused(run(images, tmp_path / "run", "--config.batch_sise=8"))
+    assert "did you mean" in sentence
 
 
 def test_a_batch_that_does_not_divide_is_refused(images, tmp_path):
