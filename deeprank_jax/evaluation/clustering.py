@@ -12,13 +12,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
+import scipy
 
 from deeprank_jax.errors import needs_extra
 from deeprank_jax.evaluation.scores import Evaluator, check_rows
-
-with needs_extra("train"):
-    from sklearn import metrics
 
 # Records compared at a time, and with how many clusters at most: 64 MiB as float32.
 _BLOCK, _BLOCK_VALUES = 512, 2**24
@@ -103,6 +100,8 @@ class Clustering(Evaluator):
         if not num:
             yield from (("nmi", 0.0), ("ami", 0.0), ("num_clusters", 0.0))
             return
+        with needs_extra("train"):
+            from sklearn import metrics
         clusters = kmeans(embeddings[where], num, **self._options)
         yield "nmi", float(metrics.normalized_mutual_info_score(classes, clusters))
         yield "ami", float(metrics.adjusted_mutual_info_score(classes, clusters))

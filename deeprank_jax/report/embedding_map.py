@@ -8,9 +8,6 @@ import numpy as np
 from deeprank_jax.errors import needs_extra
 from deeprank_jax.report.thumbnails import resize_thumbnails
 
-with needs_extra("train"):
-    from sklearn import manifold
-
 _SIZE = 1600
 _CELL = 34
 # Largest distance of a record's cell from its place; beyond it a record is left out.
@@ -72,6 +69,8 @@ def create_map(
 
 def _layout(embeddings: np.ndarray, seed: int) -> np.ndarray:
     """Returns places `[M, 2]` in [0, 1]."""
+    with needs_extra("train"):
+        from sklearn import manifold
     embeddings = embeddings.astype(np.float64)
     spread = np.ptp(embeddings, axis=0).max()
     if spread == 0 or embeddings.shape[1] < 2:

@@ -6,10 +6,7 @@ Distances are squared Euclidean.
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
-from scipy.cluster import hierarchy
-from scipy.sparse import csgraph
-from scipy.spatial import distance
+import scipy
 
 from deeprank_jax.errors import DataError, needs_extra
 
@@ -89,7 +86,10 @@ def find_clusters(
             from sklearn import cluster
         means = cluster.MiniBatchKMeans(num, random_state=seed, n_init=3)
         return _groups(means.fit_predict(embeddings), at_least=1)
-    apart = distance.pdist(np.asarray(embeddings, np.float64), "sqeuclidean")
+    apart = scipy.spatial.distance.pdist(
+        np.asarray(embeddings, np.float64), "sqeuclidean"
+    )
+    hierarchy = scipy.cluster.hierarchy
     tree = hierarchy.linkage(apart, "average")
     if num is not None:
         assignments = hierarchy.fcluster(tree, num, "maxclust")
@@ -132,8 +132,10 @@ def _joined(component: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         return component
     num = len(component)
     ends = component[i], component[j]
-    graph = sparse.coo_array((np.ones(len(i), bool), ends), shape=(num, num))
-    return csgraph.connected_components(graph, directed=False)[1][component]
+    graph = scipy.sparse.coo_array((np.ones(len(i), bool), ends), shape=(num, num))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1][
+        component
+    ]
 
 
 def _groups(assignments: np.ndarray, *, at_least: int) -> list[np.ndarray]:

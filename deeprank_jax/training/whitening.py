@@ -10,7 +10,6 @@ import zipfile
 from absl import logging
 import jax
 import numpy as np
-from sklearn import covariance
 import tqdm
 
 from deeprank_jax import config as config_lib
@@ -52,6 +51,8 @@ def fit_whitening(embeddings: np.ndarray, power: float) -> np.ndarray:
       Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance
       matrices, 2004, https://doi.org/10.1016/S0047-259X(03)00096-4.
     """
+    from sklearn import covariance  # Takes a second to import.
+
     shrunk, _ = covariance.ledoit_wolf(
         np.asarray(embeddings, np.float64), assume_centered=True
     )
