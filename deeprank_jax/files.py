@@ -61,8 +61,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise _write_error(path, error) from error
 
 
+def sync_all(folder: pathlib.Path) -> None:
+    """Waits until all files below a folder, and the folders, are on disk."""
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            sync_folder(path)
+
+
 def sync_folder(folder: pathlib.Path) -> None:
-    """Waits until the folder's list of files is on disk."""
+    """Waits until the folder's list of files is on disk; a file's content likewise."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,10 @@
-"""Prints versions, devices, folders and extras, to paste into a bug report.
+"""Prints versions, devices, folders and extras, or checks what is stored in a folder.
 
-deeprank doctor
+  deeprank doctor
+  deeprank doctor runs/emoji
+
+The first is for a bug report. The second tells whether a run, a model or an index is as
+it was written, and changes nothing.
 """
 
 import argparse
@@ -12,6 +16,7 @@ import platform
 import re
 import shutil
 
+from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result
 
 USES_JAX = False  # Its flags are reported as the user has set them.
@@ -31,14 +36,37 @@ _EXTRA = re.compile(r"""extra\s*==\s*["']([\w-]+)["']""")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments, of which there are none."""
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "path", metavar="FOLDER", nargs="?", type=arguments.PATH,
+        help="run, exported model or index to check",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Inspects the installation."""
-    del options
+    """Inspects the installation, or checks a folder.
+
+    Raises:
+      DataError: The folder is damaged, or is not one of ours.
+    """
+    if options.path is not None:
+        return _check_folder(pathlib.Path(options.path))
     report = inspect_installation()
     return Result(report, format_report(report))
+
+
+def _check_folder(path: pathlib.Path) -> Result:
+    from deeprank_jax.errors import DataError
+    from deeprank_jax.experiments.verify import verify
+
+    parts = verify(path)
+    damaged = [f"{part}: {reason}" for part, reason in parts.items() if reason]
+    if damaged:
+        raise DataError(
+            f"{path}: {len(damaged)} of {len(parts)} parts are damaged. "
+            + "; ".join(damaged)
+        )
+    return Result({"intact": [*parts]}, f"intact: {', '.join(parts) or 'nothing yet'}")
 
 
 def inspect_installation() -> dict[str, object]:

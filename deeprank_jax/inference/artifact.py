@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import tempfile
 from typing import Any
 
+from deeprank_jax import checksums
 from deeprank_jax.errors import ArtifactError
 
-CHECKSUMS = "SHA256SUMS"
 INFO = "model.json"
 WEIGHTS = "weights.safetensors"
 STABLEHLO = "model.stablehlo"
@@ -27,8 +26,6 @@ CARD = "README.md"
 CONFIG = "config.json"
 USE = "embed.py"
 FORMAT = 1
-
-_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,21 +52,21 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
       ArtifactError: There is no such folder, or a file is missing or changed.
     """
     folder = pathlib.Path(path).expanduser()
-    if not (folder / CHECKSUMS).is_file():
+    if not (folder / checksums.CHECKSUMS).is_file():
         is_folder = folder.is_dir()
         reason = "is not an exported model" if is_folder else "there is no such folder"
         raise ArtifactError(
-            f"{folder}: {reason} (it has no {CHECKSUMS}); write one with "
+            f"{folder}: {reason} (it has no {checksums.CHECKSUMS}); write one with "
             "`deeprank export --workdir=RUN --out=FOLDER`."
         )
-    for name, checksum in _read_checksums(folder / CHECKSUMS).items():
+    for name, checksum in _read_checksums(folder).items():
         file = folder / name
         if not file.is_file():
             raise ArtifactError(f"{file} is missing; copy the whole folder again.")
-        if _checksum(file) != checksum:
+        if checksums.file_digest(file) != checksum:
             raise ArtifactError(
                 f"{file} has changed since the export (its checksum differs from the "
-                f"one in {CHECKSUMS}); copy the whole folder again."
+                f"one in {checksums.CHECKSUMS}); copy the whole folder again."
             )
     try:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
@@ -84,13 +81,6 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             "install the version that wrote it, or export the run again."
         )
     return Artifact(path=folder, info=info)
-
-
-def seal(folder: pathlib.Path) -> None:
-    """Writes the checksums of a folder's files."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
-    lines = [f"{_checksum(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -116,7 +106,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise _cannot_write(path, error) from error
     try:
         yield scratch
-        seal(scratch)
+        checksums.write_checksums(scratch)
         scratch.chmod(0o755)
         scratch.replace(path)
     except OSError as error:
@@ -132,7 +122,9 @@ def fingerprint(folder: pathlib.Path, preprocessing: dict[str, Any]) -> str:
       folder: Folder with the weights.
       preprocessing: Options of the preprocessing of images.
     """
-    content = json.dumps(preprocessing, sort_keys=True) + _checksum(folder / WEIGHTS)
+    content = json.dumps(preprocessing, sort_keys=True) + checksums.file_digest(
+        folder / WEIGHTS
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -143,21 +135,12 @@ def _cannot_write(path: pathlib.Path, error: OSError) -> ArtifactError:
     )
 
 
-def _checksum(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_checksums(path: pathlib.Path) -> dict[str, str]:
-    sums = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise ArtifactError(
-                f"{path}: the line {line[:80]!r} is not a checksum; copy the whole "
-                "folder again."
-            )
-        sums[match[2]] = match[1]
+def _read_checksums(folder: pathlib.Path) -> dict[str, str]:
+    path = folder / checksums.CHECKSUMS
+    try:
+        sums = checksums.read_checksums(folder)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}; copy the whole folder again.") from error
     for name in (INFO, CONFIG, WEIGHTS, STABLEHLO):
         if name not in sums:
             raise ArtifactError(f"{path} does not list {name}; copy the folder again.")

@@ -1,44 +1,58 @@
 """Checkpoints of a run; the only module that uses Orbax.
 
 A checkpoint holds the train state as a flat mapping from path to array, and as JSON the
-state of the run: the sampler's state and the config. The last checkpoint is kept, and
-the best by a validation metric.
+state of the run: the sampler's state and the config. The last two checkpoints are kept,
+and the best by a validation metric.
 """
 
 from collections.abc import Callable, Mapping
+from concurrent import futures
 import contextlib
 import dataclasses
 import hashlib
 import math
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from deeprank_jax.distributed import devices
+from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError
 from deeprank_jax.training.step import TrainState
+from deeprank_jax.training.step_folders import StepFolders
 from deeprank_jax.training.workdir import Workdir
 
 managers = ocp.checkpoint_managers
 # Metric that holds the step of a checkpoint.
 _STEP = "step"
+# Time between looks at a save in the background.
+_POLL_SECONDS = 0.02
 
 
 class Checkpoints:
-    """Checkpoints of one run, saved in the background."""
+    """Checkpoints of one run, saved and sealed by checksums in the background."""
 
     def __init__(self, directory: str | pathlib.Path, *, best_metric: str):
-        """Opens the directory, creating it if it is missing.
+        """Opens the directory, creating it if it is missing, and mends it.
 
         Args:
           directory: Folder of the checkpoints, with one folder per step.
           best_metric: Validation metric that selects the best one; larger is better.
+
+        Raises:
+          CheckpointError: A damaged checkpoint cannot be mended or set aside.
         """
         self.directory = pathlib.Path(directory).absolute()
+        self._folders = StepFolders(self.directory)
+        self._sealing: futures.Future[None] | None = None
+        self._sealer = futures.ThreadPoolExecutor(1, "seal checkpoints")
+        with processes.first_alone():
+            if processes.is_first():
+                self._mend()
         # Of equally good checkpoints the earliest, which Orbax does not tell `best_fn`.
         quality: Callable[[Any], Any] = lambda metrics: _quality(metrics, best_metric)
         keep_best = managers.BestN(
@@ -48,7 +62,7 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(
-                [managers.LatestN(n=1), keep_best]
+                [managers.LatestN(n=2), keep_best]
             ),
             save_decision_policy=managers.FixedIntervalPolicy(1),
             best_fn=quality,
@@ -59,6 +73,8 @@ class Checkpoints:
             options=options,
             item_handlers=_handlers(),
         )
+        if processes.is_first():
+            self._seal_later(None)
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint, None if there is none."""
@@ -89,6 +105,7 @@ class Checkpoints:
           CheckpointError: This save, or the one before it, failed.
         """
         try:
+            self._wait_for_seal()
             if step in self._manager.all_steps():
                 if metrics is None or self.has_metrics(step):
                     return
@@ -101,6 +118,8 @@ class Checkpoints:
                 ),
                 metrics=None if metrics is None else {**metrics, _STEP: step},
             )
+            if processes.is_first():
+                self._seal_later(step)
         except Exception as error:
             raise self._save_error(error) from error
 
@@ -113,6 +132,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            self._wait_for_seal()
         except Exception as error:
             raise self._save_error(error) from error
 
@@ -133,6 +153,7 @@ class Checkpoints:
             optimizer.
         """
         arrays = _flatten(devices.to_global(template))
+        self._check_intact(step)
         try:
             self._check_same(step, arrays)
             restored = self._read(step, arrays)
@@ -141,9 +162,9 @@ class Checkpoints:
         # The kind of damage decides the type of the error.
         except Exception as error:
             raise CheckpointError(
-                f"{self.directory / str(step)} is damaged ({_cause(error)}); delete "
-                "that folder and run again, to continue from the checkpoint before it "
-                "or from the start."
+                f"{self.directory / str(step)} cannot be read ({_cause(error)}); "
+                "delete that folder and run again, to continue from the checkpoint "
+                "before it or from the start."
             ) from error
         leaves = [restored.state[name] for name in arrays]
         structure = jax.tree.structure(template)
@@ -167,7 +188,55 @@ class Checkpoints:
         try:
             self.wait()
         finally:
+            self._sealer.shutdown()
             self._manager.close()
+
+    def _mend(self) -> None:
+        try:
+            self._folders.mend()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.directory}: a checkpoint could not be checked or mended "
+                f"({_cause(error)}); see that its disk can be written to and has room."
+            ) from error
+
+    def _seal_later(self, step: int | None) -> None:
+        """Starts sealing a step that is being saved, and copying the best.
+
+        The steps before it are still there, so that a step that was not sealed whole
+        is not needed.
+        """
+        self._sealing = self._sealer.submit(self._seal, step)
+
+    def _seal(self, step: int | None) -> None:
+        while self._manager.is_saving_in_progress():
+            time.sleep(_POLL_SECONDS)
+        # If it could not be saved, that error is told.
+        if step is not None and (self.directory / str(step)).exists():
+            self._folders.seal(step)
+        self._folders.copy_best(self._manager.best_step())
+
+    def _wait_for_seal(self) -> None:
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
+
+    def _check_intact(self, step: int) -> None:
+        """Checks the files of a step, in the first process for all.
+
+        Raises:
+          CheckpointError: One has changed since it was saved.
+        """
+        self.wait()
+        reason: CheckpointError | None = None
+        if processes.is_first():
+            try:
+                self._folders.check(step)
+            except CheckpointError as error:
+                reason = error
+        if not processes.all_agree(reason is None):
+            where = self.directory / str(step)
+            raise reason or CheckpointError(f"{where} is damaged; see process 0.")
 
     def _check_same(self, step: int, arrays: Mapping[str, jax.Array]) -> None:
         saved = {
@@ -237,6 +306,11 @@ def read_network(path: str | pathlib.Path) -> Saved:
             f"{path}: no checkpoint is there; give the workdir of a run that has saved "
             "one, or one step of its checkpoints."
         )
+    folders = StepFolders(directory)
+    if step is None:
+        step = folders.copied_step()
+    if step is not None:
+        directory = folders.intact_directory(step)
     manager = ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(read_only=True),
@@ -245,9 +319,12 @@ def read_network(path: str | pathlib.Path) -> Saved:
     with contextlib.closing(manager):
         where = directory / (max(steps, key=int) if step is None else str(step))
         try:
-            step = _best_step(manager) if step is None else step
-            where = directory / str(step)
+            if step is None:
+                step = _best_step(manager)
+                where = folders.intact_directory(step) / str(step)
             return _read_network(manager, step, where)
+        except CheckpointError:
+            raise
         # The kind of damage decides the type of the error.
         except Exception as error:
             raise CheckpointError(

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from deeprank_jax import checksums
 from deeprank_jax import config as config_lib
 from deeprank_jax.configs import deep_ranking, emoji, emoji_lite0, keras_vgg16
 from deeprank_jax.data.records import Records
@@ -77,7 +78,7 @@ def test_the_folder_says_what_it_is(trained, exported):
     files = {p.name for p in exported.iterdir()}
     assert files == {
         artifact.CARD, artifact.CONFIG, artifact.INFO, artifact.STABLEHLO,
-        artifact.USE, artifact.WEIGHTS, artifact.CHECKSUMS,
+        artifact.USE, artifact.WEIGHTS, checksums.CHECKSUMS,
     }  # fmt: skip
     assert info["agreement"]["stablehlo"] <= verification.TOLERANCE
     assert info["agreement"]["images"] > 4

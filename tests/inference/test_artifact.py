@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from deeprank_jax import checksums
 from deeprank_jax.inference import artifact
 
 
@@ -32,7 +33,7 @@ def test_what_was_written_is_read(model):
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="sha256sum is not installed")
 def test_the_checksums_are_those_of_sha256sum(model):
-    command = ["sha256sum", "--strict", "--check", artifact.CHECKSUMS]
+    command = ["sha256sum", "--strict", "--check", checksums.CHECKSUMS]
     subprocess.run(command, cwd=model, check=True, capture_output=True)
 
 
@@ -51,8 +52,8 @@ def test_a_missing_file_is_named(model):
 @pytest.mark.parametrize(
     ("name", "text", "match"),
     [
-        (artifact.CHECKSUMS, "nonsense\n", "'nonsense' is not a checksum"),
-        (artifact.CHECKSUMS, "", "does not list model.json"),
+        (checksums.CHECKSUMS, "nonsense\n", "'nonsense' is not a checksum"),
+        (checksums.CHECKSUMS, "", "does not list model.json"),
     ],
 )
 def test_damaged_checksums_are_told(model, name, text, match):
@@ -63,7 +64,7 @@ def test_damaged_checksums_are_told(model, name, text, match):
 
 @pytest.mark.parametrize("name", [artifact.STABLEHLO, artifact.CONFIG])
 def test_what_a_model_needs_has_to_be_listed(model, name):
-    sums = model / artifact.CHECKSUMS
+    sums = model / checksums.CHECKSUMS
     lines = sums.read_text().splitlines(keepends=True)
     sums.write_text("".join(line for line in lines if name not in line))
     (model / name).unlink()

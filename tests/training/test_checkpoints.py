@@ -1,8 +1,14 @@
+"""Checkpoints are kept, found again, and never believed if they are damaged."""
+
+import pathlib
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeprank_jax import checksums
 from deeprank_jax.distributed import devices
 from deeprank_jax.training import checkpoints
 
@@ -38,13 +44,13 @@ def test_what_is_saved_comes_back_bit_for_bit(opened):
         assert ours.dtype == theirs.dtype
 
 
-def test_the_best_and_the_last_are_kept(opened):
+def test_the_best_and_the_last_two_are_kept(opened):
     for step, recall in [(1, 0.3), (2, 0.5), (3, 0.4), (4, None), (5, 0.2), (6, None)]:
         metrics = None if recall is None else {"recall": recall}
         opened.save(step, create_state(step), {}, metrics)
         opened.wait()
     names = {path.name for path in opened.directory.iterdir()}
-    assert names == {"2", "6"}
+    assert names == {"2", "5", "6"}
     assert (opened.best_step(), opened.latest_step()) == (2, 6)
     reopened = checkpoints.Checkpoints(opened.directory, best_metric="recall")
     assert (reopened.best_step(), reopened.latest_step()) == (2, 6)
@@ -66,3 +72,136 @@ def test_another_model_is_refused(opened, other):
     assert "another model" in str(error.value)
     assert ("params/kernel" if other == "shape" else "missing") in str(error.value)
     assert "--workdir" in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Returns a folder of checkpoints: 2, the best, 5 and 6."""
+    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
+    opened = checkpoints.Checkpoints(directory, best_metric="recall")
+    run_state = {"config": {"evaluation.best_metric": "recall"}}
+    for step, recall in [(2, 0.5), (3, 0.4), (5, 0.2), (6, 0.3)]:
+        opened.save(step, create_state(step), run_state, {"recall": recall})
+    opened.close()
+    return directory
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    for name in ("checkpoints", "checkpoints_copy"):
+        shutil.copytree(saved.with_name(name), tmp_path / name)
+    return tmp_path / "checkpoints"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": pathlib.Path.unlink,
+}
+
+
+def reopen(directory):
+    return checkpoints.Checkpoints(directory, best_metric="recall")
+
+
+def assert_is_step(opened, step):
+    restored, _ = opened.restore(create_state(0), step)
+    for ours, theirs in zip(
+        jax.tree.leaves(create_state(step)), jax.tree.leaves(restored), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_training_continues_from_the_newest_undamaged_step(
+    copied, damage, warnings_logged
+):
+    names = [p.relative_to(copied / "6") for p in (copied / "6").rglob("*")]
+    files = sorted(name for name in names if (copied / "6" / name).is_file())
+    assert {"SHA256SUMS", "metrics"} <= {name.name for name in files}
+    whole = shutil.copytree(copied / "6", copied.with_name("whole"))
+    for name in files:
+        DAMAGES[damage](copied / "6" / name)
+        opened = reopen(copied)
+        assert (opened.latest_step(), opened.best_step()) == (5, 2), name
+        assert_is_step(opened, 5)
+        opened.close()
+        assert f"{copied / '6'} is damaged" in warnings_logged[-1]
+        moved = max(
+            copied.with_name("checkpoints_damaged").iterdir(),
+            key=lambda path: path.stat().st_ctime_ns,
+        )
+        assert f"moved to {moved}" in warnings_logged[-1]
+        shutil.copytree(whole, copied / "6")
+
+
+def array_file(step_folder):
+    return max(
+        (step_folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size
+    )
+
+
+def test_the_best_step_has_a_copy(copied, warnings_logged):
+    assert [p.name for p in copied.with_name("checkpoints_copy").iterdir()] == ["2"]
+    flip(array_file(copied / "2"))
+    opened = reopen(copied)
+    assert "its copy is used" in warnings_logged[-1]
+    assert (opened.latest_step(), opened.best_step()) == (6, 2)
+    assert_is_step(opened, 2)
+    opened.close()
+
+
+def test_a_damaged_copy_is_not_used(copied):
+    for name in ("checkpoints", "checkpoints_copy"):
+        flip(array_file(copied.with_name(name) / "2"))
+    opened = reopen(copied)
+    assert (opened.latest_step(), opened.best_step()) == (6, 6)
+    opened.close()
+    assert [p.name for p in copied.with_name("checkpoints_copy").iterdir()] == ["6"]
+
+
+def test_damage_while_a_process_runs_is_named(copied):
+    opened = reopen(copied)
+    flip(array_file(copied / "6"))
+    with pytest.raises(checkpoints.CheckpointError, match=r"6 is damaged .*changed"):
+        opened.restore(create_state(0), 6)
+    opened.close()
+
+
+def test_checkpoints_of_an_earlier_version_are_sealed(copied):
+    shutil.rmtree(copied.with_name("checkpoints_copy"))
+    for step in ("2", "5", "6"):
+        (copied / step / checksums.CHECKSUMS).unlink()
+    opened = reopen(copied)
+    assert (opened.latest_step(), opened.best_step()) == (6, 2)
+    assert_is_step(opened, 6)
+    opened.close()
+    for folder in (*copied.iterdir(), copied.with_name("checkpoints_copy") / "2"):
+        assert checksums.find_damage(folder) is None
+
+
+def test_a_folder_that_is_no_checkpoint_is_set_aside(copied):
+    (copied / "999").mkdir()
+    opened = reopen(copied)
+    assert opened.latest_step() == 6
+    opened.close()
+
+
+def test_a_network_is_read_from_the_copy_if_its_step_is_damaged(copied):
+    expected = checkpoints.read_network(copied).arrays
+    flip(array_file(copied / "2"))
+    found = checkpoints.read_network(copied)
+    assert found.where == copied.with_name("checkpoints_copy") / "2"
+    np.testing.assert_array_equal(
+        found.arrays["params/kernel"], expected["params/kernel"]
+    )
+    flip(array_file(copied / "6"))
+    with pytest.raises(checkpoints.CheckpointError, match="6 is damaged"):
+        checkpoints.read_network(copied / "6")
