@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 def paired_interval(
@@ -31,18 +31,18 @@ def paired_interval(
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     mean = float(differences.mean())
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, len(differences) - 1)) * error
+    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(differences) - 1)) * error
     return mean, mean - reach, mean + reach
 
 
 class ArmComparison(TypedDict):
-    """Comparison of the first arm of an experiment with each other.
+    """Comparison of pairs of arms of an experiment.
 
     Attributes:
       seeds: Values of each arm, one per seed.
       mean: Mean of each arm.
       difference: Mean difference (`mean`) and the ends of its paired 95 % interval
-        (`low`, `high`), by `"first - other"`.
+        (`low`, `high`), by `"arm - other"`.
     """
 
     seeds: dict[str, list[float]]
@@ -50,28 +50,34 @@ class ArmComparison(TypedDict):
     difference: dict[str, dict[str, float]]
 
 
-def compare_arms(values: Mapping[str, Sequence[float]]) -> ArmComparison:
-    """Compares the first arm of an experiment with each other.
+def compare_arms(
+    values: Mapping[str, Sequence[float]],
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> ArmComparison:
+    """Compares arms of an experiment.
 
     Args:
       values: `[n]` values of each arm, in the same order of seeds.
+      pairs: Names of the arms to compare; by default the first arm with each other.
 
     Raises:
       ValueError: See `paired_interval`.
     """
-    first, *others = values
+    if pairs is None:
+        first, *others = values
+        pairs = [(first, other) for other in others]
     return {
         "seeds": {arm: list(column) for arm, column in values.items()},
         "mean": {arm: float(np.mean(column)) for arm, column in values.items()},
         "difference": {
-            f"{first} - {other}": dict(
+            f"{arm} - {other}": dict(
                 zip(
                     ("mean", "low", "high"),
-                    paired_interval(values[first], values[other]),
+                    paired_interval(values[arm], values[other]),
                     strict=True,
                 )
             )
-            for other in others
+            for arm, other in pairs
         },
     }
 

@@ -1,8 +1,9 @@
 r"""Ablations: arms of an experiment compared over seeds, each tuned on the same grid.
 
 The config file also defines ARMS, the GRID that each arm is tuned on by validation,
-TUNING_SEED, SEEDS and METRICS. Every run is a process of its own in its own folder;
-finished runs are reused.
+TUNING_SEED, SEEDS and METRICS. It may define PAIRS, the arms to compare; by default the
+first arm is compared with each other. An empty GRID tunes nothing. Every run is a
+process of its own in its own folder; finished runs are reused.
 """
 
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def run_ablation(
       RunError: A run fails.
     """
     plan = plans.load_plan(path, PLAN)
+    pairs = plans.arm_pairs(plan)
     launcher = runs.Runs(config=path, workdir=workdir, common=overrides, jobs=jobs)
     scores, best = _tune(plan, launcher)
     results = launcher.train_all(
@@ -59,7 +61,8 @@ def run_ablation(
             {
                 arm: [runs.value(results[f"{arm}-seed{s}"], metric) for s in plan.SEEDS]
                 for arm in plan.ARMS
-            }
+            },
+            pairs,
         )
         for metric in plan.METRICS
     }
@@ -78,6 +81,8 @@ def _tune(
     plan: types.ModuleType, launcher: runs.Runs
 ) -> tuple[dict[str, float], dict[str, dict[str, object]]]:
     """Returns each tuning run's validation metric, and each arm's best settings."""
+    if not plan.GRID:
+        return {}, {arm: {} for arm in plan.ARMS}
     grid: list[dict[str, object]] = [
         dict(zip(plan.GRID, values, strict=True))
         for values in itertools.product(*plan.GRID.values())

@@ -1,6 +1,7 @@
 """Experiment plans: config files that also define the runs to compare."""
 
 from collections.abc import Sequence
+import itertools
 import pathlib
 import types
 
@@ -9,6 +10,7 @@ import ml_collections
 from deeprank_jax.config import apply_overrides
 from deeprank_jax.config.loading import load_module
 from deeprank_jax.errors import ConfigError
+from deeprank_jax.registry import did_you_mean
 
 
 def load_plan(path: str | pathlib.Path, names: Sequence[str]) -> types.ModuleType:
@@ -29,6 +31,22 @@ def load_plan(path: str | pathlib.Path, names: Sequence[str]) -> types.ModuleTyp
                 "a config file with it, as configs/ablation_sampling.py."
             )
     return plan
+
+
+def arm_pairs(plan: types.ModuleType) -> Sequence[tuple[str, str]] | None:
+    """Returns the pairs of arms that an ablation compares, None for the usual ones.
+
+    Raises:
+      ConfigError: A name in PAIRS is not an arm.
+    """
+    pairs = getattr(plan, "PAIRS", None)
+    for name in itertools.chain(*(pairs or ())):
+        if name not in plan.ARMS:
+            raise ConfigError(
+                f"{plan.__file__}: PAIRS has {name!r}, which is not among its ARMS"
+                f"{did_you_mean(name, plan.ARMS)}."
+            )
+    return pairs
 
 
 def override(

@@ -71,9 +71,8 @@ def rejudge(
             for name, value in evaluator.run(embeddings, ok):
                 arms = values.setdefault(f"triplets/{name}", {})
                 arms.setdefault(arm, []).append(value)
-    comparison = {
-        name: compare_arms(values[name]) for name in plan.METRICS if name in values
-    }
+    metrics, pairs = [x for x in plan.METRICS if x in values], plans.arm_pairs(plan)
+    comparison = {name: compare_arms(values[name], pairs) for name in metrics}
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(out, {"command": command, "test": comparison})
     return format_comparison(comparison)

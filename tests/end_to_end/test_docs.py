@@ -481,7 +481,12 @@ def test_every_quoted_message_is_in_the_code():
 
 @pytest.mark.parametrize(
     "name",
-    ["ablation_sampling", "ablation_sampling_uniform_triplets", "ablation_multiscale"],
+    [
+        "ablation_sampling",
+        "ablation_sampling_uniform_triplets",
+        "ablation_multiscale",
+        "ablation_graded",
+    ],
 )
 def test_the_ablations_agree_with_their_files(name):
     page = PAGES["results.md"]
@@ -489,12 +494,13 @@ def test_the_ablations_agree_with_their_files(name):
         "test"
     ].items():
         show = show_count if metric.endswith("score_at_30") else show_share
-        means = [show(x) for x in entry["mean"].values()]
-        (gap,) = entry["difference"].values()
-        cell = f"{show(gap['mean'], '+')} [{show(gap['low'], '+')}, "
-        cell += f"{show(gap['high'], '+')}]"
-        (row,) = (line for line in page.splitlines() if cell in line)
-        assert [x.strip("* ") for x in row.split("|")][2:4] == means
+        cells = []
+        for arms, gap in entry["difference"].items():
+            cells += [show(entry["mean"][arm]) for arm in arms.split(" - ")]
+            low, high = show(gap["low"], "+"), show(gap["high"], "+")
+            cells.append(f"{show(gap['mean'], '+')} [{low}, {high}]")
+        (row,) = (line for line in page.splitlines() if cells[2] in line)
+        assert [x.strip("* ") for x in row.split("|")][2:-1] == cells
         for seeds in zip(*entry["seeds"].values(), strict=True):
             assert f"| {' / '.join(map(show, seeds))} |" in page
 

@@ -46,6 +46,14 @@ def test_arms_are_compared_by_seed():
     assert table[2].startswith("| x/y | 3.333 | 2 | +1.333 [")
 
 
+def test_named_pairs_are_compared():
+    values = {"a": [1.0, 2.0], "b": [0.0, 2.0], "c": [3.0, 3.5]}
+    compared = compare_arms(values, [("b", "a"), ("c", "b")])
+    assert compared["difference"].keys() == {"b - a", "c - b"}
+    assert compared["difference"]["c - b"]["mean"] == pytest.approx(2.25)
+    assert compared["mean"].keys() == values.keys()
+
+
 PLAN = """
 from deeprank_jax.configs import ablation_sampling
 

@@ -32,3 +32,15 @@ def test_a_plan_needs_its_names():
     assert plans.load_plan("ablation_sampling", ["ARMS"]).ARMS
     with pytest.raises(ConfigError, match=r"emoji\.py defines no ARMS"):
         plans.load_plan("emoji", ["ARMS"])
+
+
+def test_pairs_are_of_arms(tmp_path):
+    path = tmp_path / "plan.py"
+    path.write_text(
+        "get_config, ARMS, PAIRS = dict, {'one': {}, 'two': {}}, [('one', 'tow')]\n"
+    )
+    with pytest.raises(ConfigError, match=r"PAIRS has 'tow'.*did you mean 'two'"):
+        plans.arm_pairs(plans.load_plan(path, ["ARMS"]))
+    plan = plans.load_plan("ablation_graded", ["ARMS"])
+    assert plans.arm_pairs(plan)[0] == ("rank_n_contrast", "supcon")
+    assert plans.arm_pairs(plans.load_plan("ablation_sampling", ["ARMS"])) is None

@@ -116,7 +116,7 @@ def test_trains_two_steps(name, tmp_path, few_emoji):
     assert (told is not None) == (config.task.name == "classification")
     assert set(results) == {"validation", "test"}
     for split in results.values():
-        assert set(split) == {"retrieval", "triplets"}
+        assert set(split) == {*config.evaluation.evaluators}
         systems = {"model", "untrained", "pixels"}
         systems |= {"frozen"} if config.model.weights else set()
         assert set(split["retrieval"]["recall@1"]) == systems
