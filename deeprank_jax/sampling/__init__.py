@@ -13,9 +13,8 @@ from deeprank_jax.sampling.reservoir.candidates import (
 )
 from deeprank_jax.sampling.reservoir.draws import NoTripletError
 from deeprank_jax.sampling.reservoir.law import MODES
-from deeprank_jax.sampling.reservoir.sampler import (
-    STATE_VERSION,
-    TripletSampler,
+from deeprank_jax.sampling.reservoir.sampler import STATE_VERSION, TripletSampler
+from deeprank_jax.sampling.reservoir.whole_sampler import (
     create_whole_sampler,
     sample_evaluation_triplets,
 )

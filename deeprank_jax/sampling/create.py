@@ -89,6 +89,7 @@ def _create_reservoir(
         seed=seed,
         shard=shard,
         num_shards=num_shards,
+        cache=cache,
     )
     if positives_per_anchor > 1:
         _check_group_fits(records, category_level, positives_per_anchor)

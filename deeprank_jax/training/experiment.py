@@ -132,6 +132,8 @@ class Experiment:
         """
         state, saved = self.checkpoints.restore(self.state, step)
         where = self.checkpoints.directory / str(step)
+        if hasattr(self.sampler, "continue_as"):
+            self.sampler.continue_as(saved.get("sampler", {}).get("version"))
         expected = self.run_state(step)
         if saved["records"] != expected["records"]:
             raise CheckpointError(

@@ -59,7 +59,7 @@ class TrainingMonitor:
                 metrics["active_share"] == 0.0
             ),
             "More than a tenth of the triplets repeat others, since the buffers hold "
-            "too few positives. Raise config.sampler.capacity, or set a finer "
+            "too few negatives. Raise config.sampler.capacity, or set a finer "
             "config.triplets.category_level.": repeated > 0.1,
         }
         return [text for text, here in symptoms.items() if self._episode(text, here)]

@@ -24,6 +24,7 @@ METRICS = [
         "train/loss": 0.1,
         "train/buffers/fill": 0.5,
         "train/buffers/age": 12.0,
+        "train/buffers/anchors": 90.0,
         "train/sampler_negatives/in_class": inside,
         "train/sampler_negatives/out_of_class": 8.0 - inside,
         "train/sampler_failures/no_in_class_negative": 4.0 - inside / 2,

@@ -218,3 +218,110 @@ def test_wide_attributes_of_small_categories_take_little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * vectors.nbytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """The same relevance for a sampler that can only compare two records."""
+
+    inner: relevance.Hierarchy
+
+    def pairwise(self, a, b):
+        return self.inner.pairwise(a, b)
+
+    def total(self, attributes):
+        return self.inner.total(attributes)
+
+
+CLUSTERED = relevance.Hierarchy((0.001, 0.02, 1.0))
+
+
+def clustered_labels(num_categories=3):
+    """Records with six strong positives each, among 250 of their category."""
+    fine = np.repeat(np.arange(num_categories * 36), 7)
+    return np.stack([fine // 36, fine // 6, fine], axis=1).astype(np.int32)
+
+
+def positive_law(attributes, kind, *, cap=1.0, least=0.0, mode="importance"):
+    """Returns the law of anchors with their positives, `[N, N]`."""
+    pairs = kind.pairwise(attributes[:, None], attributes[None])
+    pairs = pairs * (attributes[:, None, 0] == attributes[None, :, 0])
+    np.fill_diagonal(pairs, 0.0)
+    anchors, weights = pairs.sum(axis=1), np.minimum(pairs, cap)
+    if mode == "uniform":
+        anchors, weights = (anchors > 0) * 1.0, (pairs > 0) * 1.0
+    weights = weights * (pairs >= least)
+    sums = weights.sum(axis=1, keepdims=True)
+    anchors = anchors * (sums[:, 0] > 0)
+    return anchors[:, None] / anchors.sum() * weights / np.where(sums > 0, sums, 1.0)
+
+
+@pytest.mark.parametrize(
+    "kind", [CLUSTERED, Compared(CLUSTERED)], ids=["rings", "dense"]
+)
+@pytest.mark.parametrize(
+    ("capacity", "num_shards", "options"),
+    [
+        (64, 1, {}),
+        (4096, 8, {}),
+        (64, 2, {}),
+        (64, 1, dict(mode="uniform")),
+        (64, 1, dict(cap=0.01)),
+        (4096, 4, dict(least=0.5)),
+    ],
+    ids=["small", "8 shards", "2 small shards", "uniform", "capped", "least"],
+)
+def test_strong_positives_keep_their_share_in_small_buffers_and_shards(
+    kind, capacity, num_shards, options
+):
+    attributes = clustered_labels()
+    names = dict(cap="positive_cap", least="min_positive_relevance", mode="mode")
+    samplers = [
+        create_sampler(
+            attributes,
+            kind,
+            seed=3,
+            capacity=capacity,
+            records_per_step=len(attributes),
+            shard=shard,
+            num_shards=num_shards,
+            **{names[key]: value for key, value in options.items()},
+        )
+        for shard in range(num_shards)
+    ]
+    counts = np.zeros((len(attributes),) * 2)
+    for step in range(200):
+        for sampler in samplers:
+            drawn = sampler.sample(step, 300 // num_shards).indices
+            np.add.at(counts, tuple(drawn[:, :2].T), 1)
+    law, share = positive_law(attributes, CLUSTERED, **options), counts / counts.sum()
+    depth = (attributes[:, None] == attributes[None]).sum(axis=-1)
+    by_depth = [np.bincount(depth.ravel(), x.ravel()) for x in (law, share)]
+    np.testing.assert_allclose(*by_depth, atol=0.012)
+    anchors = [np.bincount(attributes[:, 2], x.sum(axis=1)) for x in (law, share)]
+    assert 0.5 * np.abs(np.subtract(*anchors)).sum() < 0.06
+
+
+def test_an_older_run_goes_on_by_its_law():
+    attributes = clustered_labels()
+    options = dict(seed=3, capacity=20, records_per_step=len(attributes))
+    new, old = (create_sampler(attributes, CLUSTERED, **options) for _ in range(2))
+    assert new.state(0)["version"] == 3
+    before = new.sample(4, 500)
+    old.sample(4, 500)
+    old.continue_as(2)
+    assert old.state(0)["version"] == 2
+    drawn = old.sample(4, 500)
+    share = [np.mean(x.relevance[:, 0] == 1.0) for x in (before, drawn)]
+    assert share[1] < share[0] / 2
+    old.continue_as(1)
+    assert old.state(0)["version"] == 2
+
+
+def test_whole_categories_are_drawn_as_before_the_weight_of_pairs():
+    attributes = clustered_labels()
+    new, old = (create_sampler(attributes, CLUSTERED, seed=3) for _ in range(2))
+    old.continue_as(2)
+    np.testing.assert_array_equal(
+        new.sample(7, 500).indices, old.sample(7, 500).indices
+    )

@@ -18,7 +18,7 @@ COUNTS = {
     "train/sampler_negatives/out_of_class",
     *(f"train/sampler_failures/{cause}" for cause in (*draws.CAUSES, "bad_image")),
 }
-BUFFERS = {"train/buffers/fill", "train/buffers/age"}
+BUFFERS = {f"train/buffers/{name}" for name in ("fill", "age", "anchors")}
 
 
 @pytest.fixture

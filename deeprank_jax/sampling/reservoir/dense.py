@@ -21,6 +21,16 @@ class DenseDraws:
         self._table, self._law = table, table.law
         self._lift = table.lift.astype(np.float32)
 
+    def positive_sums(self) -> np.ndarray:
+        """Returns sums as described in `InClassDraws`; compares all pairs of slots."""
+        slots = np.arange(len(self._lift))
+        sums = np.zeros(len(slots))
+        for rows, columns, usable in self._blocks(slots):
+            values, lift = self._compare(rows, columns, usable)
+            weights = self._law.positive_weight(values) * lift
+            sums[rows] = weights.sum(axis=1, dtype=np.float64)
+        return sums
+
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

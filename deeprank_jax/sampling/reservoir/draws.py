@@ -11,6 +11,7 @@ import numpy as np
 
 from deeprank_jax.errors import DataError
 from deeprank_jax.relevance import LabelRelevance
+from deeprank_jax.sampling.reservoir.candidates import Rows
 from deeprank_jax.sampling.reservoir.dense import DenseDraws
 from deeprank_jax.sampling.reservoir.rings import RingDraws
 from deeprank_jax.sampling.reservoir.table import DrawTable, InClassDraws
@@ -65,12 +66,20 @@ class TripletDraws:
       in_class: Draws within the categories of the table.
     """
 
-    def __init__(self, table: DrawTable):
-        """Prepares the draws in the fastest way for the table's relevance."""
+    def __init__(self, table: DrawTable, positive_totals: Rows | None = None):
+        """Prepares the draws in the fastest way for the table's relevance.
+
+        Args:
+          table: Table to draw from.
+          positive_totals: `[N]` floats, summed weights of all positives of each record;
+            None if the table holds whole categories.
+        """
         self._table, self._law = table, table.law
         by_labels = isinstance(table.law.relevance, LabelRelevance)
         create = RingDraws if by_labels else DenseDraws
         self.in_class: InClassDraws = create(table)
+        if positive_totals is not None:
+            table.weigh_pairs(self.in_class, positive_totals)
 
     def draw(
         self, num: int, rng: np.random.Generator

@@ -92,6 +92,10 @@ class GroupSampler:
             "negatives_per_anchor": self._num_negatives,
         }
 
+    def continue_as(self, version: int) -> None:
+        """Draws by the law of an older version from here on, as a run began with it."""
+        self._triplets.continue_as(version)
+
     def seek(self, step: int) -> DrawTable:
         """Ingests records up to a step and returns the table that it draws from."""
         return self._triplets.seek(step)

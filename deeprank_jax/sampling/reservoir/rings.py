@@ -50,6 +50,10 @@ class RingDraws:
         most = self._law.most_relevant_negative(of_depth)
         self._allowed = of_depth[None, :] <= most[:, None]
 
+    def positive_sums(self) -> np.ndarray:
+        """Returns sums as described in `InClassDraws`."""
+        return self._mass @ self._pull
+
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

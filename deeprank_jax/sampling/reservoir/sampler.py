@@ -1,6 +1,6 @@
 """Sampler of triplets from reservoir buffers: a function of `(seed, step)`."""
 
-from typing import TypedDict, Unpack
+import os
 
 import numpy as np
 
@@ -8,16 +8,21 @@ from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import counter_rng
 from deeprank_jax.sampling.epochs import check_step
 from deeprank_jax.sampling.reservoir.buffers import Buffers, KeyedRecords
-from deeprank_jax.sampling.reservoir.candidates import Candidates
+from deeprank_jax.sampling.reservoir.candidates import Candidates, Rows
 from deeprank_jax.sampling.reservoir.draws import NoTripletError, TripletDraws
 from deeprank_jax.sampling.reservoir.law import MODES, Law
+from deeprank_jax.sampling.reservoir.positive_totals import positive_totals
 from deeprank_jax.sampling.reservoir.table import DrawTable
 from deeprank_jax.sampling.triplets import Triplets
 
-# Version of the state in checkpoints, raised when the law of the draws changes.
-STATE_VERSION = 2
+# Version of the state in checkpoints, raised when the law of the draws changes. A run
+# of an older one goes on by its law: version 2 does not weigh anchors by the positives
+# that are in the buffer.
+STATE_VERSION, OLD_VERSIONS = 3, (2,)
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
+# Least number of records ingested at a time by a process; sorting and summing all
+# slots pays off for half as many records.
 _INGEST_BLOCK = 2**13
 # During the first epoch the table for the draws is rebuilt after another eighth of
 # the slots, or this share of the ingested records, has been ingested.
@@ -34,16 +39,6 @@ _RANGES = {
     "out_of_class": (0, 1),
     "num_shards": (1, np.inf),
 }
-
-
-class LawOptions(TypedDict, total=False):
-    """Options of a sampler that decide the law of its draws; see `TripletSampler`."""
-
-    mode: str
-    positive_cap: float
-    min_relevance_gap: float
-    out_of_class: float
-    min_positive_relevance: float
 
 
 class TripletSampler:
@@ -66,16 +61,20 @@ class TripletSampler:
     Law. With `pi_j` the probability that record `j` is in its buffer, given the other
     records' keys, and `r_ij` the relevance of records of one category (0 across):
 
-    1. anchor `i` from all buffers with weight `r_i / pi_i`;
+    1. anchor `i` from all buffers with weight `r_i / pi_i * P_i / Z_i`, where `P_i` is
+       the sum of the weights of step 2, and `Z_i` that of `min(T_p, r_ij)` over the
+       whole category: so every pair has its law, also where few strong positives are
+       in no buffer or in another process's;
     2. positive `j` from the buffer of the anchor's category, never the anchor itself,
        with weight `min(T_p, r_ij) / pi_j`;
     3. negative: with probability `out_of_class` from all other categories' buffers
        with weight `1 / pi_j`; else as the positive, restricted to records that are
        less relevant than the positive by at least `T_r`.
 
-    While a category fits into its buffer `pi_j = 1`, and these are equations (6) to
-    (8) of the paper; a smaller buffer estimates them. The paper's own online rule,
-    uniform from the buffer, has another law; dividing by `pi_j` is this project's.
+    While a category fits into its buffer `pi_j = 1` and `P_i = Z_i`, and these are
+    equations (6) to (8) of the paper; a smaller buffer estimates them. The paper's own
+    online rule, uniform from the buffer, has another law; dividing by `pi_j`, and the
+    weight of the pair, are this project's.
 
     The mode `"uniform"` is the paper's baseline: all weights above that are not 0 are
     1 over `pi_j`, and records race at equal rates. Positives are still relevant, and
@@ -87,8 +86,9 @@ class TripletSampler:
       so that anchors and positives keep their laws.
     - `no_other_category`: the buffers hold no other category; the negative is
       in-class.
-    - `no_positive`, `no_negative`: the buffer holds no positive, or no record of
-      either class can be a negative. The anchor is drawn anew, up to 16 times.
+    - `no_negative`: no record of either class can be a negative. The anchor is drawn
+      anew, up to 16 times. So it is if the buffer holds no positive, `no_positive`, in
+      runs that began with version 2; else such an anchor has weight 0.
     - `repeated`: still none; the next valid triplet of the batch takes its place.
     - If all in-class negatives that meet `T_r` have relevance 0, as other classes do
       when all records are one category, step 3 is uniform over them (`1 / pi_j`).
@@ -104,6 +104,7 @@ class TripletSampler:
       out_of_class: Configured share of negatives of other categories.
       draws: Draws from the table of the last step that was sought.
       has_fixed_steps: Always False; see `Sampler`.
+      version: Version of the law of the draws.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -115,6 +116,7 @@ class TripletSampler:
     """
 
     has_fixed_steps = False
+    version = STATE_VERSION
     _table: DrawTable | None = None
     _table_key: tuple[int, int] = (-1, 0)
 
@@ -134,6 +136,7 @@ class TripletSampler:
         min_positive_relevance: float = 0.0,
         shard: int = 0,
         num_shards: int = 1,
+        cache: str | os.PathLike[str] | None = None,
     ):
         """Creates the sampler, which ingests nothing before its first step.
 
@@ -141,7 +144,7 @@ class TripletSampler:
           candidates: Records to draw from, of which the buffers hold some.
           relevance: Relevance of two records by their attributes.
           seed: Seed of all draws, at least 0.
-          mode: Weights of the draws, `"importance"` or `"uniform"`.
+          mode: Mode of the draws, `"importance"` or `"uniform"`.
           capacity: Number of records in the buffer of a category, at least 2.
           warmup_records: Number of records ingested before step 0; None for a million.
           records_per_step: Number of records ingested per step, at least 1.
@@ -151,6 +154,7 @@ class TripletSampler:
           min_positive_relevance: Least relevance of a positive, at least 0.
           shard: Index of this process, in `[0, num_shards)`.
           num_shards: Number of processes that draw; records are counted over all.
+          cache: Folder that keeps expensive sums of relevance; None keeps none.
 
         Raises:
           NoTripletError: No record is relevant to any other.
@@ -173,9 +177,8 @@ class TripletSampler:
         self._warmup = warmup_records or min(len(candidates), _LONGEST_WARMUP)
         self._capacity, self._records_per_step = capacity, records_per_step
         self._slots = int(np.minimum(candidates.sizes, capacity + 1).sum())
-        # Sorting and summing all slots pays off for a share of as many records.
         self._block = num_shards * max(_INGEST_BLOCK, self._slots // 2)
-        self._whole = bool(candidates.sizes.max() <= capacity) and num_shards == 1
+        self._positive_totals = self._sum_positives(cache)
         self._restart(0)
 
     def sample(self, step: int, batch_size: int) -> Triplets:
@@ -210,7 +213,11 @@ class TripletSampler:
           step: Step, at least 0.
           table: Table that the step draws from, from `seek`.
         """
-        return {"buffer_fill": table.fill, "buffer_age": self._age(step, table)}
+        return {
+            "buffer_fill": table.fill,
+            "buffer_age": self._age(step, table),
+            "buffer_anchors": table.num_effective_anchors(),
+        }
 
     def state(self, step: int) -> dict[str, object]:
         """Returns all that another sampler needs to continue after `step` batches.
@@ -221,7 +228,7 @@ class TripletSampler:
         processes, and still no record comes twice in one.
         """
         return {
-            "version": STATE_VERSION,
+            "version": self.version,
             "seed": self.seed,
             "step": step,
             "num_records": len(self.candidates),
@@ -229,19 +236,37 @@ class TripletSampler:
             "num_shards": self._num_shards,
         }
 
+    def continue_as(self, version: int) -> None:
+        """Draws by the law of an older version from here on, as a run began with it."""
+        if version in OLD_VERSIONS:
+            self.version, self._positive_totals, self._table = version, None, None
+
     def seek(self, step: int) -> DrawTable:
         """Ingests records up to a step and returns the table that it draws from."""
         epoch, offset = divmod(self._num_ingested(step), len(self.candidates))
         if epoch == 0:
             return self._table_at(0, self._renewed(offset))
         # A category that fits into its buffer is the same after every epoch.
-        table = self._table_at(0 if self._whole else epoch - 1, len(self.candidates))
-        if not self._whole:
+        table = self._table_at(
+            0 if self._is_whole() else epoch - 1, len(self.candidates)
+        )
+        if not self._is_whole():
             if self._filling != epoch:
                 self._restart(epoch)
             if offset - self._filled >= self._block:
                 self._ingest(offset)
         return table
+
+    def _is_whole(self) -> bool:
+        """Returns whether every category fits into its buffer."""
+        fits = bool(self.candidates.sizes.max() <= self._capacity)
+        return fits and self._num_shards == 1
+
+    def _sum_positives(self, cache: str | os.PathLike[str] | None) -> Rows | None:
+        """Returns the sums that weigh pairs; None if all draws see whole categories."""
+        if self._is_whole() and self._warmup >= len(self.candidates):
+            return None
+        return positive_totals(self.candidates, self._law, cache)
 
     def _num_ingested(self, step: int) -> int:
         """Returns the number of records that all shards have ingested at a step."""
@@ -273,7 +298,7 @@ class TripletSampler:
             self._ingest(offset)
             content = self._buffers.content()
             self._table = DrawTable(content, self.candidates, self._law)
-            self.draws = TripletDraws(self._table)
+            self.draws = TripletDraws(self._table, self._positive_totals)
             self._table_key = (epoch, offset)
         return self._table
 
@@ -309,63 +334,6 @@ class TripletSampler:
                 )
             )
             self._filled = end
-
-
-def create_whole_sampler(
-    candidates: Candidates,
-    relevance: Relevance,
-    *,
-    seed: int,
-    **law: Unpack[LawOptions],
-) -> TripletSampler:
-    """Creates a sampler whose buffers hold whole categories from the first draw on.
-
-    Args:
-      candidates: Records to draw from.
-      relevance: Relevance of two records by their attributes.
-      seed: Seed of all draws, at least 0.
-      **law: Options of the law; see `TripletSampler`.
-
-    Raises:
-      ValueError: As in `TripletSampler`.
-    """
-    size = len(candidates)
-    return TripletSampler(
-        candidates,
-        relevance,
-        seed=seed,
-        capacity=max(2, size),
-        warmup_records=size,
-        **law,
-    )
-
-
-def sample_evaluation_triplets(
-    candidates: Candidates,
-    relevance: Relevance,
-    num: int,
-    *,
-    seed: int,
-    **law: Unpack[LawOptions],
-) -> np.ndarray:
-    """Draws triplets for evaluation from whole categories.
-
-    Args:
-      candidates: Records to draw from.
-      relevance: Relevance of two records by their attributes.
-      num: Number of triplets, at least 1; one may occur twice.
-      seed: Seed of the draws, at least 0.
-      **law: Options of the law; see `TripletSampler`.
-
-    Returns:
-      `[num, 3]` int64, indices of anchors, positives and negatives.
-
-    Raises:
-      NoTripletError: No triplet was found.
-      ValueError: As in `TripletSampler`.
-    """
-    sampler = create_whole_sampler(candidates, relevance, seed=seed, **law)
-    return sampler.sample(0, num).indices
 
 
 def check_options(

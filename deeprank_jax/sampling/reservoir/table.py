@@ -6,12 +6,16 @@ import numpy as np
 
 from deeprank_jax.relevance import LabelRelevance
 from deeprank_jax.sampling.reservoir.buffers import BufferContent
-from deeprank_jax.sampling.reservoir.candidates import Candidates
+from deeprank_jax.sampling.reservoir.candidates import Candidates, Rows
 from deeprank_jax.sampling.reservoir.law import Law, below
 
 
 class InClassDraws(Protocol):
     """Interface of the draws within the categories of a table."""
+
+    def positive_sums(self) -> np.ndarray:
+        """Returns `[S]` float64, the summed weights of the positives of each slot."""
+        ...
 
     def draw(
         self, anchor: np.ndarray, of_positive: np.ndarray, of_negative: np.ndarray
@@ -74,7 +78,8 @@ class DrawTable:
       high: `[S]` int64, one beyond the last slot of that category.
       lift: `[S]` float64, one over the probability to be in the buffer.
       lift_sums: `[S + 1]` float64, running sum of `lift`, from 0.
-      anchor_sums: `[S]` float64, running sum of the anchors' weights.
+      anchor_weights: `[S]` float64, weights of the anchors.
+      anchor_sums: `[S]` float64, running sum of these.
       fill: Share of the buffers' places that are occupied.
       mean_position: Mean position of the records in the epoch's order; 0 if empty.
     """
@@ -96,9 +101,32 @@ class DrawTable:
         self.lift = 1.0 / content.inclusion[order]
         self.lift_sums = np.concatenate([[0.0], np.cumsum(self.lift)])
         totals = np.asarray(candidates.totals[self.index], np.float64)
-        self.anchor_sums = np.cumsum(law.anchor_weight(totals) * self.lift)
+        self.anchor_weights = law.anchor_weight(totals) * self.lift
+        self.anchor_sums = np.cumsum(self.anchor_weights)
         self.fill = content.fill
         self.mean_position = float(content.position.mean()) if len(order) else 0.0
+
+    def weigh_pairs(self, in_class: InClassDraws, positive_totals: Rows) -> None:
+        """Weighs each anchor by the share of its positives that are in the buffers.
+
+        Args:
+          in_class: Draws from this table.
+          positive_totals: `[N]` floats, summed weights of all positives of each record.
+        """
+        totals = np.asarray(positive_totals[self.index], np.float64)
+        share = np.zeros(len(totals))
+        np.divide(in_class.positive_sums(), totals, out=share, where=totals > 0)
+        self.anchor_weights = self.anchor_weights * share
+        self.anchor_sums = np.cumsum(self.anchor_weights)
+
+    def num_effective_anchors(self) -> float:
+        """Returns the number of equally weighted anchors with as much variance.
+
+        References:
+          Kish, Survey Sampling, 1965.
+        """
+        squares = float(np.sum(np.square(self.anchor_weights)))
+        return float(self.anchor_weights.sum()) ** 2 / squares if squares else 0.0
 
     def draw_anchors(self, uniform: np.ndarray) -> np.ndarray:
         """Draws a slot for each of `uniform` `[n]`; some weight must be above 0."""

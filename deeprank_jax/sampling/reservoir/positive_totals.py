@@ -1,0 +1,71 @@
+"""Sums of the weights of equation (7), which normalize the positives of each anchor."""
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+
+from deeprank_jax.relevance import Hierarchy, LabelRelevance
+from deeprank_jax.relevance.totals import total_relevance
+from deeprank_jax.sampling.reservoir.candidates import Candidates, Rows
+from deeprank_jax.sampling.reservoir.law import Law
+
+
+@dataclasses.dataclass(frozen=True)
+class _PositiveWeight:
+    """The weight of a positive, as a relevance of two records."""
+
+    relevance: Any
+    mode: str
+    positive_cap: float
+    min_positive_relevance: float
+
+    def pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Returns the weights of `[..., A]` for `[..., A]`, as `[...]`."""
+        relevance = np.asarray(self.relevance.pairwise(a, b))
+        if relevance.dtype.kind != "f":
+            relevance = relevance.astype(np.float64)
+        law = Law(
+            relevance=self.relevance,
+            mode=self.mode,
+            positive_cap=self.positive_cap,
+            min_relevance_gap=0.0,
+            out_of_class=0.0,
+            min_positive_relevance=self.min_positive_relevance,
+        )
+        return law.positive_weight(relevance)
+
+
+def positive_totals(
+    candidates: Candidates, law: Law, cache: str | os.PathLike[str] | None = None
+) -> Rows:
+    """Returns `[N]` floats, the summed weights of all positives of each record.
+
+    Where `T_p` caps no relevance these are the total relevances.
+
+    Args:
+      candidates: Records that are drawn from.
+      law: Law of the draws.
+      cache: Folder that keeps expensive sums; None keeps none.
+
+    Raises:
+      DataError: A sum is negative or not finite.
+    """
+    kind: Any = _PositiveWeight(
+        law.relevance, law.mode, law.positive_cap, law.min_positive_relevance
+    )
+    if isinstance(law.relevance, LabelRelevance):
+        num_levels = np.asarray(candidates.attributes[:1]).shape[-1]
+        of_depth = np.array(law.relevance.of_depth(num_levels), np.float64)
+        weights = law.positive_weight(of_depth)
+        if np.array_equal(weights, of_depth):
+            return candidates.totals
+        kind = Hierarchy(weights[1:].tolist())
+    elif not (law.mode == "uniform" or law.min_positive_relevance) and np.isinf(
+        law.positive_cap
+    ):
+        return candidates.totals
+    category = np.asarray(candidates.category[:])
+    attributes = np.asarray(candidates.attributes[:])
+    return total_relevance(kind, attributes, category, cache=cache)
