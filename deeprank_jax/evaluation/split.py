@@ -16,6 +16,7 @@ from deeprank_jax.data.rated_triplets import RatedTriplets, read_rated_splits
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import processes
+from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation import EVALUATORS, Evaluator, NothingToMeasureError
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.relevance import Relevance, create_relevance
@@ -95,6 +96,7 @@ class SplitEvaluation:
         description: str,
         *,
         check: Callable[[], None] = lambda: None,
+        is_baseline: bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns embeddings `[N, D]` and `ok [N]` bool, the records with one.
 
@@ -104,17 +106,17 @@ class SplitEvaluation:
           embed_fn: Function from uint8 images `[B, H, W, 3]` to embeddings `[B, D]`.
           description: Title of the progress bar.
           check: Function called for each batch, which may raise to end early.
+          is_baseline: False for the network whose metrics are wanted, which must give
+            finite embeddings; records without one are left out.
+
+        Raises:
+          DataError: No embedding of a batch is finite, and it is no baseline.
         """
 
         def checked(images: np.ndarray) -> np.ndarray:
             check()
             embeddings = embed_fn(images)
-            if not np.isfinite(embeddings).all():
-                logging.warning(
-                    "%s: some embeddings are not finite; their records are left out "
-                    "of all metrics.",
-                    description,
-                )
+            _check_finite(embeddings, description, is_baseline=is_baseline)
             return embeddings
 
         start, stop = processes.own_share(len(self.records))
@@ -268,3 +270,26 @@ def evaluation_triplets(
     if not isinstance(evaluator, evaluation_lib.SampledTriplets):
         return None
     return evaluator.triplets
+
+
+def _check_finite(
+    embeddings: np.ndarray, description: str, *, is_baseline: bool
+) -> None:
+    """Checks the embeddings of a batch, and warns if some are not finite.
+
+    Raises:
+      DataError: None is finite, and it is no baseline.
+    """
+    is_finite = np.isfinite(embeddings).all(axis=1)
+    if not is_finite.any() and not is_baseline:
+        raise DataError(
+            f"{description}: no embedding of a batch is finite, so there is nothing to "
+            "measure: the network has diverged, or its weights are wrong. Lower "
+            "config.optimizer.learning_rate, or start from other weights."
+        )
+    if not is_finite.all():
+        logging.warning(
+            "%s: some embeddings are not finite; their records are left out of all "
+            "metrics.",
+            description,
+        )

@@ -172,6 +172,9 @@ class Model:
 
         Args:
           batches: uint8 `[n, S, S, 3]`, batches of at most `BATCH_SIZE` images.
+
+        Raises:
+          ArtifactError: An embedding is not finite.
         """
         pending = None
         for batch in batches:
@@ -179,10 +182,24 @@ class Model:
             padded = np.pad(batch, ((0, size - len(batch)), *((0, 0),) * 3))
             started = self._call(self._weights, padded), len(batch)
             if pending is not None:
-                yield np.asarray(pending[0])[: pending[1]]
+                yield self._finished(*pending)
             pending = started
         if pending is not None:
-            yield np.asarray(pending[0])[: pending[1]]
+            yield self._finished(*pending)
+
+    def _finished(self, embeddings: jax.Array, num: int) -> np.ndarray:
+        """Waits for a padded batch and returns its first `num` rows.
+
+        Raises:
+          ArtifactError: A row is not finite.
+        """
+        rows = np.asarray(embeddings)[:num]
+        if not np.isfinite(rows).all():
+            raise errors.ArtifactError(
+                f"{self.artifact.path}: the model gives embeddings that are not "
+                "finite, so its weights are wrong; export another run."
+            )
+        return rows
 
     def embed_folder(
         self,

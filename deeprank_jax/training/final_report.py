@@ -177,7 +177,9 @@ def _measure(
     embeddings, ok, ranking = np.zeros((0, 0)), np.zeros(0, bool), None
     for split, evaluation in splits.items():
         embeddings, ok = evaluation.embed(
-            lambda images: experiment.embed(experiment.state, images), split
+            lambda images: experiment.embed(experiment.state, images),
+            split,
+            is_baseline=False,
         )
         compared = compare_with_baselines(
             evaluation,

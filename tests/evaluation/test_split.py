@@ -404,3 +404,15 @@ def test_triplets_stored_by_an_older_version_are_used(tmp_path):
     path.write_text("\n".join(lines).replace('"file": ""', '"file": "x"') + "\n")
     with pytest.raises(DataError, match=r"drawn with .* delete the file"):
         create_evaluation([0, 0, 1, 1, 2, 3], tmp_path)
+
+
+def test_a_network_without_a_finite_embedding_is_refused(tmp_path, warnings_logged):
+    measured = create_evaluation([0, 0, 1, 1], tmp_path)
+    nothing = lambda images: np.full((len(images), 3), np.nan)
+    with measured._reader:
+        with pytest.raises(DataError, match="test: no embedding of a batch is finite"):
+            measured.embed(nothing, "test", is_baseline=False)
+        one = lambda images: np.where(np.arange(len(images)) == 2, np.inf, 1.0)[:, None]
+        _, ok = measured.embed(one, "test", is_baseline=False)
+    assert ok.tolist() == [True, True, False, True]
+    assert "some embeddings are not finite" in warnings_logged[-1]

@@ -6,6 +6,7 @@ from PIL import Image
 import pytest
 
 import deeprank_jax
+from deeprank_jax import errors
 from deeprank_jax.data import decode as decode_lib
 from deeprank_jax.inference.model import BATCH_SIZE, Comparison, decode
 
@@ -106,3 +107,14 @@ def test_a_comparison_is_one_line(threshold, is_similar, text):
 def test_an_altered_model_is_refused(exported, tmp_path):
     with pytest.raises(ValueError, match="there is no such folder"):
         deeprank_jax.load(tmp_path / "nowhere")
+
+
+def test_a_model_with_weights_that_are_not_finite_is_refused(exported, path):
+    model = deeprank_jax.load(exported)
+    model._weights = {
+        name: np.full_like(values, np.nan) for name, values in model._weights.items()
+    }
+    with pytest.raises(errors.ArtifactError, match="embeddings that are not finite"):
+        model.embed(path)
+    with pytest.raises(errors.ArtifactError, match=f"{exported}: "):
+        model.compare(path, path)
