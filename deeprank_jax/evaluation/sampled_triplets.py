@@ -4,11 +4,16 @@ from collections.abc import Callable
 import os
 import pathlib
 
+from absl import logging
 import numpy as np
 
 from deeprank_jax.data.records import Records
 from deeprank_jax.evaluation.scores import NothingToMeasureError
-from deeprank_jax.evaluation.stored_triplets import load_triplets, save_triplets
+from deeprank_jax.evaluation.stored_triplets import (
+    DamagedTripletsError,
+    load_triplets,
+    save_triplets,
+)
 from deeprank_jax.evaluation.triplets import Triplets
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import (
@@ -90,9 +95,15 @@ class SampledTriplets(Triplets):
 def _load_or_sample(
     path: pathlib.Path, fingerprint: str, options: str, sample: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """Returns the triplets of a file, sampled and written if there is none."""
+    """Returns the triplets of a file, sampled and written if there is none.
+
+    Those of a damaged file are sampled again, and are the same.
+    """
     if path.exists():
-        return load_triplets(path, fingerprint, options)
+        try:
+            return load_triplets(path, fingerprint, options)
+        except DamagedTripletsError:
+            logging.warning("%s is damaged; its triplets are drawn again.", path)
     try:
         triplets = sample()
     except NoTripletError as error:

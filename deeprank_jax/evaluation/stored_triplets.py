@@ -1,5 +1,7 @@
 """Evaluation triplets on disk, checked against their records when read."""
 
+from collections.abc import Sequence
+import hashlib
 import json
 import os
 import pathlib
@@ -10,7 +12,12 @@ from deeprank_jax import files
 from deeprank_jax.errors import DataError
 
 _RECORDS, _OPTIONS, _HEADER = "# records ", "# drawn ", "anchor,positive,negative"
+_DIGEST = "# sha256 "
 _RELEVANCE = " relevance="
+
+
+class DamagedTripletsError(DataError):
+    """A file of triplets is not as it was written."""
 
 
 def save_triplets(
@@ -30,8 +37,10 @@ def save_triplets(
     """
     if len(options.splitlines()) != 1:
         raise ValueError(f"options must be one line of text, got {options!r}.")
-    lines = [_RECORDS + fingerprint, _OPTIONS + options, _HEADER]
-    lines += [",".join(map(str, triplet)) for triplet in np.asarray(triplets).tolist()]
+    start = [_RECORDS + fingerprint, _OPTIONS + options]
+    rows = [",".join(map(str, triplet)) for triplet in np.asarray(triplets).tolist()]
+    rows = [_HEADER, *rows]
+    lines = [*start, _DIGEST + _digest([*start, *rows]), *rows]
     files.create_folder(pathlib.Path(path).parent)
     files.write_text(path, "\n".join(lines) + "\n")
 
@@ -51,19 +60,13 @@ def load_triplets(
 
     Raises:
       DataError: The triplets belong to other records or were sampled with other
-        options, or the file is damaged or cannot be read.
+        options, or the file cannot be read.
+      DamagedTripletsError: The file has changed since it was written.
     """
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: cannot be read ({reason}); make it readable, or delete it to "
-            "have the triplets drawn again."
-        ) from error
+    lines = _read_lines(path)
     starts = (_RECORDS, _OPTIONS, _HEADER)
     if len(lines) < 3 or not all(map(str.startswith, lines, starts)):
-        raise DataError(
+        raise DamagedTripletsError(
             f"{path}: not a file of triplets (it should begin with the lines "
             f"'{_RECORDS}...', '{_OPTIONS}...' and '{_HEADER}'); delete it to have it "
             "drawn again."
@@ -85,10 +88,44 @@ def load_triplets(
         triplets = [[int(index) for index in line.split(",")] for line in lines[3:]]
         return np.array(triplets, np.int64).reshape(len(triplets), 3)
     except ValueError as error:
-        raise DataError(
+        raise DamagedTripletsError(
             f"{path}: not three record numbers on every line ({error}); delete the "
             "file to have it drawn again."
         ) from error
+
+
+def _read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the lines of a file without that of its digest.
+
+    Raises:
+      DataError: The file cannot be read.
+      DamagedTripletsError: It has another digest.
+    """
+    try:
+        lines = pathlib.Path(path).read_bytes().decode().removesuffix("\n").split("\n")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); make it readable, or delete "
+            "it to have the triplets drawn again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DamagedTripletsError(
+            f"{path}: not a text file ({error}); delete it to have the triplets drawn "
+            "again."
+        ) from error
+    # Earlier versions wrote no digest.
+    if len(lines) > 2 and lines[2].startswith(_DIGEST):
+        digest = lines.pop(2).removeprefix(_DIGEST)
+        if digest != _digest(lines):
+            raise DamagedTripletsError(
+                f"{path}: has changed since it was written; delete it to have the "
+                "triplets drawn again."
+            )
+    return lines
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _without_empty(options: str) -> str:

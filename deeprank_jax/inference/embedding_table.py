@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import shutil
+from typing import Any
 
 from absl import logging
 import numpy as np
@@ -93,7 +94,7 @@ def read_table(
       DataError: The file cannot be read, or is not a table of embeddings.
     """
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
         metadata = table.schema.metadata or {}
         embeddings = table["embedding"].combine_chunks()
         return (
@@ -150,7 +151,11 @@ def _join(
     num = 0
     schema = _schema(model)
     # Vectors neither repeat nor shrink; to try takes longer than to write them.
-    options = {"use_dictionary": ["label"], "compression": "none"}
+    options: dict[str, Any] = {
+        "use_dictionary": ["label"],
+        "compression": "none",
+        "write_page_checksum": True,
+    }
     with (
         files.replacing(out) as file,
         pyarrow.parquet.ParquetWriter(file, schema, **options) as writer,

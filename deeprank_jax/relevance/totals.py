@@ -6,6 +6,7 @@ once for a set of records, as the result is cached in a file.
 
 from collections.abc import Callable, Iterator
 import hashlib
+import io
 import os
 import pathlib
 
@@ -27,6 +28,7 @@ _SEED = 0
 _PAIRS = 2**18
 _WIDTH = 2**9
 _NUM_PROBED = 64
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def total_relevance(
@@ -196,16 +198,24 @@ def _estimate(
 def _load(path: pathlib.Path, size: int) -> np.ndarray | None:
     """Returns the totals in a file, None if it does not hold them."""
     try:
-        totals = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = path.read_bytes()
+    except OSError:
         return None
+    if not content.endswith(hashlib.sha256(content[:-_DIGEST_SIZE]).digest()):
+        logging.warning("%s is damaged, or of an earlier version: made anew.", path)
+        return None
+    totals = np.load(path, mmap_mode="r", allow_pickle=False)
     return totals if totals.shape == (size,) else None
 
 
 def _save(path: pathlib.Path, totals: np.ndarray) -> None:
+    """Writes the totals, and a digest of the file after them."""
+    content = io.BytesIO()
+    np.save(content, totals)
     files.create_folder(path.parent)
     with files.replacing(path) as file:
-        np.save(file, totals)
+        file.write(content.getvalue())
+        file.write(hashlib.sha256(content.getvalue()).digest())
 
 
 def _fingerprint(

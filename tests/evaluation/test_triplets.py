@@ -3,6 +3,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from deeprank_jax.errors import DataError
+from deeprank_jax.evaluation import sampled_triplets
 from deeprank_jax.evaluation import triplets as module
 from deeprank_jax.evaluation.stored_triplets import load_triplets, save_triplets
 from deeprank_jax.evaluation.triplets import Triplets
@@ -237,3 +239,29 @@ def test_triplets_from_before_empty_options_went_are_read(tmp_path):
     assert load_triplets(path, "40-abc", now).tolist() == [[0, 1, 2]]
     with pytest.raises(ValueError, match="drawn with"):
         load_triplets(path, "40-abc", now.replace("0.1", "0.2"))
+
+
+def test_no_change_of_a_file_of_triplets_is_believed(tmp_path):
+    path = tmp_path / "triplets.csv"
+    triplets = np.array([[0, 1, 2], [10, 11, 12]])
+    save_triplets(path, triplets, "40-abc", "seed=0")
+    content = path.read_bytes()
+    for i in range(len(content) - 1):
+        flipped = content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :]
+        for damaged in (flipped, content[:i]):
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match=r"triplets\.csv: "):
+                load_triplets(path, "40-abc", "seed=0")
+
+
+def test_damaged_triplets_are_drawn_again(tmp_path, warnings_logged):
+    path, triplets = tmp_path / "triplets.csv", np.array([[0, 1, 2], [10, 11, 12]])
+    load = lambda: sampled_triplets._load_or_sample(
+        path, "40-abc", "seed=0", lambda: triplets
+    )
+    load()
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"10,11")])
+    np.testing.assert_array_equal(load(), triplets)
+    assert warnings_logged == [f"{path} is damaged; its triplets are drawn again."]
+    assert path.read_bytes() == content

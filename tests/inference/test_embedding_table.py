@@ -162,6 +162,23 @@ def test_other_tables_are_refused(tmp_path):
             embedding_table.read_table(tmp_path / name)
 
 
+def test_no_flipped_bit_of_a_table_changes_a_row(model, some_photos, tmp_path):
+    out = tmp_path / "photos.parquet"
+    embedding_table.embed_to_file(model, open_source(str(some_photos)), out)
+    whole, content = embedding_table.read_table(out), out.read_bytes()
+    num_refused = 0
+    for i in np.random.default_rng(0).integers(0, len(content), 200).tolist():
+        out.write_bytes(content[:i] + bytes([content[i] ^ 4]) + content[i + 1 :])
+        try:
+            paths, labels, embeddings, _ = embedding_table.read_table(out)
+        except errors.DataError:
+            num_refused += 1
+            continue
+        assert (paths, labels) == whole[:2]
+        np.testing.assert_array_equal(embeddings, whole[2])
+    assert num_refused > 100
+
+
 def test_a_folder_is_a_source(some_photos):
     (some_photos / "loose.JPG").write_bytes(b"")
     (some_photos / "notes.txt").write_text("no image")

@@ -104,7 +104,12 @@ def test_what_took_a_pass_is_kept(tmp_path, monkeypatch):
                 total(**other)
     np.save(tmp_path / "short.npy", np.array(found)[:-1])
     short = (tmp_path / "short.npy").read_bytes()
-    for content in (b"", b"half a file", short):
+    whole = (tmp_path / "cache" / name).read_bytes()
+    flipped = [
+        whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :]
+        for i in range(0, len(whole), 7)
+    ]
+    for content in (b"", b"half a file", short, whole[:-1], *flipped):
         (tmp_path / "cache" / name).write_bytes(content)
         np.testing.assert_array_equal(total(), found)
     np.testing.assert_allclose(found, brute_force(vectors, category), rtol=1e-5)
