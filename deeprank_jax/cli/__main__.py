@@ -28,11 +28,11 @@ _EPILOG = """\
 `deeprank COMMAND --help` describes the arguments of a command.
 
 Exit status: 0 success, 1 an input or file cannot be used, 2 wrong arguments,
-130 interrupted by Ctrl-C, 143 stopped by SIGTERM, 141 the reader of a pipe has ended.
+130 interrupted by Ctrl-C, 143 stopped by SIGTERM, 129 by the end of its terminal,
+141 the reader of a pipe has ended.
 """
 _INTERRUPTED = 128 + signal.SIGINT
-_TERMINATED = 128 + signal.SIGTERM
-# Time after which a command that has not ended on SIGTERM is ended again.
+# Time after which a command that has not ended on a signal is ended again.
 _EXIT_SECONDS = 5.0
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 # The disk is full, or the user may not write or read there.
@@ -194,18 +194,30 @@ def _exit_status(command: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated_by_exit() -> Iterator[None]:
-    """Makes SIGTERM end the command like an exit, so that scratch files go."""
+    """Makes signals end the command like an exit, so that scratch files go.
+
+    Those that are ignored, as SIGHUP by `nohup`, stay so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    first: list[int] = []
+
     def leave(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        first.append(number)
         # Some callbacks swallow the exit, e.g. those of the garbage collector.
         signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)
-        sys.exit(_TERMINATED)
+        if first[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + first[0])
 
-    numbers = (signal.SIGTERM, signal.SIGALRM)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     before = [signal.signal(number, leave) for number in numbers]
     try:
         yield

@@ -9,7 +9,6 @@ import argparse
 import errno
 import faulthandler
 import pathlib
-import signal
 import sys
 
 from deeprank_jax.cli import arguments
@@ -77,7 +76,7 @@ def _train(options: argparse.Namespace) -> Result:
         )
     except loop.Stopped as stopped:
         print(f"deeprank train: {stopped}", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(128 + stopped.number)
     except UserError as error:
         # Within the job, so that the other processes are told the reason.
         sys.exit(f"deeprank train: {error}")

@@ -6,16 +6,16 @@ keeps for the job. For a single process nothing here has an effect.
 
 from collections.abc import Iterator
 import contextlib
-import signal
 
 import jax
 
 from deeprank_jax.distributed import coordinator
 from deeprank_jax.distributed.heartbeat import PREFIX, Heartbeat, exit_on_abort
 from deeprank_jax.distributed.processes import barrier
+from deeprank_jax.distributed.stop import SIGNALS
 from deeprank_jax.errors import UserError
 
-_STOPPED = 128 + signal.SIGTERM
+_STOPPED = [128 + number for number in SIGNALS]
 _JOIN_SECONDS = 300
 
 
@@ -57,7 +57,7 @@ def job(
     try:
         yield
     except SystemExit as end:
-        if end.code not in (None, 0, _STOPPED):
+        if end.code not in (None, 0, *_STOPPED):
             # Except for errors of the user, the death of another may be the cause.
             is_user_error = isinstance(end.__context__, ValueError)
             heartbeat.fail(str(end.code), others_first=not is_user_error)

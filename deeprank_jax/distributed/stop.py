@@ -1,34 +1,41 @@
-"""Stop requests: SIGTERM, handled by one process or agreed on by all."""
+"""Stop requests: signals, handled by one process or agreed on by all."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
 from types import FrameType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import jax
 
 from deeprank_jax.distributed import coordinator
 
+# Ctrl-C, a scheduler, and a terminal that is closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.5
 
 
 class Stop(Protocol):
-    """Context in which SIGTERM stops a training loop after a step.
+    """Context in which a signal stops a training loop after a step."""
 
-    Attributes:
-      requested: True once the loop has to stop.
-    """
+    @property
+    def requested(self) -> bool:
+        """True once the loop has to stop."""
+        ...
 
-    requested: bool
+    @property
+    def number(self) -> signal.Signals:
+        """Signal that stopped it."""
+        ...
 
     def __enter__(self) -> Self:
-        """Starts handling SIGTERM."""
+        """Starts handling the signals."""
         ...
 
     def __exit__(self, *exception: object) -> None:
-        """Restores the handler from before."""
+        """Restores the handlers from before."""
         ...
 
     def reached(self, step: int) -> bool:
@@ -39,13 +46,13 @@ class Stop(Protocol):
         """Interrupts slow work, e.g. validation.
 
         Raises:
-          StopRequested: SIGTERM came, and this process may stop at once.
+          StopRequested: A signal came, and this process may stop at once.
         """
         ...
 
 
 class StopRequested(Exception):  # noqa: N818  Not an error.
-    """SIGTERM came during work that can be interrupted."""
+    """A signal came during work that can be interrupted."""
 
 
 def create_stop() -> Stop:
@@ -53,20 +60,61 @@ def create_stop() -> Stop:
     return StopSignal() if jax.process_count() == 1 else AgreedStop()
 
 
-class StopSignal:
-    """SIGTERM stops a single process after the current step."""
+class _Handlers:
+    """Handlers of the signals while a context lasts, of which the first is kept.
+
+    A second signal does at once what it did before the context. Signals that are
+    ignored, as SIGHUP by `nohup`, stay so.
+    """
 
     def __init__(self):
-        self.requested = False
+        self.first: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        """Starts handling SIGTERM."""
-        self._before = signal.signal(signal.SIGTERM, self._request)
+        """Starts handling."""
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Restores the handler from before."""
-        signal.signal(signal.SIGTERM, self._before)
+        """Restores the handlers from before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.first is None:
+            self.first = signal.Signals(number)
+            return
+        self.__exit__()
+        os.kill(os.getpid(), number)
+
+
+class StopSignal:
+    """A signal stops a single process after the current step."""
+
+    def __init__(self):
+        self._handlers = _Handlers()
+
+    @property
+    def requested(self) -> bool:
+        """True once the loop has to stop."""
+        return self._handlers.first is not None
+
+    @property
+    def number(self) -> signal.Signals:
+        """Signal that stopped it."""
+        return self._handlers.first or signal.SIGTERM
+
+    def __enter__(self) -> Self:
+        """Starts handling the signals."""
+        self._handlers.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Restores the handlers from before."""
+        self._handlers.__exit__()
 
     def reached(self, step: int) -> bool:
         """Returns True to stop after `step`, the last one trained."""
@@ -76,20 +124,17 @@ class StopSignal:
         """Interrupts slow work.
 
         Raises:
-          StopRequested: SIGTERM came.
+          StopRequested: A signal came.
         """
         if self.requested:
             raise StopRequested
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-
 
 class AgreedStop:
-    """SIGTERM to any process of a job stops all of them after the same step.
+    """A signal to any process of a job stops all of them after the same step.
 
     A process that stopped on its own would leave the others waiting for it in the
-    next step. The training loops never wait for the store before SIGTERM comes: a
+    next step. The training loops never wait for the store before a signal comes: a
     thread of each process polls it. When one of the threads sees the request, each
     process proposes the step after its current one, and its loop does not go beyond
     the proposal until all have proposed. They stop after the greatest proposal, which
@@ -106,9 +151,10 @@ class AgreedStop:
           store: Key-value store of the processes; the job's by default.
         """
         self.requested = False
+        self.number = signal.SIGTERM
         self._store = store or coordinator.store()
         self._prefix = f"{coordinator.next_prefix()}/stop"
-        self._has_signal = False
+        self._handlers = _Handlers()
         self._lock = threading.Lock()
         self._step = -1
         self._proposal: int | None = None
@@ -116,15 +162,15 @@ class AgreedStop:
         self._agreed = threading.Event()
 
     def __enter__(self) -> Self:
-        """Starts handling SIGTERM."""
-        self._before = signal.signal(signal.SIGTERM, self._request)
+        """Starts handling the signals."""
+        self._handlers.__enter__()
         # Runs until the process ends: the others may need its proposal.
         threading.Thread(target=self._poll, name="agreed-stop", daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Restores the handler from before."""
-        signal.signal(signal.SIGTERM, self._before)
+        """Restores the handlers from before."""
+        self._handlers.__exit__()
 
     def check(self) -> None:
         """Does nothing: slow work is finished first."""
@@ -139,17 +185,17 @@ class AgreedStop:
             self.requested = self._stop_at is not None and step >= self._stop_at
         return self.requested
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self._has_signal = True
-
     def _poll(self) -> None:
         # The store ends with the job; then nobody waits for a proposal.
+        key = f"{self._prefix}/requested"
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            while not self._store.key_value_dir_get(f"{self._prefix}/requested"):
-                if self._has_signal:
-                    self._store.key_value_set(f"{self._prefix}/requested/x", "1", True)
+            while not (requested := self._store.key_value_dir_get(key)):
+                if self._handlers.first is not None:
+                    number = str(int(self._handlers.first))
+                    self._store.key_value_set(f"{key}/signal", number, True)
                 else:
                     time.sleep(_POLL_SECONDS)
+            self.number = signal.Signals(int(requested[0][1]))
             self._agree()
 
     def _agree(self) -> None:

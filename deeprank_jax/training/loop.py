@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import contextlib
 import json
 import pathlib
+import signal
 import time
 
 from absl import logging
@@ -27,7 +28,23 @@ from deeprank_jax.training.workdir import Workdir
 
 
 class Stopped(RuntimeError):  # noqa: N818  Not an error.
-    """A signal stopped the run; its progress is saved."""
+    """A signal stopped the run; its progress is saved.
+
+    Attributes:
+      number: The signal.
+    """
+
+    def __init__(self, number: signal.Signals, step: int):
+        """Creates the exception.
+
+        Args:
+          number: The signal.
+          step: Step of the last checkpoint.
+        """
+        super().__init__(
+            f"{number.name}: stopped; run again to continue from step {step}."
+        )
+        self.number = number
 
 
 def train(
@@ -180,7 +197,7 @@ def run_loop(
         if stop.requested:
             experiment.checkpoints.wait()
             saved = experiment.checkpoints.latest_step() or 0
-            raise Stopped(f"SIGTERM: stopped; run again to continue from step {saved}.")
+            raise Stopped(stop.number, saved)
 
 
 def _create_writer(workdir: pathlib.Path, step: int) -> metrics_writer.MetricsWriter:

@@ -225,12 +225,16 @@ def test_a_bug_keeps_its_traceback(command, error):
         command(failing(error))()
 
 
-def test_sigterm_ends_a_command_with_its_own_status(command):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+)
+def test_a_signal_ends_a_command_with_its_own_status(command, number, status):
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
-        command(lambda options: os.kill(os.getpid(), signal.SIGTERM))()
-    assert stopped.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
+        command(lambda options: os.kill(os.getpid(), number))()
+    assert stopped.value.code == status
+    assert signal.getsignal(number) is before
 
 
 def test_a_closed_pipe_has_a_status_of_its_own(tmp_path):

@@ -480,12 +480,13 @@ def test_all_stop_after_the_same_step(monkeypatch):
     for thread in threads:
         thread.start()
     time.sleep(0.2)
-    stops[2]._request(signal.SIGTERM, None)
+    stops[2]._handlers._receive(signal.SIGHUP, None)
     for thread in threads:
         thread.join(30)
     assert len(ended) == num
     assert len(set(ended.values())) == 1
     assert 1 < ended[0] < 9_999
+    assert {stop.number for stop in stops} == {signal.SIGHUP}
 
 
 @pytest.fixture

@@ -162,7 +162,8 @@ def test_twenty_kills(images, uninterrupted, tmp_path):
     kill_and_go_on(images, uninterrupted, tmp_path, moments)
 
 
-def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_within_ten_seconds(images, tmp_path, number):
     process = subprocess.Popen(
         command(images, tmp_path, num_steps=100_000, checkpoint_every=100_000,
                 eval_every=100_000),
@@ -170,12 +171,16 @@ def test_sigterm_saves_and_leaves_within_ten_seconds(images, tmp_path):
     )  # fmt: skip
     wait_until(lambda: losses(tmp_path))
     start = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - start < 10
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + number
+    assert "Traceback" not in stderr
     (saved,) = (tmp_path / "checkpoints").iterdir()
-    assert f"SIGTERM: stopped; run again to continue from step {saved.name}" in stderr
+    assert (
+        f"{number.name}: stopped; run again to continue from step {saved.name}"
+        in stderr
+    )
 
 
 def test_a_run_stopped_before_it_was_validated_is_validated_later(

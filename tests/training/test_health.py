@@ -34,10 +34,31 @@ def test_a_loss_without_a_margin_cannot_sit_at_it():
     assert [watch.observe(soft) for _ in range(5)] == [[]] * 5
 
 
-def test_sigterm_is_noted_and_the_old_handler_put_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", stop_lib.SIGNALS)
+def test_a_signal_is_noted_and_the_old_handler_put_back(number):
+    before = signal.getsignal(number)
     with stop_lib.StopSignal() as stop:
         assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested
+        assert stop.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_acts_at_once():
+    with stop_lib.StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
-    assert signal.getsignal(signal.SIGTERM) is before
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_ignored_signal_stays_ignored():
+    """As `nohup` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_lib.StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import signal
 
 from helpers import shrunk
 import numpy as np
@@ -174,7 +176,7 @@ def test_a_stop_during_the_first_validation_trains_nothing(
     images, start, tmp_path, monkeypatch
 ):
     def stopped(run, validation, step, writer, stop):
-        stop.requested = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
     config = shrunk.create_config(images, **{"init_from": str(start), "num_steps": 4})
     with monkeypatch.context() as patch:
