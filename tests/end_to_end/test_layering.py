@@ -10,7 +10,7 @@ PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
     {"errors", "version", "logs"},
     {"files", "registry"},
-    {"config"},
+    {"checksums", "config"},
     {"descriptors", "losses", "models", "distributed"},
     {"data", "search"},
     {"relevance"},
