@@ -82,6 +82,11 @@ def total_relevance(
     return totals if cached is None else cached
 
 
+def is_estimated(relevance: Relevance, size: int) -> bool:
+    """Returns whether the totals of a category of so many records are estimates."""
+    return not hasattr(relevance, "total") and size > _LARGEST_EXACT
+
+
 class _PairError(ValueError):
     """An invalid relevance of two records, by their positions in a category."""
 

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from deeprank_jax import relevance
+from deeprank_jax.relevance import totals as totals_lib
 from deeprank_jax.sampling import TripletSampler, count_candidates
 from tools.benchmark.exact_laws import chi_square, enumerate_laws
 
@@ -325,3 +326,19 @@ def test_whole_categories_are_drawn_as_before_the_weight_of_pairs():
     np.testing.assert_array_equal(
         new.sample(7, 500).indices, old.sample(7, 500).indices
     )
+
+
+def test_sums_that_could_only_be_estimated_weigh_no_pairs(monkeypatch):
+    """From few pairs those of most records with few positives would be 0."""
+    monkeypatch.setattr(totals_lib, "_LARGEST_EXACT", 100)
+    attributes = clustered_labels()
+    create = lambda **options: create_sampler(
+        attributes, Compared(CLUSTERED), seed=3, capacity=64, **options
+    )
+    new, old = (create(min_positive_relevance=0.5) for _ in range(2))
+    old.continue_as(2)
+    np.testing.assert_array_equal(
+        new.sample(0, 200).indices, old.sample(0, 200).indices
+    )
+    # Without a least relevance the total relevances serve.
+    assert np.mean(create().sample(0, 2000).relevance[:, 0] == 1.0) > 0.7

@@ -92,7 +92,7 @@ class GroupSampler:
             "negatives_per_anchor": self._num_negatives,
         }
 
-    def continue_as(self, version: int) -> None:
+    def continue_as(self, version: int | None) -> None:
         """Draws by the law of an older version from here on, as a run began with it."""
         self._triplets.continue_as(version)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deeprank_jax.relevance import Hierarchy, LabelRelevance
-from deeprank_jax.relevance.totals import total_relevance
+from deeprank_jax.relevance.totals import is_estimated, total_relevance
 from deeprank_jax.sampling.reservoir.candidates import Candidates, Rows
 from deeprank_jax.sampling.reservoir.law import Law
 
@@ -39,7 +39,7 @@ class _PositiveWeight:
 
 def positive_totals(
     candidates: Candidates, law: Law, cache: str | os.PathLike[str] | None = None
-) -> Rows:
+) -> Rows | None:
     """Returns `[N]` floats, the summed weights of all positives of each record.
 
     Where `T_p` caps no relevance these are the total relevances.
@@ -49,12 +49,17 @@ def positive_totals(
       law: Law of the draws.
       cache: Folder that keeps expensive sums; None keeps none.
 
+    Returns:
+      The sums; None if they could only be estimated, from so few pairs that records
+      with few positives would never be drawn.
+
     Raises:
       DataError: A sum is negative or not finite.
     """
     kind: Any = _PositiveWeight(
         law.relevance, law.mode, law.positive_cap, law.min_positive_relevance
     )
+    is_relevance = not (law.mode == "uniform" or law.min_positive_relevance)
     if isinstance(law.relevance, LabelRelevance):
         num_levels = np.asarray(candidates.attributes[:1]).shape[-1]
         of_depth = np.array(law.relevance.of_depth(num_levels), np.float64)
@@ -62,10 +67,10 @@ def positive_totals(
         if np.array_equal(weights, of_depth):
             return candidates.totals
         kind = Hierarchy(weights[1:].tolist())
-    elif not (law.mode == "uniform" or law.min_positive_relevance) and np.isinf(
-        law.positive_cap
-    ):
+    elif is_relevance and np.isinf(law.positive_cap):
         return candidates.totals
+    elif is_estimated(kind, int(candidates.sizes.max())):
+        return candidates.totals if is_relevance else None
     category = np.asarray(candidates.category[:])
     attributes = np.asarray(candidates.attributes[:])
     return total_relevance(kind, attributes, category, cache=cache)

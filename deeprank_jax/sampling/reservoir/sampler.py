@@ -87,8 +87,9 @@ class TripletSampler:
     - `no_other_category`: the buffers hold no other category; the negative is
       in-class.
     - `no_negative`: no record of either class can be a negative. The anchor is drawn
-      anew, up to 16 times. So it is if the buffer holds no positive, `no_positive`, in
-      runs that began with version 2; else such an anchor has weight 0.
+      anew, up to 16 times.
+    - `no_positive`: the buffer holds no positive. Such an anchor has weight 0; in runs
+      that began with version 2 it is drawn anew.
     - `repeated`: still none; the next valid triplet of the batch takes its place.
     - If all in-class negatives that meet `T_r` have relevance 0, as other classes do
       when all records are one category, step 3 is uniform over them (`1 / pi_j`).
@@ -236,7 +237,7 @@ class TripletSampler:
             "num_shards": self._num_shards,
         }
 
-    def continue_as(self, version: int) -> None:
+    def continue_as(self, version: int | None) -> None:
         """Draws by the law of an older version from here on, as a run began with it."""
         if version in OLD_VERSIONS:
             self.version, self._positive_totals, self._table = version, None, None
