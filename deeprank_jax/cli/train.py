@@ -6,6 +6,7 @@ The same command again continues from the last checkpoint.
 """
 
 import argparse
+import contextlib
 import errno
 import faulthandler
 import pathlib
@@ -75,7 +76,9 @@ def _train(options: argparse.Namespace) -> Result:
             arguments.load_config(options), workdir, command=options.whole_command_line
         )
     except loop.Stopped as stopped:
-        print(f"deeprank train: {stopped}", file=sys.stderr)
+        # The terminal may be gone.
+        with contextlib.suppress(OSError):
+            print(f"deeprank train: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except UserError as error:
         # Within the job, so that the other processes are told the reason.

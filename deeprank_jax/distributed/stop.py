@@ -1,6 +1,7 @@
 """Stop requests: signals, handled by one process or agreed on by all."""
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -15,6 +16,8 @@ from deeprank_jax.distributed import coordinator
 # Ctrl-C, a scheduler, and a terminal that is closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.5
+# Time within which another signal is taken for the same request.
+_REPEAT_SECONDS = 1.0
 
 
 class Stop(Protocol):
@@ -63,12 +66,14 @@ def create_stop() -> Stop:
 class _Handlers:
     """Handlers of the signals while a context lasts, of which the first is kept.
 
-    A second signal does at once what it did before the context. Signals that are
-    ignored, as SIGHUP by `nohup`, stay so.
+    A second signal, unless it repeats the first at once as those of a closed terminal
+    do, has its effect from before the context. Signals that are ignored, as SIGHUP by
+    `nohup`, stay so.
     """
 
     def __init__(self):
         self.first: signal.Signals | None = None
+        self._received = -math.inf
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -84,8 +89,10 @@ class _Handlers:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.first is None:
-            self.first = signal.Signals(number)
+            self.first, self._received = signal.Signals(number), now
+        if now - self._received < _REPEAT_SECONDS:
             return
         self.__exit__()
         os.kill(os.getpid(), number)
