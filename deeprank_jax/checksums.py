@@ -13,8 +13,12 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _END = re.compile(r"# (\d+) files")
 
 
-def write_checksums(folder: pathlib.Path) -> None:
+def write_checksums(folder: pathlib.Path, *, counted: bool = True) -> None:
     """Writes `SHA256SUMS` of all other files once they are on disk.
+
+    Args:
+      folder: Folder with the files.
+      counted: True to end the list with their number, which `find_damage` needs.
 
     Raises:
       OSError: A file cannot be read, or the list cannot be written.
@@ -25,7 +29,8 @@ def write_checksums(folder: pathlib.Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS
     ]
-    lines.append(f"# {len(lines)} files\n")
+    if counted:
+        lines.append(f"# {len(lines)} files\n")
     files.write_text(folder / CHECKSUMS, "".join(lines))
 
 

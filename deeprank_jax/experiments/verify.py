@@ -5,7 +5,7 @@ import contextlib
 import pathlib
 
 from deeprank_jax import checksums
-from deeprank_jax.errors import ArtifactError, DataError
+from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.inference import artifact
 from deeprank_jax.search import store
 from deeprank_jax.training.step_folders import StepFolders
@@ -41,7 +41,7 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
 def _error_of(read: Callable[[], object]) -> str | None:
     try:
         read()
-    except ArtifactError as error:
+    except (UserError, OSError) as error:
         return str(error)
     return None
 

@@ -105,6 +105,8 @@ class Checkpoints:
           CheckpointError: This save, or the one before it, failed.
         """
         try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
             self._wait_for_seal()
             if step in self._manager.all_steps():
                 if metrics is None or self.has_metrics(step):
@@ -201,10 +203,9 @@ class Checkpoints:
             ) from error
 
     def _seal_later(self, step: int | None) -> None:
-        """Starts sealing a step that is being saved, and copying the best.
+        """Starts sealing a step that is being saved, and copying the best one.
 
-        The steps before it are still there, so that a step that was not sealed whole
-        is not needed.
+        The sealed steps before it are still there if this is interrupted.
         """
         self._sealing = self._sealer.submit(self._seal, step)
 
@@ -227,13 +228,13 @@ class Checkpoints:
         Raises:
           CheckpointError: One has changed since it was saved.
         """
-        self.wait()
-        reason: CheckpointError | None = None
-        if processes.is_first():
-            try:
+        reason: CheckpointError | OSError | None = None
+        try:
+            self.wait()
+            if processes.is_first():
                 self._folders.check(step)
-            except CheckpointError as error:
-                reason = error
+        except (CheckpointError, OSError) as error:
+            reason = error
         if not processes.all_agree(reason is None):
             where = self.directory / str(step)
             raise reason or CheckpointError(f"{where} is damaged; see process 0.")
@@ -382,7 +383,7 @@ def _best_step(manager: ocp.CheckpointManager) -> int:
 
 def _quality(metrics: Mapping[str, float], best_metric: str) -> tuple[float, float]:
     """Returns the sorting key of a checkpoint; larger is better."""
-    return metrics[best_metric], -metrics.get(_STEP, 0)
+    return metrics.get(best_metric, -math.inf), -metrics.get(_STEP, 0)
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:

@@ -6,6 +6,7 @@ is replaced by its copy, or set aside, so that training continues from an older 
 """
 
 import contextlib
+import errno
 import pathlib
 import shutil
 
@@ -44,16 +45,21 @@ class StepFolders:
         files.sync_folder(self.directory)
 
     def copy_best(self, step: int | None) -> None:
-        """Copies a sealed step in place of the copy of the best one before it.
+        """Copies the best step, sealed, in place of the copy of another one.
 
         Raises:
           OSError: The copy cannot be written, e.g. because the disk is full.
         """
-        if step is None or (self.copies / str(step)).exists():
+        folder, copy = self.directory / str(step), self.copies / str(step)
+        if step is None or not _is_sealed(folder):
             return
-        _replace_folder(self.directory / str(step), self.copies / str(step))
+        if not _is_sealed(copy) or not _same_checksums(folder, copy):
+            scratch = self._copy(folder)
+            shutil.rmtree(copy, ignore_errors=True)
+            scratch.rename(copy)
+            files.sync_folder(self.copies)
         for other in _step_folders(self.copies):
-            if other.name != str(step):
+            if other != copy:
                 shutil.rmtree(other)
 
     def copied_step(self) -> int | None:
@@ -63,26 +69,25 @@ class StepFolders:
     def mend(self) -> None:
         """Replaces damaged steps by their copies, and sets the others aside.
 
-        A step without checksums was being sealed when its process was killed. If none
-        has any they are of an earlier version, and get them now.
+        Only the newest step can be without checksums because its save was interrupted.
+        Others without are of an earlier version, and get them now.
         """
-        for step in self._unsealed_steps():
+        self._clean()
+        steps = sorted(int(p.name) for p in _step_folders(self.directory))
+        unsealed = [x for x in steps if not _is_sealed(self.directory / str(x))]
+        if unsealed and unsealed[-1] == steps[-1] and self._has_sealed():
+            self._set_interrupted_aside(self.directory / str(unsealed.pop()))
+        for step in reversed(unsealed):
             self.seal(step)
-        for step, reason in self._find_all_damage().items():
-            folder, copy = self.directory / str(step), self.copies / str(step)
-            if copy.exists() and checksums.find_damage(copy) is None:
-                self._set_aside(folder)
-                _replace_folder(copy, folder)
-                logging.warning(
-                    "%s was damaged (%s): its copy is used.", folder, reason
-                )
-            else:
-                moved = self._set_aside(folder)
-                logging.warning(
-                    "%s is damaged (%s): moved to %s, and training continues from an "
-                    "older checkpoint, or from the start.",
-                    folder, reason, moved,
-                )  # fmt: skip
+        for folder in _step_folders(self.directory):
+            reason = checksums.find_damage(folder)
+            if reason is not None:
+                self._mend_step(folder, reason)
+        # E.g. because a process was killed while it replaced a step by its copy.
+        for copy in _step_folders(self.copies):
+            folder = self.directory / copy.name
+            if not folder.exists():
+                self._copy(copy).rename(folder)
 
     def check(self, step: int) -> None:
         """Checks that a step is as it was when it was sealed.
@@ -90,25 +95,30 @@ class StepFolders:
         Raises:
           CheckpointError: It is not.
         """
-        reason = self._find_damage(self.directory / str(step))
+        folder = self.directory / str(step)
+        reason = checksums.find_damage(folder)
         if reason is not None:
             raise CheckpointError(
-                f"{self.directory / str(step)} is damaged ({reason}); run the same "
-                "command again, to continue from a checkpoint that is not."
+                f"{folder} is damaged ({reason}); run the same command again, to "
+                "continue from a checkpoint that is not."
             )
 
     def intact_directory(self, step: int) -> pathlib.Path:
         """Returns the folder to read a step from: that of the copy if it is damaged.
 
+        A step without checksums is being saved, or of an earlier version.
+
         Raises:
           CheckpointError: The step is damaged and there is no copy of it.
         """
         folder, copy = self.directory / str(step), self.copies / str(step)
-        reason = self._find_damage(folder)
+        if folder.exists() and not _is_sealed(folder):
+            return self.directory
+        reason = checksums.find_damage(folder)
         if reason is None:
             return self.directory
-        if copy.exists() and checksums.find_damage(copy) is None:
-            logging.warning("%s is damaged (%s): its copy is used.", folder, reason)
+        if _is_sealed(copy) and checksums.find_damage(copy) is None:
+            logging.warning("%s cannot be used (%s): its copy is.", folder, reason)
             return self.copies
         raise CheckpointError(
             f"{folder} is damaged ({reason}); continue its training with `deeprank "
@@ -116,34 +126,53 @@ class StepFolders:
         )
 
     def inspect(self) -> dict[pathlib.Path, str | None]:
-        """Returns what is wrong with each step and copy, None if nothing is."""
+        """Returns what is wrong with each sealed step and copy, None if nothing is."""
         steps = sorted(_step_folders(self.directory), key=lambda path: int(path.name))
-        found = {folder: self._find_damage(folder) for folder in steps}
-        copies = _step_folders(self.copies)
-        return found | {folder: checksums.find_damage(folder) for folder in copies}
+        folders = [*steps, *_step_folders(self.copies)]
+        return {x: checksums.find_damage(x) for x in folders if _is_sealed(x)}
 
-    def _find_all_damage(self) -> dict[int, str]:
-        folders = {int(p.name): p for p in _step_folders(self.directory)}
-        reasons = {step: self._find_damage(path) for step, path in folders.items()}
-        return {step: reason for step, reason in reasons.items() if reason is not None}
+    def _clean(self) -> None:
+        """Removes unfinished and damaged copies, and those of checkpoints now gone."""
+        for scratch in self.copies.glob(".*.tmp"):
+            shutil.rmtree(scratch)
+        is_new = not _step_folders(self.directory)
+        for copy in _step_folders(self.copies):
+            if is_new or checksums.find_damage(copy) is not None:
+                shutil.rmtree(copy)
 
-    def _find_damage(self, folder: pathlib.Path) -> str | None:
-        """Returns what is wrong with a step's folder, None if nothing is."""
-        is_sealed = (folder / checksums.CHECKSUMS).exists()
-        if not is_sealed and folder.exists() and self._unsealed_steps():
-            return None
-        return checksums.find_damage(folder)
+    def _has_sealed(self) -> bool:
+        folders = [*_step_folders(self.directory), *_step_folders(self.copies)]
+        return any(map(_is_sealed, folders))
 
-    def _unsealed_steps(self) -> list[int]:
-        """Returns all steps if none has checksums, else nothing."""
-        folders = _step_folders(self.directory)
-        sealed = [*folders, *_step_folders(self.copies)]
-        if any((folder / checksums.CHECKSUMS).exists() for folder in sealed):
-            return []
-        return [int(folder.name) for folder in folders]
+    def _mend_step(self, folder: pathlib.Path, reason: str) -> None:
+        """Replaces a damaged step by its copy, or sets it aside."""
+        copy = self.copies / folder.name
+        scratch = self._copy(copy) if copy.exists() else None
+        moved = self._set_aside(folder)
+        if scratch is not None:
+            scratch.rename(folder)
+            logging.warning("%s was damaged (%s): its copy is used.", folder, reason)
+            return
+        logging.warning(
+            "%s is damaged (%s): moved to %s, and training continues from an older "
+            "checkpoint, or from the start.",
+            folder, reason, moved,
+        )  # fmt: skip
+
+    def _set_interrupted_aside(self, folder: pathlib.Path) -> None:
+        """Moves a step that was not sealed away, in place of the last such one."""
+        moved = self.damaged / "interrupted"
+        shutil.rmtree(moved, ignore_errors=True)
+        self.damaged.mkdir(exist_ok=True)
+        folder.rename(moved)
+        logging.warning(
+            "%s was not saved to its end: moved to %s, and training continues from the "
+            "checkpoint before it.",
+            folder, moved,
+        )  # fmt: skip
 
     def _set_aside(self, folder: pathlib.Path) -> pathlib.Path:
-        """Moves a folder away, and returns its new path."""
+        """Moves a damaged folder away, and returns its new path."""
         self.damaged.mkdir(exist_ok=True)
         number, moved = 1, self.damaged / folder.name
         while moved.exists():
@@ -152,6 +181,24 @@ class StepFolders:
         folder.rename(moved)
         return moved
 
+    def _copy(self, source: pathlib.Path) -> pathlib.Path:
+        """Returns a checked copy of a sealed folder, to be renamed.
+
+        Raises:
+          OSError: It cannot be written; nothing is left of it.
+        """
+        scratch = self.copies / f".{source.name}.tmp"
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copytree(source, scratch)
+            files.sync_all(scratch)
+            if (reason := checksums.find_damage(scratch)) is not None:
+                raise OSError(errno.EIO, f"the copy is wrong: {reason}", str(scratch))
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        return scratch
+
 
 def _step_folders(directory: pathlib.Path) -> list[pathlib.Path]:
     with contextlib.suppress(FileNotFoundError):
@@ -159,12 +206,10 @@ def _step_folders(directory: pathlib.Path) -> list[pathlib.Path]:
     return []
 
 
-def _replace_folder(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies a sealed folder, so that the copy is there whole or not at all."""
-    scratch = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, scratch)
-    files.sync_all(scratch)
-    scratch.rename(target)
-    files.sync_folder(target.parent)
+def _is_sealed(folder: pathlib.Path) -> bool:
+    return (folder / checksums.CHECKSUMS).exists()
+
+
+def _same_checksums(one: pathlib.Path, other: pathlib.Path) -> bool:
+    contents = [(x / checksums.CHECKSUMS).read_bytes() for x in (one, other)]
+    return contents[0] == contents[1]
