@@ -243,9 +243,7 @@ def _validate(
     """Returns the validation metrics; None if a stop was requested meanwhile."""
     embed_fn = lambda images: experiment.embed(experiment.state, images)
     try:
-        embedded = validation.embed(
-            embed_fn, "validation", check=stop.check, is_baseline=False
-        )
+        embedded = validation.embed(embed_fn, "validation", check=stop.check)
         task_metrics = experiment.validate_task(experiment.state, stop.check)
     except stop_lib.StopRequested:
         return None

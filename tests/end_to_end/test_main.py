@@ -168,6 +168,7 @@ def test_a_signal_saves_and_leaves_within_ten_seconds(images, tmp_path, number):
         command(images, tmp_path, num_steps=100_000, checkpoint_every=100_000,
                 eval_every=100_000),
         cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )  # fmt: skip
     wait_until(lambda: losses(tmp_path))
     start = time.monotonic()
