@@ -9,28 +9,18 @@ from deeprank_jax import files
 CHECKSUMS = "SHA256SUMS"
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-# A comment to `sha256sum`; without it the list has been cut.
-_END = re.compile(r"# (\d+) files")
 
 
-def write_checksums(folder: pathlib.Path, *, counted: bool = True) -> None:
+def write_checksums(folder: pathlib.Path) -> None:
     """Writes `SHA256SUMS` of all other files once they are on disk.
-
-    Args:
-      folder: Folder with the files.
-      counted: True to end the list with their number, which `find_damage` needs.
 
     Raises:
       OSError: A file cannot be read, or the list cannot be written.
     """
     files.sync_all(folder)
     lines = [
-        f"{file_digest(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != CHECKSUMS
+        f"{file_digest(folder / name)}  {name}\n" for name in sorted(_names(folder))
     ]
-    if counted:
-        lines.append(f"# {len(lines)} files\n")
     files.write_text(folder / CHECKSUMS, "".join(lines))
 
 
@@ -44,25 +34,26 @@ def read_checksums(folder: pathlib.Path) -> dict[str, str]:
     sums = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
-        if match is not None:
-            sums[match[2]] = match[1]
-        elif _END.fullmatch(line) is None:
+        if match is None:
             raise ValueError(f"the line {line[:80]!r} is not a checksum")
+        sums[match[2]] = match[1]
     return sums
 
 
 def find_damage(folder: pathlib.Path) -> str | None:
     """Returns what is wrong with a folder that has checksums, None if nothing is.
 
+    Each file must be listed, so that a list that was cut is noticed; hidden files,
+    which e.g. a file manager adds, need not be.
+
     Raises:
       PermissionError: A file may not be read.
     """
     try:
-        text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
         sums = read_checksums(folder)
-        end = _END.fullmatch((text.splitlines() or [""])[-1])
-        if end is None or int(end[1]) != len(sums):
-            return f"{CHECKSUMS} has been cut"
+        unlisted = {x for x in _names(folder) - sums.keys() if "/." not in f"/{x}"}
+        if unlisted:
+            return f"{CHECKSUMS} does not list {min(unlisted)}"
         for name, digest in sums.items():
             if file_digest(folder / name) != digest:
                 return f"{name} has changed"
@@ -81,3 +72,9 @@ def file_digest(path: pathlib.Path) -> str:
     """Returns the SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _names(folder: pathlib.Path) -> set[str]:
+    """Returns the paths of all files below a folder but the list."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in paths} - {CHECKSUMS}

@@ -53,7 +53,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 scratch.unlink()
             raise
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         # Other names, and no number, are errors of other files in the caller's block.
         if error.errno is None or error.filename not in (None, os.fspath(scratch)):
@@ -65,12 +65,12 @@ def sync_all(folder: pathlib.Path) -> None:
     """Waits until all files below a folder, and the folders, are on disk."""
     for path in [folder, *folder.rglob("*")]:
         if not path.is_symlink():
-            sync_folder(path)
+            sync(path)
 
 
-def sync_folder(folder: pathlib.Path) -> None:
-    """Waits until the folder's list of files is on disk; a file's content likewise."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: pathlib.Path) -> None:
+    """Waits until a file's content, or a folder's list of files, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,6 +16,7 @@ def folder(tmp_path):
 
 def test_files_are_listed_by_their_path(folder):
     assert checksums.read_checksums(folder).keys() == {"a", "below/b"}
+    (folder / "below" / ".hidden").write_bytes(b"")
     assert checksums.find_damage(folder) is None
 
 
@@ -26,7 +27,8 @@ def test_files_are_listed_by_their_path(folder):
         ("below/b", b"x", "below/b has changed"),
         ("a", None, "a: No such file or directory"),
         (checksums.CHECKSUMS, None, "SHA256SUMS: No such file or directory"),
-        (checksums.CHECKSUMS, b"", "SHA256SUMS has been cut"),
+        (checksums.CHECKSUMS, b"", "SHA256SUMS does not list a"),
+        ("below/c", b"", "SHA256SUMS does not list below/c"),
         (checksums.CHECKSUMS, b"\xff\n", "is not a checksum"),
     ],
 )

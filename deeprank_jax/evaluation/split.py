@@ -96,7 +96,7 @@ class SplitEvaluation:
         description: str,
         *,
         check: Callable[[], None] = lambda: None,
-        is_baseline: bool = True,
+        must_be_finite: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns embeddings `[N, D]` and `ok [N]` bool, the records with one.
 
@@ -106,17 +106,17 @@ class SplitEvaluation:
           embed_fn: Function from uint8 images `[B, H, W, 3]` to embeddings `[B, D]`.
           description: Title of the progress bar.
           check: Function called for each batch, which may raise to end early.
-          is_baseline: False for the network whose metrics are wanted, which must give
-            finite embeddings; records without one are left out.
+          must_be_finite: True to refuse a network none of whose embeddings is finite;
+            else records without one are only left out.
 
         Raises:
-          DataError: No embedding of a batch is finite, and it is no baseline.
+          DataError: No embedding of a batch is finite, and it must be.
         """
 
         def checked(images: np.ndarray) -> np.ndarray:
             check()
             embeddings = embed_fn(images)
-            _check_finite(embeddings, description, is_baseline=is_baseline)
+            _check_finite(embeddings, description, must_be_finite=must_be_finite)
             return embeddings
 
         start, stop = processes.own_share(len(self.records))
@@ -273,15 +273,15 @@ def evaluation_triplets(
 
 
 def _check_finite(
-    embeddings: np.ndarray, description: str, *, is_baseline: bool
+    embeddings: np.ndarray, description: str, *, must_be_finite: bool
 ) -> None:
     """Checks the embeddings of a batch, and warns if some are not finite.
 
     Raises:
-      DataError: None is finite, and it is no baseline.
+      DataError: None is finite, and it must be.
     """
     is_finite = np.isfinite(embeddings).all(axis=1)
-    if not is_finite.any() and not is_baseline:
+    if not is_finite.any() and must_be_finite:
         raise DataError(
             f"{description}: no embedding of a batch is finite, so there is nothing to "
             "measure: the network has diverged, or its weights are wrong. Lower "

@@ -349,7 +349,7 @@ def _measure(
             dataset.relevance,
             pathlib.Path(scratch),
         )
-        embeddings, ok = split.embed(network.embed, dataset.split, is_baseline=False)
+        embeddings, ok = split.embed(network.embed, dataset.split, must_be_finite=True)
         if not ok.any():
             raise DataError(
                 f"{dataset.name}: no image can be read, among them "

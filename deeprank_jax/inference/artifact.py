@@ -106,7 +106,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise _cannot_write(path, error) from error
     try:
         yield scratch
-        checksums.write_checksums(scratch, counted=False)
+        checksums.write_checksums(scratch)
         scratch.chmod(0o755)
         scratch.replace(path)
     except OSError as error:

@@ -262,7 +262,7 @@ def create(folder: pathlib.Path, manifest: Manifest) -> None:
             )
         text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"))
         _write(folder / MANIFEST, [text.encode()])
-        files.sync_folder(folder.absolute().parent)
+        files.sync(folder.absolute().parent)
 
 
 def _write(path: pathlib.Path, parts: Iterable[Buffer]) -> str:

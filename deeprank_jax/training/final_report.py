@@ -179,7 +179,7 @@ def _measure(
         embeddings, ok = evaluation.embed(
             lambda images: experiment.embed(experiment.state, images),
             split,
-            is_baseline=False,
+            must_be_finite=True,
         )
         compared = compare_with_baselines(
             evaluation,

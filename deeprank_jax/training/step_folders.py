@@ -42,7 +42,7 @@ class StepFolders:
           OSError: A file cannot be read or written, e.g. because the disk is full.
         """
         checksums.write_checksums(self.directory / str(step))
-        files.sync_folder(self.directory)
+        files.sync(self.directory)
 
     def copy_best(self, step: int | None) -> None:
         """Copies the best step, sealed, in place of the copy of another one.
@@ -57,7 +57,7 @@ class StepFolders:
             scratch = self._copy(folder)
             shutil.rmtree(copy, ignore_errors=True)
             scratch.rename(copy)
-            files.sync_folder(self.copies)
+            files.sync(self.copies)
         for other in _step_folders(self.copies):
             if other != copy:
                 shutil.rmtree(other)
@@ -137,7 +137,9 @@ class StepFolders:
             shutil.rmtree(scratch)
         is_new = not _step_folders(self.directory)
         for copy in _step_folders(self.copies):
-            if is_new or checksums.find_damage(copy) is not None:
+            # A kill may have come when the only step was moved for its copy.
+            is_gone = is_new and not (self.damaged / copy.name).exists()
+            if is_gone or checksums.find_damage(copy) is not None:
                 shutil.rmtree(copy)
 
     def _has_sealed(self) -> bool:

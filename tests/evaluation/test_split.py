@@ -412,8 +412,8 @@ def test_a_network_without_a_finite_embedding_is_refused(tmp_path, warnings_logg
     nothing = lambda images: np.full((len(images), 3), np.nan)
     with measured._reader:
         with pytest.raises(DataError, match="test: no embedding of a batch is finite"):
-            measured.embed(nothing, "test", is_baseline=False)
+            measured.embed(nothing, "test", must_be_finite=True)
         one = lambda images: np.where(np.arange(len(images)) == 2, np.inf, 1.0)[:, None]
-        _, ok = measured.embed(one, "test", is_baseline=False)
+        _, ok = measured.embed(one, "test", must_be_finite=True)
     assert ok.tolist() == [True, True, False, True]
     assert "some embeddings are not finite" in warnings_logged[-1]

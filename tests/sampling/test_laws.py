@@ -342,3 +342,21 @@ def test_sums_that_could_only_be_estimated_weigh_no_pairs(monkeypatch):
     )
     # Without a least relevance the total relevances serve.
     assert np.mean(create().sample(0, 2000).relevance[:, 0] == 1.0) > 0.7
+
+
+def test_compared_sums_are_kept_by_what_they_depend_on(tmp_path):
+    for options, num in (
+        (dict(min_relevance_gap=0.1), 1),
+        (dict(out_of_class=0.5), 1),
+        (dict(positive_cap=0.5), 2),
+        (dict(min_positive_relevance=0.5), 3),
+    ):
+        create_sampler(
+            clustered_labels(),
+            Compared(CLUSTERED),
+            seed=3,
+            capacity=64,
+            cache=tmp_path,
+            **options,
+        )
+        assert len(list(tmp_path.iterdir())) == num

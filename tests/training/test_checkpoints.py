@@ -279,3 +279,13 @@ def test_the_copy_of_deleted_checkpoints_goes(copied):
     for ours, theirs in zip(expected, jax.tree.leaves(restored), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     opened.close()
+
+
+def test_a_kill_while_the_only_step_is_replaced_loses_nothing(copied):
+    for step in ("5", "6"):
+        shutil.rmtree(copied / step)
+    copied.with_name("checkpoints_damaged").mkdir()
+    (copied / "2").rename(copied.with_name("checkpoints_damaged") / "2")
+    opened = reopen(copied)
+    assert_is_step(opened, 2)
+    opened.close()

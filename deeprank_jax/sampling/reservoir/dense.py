@@ -135,11 +135,7 @@ class DenseDraws:
         attributes = self._table.attributes
         # A view of a whole category, or a row for each anchor.
         others = attributes[columns].reshape(-1, *usable.shape[1:], attributes.shape[1])
-        relevance = np.asarray(
-            self._law.relevance.pairwise(attributes[anchor][:, None], others)
-        )
-        if relevance.dtype.kind != "f":  # Counts are ints, but T_p may be a half.
-            relevance = relevance.astype(np.float64)
+        relevance = self._law.compare(attributes[anchor][:, None], others)
         return relevance, self._lift[columns] * usable
 
     def _draw_negatives(

@@ -39,6 +39,13 @@ class Law:
         del values["relevance"]
         return values
 
+    def compare(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Returns the relevance of `[..., A]` to `[..., A]`, `[...]` floats."""
+        relevance = np.asarray(self.relevance.pairwise(a, b))
+        if relevance.dtype.kind != "f":  # Counts are ints, but T_p may be a half.
+            relevance = relevance.astype(np.float64)
+        return relevance
+
     def anchor_weight(self, totals: np.ndarray) -> np.ndarray:
         """Returns the weight of each anchor by its total relevance, eq. (6)."""
         return totals if self.mode == "importance" else (totals > 0) * 1.0

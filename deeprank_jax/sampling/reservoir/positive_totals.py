@@ -16,25 +16,11 @@ from deeprank_jax.sampling.reservoir.law import Law
 class _PositiveWeight:
     """The weight of a positive, as a relevance of two records."""
 
-    relevance: Any
-    mode: str
-    positive_cap: float
-    min_positive_relevance: float
+    law: Law
 
     def pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Returns the weights of `[..., A]` for `[..., A]`, as `[...]`."""
-        relevance = np.asarray(self.relevance.pairwise(a, b))
-        if relevance.dtype.kind != "f":
-            relevance = relevance.astype(np.float64)
-        law = Law(
-            relevance=self.relevance,
-            mode=self.mode,
-            positive_cap=self.positive_cap,
-            min_relevance_gap=0.0,
-            out_of_class=0.0,
-            min_positive_relevance=self.min_positive_relevance,
-        )
-        return law.positive_weight(relevance)
+        return self.law.positive_weight(self.law.compare(a, b))
 
 
 def positive_totals(
@@ -56,9 +42,9 @@ def positive_totals(
     Raises:
       DataError: A sum is negative or not finite.
     """
-    kind: Any = _PositiveWeight(
-        law.relevance, law.mode, law.positive_cap, law.min_positive_relevance
-    )
+    # The options of negatives do not matter, nor to the file that keeps the sums.
+    law = dataclasses.replace(law, min_relevance_gap=0.0, out_of_class=0.0)
+    kind: Any = _PositiveWeight(law)
     is_relevance = not (law.mode == "uniform" or law.min_positive_relevance)
     if isinstance(law.relevance, LabelRelevance):
         num_levels = np.asarray(candidates.attributes[:1]).shape[-1]
