@@ -238,8 +238,9 @@ CLUSTERED = relevance.Hierarchy((0.001, 0.02, 1.0))
 
 
 def clustered_labels(num_categories=3):
-    """Records with six strong positives each, among 250 of their category."""
-    fine = np.repeat(np.arange(num_categories * 36), 7)
+    """Records with three to nine strong positives, among 250 of their category."""
+    classes = np.arange(num_categories * 36)
+    fine = np.repeat(classes, 4 + 3 * (classes % 3))
     return np.stack([fine // 36, fine // 6, fine], axis=1).astype(np.int32)
 
 
