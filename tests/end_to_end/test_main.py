@@ -162,13 +162,21 @@ def test_twenty_kills(images, uninterrupted, tmp_path):
     kill_and_go_on(images, uninterrupted, tmp_path, moments)
 
 
+# With a handler of Ctrl-C also where the tests run in the background, which ignores it.
+WITH_CTRL_C = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("deeprank_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_within_ten_seconds(images, tmp_path, number):
+    rare = {"checkpoint_every": 100_000, "eval_every": 100_000}
+    flags = command(images, tmp_path, num_steps=100_000, **rare)[3:]
     process = subprocess.Popen(
-        command(images, tmp_path, num_steps=100_000, checkpoint_every=100_000,
-                eval_every=100_000),
+        [sys.executable, "-c", WITH_CTRL_C, *flags],
         cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )  # fmt: skip
     wait_until(lambda: losses(tmp_path))
     start = time.monotonic()
