@@ -23,7 +23,7 @@ CHARTS = {
     "train/sampler_negatives": "negatives of each kind in a batch",
     "train/sampler_failures": "failures to draw a triplet, per batch",
     "train/buffers/fill": "share of the buffers' slots in use",
-    "train/buffers/anchors": "number of anchors in the buffers, those of equal weight",
+    "train/buffers/anchors": "number of equally weighted anchors that would vary alike",
     "train/buffers/age": "mean number of steps since the buffers ingested a record",
 }
 KINDS = {
