@@ -1,7 +1,9 @@
 """Approximate search by a graph of near rows (HNSW), built by FAISS.
 
 The graph is derived from the committed batches. Its file names the batches it covers: a
-missing, damaged or foreign graph is built again, and missing batches are added.
+missing, damaged or foreign graph is built again, and missing batches are added. Equal
+rows enter it once. Its recall is measured when it is built, and sets the width of the
+search; what a graph cannot find well enough is left to an exact search.
 
 References:
   Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using
@@ -9,8 +11,10 @@ References:
 """
 
 from collections.abc import Callable
+import dataclasses
 import hashlib
 import importlib.util
+import io
 import json
 import types
 from typing import IO, Any
@@ -22,14 +26,18 @@ import tqdm
 
 from deeprank_jax import files
 from deeprank_jax.errors import missing_extra, needs_extra
+from deeprank_jax.search import graph_recall
 from deeprank_jax.search import store as store_lib
+from deeprank_jax.search.distinct_rows import DistinctRows, RowsOfNodes
 
 GRAPH = "graph.faiss"
 # On the million rows of `tools.benchmark search`, 16 links and a build width of 80 find
 # .964 of the ten nearest in place of .996; 32 and 120 take 1.4 times as long to build.
-_LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 24, 100, 64
+_LINKS, _BUILD_WIDTH = 24, 100
 _AT_ONCE = 2**14
 _HEADER_BYTES = 256
+# Raised when the layout of the file changes.
+_FORMAT = 2
 # Share of new rows up to which the graph file is not written again.
 _FEW = 0.01
 
@@ -69,13 +77,22 @@ def import_faiss() -> types.ModuleType:
 class Graph:
     """The graph of the first batches of a store."""
 
-    def __init__(self, dim: int, faiss_index: Any = None, num_batches: int = 0):
+    def __init__(
+        self,
+        dim: int,
+        faiss_index: Any = None,
+        num_batches: int = 0,
+        nodes: np.ndarray | None = None,
+        widths: graph_recall.SearchWidths | None = None,
+    ):
         """Wraps a graph of FAISS, or creates an empty one.
 
         Args:
           dim: Number of dimensions D.
           faiss_index: Graph as FAISS read it; None for an empty one.
           num_batches: Number of batches that it covers.
+          nodes: `[N]` int32, node of each row in the graph; None for an empty one.
+          widths: Widths of the search; None for those of a graph without rows.
         """
         faiss = import_faiss()
         if faiss_index is None:
@@ -83,32 +100,63 @@ class Graph:
             faiss_index.hnsw.efConstruction = _BUILD_WIDTH
         self.faiss_index = faiss_index
         self.num_batches = num_batches
-        self.num_saved = self.faiss_index.ntotal
+        self.rows = DistinctRows(nodes)
+        self.widths = widths or graph_recall.SearchWidths()
+        self.num_saved = len(self.rows.nodes)
+        self._allowed: tuple[np.ndarray, RowsOfNodes] | None = None
 
     def search(
         self, queries: np.ndarray, k: int, is_allowed: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Finds rows near to each query.
 
         Args:
           queries: `[Q, D]` float32.
-          k: Number of neighbours.
+          k: Number of neighbours, at most the number of allowed rows.
           is_allowed: `[N]` bool, True for rows that may be returned.
 
         Returns:
-          Squared distances `[Q, k]` float32, ascending, and row numbers `[Q, k]`;
-          infinite and -1 where fewer than `k` rows were reached.
+          Squared distances `[Q, k]` float32, ascending, row numbers `[Q, k]`, and
+          `[Q]` bool, False for queries that need an exact search: of a kind of which
+          the graph misses too much, or with fewer than `k` rows reached.
         """
-        faiss = import_faiss()
-        # The width counts rows that may not be returned, too.
-        width = max(_SEARCH_WIDTH, 2 * k) / is_allowed.mean()
-        options = {"efSearch": int(width)}
+        rows = self._rows_of_nodes(is_allowed)
+        widths = self.widths
+        if not widths.near:
+            shape = len(queries), k
+            nothing = np.full(shape, np.inf, np.float32), np.full(shape, -1)
+            return *nothing, np.zeros(len(queries), bool)
+        distances, nodes = self._walk(queries, k, widths.near, rows)
+        is_far = distances[:, 0] > widths.near_limit
+        if widths.far > widths.near and is_far.any():
+            again = self._walk(queries[is_far], k, widths.far, rows)
+            distances[is_far], nodes[is_far] = again
+        distances, numbers = rows.expand(distances, nodes)
+        is_far &= not widths.far
+        return distances, numbers, ~is_far & (numbers[:, -1] >= 0)
+
+    def _rows_of_nodes(self, is_allowed: np.ndarray) -> RowsOfNodes:
+        """Returns the allowed rows of each node, from the last search if possible."""
+        if self._allowed is None or not np.array_equal(self._allowed[0], is_allowed):
+            rows = RowsOfNodes(self.rows.nodes, self.rows.num_nodes, is_allowed)
+            self._allowed = is_allowed, rows
+        return self._allowed[1]
+
+    def _walk(
+        self, queries: np.ndarray, k: int, width: int, rows: RowsOfNodes
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns squared distances and nodes, infinite and -1 for none."""
+        is_allowed = rows.is_allowed
+        options = {}
         if not is_allowed.all():
             bits = np.packbits(is_allowed, bitorder="little")
-            options["sel"] = faiss.IDSelectorBitmap(bits)
-        parameters = faiss.SearchParametersHNSW(**options)
-        distances, rows = self.faiss_index.search(queries, k, params=parameters)
-        return np.where(rows >= 0, distances, np.inf), rows
+            options["sel"] = import_faiss().IDSelectorBitmap(bits)
+        # The width counts nodes that may not be returned, too.
+        wide = max(width, 2 * k) / is_allowed.mean()
+        distances, nodes = graph_recall.search_graph(
+            self.faiss_index, queries, k, wide, **options
+        )
+        return np.where(nodes >= 0, distances, np.inf), nodes
 
     def extend(self, store: store_lib.Store, prepare: Prepare) -> None:
         """Adds the batches that the graph does not cover.
@@ -123,19 +171,38 @@ class Graph:
         batches = store.manifest.batches
         if self.num_batches == len(batches):
             return
+        if not self.rows.is_remembered:
+            self._remember_nodes()
         num_new = sum(batch.num_rows for batch in batches[self.num_batches :])
         with tqdm.tqdm(total=num_new, desc="graph", unit=" rows", disable=None) as bar:
             for embeddings in store.embeddings(self.num_batches):
                 rows = prepare(embeddings)
                 for start in range(0, len(rows), _AT_ONCE):
                     part = rows[start : start + _AT_ONCE]
-                    self.faiss_index.add(part)
+                    self.faiss_index.add(part[self.rows.add(part)])
                     bar.update(len(part))
         self.num_batches = len(batches)
         total = store.manifest.num_rows
         if total - self.num_saved > _FEW * total:
+            self._measure(store)
             save_graph(self, store)
             self.num_saved = total
+
+    def _remember_nodes(self) -> None:
+        """Gives the contents of the nodes of a saved graph to the lookup."""
+        storage = self.faiss_index.storage
+        for start in range(0, self.rows.num_nodes, _AT_ONCE):
+            num = min(_AT_ONCE, self.rows.num_nodes - start)
+            self.rows.remember(storage.reconstruct_n(start, num))
+
+    def _measure(self, store: store_lib.Store) -> None:
+        """Sets the widths of the search by the recall of samples."""
+        self.widths = graph_recall.measure_widths(self.faiss_index, self.rows.num_nodes)
+        if not self.widths.near:
+            logging.warning(
+                "%s: the graph misses too many of the nearest rows; searching exactly.",
+                store.folder,
+            )
 
 
 def open_graph(store: store_lib.Store) -> Graph:
@@ -185,7 +252,7 @@ def save_graph(graph: Graph, store: store_lib.Store) -> None:
 
 
 def _write(graph: Graph, file: IO[bytes]) -> str:
-    """Writes the graph as FAISS does, and returns its SHA-256."""
+    """Writes the widths, the nodes and the graph, and returns their SHA-256."""
     faiss = import_faiss()
     digest = hashlib.sha256()
 
@@ -193,6 +260,10 @@ def _write(graph: Graph, file: IO[bytes]) -> str:
         digest.update(part)
         return file.write(part)
 
+    for array in (np.array(dataclasses.astuple(graph.widths)), graph.rows.nodes):
+        content = io.BytesIO()
+        np.save(content, array)
+        write(content.getvalue())
     faiss.write_index(graph.faiss_index, faiss.PyCallbackIOWriter(write))
     return digest.hexdigest()
 
@@ -202,17 +273,20 @@ def _read(file: IO[bytes], store: store_lib.Store) -> Graph:
     header = json.loads(file.read(_HEADER_BYTES))
     num_batches = header["num_batches"]
     if header["batches"] != _digest(store, num_batches):
-        raise ValueError("it covers other batches")
+        raise ValueError("it covers other batches, or another version made it")
     if store_lib.checksum(file) != header["sha256"]:
         raise ValueError("its checksum differs")
     file.seek(_HEADER_BYTES)
+    near, far, limit = np.load(file, allow_pickle=False).tolist()
+    nodes = np.load(file, allow_pickle=False)
     faiss_index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
-    return Graph(store.manifest.dim, faiss_index, num_batches)
+    widths = graph_recall.SearchWidths(int(near), int(far), limit)
+    return Graph(store.manifest.dim, faiss_index, num_batches, nodes, widths)
 
 
 def _digest(store: store_lib.Store, num_batches: int) -> str:
     """Returns a checksum of the first batches and of the graph's parameters."""
     batches = store.manifest.batches[:num_batches]
-    content: list[object] = [[_LINKS, _BUILD_WIDTH, store.manifest.metric]]
+    content: list[object] = [[_FORMAT, _LINKS, _BUILD_WIDTH, store.manifest.metric]]
     content += [batch.sha256[".npy"] for batch in batches]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

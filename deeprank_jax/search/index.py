@@ -266,7 +266,8 @@ class VectorIndex:
         """Finds the `k` rows nearest to each query.
 
         An index of the kind "exact" finds the nearest, and equal distances rank in the
-        order of adding. An index of the kind "hnsw" may miss some.
+        order of adding. An index of the kind "hnsw" may miss some; queries of which its
+        graph misses too many, as a sample of such queries showed, are searched exactly.
 
         Args:
           queries: `[Q, D]` finite floats.
@@ -324,7 +325,23 @@ class VectorIndex:
         if self._walks_graph(labels, len(allowed)):
             is_allowed = np.zeros(self._store.manifest.num_rows, bool)
             is_allowed[allowed] = True
-            return self._open_graph().search(queries, k, is_allowed)
+            graph = self._open_graph()
+            distances, rows, is_reliable = graph.search(queries, k, is_allowed)
+            missed = np.flatnonzero(~is_reliable)
+            if len(missed):
+                distances[missed], rows[missed] = self._nearest_exactly(
+                    queries[missed], k, labels, allowed
+                )
+            return distances, rows
+        return self._nearest_exactly(queries, k, labels, allowed)
+
+    def _nearest_exactly(
+        self,
+        queries: np.ndarray,
+        k: int,
+        labels: frozenset[str] | None,
+        allowed: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         distances, places = self._open_exact(labels, allowed).search(queries, k)
         return distances, allowed[places]
 

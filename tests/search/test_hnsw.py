@@ -46,10 +46,10 @@ def added(monkeypatch):
     extend = hnsw.Graph.extend
 
     def counting(self, store, prepare):
-        before = self.faiss_index.ntotal
+        before = len(self.rows.nodes)
         extend(self, store, prepare)
-        if self.faiss_index.ntotal > before:
-            counts.append(self.faiss_index.ntotal - before)
+        if len(self.rows.nodes) > before:
+            counts.append(len(self.rows.nodes) - before)
 
     monkeypatch.setattr(hnsw.Graph, "extend", counting)
     return counts
@@ -78,6 +78,84 @@ def test_the_graph_finds_nearly_all(filled, added):
     assert_alike(*filled)
     assert_alike(*filled)
     assert added == [NUM]
+
+
+def copies_of_one():
+    return np.concatenate([np.repeat(rows(1, 2), 800, axis=0), rows(800, 3)])
+
+
+def copies_of_some():
+    return np.repeat(rows(60, 2), 30, axis=0)
+
+
+def tight_clusters(size):
+    return np.repeat(rows(20, 2), size, axis=0) + 0.01 * rows(20 * size, 3)
+
+
+SETS = {
+    "distinct": rows(2000, 1),
+    "copies of one": copies_of_one(),
+    "copies of some": copies_of_some(),
+    "tight clusters": tight_clusters(100),
+    "tight and large clusters": tight_clusters(600),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_equal_and_nearly_equal_rows_do_not_hide_others(tmp_path, name, order):
+    """Recall of the ten nearest, where rows as far as the tenth count."""
+    gallery = SETS[name]
+    if order == "shuffled":
+        gallery = np.random.default_rng(0).permutation(gallery)
+    ids = [str(i) for i in range(len(gallery))]
+    queries = np.concatenate([rows(150, 9), gallery[::97][:50] + 0.01])
+    distances = []
+    for kind in ("hnsw", "exact"):
+        with create(tmp_path / kind, kind=kind) as index:
+            index.add(ids, gallery)
+            neighbors = index.search(queries, 10)
+        assert all(len(set(x)) == 10 for x in neighbors.ids)
+        places = np.array(neighbors.ids).astype(int)
+        direct = np.square(gallery[places] - queries[:, None]).sum(axis=2)
+        np.testing.assert_allclose(neighbors.distances, direct, rtol=1e-3, atol=1e-4)
+        distances.append(neighbors.distances)
+    is_hit = distances[0] <= distances[1][:, -1:] * (1 + 1e-4)
+    assert is_hit.mean() >= 0.95
+
+
+def test_rows_of_equal_numbers_rank_in_the_order_of_adding(tmp_path):
+    base = rows(3, 4)
+    with create(tmp_path / "x") as index:
+        for batch in range(3):
+            ids = [f"{batch}{name}" for name in "abc"]
+            # Equal to the rows of the first batch, but for the sign of a zero.
+            signed = base.copy()
+            signed[:, 0] = -0.0 if batch else 0.0
+            index.add(ids, signed)
+        assert index.search(signed[:1], 5).ids[0][:3] == ["0a", "1a", "2a"]
+        assert index._graph.faiss_index.ntotal == 3
+        index.delete(["1a"])
+        assert index.search(signed[:1], 3).ids[0][:2] == ["0a", "2a"]
+    again = VectorIndex.open(tmp_path / "x", writable=True)
+    again.add(["3b"], signed[1:2])
+    assert again.search(signed[1:2], 4).ids == [["0b", "1b", "2b", "3b"]]
+    assert again._graph.faiss_index.ntotal == 3
+    again.close()
+
+
+def test_a_graph_that_misses_too_much_is_not_walked(
+    tmp_path, monkeypatch, warnings_logged
+):
+    monkeypatch.setattr(hnsw.graph_recall, "WIDTHS", (1,))
+    with create(tmp_path / "x") as index, create(tmp_path / "y", kind="exact") as exact:
+        for each in (index, exact):
+            each.add([str(i) for i in range(NUM)], rows(NUM))
+        neighbors = index.search(rows(20, 9), 10)
+        assert neighbors.ids == exact.search(rows(20, 9), 10).ids
+    assert "searching exactly" in warnings_logged[0]
+    reader = VectorIndex.open(tmp_path / "x")
+    assert reader.search(rows(20, 9), 10).ids == neighbors.ids
 
 
 def test_what_is_deleted_is_not_found(filled):
