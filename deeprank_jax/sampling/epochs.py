@@ -18,7 +18,10 @@ class ShuffledEpochs:
       seed: Seed of the epochs' orders.
       shard: Index of this shard.
       num_shards: Number of shards.
+      version: Version of the orders. Those of version 1 are uneven for few rows.
     """
+
+    version = 2
 
     def __init__(self, size: int, *, seed: int, shard: int, num_shards: int):
         """Creates the epochs.
@@ -61,9 +64,18 @@ class ShuffledEpochs:
         for epoch in np.unique(epochs):
             at = epochs == epoch
             rows[at] = counter_rng.permute(
-                self.seed, int(epoch), position[at], self._size
+                self.seed,
+                int(epoch),
+                position[at],
+                self._size,
+                num_rounds=counter_rng.ROUNDS if self.version == 1 else None,
             )
         return rows
+
+    def continue_as(self, version: int | None) -> None:
+        """Uses the orders of an older version, as a run began with them."""
+        if version == 1:
+            self.version = version
 
 
 def check_step(step: int, batch_size: int) -> None:

@@ -20,9 +20,6 @@ from deeprank_jax.sampling.reservoir.candidates import categories
 from deeprank_jax.sampling.reservoir.draws import CAUSES
 from deeprank_jax.sampling.triplets import Triplets
 
-# Raised when the triplets of a step change.
-STATE_VERSION = 1
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileTripletData:
@@ -157,12 +154,16 @@ class FileSampler:
         together keep their size.
         """
         return {
-            "version": STATE_VERSION,
+            "version": self._epochs.version,
             "seed": self.seed,
             "step": step,
             "triplets": self._data.fingerprint,
             "num_shards": self._epochs.num_shards,
         }
+
+    def continue_as(self, version: int | None) -> None:
+        """Draws in the orders of an older version, as a run began with them."""
+        self._epochs.continue_as(version)
 
 
 def create_triplets(

@@ -7,9 +7,6 @@ import numpy as np
 from deeprank_jax.errors import DataError
 from deeprank_jax.sampling.epochs import ShuffledEpochs
 
-# Raised when the draws of a step change.
-STATE_VERSION = 1
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelledImages:
@@ -113,12 +110,16 @@ class LabelledSampler:
     def state(self, step: int) -> dict[str, object]:
         """Returns all that another sampler needs to continue after `step` batches."""
         return {
-            "version": STATE_VERSION,
+            "version": self._epochs.version,
             "seed": self.seed,
             "step": step,
             "num_records": len(self._indices),
             "num_shards": self._epochs.num_shards,
         }
+
+    def continue_as(self, version: int | None) -> None:
+        """Draws in the orders of an older version, as a run began with them."""
+        self._epochs.continue_as(version)
 
 
 def hold_out(

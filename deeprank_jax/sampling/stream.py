@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent import futures
 import dataclasses
 import time
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,19 @@ class Sampler(Protocol):
 
     def state(self, step: int) -> dict[str, object]:
         """Returns all that another sampler needs to continue after `step` batches."""
+        ...
+
+
+@runtime_checkable
+class VersionedSampler(Protocol):
+    """Sampler that can draw as an older version of it did."""
+
+    def continue_as(self, version: int | None) -> None:
+        """Draws by the law of an older version from here on, as a run began with it.
+
+        Args:
+          version: Version in the state that `state` returned; None if it has none.
+        """
         ...
 
 

@@ -27,7 +27,7 @@ from deeprank_jax.losses.memory import create_memory
 from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
-from deeprank_jax.sampling.stream import Batch, Sampler
+from deeprank_jax.sampling.stream import Batch, Sampler, VersionedSampler
 from deeprank_jax.training import checkpoints, data_defaults
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
@@ -132,7 +132,7 @@ class Experiment:
         """
         state, saved = self.checkpoints.restore(self.state, step)
         where = self.checkpoints.directory / str(step)
-        if hasattr(self.sampler, "continue_as"):
+        if isinstance(self.sampler, VersionedSampler):
             self.sampler.continue_as(saved.get("sampler", {}).get("version"))
         expected = self.run_state(step)
         if saved["records"] != expected["records"]:

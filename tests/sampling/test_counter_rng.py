@@ -1,3 +1,5 @@
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -45,6 +47,16 @@ def test_every_record_reaches_every_position():
     for position in range(size):
         counts = np.bincount(orders[:, position], minlength=size)
         assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("size", "num"), [(5, 5), (6, 6), (7, 2), (12, 2)])
+def test_every_order_of_few_records_is_as_frequent(size, num):
+    """Orders of the records at the first `num` positions."""
+    position = np.arange(num)
+    orders = [counter_rng.permute(seed, 0, position, size) for seed in range(7200)]
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(counts) == math.perm(size, num)
+    assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_variates_are_exponential_and_independent_between_passes():

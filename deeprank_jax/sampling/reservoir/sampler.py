@@ -17,7 +17,7 @@ from deeprank_jax.sampling.triplets import Triplets
 
 # Version of the state in checkpoints, raised when the law of the draws changes. A run
 # of an older one goes on by its law: version 2 does not weigh anchors by the positives
-# that are in the buffer.
+# that are in the buffer, and its order of few records is uneven.
 STATE_VERSION, OLD_VERSIONS = 3, (2,)
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
@@ -316,7 +316,11 @@ class TripletSampler:
             first = self._filled + (self.shard - self._filled) % self._num_shards
             position = np.arange(first, end, self._num_shards)
             index = counter_rng.permute(
-                self.seed, self._filling, position, len(candidates)
+                self.seed,
+                self._filling,
+                position,
+                len(candidates),
+                num_rounds=counter_rng.ROUNDS if self.version == 2 else None,
             )
             label = np.asarray(candidates.category[index])
             if self._law.mode == "uniform":
