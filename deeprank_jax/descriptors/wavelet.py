@@ -30,8 +30,9 @@ def wavelet(images: np.ndarray) -> np.ndarray:
     signs four times, and adds 60 times the squared differences of the averages (our
     weight; the paper fitted weights to its data).
 
-    The signature covers only the 32 x 32 coarsest coefficients, which include 97 % of
-    the largest (on emoji).
+    The signature covers only the 32 x 32 coarsest coefficients. They include 97 % of
+    the largest on emoji, and on most of scikit-image's photographs, but 70 % on gravel
+    and grass and 32 % on bricks, whose fine texture is left out.
 
     Args:
       images: `[N, H, W, 3]` uint8, RGB images, resized to 128 x 128; `N` may be 0.
