@@ -48,6 +48,14 @@ class WriteError(UserError, OSError):
         return str(self.args[0])
 
 
+class ReadError(UserError, OSError):
+    """A path is no regular file, or one that is too large; `strerror` says which."""
+
+    def __str__(self) -> str:
+        """Returns the message alone; OSError would put `strerror` in its place."""
+        return str(self.args[0])
+
+
 @contextlib.contextmanager
 def needs_extra(name: str) -> Iterator[None]:
     """Turns a failed import in the body into a sentence with the install command.

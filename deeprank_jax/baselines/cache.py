@@ -14,6 +14,7 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax import files
+from deeprank_jax.files.arrays import read_npz
 
 Features = tuple[np.ndarray, np.ndarray]
 
@@ -117,8 +118,8 @@ def _load(path: pathlib.Path, key: Key) -> Features | None:
     """Returns the file's features; None, with a warning, if the file is unusable."""
     try:
         # Reading compares the checksum of each array.
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:
-            text, features, ok = (archive[name] for name in ("key", "features", "ok"))
+        arrays = read_npz(path)
+        text, features, ok = (arrays[name] for name in ("key", "features", "ok"))
         if str(text) != key.text:
             raise ValueError("it has another key")
         if features.ndim != 2 or ok.dtype != bool or ok.shape != features.shape[:1]:

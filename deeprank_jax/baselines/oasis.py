@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
 from deeprank_jax import files
 from deeprank_jax.errors import DataError
+from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import Candidates, create_whole_sampler
 
@@ -123,8 +123,7 @@ def load_oasis(path: str | os.PathLike[str]) -> Oasis:
       DataError: The file is of another kind or damaged, or cannot be read.
     """
     try:
-        with pathlib.Path(path).open("rb") as file:
-            arrays = dict(np.load(file, allow_pickle=False))
+        arrays = read_npz(path)
         weights, share, counts, aggressiveness = (arrays[name] for name in _ARRAYS)
         num_triplets, num_updates = counts.tolist()
     except OSError as error:
@@ -132,7 +131,7 @@ def load_oasis(path: str | os.PathLike[str]) -> Oasis:
             f"{path}: cannot be read ({error.strerror or error}); make it readable, or "
             "train it again."
         ) from error
-    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path}: not a file of OASIS, or damaged ({error}); train it again."
         ) from error

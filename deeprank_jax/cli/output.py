@@ -10,6 +10,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
+from deeprank_jax import files
+
 if TYPE_CHECKING:
     from deeprank_jax.inference.results import Hit
 
@@ -96,7 +98,7 @@ def hit_values(hits: "Sequence[Hit]") -> list[dict[str, object]]:
 
 def read_json(path: pathlib.Path) -> object:
     """Returns the content of a JSON file that the command has written."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return files.read_json(path)
 
 
 def wrote(path: object) -> str:

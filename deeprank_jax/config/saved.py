@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 import ml_collections
 
+from deeprank_jax import files
 from deeprank_jax.config.loading import import_plugins
 from deeprank_jax.errors import CheckpointError, ConfigError
 
@@ -54,7 +55,7 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """
     path = workdir / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = files.read_json(path)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{workdir} is not a run, since it has no config.json; give the --workdir "

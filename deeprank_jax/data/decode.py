@@ -23,9 +23,12 @@ from PIL import (
 )
 
 from deeprank_jax import errors
+from deeprank_jax.data import image_limits
 from deeprank_jax.data.resize import HAS_OPENCV, resize
 
 MAX_PIXELS = 50_000_000
+# Largest image file, enough for `MAX_PIXELS` without compression.
+MAX_BYTES = 2**28
 
 if HAS_OPENCV:
     import cv2
@@ -185,6 +188,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if opener is None:
         first = data[:4].decode("latin-1")
         raise BadImageError(f"not an image (first bytes {first!r})")
+    _refuse(image_limits.check_header(data))
     try:
         return opener(io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -192,6 +196,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     # A damaged header can make Pillow's readers raise anything.
     except Exception as error:
         raise BadImageError(f"has a header that cannot be read ({error})") from error
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise BadImageError(reason)
 
 
 def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
@@ -358,4 +367,6 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]] | None:
         if kind == b"IEND":
             return chunks
         position = end + 4
+        if len(chunks) > image_limits.MAX_PNG_CHUNKS:
+            _refuse(f"a PNG of more than {len(chunks) - 1:,} chunks; save it again")
     return None

@@ -228,7 +228,7 @@ def read_leakage(
       key: Inputs that the leakage depends on, as written.
     """
     try:
-        entries = json.loads(path.read_text("ascii"))
+        entries = files.read_json(path, files.MAX_TEXT)
         if entries["found_in"] != key:
             return None
         return {name: Leakage(**x) for name, x in entries["splits"].items()}

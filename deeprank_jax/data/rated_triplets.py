@@ -293,7 +293,7 @@ def _is_end(path: str, *, of: str) -> bool:
 
 def _read_rows(file: pathlib.Path) -> Iterator[_Row]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = files.read_text(file, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _error(file, f"cannot be read ({reason}); {_FORMATS}.") from error

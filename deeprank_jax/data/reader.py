@@ -7,13 +7,14 @@ counted.
 from collections.abc import Iterator
 from concurrent import futures
 import csv
+import io
 import pathlib
 import threading
 
 from absl import logging
 import numpy as np
 
-from deeprank_jax import errors
+from deeprank_jax import errors, files
 from deeprank_jax.data import decode
 from deeprank_jax.data.records import Records
 
@@ -88,8 +89,8 @@ class BadImages:
     def _read_listed(self) -> set[tuple[str, str]]:
         if self._path is None or not self._path.exists():
             return set()
-        with self._path.open(encoding="utf-8", newline="") as file:
-            return {(row[0], row[1]) for row in csv.reader(file) if len(row) == 3}
+        lines = io.StringIO(files.read_text(self._path), newline="")
+        return {(row[0], row[1]) for row in csv.reader(lines) if len(row) == 3}
 
     def _write(self, split: str, record: str, reason: str) -> None:
         if self._path is None or (split, record) in self._listed:

@@ -102,7 +102,8 @@ def _read_lines(path: str | os.PathLike[str]) -> list[str]:
       DamagedTripletsError: It has another digest.
     """
     try:
-        lines = pathlib.Path(path).read_bytes().decode().removesuffix("\n").split("\n")
+        content = files.read_bytes(path, files.MAX_TEXT)
+        lines = content.decode().removesuffix("\n").split("\n")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); make it readable, or delete "
@@ -135,7 +136,7 @@ def _without_empty(options: str) -> str:
     """
     others, marker, relevance = options.partition(_RELEVANCE)
     try:
-        values = json.loads(relevance)
+        values = files.parse_json(relevance)
     except ValueError:
         return options
     if not isinstance(values, dict):

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import math
 import pathlib
 
 import numpy as np
 
 from deeprank_jax import config as config_lib
+from deeprank_jax import files
 from deeprank_jax.data import create_records
 from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.evaluation import QueryEvaluator, QueryScores, bootstrap
 from deeprank_jax.evaluation.split import create_context, create_evaluators
+from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.relevance import attach
 from deeprank_jax.training.experiment import create_run_relevance
 from deeprank_jax.training.workdir import Workdir
@@ -158,7 +159,7 @@ def read_runs(workdirs: Sequence[pathlib.Path]) -> list[Run]:
 
 def _read_json(path: pathlib.Path, *, is_optional: bool = False) -> _Tree:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except FileNotFoundError as error:
         if is_optional:
             return {}
@@ -254,8 +255,8 @@ def _measure(
         path = Workdir(run.workdir).test_embeddings
         if not path.exists():
             raise DataError(f"{path} is missing.")
-        with np.load(path) as saved:
-            embedded.append((saved["embeddings"], saved["ok"]))
+        saved = read_npz(path)
+        embedded.append((saved["embeddings"], saved["ok"]))
     if any(len(ok) != len(records) for _, ok in embedded):
         raise DataError("the test splits have different sizes.")
     common = np.logical_and.reduce([ok for _, ok in embedded])
@@ -273,6 +274,6 @@ def _measure(
 
 def _read_bytes(path: pathlib.Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return files.read_bytes(path, files.MAX_TEXT)
     except OSError:
         return None

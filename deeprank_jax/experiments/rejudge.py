@@ -14,6 +14,7 @@ from deeprank_jax import data, evaluation, files, relevance, sampling
 from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.experiments import ablation, plans
+from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.training import experiment
 
 
@@ -81,8 +82,8 @@ def rejudge(
 def _read_embeddings(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     path = workdir / "test_embeddings.npz"
     try:
-        with np.load(path) as saved:
-            return saved["embeddings"], saved["ok"]
+        saved = read_npz(path)
+        return saved["embeddings"], saved["ok"]
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; run `deeprank ablation` first.") from error
     except (OSError, ValueError, KeyError) as error:

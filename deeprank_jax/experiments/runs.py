@@ -6,7 +6,6 @@ A finished run is reused. A folder that holds a run with other settings is refus
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
-import json
 import pathlib
 import subprocess
 import sys
@@ -84,7 +83,7 @@ class Runs:
             _check_settings(settings_path, identity)
         if results_path.exists() and (workdir / "intervals.json").exists():
             self._check_same_config(workdir, config)
-            return json.loads(results_path.read_text())
+            return files.read_json(results_path)
         workdir.mkdir(parents=True, exist_ok=True)
         files.write_json(settings_path, identity)
         command = [sys.executable, "-m", "deeprank_jax.main"]
@@ -94,7 +93,7 @@ class Runs:
             process = subprocess.run(command, stdout=log, stderr=log, check=False)
         if process.returncode:
             raise RunError(f"the run {name} failed; see {workdir / 'log.txt'}.")
-        return json.loads(results_path.read_text())
+        return files.read_json(results_path)
 
     def interval(self, name: str, metric: str) -> tuple[float, float] | None:
         """Returns the interval `(low, high)` of a metric on test; None without one.
@@ -103,7 +102,7 @@ class Runs:
           name: Name of a finished run.
           metric: Metric as `"evaluator/name"`.
         """
-        intervals = json.loads((self.workdir / name / "intervals.json").read_text())
+        intervals = files.read_json(self.workdir / name / "intervals.json")
         evaluator, metric_name = metric.split("/")
         ends = intervals["test"][evaluator][metric_name].get("model")
         return None if ends is None else (ends["low"], ends["high"])
@@ -153,7 +152,7 @@ def _check_settings(path: pathlib.Path, identity: Mapping[str, object]) -> None:
     Raises:
       DataError: They differ.
     """
-    saved = json.loads(path.read_text())
+    saved = files.read_json(path)
     if isinstance(saved, list):  # Written before the start was recorded.
         saved = {"values": saved, "start": None}
     values = identity["values"]

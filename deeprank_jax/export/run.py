@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import tqdm
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluation, version
+from deeprank_jax import evaluation, files, version
 from deeprank_jax.data import create_records, dataset_name, decode, splits
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ExportError
@@ -264,7 +264,7 @@ def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:
         logging.warning("%s has not ended: the card will have no metrics.", workdir)
         return {}
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = files.read_json(path)
         return results.get("test") or results["validation"]
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(

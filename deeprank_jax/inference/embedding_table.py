@@ -21,6 +21,7 @@ from deeprank_jax import files
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, UserError, needs_extra
+from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
@@ -94,6 +95,7 @@ def read_table(
       DataError: The file cannot be read, or is not a table of embeddings.
     """
     try:
+        files.check_file(path)
         table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
         metadata = table.schema.metadata or {}
         embeddings = table["embedding"].combine_chunks()
@@ -169,8 +171,8 @@ def _join(
 
 def _read_parts(parts: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for path in sorted(parts.glob("*.npz")):
-        with np.load(path) as part:
-            yield part["embeddings"], part["indices"]
+        part = read_npz(path)
+        yield part["embeddings"], part["indices"]
 
 
 def _schema(model: Model) -> pyarrow.Schema:
@@ -222,8 +224,8 @@ def _begin(parts: pathlib.Path, identity: dict[str, str], bad: pathlib.Path) -> 
     about = parts / "parts.json"
     parts.mkdir(parents=True, exist_ok=True)
     try:
-        saved_identity = json.loads(about.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        saved_identity = files.read_json(about)
+    except (FileNotFoundError, ValueError):
         saved_identity = None
     if saved_identity == identity:
         return

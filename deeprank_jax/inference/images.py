@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 import os
-import pathlib
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from deeprank_jax import files
 from deeprank_jax.data import decode as decode_lib
 
 # A path, an encoded image, a PIL image or an array `[H, W]` or `[H, W, 1, 3 or 4]`.
@@ -46,7 +46,9 @@ def decode(
     """
     try:
         if isinstance(image, (str, os.PathLike)):
-            data: bytes | np.ndarray = pathlib.Path(image).expanduser().read_bytes()
+            data: bytes | np.ndarray = files.read_bytes(
+                os.path.expanduser(image), decode_lib.MAX_BYTES
+            )
         elif isinstance(image, Image.Image):
             data = _pil_pixels(image)
         elif hasattr(image, "__array__"):

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import errors, files
-from deeprank_jax.data import SOURCES
+from deeprank_jax.data import SOURCES, decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import folder, manifest
 
@@ -112,7 +112,7 @@ def _as_paths(source: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def _read_list(path: pathlib.Path, label_column: str) -> tuple[list[str], list[str]]:
     if path.suffix == ".txt":
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = files.read_text(path, encoding="utf-8-sig", errors="surrogateescape")
         names = [line.strip() for line in text.splitlines() if line.strip()]
         labels = [""] * len(names)
     else:
@@ -186,6 +186,6 @@ def _create_records(name: str, paths: Sequence[str], labels: Sequence[str]) -> R
         labels=numbers.reshape(-1, 1).astype(np.int32),
         level_names=("label",),
         label_names=(tuple(map(str, label_names)),),
-        read=lambda index: pathlib.Path(paths[index]).read_bytes(),
+        read=lambda index: files.read_bytes(paths[index], decode.MAX_BYTES),
         describe=lambda index: files.printable(paths[index]),
     )

@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from deeprank_jax import files
 from deeprank_jax.errors import needs_extra
 
 with needs_extra("train"):
@@ -198,6 +199,7 @@ def _read(file: str) -> pyarrow.Table:
             "of pairs."
         )
     try:
+        files.check_file(path)
         table = readers[path.suffix.lower()](path)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(

@@ -203,6 +203,7 @@ def _estimate(
 def _load(path: pathlib.Path, size: int) -> np.ndarray | None:
     """Returns the totals in a file, None if it does not hold them."""
     try:
+        files.check_file(path)
         content = path.read_bytes()
     except OSError:
         return None

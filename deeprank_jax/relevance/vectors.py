@@ -11,14 +11,13 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Literal, cast
-import zipfile
 
 import numpy as np
 
 from deeprank_jax import files
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, needs_extra
+from deeprank_jax.files.arrays import check_npy, read_npz
 
 with needs_extra("train"):
     import pyarrow
@@ -70,8 +69,9 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
             "(config.relevance.file)."
         )
     try:
+        files.check_file(file)
         vectors = readers[file.suffix.lower()](file)
-    except (OSError, EOFError, KeyError, pyarrow.ArrowException) as error:
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); save the vectors again."
         ) from error
@@ -211,10 +211,12 @@ def _read_parquet(file: pathlib.Path) -> Vectors:
 
 
 def _read_npz(file: pathlib.Path) -> Vectors:
-    with cast(np.lib.npyio.NpzFile, _load(file)) as arrays:
-        _check_names(file, "arrays", arrays.files, ("ids", "vectors"))
-        ids, values = (_array(file, arrays, name) for name in ("ids", "vectors"))
-    values = _check_shape(file, values)
+    try:
+        arrays = read_npz(file)
+    except ValueError as error:
+        raise OSError(error) from error
+    _check_names(file, "arrays", list(arrays), ("ids", "vectors"))
+    ids, values = arrays["ids"], _check_shape(file, arrays["vectors"])
     if ids.ndim != 1 or ids.dtype.kind != "U" or len(ids) != len(values):
         raise DataError(
             f"{file}: its 'ids' are {ids.dtype} of shape {ids.shape} for "
@@ -224,31 +226,13 @@ def _read_npz(file: pathlib.Path) -> Vectors:
 
 
 def _read_npy(file: pathlib.Path) -> Vectors:
-    values = _check_shape(file, cast(np.ndarray, _load(file, mmap_mode="r")))
-    return Vectors(ids=None, values=values, path=str(file))
-
-
-def _load(file: pathlib.Path, mmap_mode: Literal["r"] | None = None) -> object:
-    # Checked first, as `np.load` leaves a broken archive open.
-    if zipfile.is_zipfile(file) != (file.suffix.lower() == ".npz"):
-        raise OSError("it is cut off, or its format is not that of its name")
     try:
-        return np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+        with files.open_file(file) as content:
+            check_npy(content)
+        values = np.load(file, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise OSError(error) from error
-
-
-def _array(
-    file: pathlib.Path, arrays: Mapping[str, np.ndarray], name: str
-) -> np.ndarray:
-    try:
-        return arrays[name]
-    except zipfile.BadZipFile as error:
-        raise OSError(error) from error
-    except ValueError as error:
-        raise DataError(
-            f"{file}: its {name!r} hold Python objects; save plain strings and floats."
-        ) from error
+    return Vectors(ids=None, values=_check_shape(file, values), path=str(file))
 
 
 def _is_number(kind: pyarrow.DataType) -> bool:

@@ -117,6 +117,7 @@ def read_triplets(
     names = _Names(records, others, (os.fspath(root), os.fspath(file.parent)))
     rows = _Rows(os.fspath(path), names)
     try:
+        files.check_file(file)
         for table in _READERS[file.suffix.lower()](file):
             rows.add(table)
     except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:

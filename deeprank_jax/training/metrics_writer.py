@@ -89,10 +89,10 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     entries = []
-    for line in path.read_text().splitlines():
+    for line in files.read_text(path).splitlines():
         try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
+            entries.append(files.parse_json(line))
+        except ValueError:
             continue
     return entries
 

@@ -213,5 +213,7 @@ def _is_sealed(folder: pathlib.Path) -> bool:
 
 
 def _same_checksums(one: pathlib.Path, other: pathlib.Path) -> bool:
-    contents = [(x / checksums.CHECKSUMS).read_bytes() for x in (one, other)]
+    contents = [
+        files.read_bytes(x / checksums.CHECKSUMS, files.MAX_TEXT) for x in (one, other)
+    ]
     return contents[0] == contents[1]

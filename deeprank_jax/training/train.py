@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 import dataclasses
-import json
 import os
 import pathlib
 
 import ml_collections
 
+from deeprank_jax import files
 from deeprank_jax.config import load_config
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.inference.progress import Progress
@@ -67,5 +67,5 @@ def train(
         )
     path = pathlib.Path(workdir).expanduser()
     report = loop.train(config, path, progress=progress)
-    results = json.loads(Workdir(path).results.read_text(encoding="utf-8"))
+    results = files.read_json(Workdir(path).results)
     return TrainingResult(workdir=path, report=report, results=results)

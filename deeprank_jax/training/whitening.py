@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import pathlib
 from typing import Any
-import zipfile
 
 from absl import logging
 import jax
@@ -18,6 +17,7 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation.embed import embed_split
+from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.training.checkpoints import Saved, digest_arrays
 from deeprank_jax.training.experiment import Experiment
 from deeprank_jax.training.step import TrainState, network_arrays
@@ -179,13 +179,13 @@ def _read(
         return None
     shape = arrays[_MATRIX].shape
     try:
-        with np.load(path) as file:
-            digest, matrix = str(file["network"]), file["matrix"]
+        saved = read_npz(path)
+        digest, matrix = str(saved["network"]), saved["matrix"]
         if matrix.shape != shape:
             raise ValueError(f"a matrix of the shape {matrix.shape}, not {shape}")
     except FileNotFoundError:
         digest, matrix = "", None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}); delete it and run the training command "
             "again, which fits it anew."

@@ -8,9 +8,10 @@ import numpy as np
 
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data import splits
+from deeprank_jax.data.decode import MAX_BYTES
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError
-from deeprank_jax.files import printable
+from deeprank_jax.files import printable, read_bytes
 
 
 def create_records(
@@ -49,7 +50,7 @@ def create_records(
         labels=labels,
         level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
         label_names=labels_lib.name_labels(columns, firsts),
-        read=lambda index: (root / paths[index]).read_bytes(),
+        read=lambda index: read_bytes(root / paths[index], MAX_BYTES),
         describe=lambda index: printable(paths[index]),
         columns=codes,
     )

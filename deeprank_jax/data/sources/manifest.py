@@ -6,6 +6,7 @@ Any other column is a further label that a relevance may compare.
 
 from collections.abc import Sequence
 import csv
+import io
 import os
 import pathlib
 
@@ -99,7 +100,10 @@ def read_table(path: pathlib.Path) -> dict[str, list[str]]:
 
 
 def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with (
+        files.open_file(path, files.MAX_TEXT) as content,
+        io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file,
+    ):
         reader = csv.DictReader(file, restval="")
         names = reader.fieldnames or ()
         rows = list(reader)
@@ -113,6 +117,7 @@ def _read_parquet(path: pathlib.Path) -> dict[str, list[str]]:
         import pyarrow.parquet
 
     try:
+        files.check_file(path)
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise OSError(error) from error

@@ -1,7 +1,6 @@
 """Metrics of all systems, measured on the records that every system has."""
 
 from collections.abc import Mapping
-import json
 import pathlib
 
 import numpy as np
@@ -57,6 +56,6 @@ def measure(
 def longest(path: pathlib.Path, seconds: float) -> float:
     """Returns the longest duration of all calls so far, stored in a file."""
     if path.exists():
-        seconds = max(seconds, json.loads(path.read_text())["seconds"])
+        seconds = max(seconds, files.read_json(path)["seconds"])
     files.write_json(path, {"seconds": seconds})
     return seconds

@@ -6,11 +6,11 @@ array is transposed follows from the kind of our variable, in `weights`.
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import json
 import os
 import pathlib
 import re
 
+from deeprank_jax import files
 from deeprank_jax.errors import WeightsError
 
 
@@ -72,7 +72,7 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
     """
     path = pathlib.Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"{path}: cannot be read as JSON ({error}); docs/weights.md has an example."

@@ -12,13 +12,15 @@ import math
 import os
 import pathlib
 import pickle
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 import zipfile
 
 import ml_dtypes
 import numpy as np
 
+from deeprank_jax import files
 from deeprank_jax.errors import WeightsError
+from deeprank_jax.models.pretrained.pickle_check import check_pickle
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -69,7 +71,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         is not a mapping of tensors.
     """
     path = pathlib.Path(path)
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         head = file.read(8)
         file.seek(0)
         read = _read_zip if head.startswith(_ZIP_START) else _read_legacy
@@ -92,7 +94,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 class _Unpickler(pickle.Unpickler):
     """Unpickler that admits tensors only, and records the storages they refer to."""
 
-    def __init__(self, file: BinaryIO, path: pathlib.Path):
+    def __init__(self, file: IO[bytes], path: pathlib.Path):
         # Files written by Python 2 have names as bytes.
         super().__init__(file, encoding="utf-8")
         self._path = path
@@ -141,26 +143,36 @@ def _make_rebuild_tensor() -> Callable[..., _Tensor]:
     return rebuild_tensor
 
 
+def _unpickle(file: IO[bytes], path: pathlib.Path) -> tuple[Any, dict[str, _Storage]]:
+    """Returns the object of a pickle in a file, and the storages it refers to."""
+    start = file.tell()
+    check_pickle(file)
+    size = file.tell() - start
+    file.seek(start)
+    unpickler = _Unpickler(io.BytesIO(file.read(size)), path)
+    return unpickler.load(), unpickler.storages
+
+
 def _read_legacy(
-    file: BinaryIO, path: pathlib.Path
+    file: IO[bytes], path: pathlib.Path
 ) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
-    if _Unpickler(file, path).load() != _MAGIC_NUMBER:
+    if _unpickle(file, path)[0] != _MAGIC_NUMBER:
         raise WeightsError(
             f"{path} is a pickle that torch did not write; save the tensors with "
             "torch.save(model.state_dict(), path), or as .safetensors or .npz."
         )
-    version, system = (_Unpickler(file, path).load() for _ in range(2))
+    version, system = (_unpickle(file, path)[0] for _ in range(2))
     if version != _PROTOCOL_VERSION or system["little_endian"] is not True:
         raise WeightsError(
             f"{path} has another of torch's protocols than {_PROTOCOL_VERSION}, or is "
             "not little-endian; save it again with a newer torch."
         )
-    unpickler = _Unpickler(file, path)
-    tensors = _check_tensors(unpickler.load(), path)
+    content, declared = _unpickle(file, path)
+    tensors = _check_tensors(content, path)
     end = os.fstat(file.fileno()).st_size
     storages = {}
-    for key in _Unpickler(file, path).load():
-        storage = unpickler.storages[key]
+    for key in _unpickle(file, path)[0]:
+        storage = declared[key]
         size = int.from_bytes(file.read(8), "little", signed=True)
         num_bytes = size * storage.dtype.itemsize
         # Checked before reading, which would allocate any size that the file claims.
@@ -173,7 +185,7 @@ def _read_legacy(
 
 
 def _read_zip(
-    file: BinaryIO, path: pathlib.Path
+    file: IO[bytes], path: pathlib.Path
 ) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
     with zipfile.ZipFile(file) as archive:
         # Members may overlap, and torch does not compress: an archive must not make us
@@ -194,16 +206,16 @@ def _read_zip(
                 f"{path} was written on a big-endian machine; load it with torch and "
                 "save it again."
             )
-        unpickler = _Unpickler(io.BytesIO(archive.read(roots[0])), path)
-        tensors = _check_tensors(unpickler.load(), path)
+        content, declared = _unpickle(io.BytesIO(archive.read(roots[0])), path)
+        tensors = _check_tensors(content, path)
         storages = {}
-        for key, storage in unpickler.storages.items():
-            content = archive.read(f"{root}data/{key}")
-            if len(content) != storage.size * storage.dtype.itemsize:
+        for key, storage in declared.items():
+            numbers = archive.read(f"{root}data/{key}")
+            if len(numbers) != storage.size * storage.dtype.itemsize:
                 raise pickle.UnpicklingError(
                     f"storage {key} should have {storage.size:,} elements"
                 )
-            storages[key] = np.frombuffer(content, storage.dtype)
+            storages[key] = np.frombuffer(numbers, storage.dtype)
         return tensors, storages
 
 

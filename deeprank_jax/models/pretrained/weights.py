@@ -18,7 +18,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from deeprank_jax import files
 from deeprank_jax.errors import WeightsError, missing_extra
+from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.models.pretrained.layouts import LAYOUTS, Layout, Rule, read_layout
 from deeprank_jax.models.pretrained.torch_pickle import read_torch
 from deeprank_jax.registry import did_you_mean
@@ -145,6 +147,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"one of {' '.join(readers)}."
         )
     try:
+        files.check_file(path)
         arrays = readers[path.suffix](path)
     except OSError as error:
         raise WeightsError(
@@ -164,8 +167,13 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
-    # A type that NumPy lacks raises AttributeError or TypeError.
-    except (safetensors.SafetensorError, AttributeError, TypeError) as error:
+    # A type that NumPy lacks raises AttributeError, TypeError or KeyError.
+    except (
+        safetensors.SafetensorError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise WeightsError(
             f"{path} is cut off, damaged or holds a type that NumPy lacks ({error}); "
             "fetch it again or save it as float32."
@@ -174,11 +182,8 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here, as NumPy does not close a file that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    # A damaged archive raises any error, from BadZipFile to zlib's own.
-    except Exception as error:
+        return read_npz(path)
+    except ValueError as error:
         raise WeightsError(
             f"{path} is cut off, damaged or holds Python objects, which are not read "
             f"({error}); fetch it again, or write it with numpy.savez from arrays of "

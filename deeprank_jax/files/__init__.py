@@ -1,4 +1,4 @@
-"""File names for people, and atomic, synced writes."""
+"""File names for people, bounded reads, and atomic, synced writes."""
 
 from collections.abc import Iterator
 import contextlib
@@ -10,6 +10,13 @@ import secrets
 from typing import IO
 
 from deeprank_jax.errors import WriteError
+from deeprank_jax.files.reading import MAX_TEXT as MAX_TEXT
+from deeprank_jax.files.reading import check_file as check_file
+from deeprank_jax.files.reading import open_file as open_file
+from deeprank_jax.files.reading import parse_json as parse_json
+from deeprank_jax.files.reading import read_bytes as read_bytes
+from deeprank_jax.files.reading import read_json as read_json
+from deeprank_jax.files.reading import read_text as read_text
 
 _REMEDIES = {
     errno.ENOSPC: "free some disk space, or write to another disk",
