@@ -7,6 +7,7 @@ import re
 from deeprank_jax import files
 
 CHECKSUMS = "SHA256SUMS"
+_MAX_BYTES = 2**24
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -28,14 +29,18 @@ def read_checksums(folder: pathlib.Path) -> dict[str, str]:
     """Returns the checksums of a folder's files by their paths in it.
 
     Raises:
-      ValueError: A line is not a checksum.
+      OSError: The list cannot be read.
+      ValueError: A line is not a checksum, or names a file outside the folder.
     """
-    text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    text = files.read_text(folder / CHECKSUMS, _MAX_BYTES, errors="replace")
     sums = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
             raise ValueError(f"the line {line[:80]!r} is not a checksum")
+        name = pathlib.PurePosixPath(match[2])
+        if name.is_absolute() or ".." in name.parts or str(name) != match[2]:
+            raise ValueError(f"it names {match[2][:80]!r}, which is not in the folder")
         sums[match[2]] = match[1]
     return sums
 
@@ -70,7 +75,7 @@ def find_damage(folder: pathlib.Path) -> str | None:
 
 def file_digest(path: pathlib.Path) -> str:
     """Returns the SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

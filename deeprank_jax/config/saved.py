@@ -134,7 +134,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
         values["optimizer"].setdefault("ema_decay", 0.0)
         if values["sampler"]["name"] == "reservoir":
             values["sampler"] = _LATER_RESERVOIR | values["sampler"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ConfigError(f"The values are not those of a config ({error}).") from error
     return values
 

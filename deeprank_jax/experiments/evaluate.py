@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import json
 import os
 import pathlib
 import tempfile
@@ -27,7 +26,7 @@ from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.experiments.evaluation_inputs import Dataset, EmbedFn, Network
 from deeprank_jax.experiments.evaluation_report import write_evaluation
 from deeprank_jax.export import network as export_network
-from deeprank_jax.inference import artifact, sources
+from deeprank_jax.inference import sources
 from deeprank_jax.inference.model import Model
 from deeprank_jax.relevance import attach, create_relevance
 from deeprank_jax.training import checkpoints, experiment, tasks, whitening
@@ -69,12 +68,15 @@ def load_model(path: str | pathlib.Path) -> Network:
       ArtifactError: The folder is not an exported model, or is damaged.
     """
     model = Model(path)
-    saved = model.artifact.file(artifact.CONFIG).read_text(encoding="utf-8")
     info = model.artifact.info
-    config = ml_collections.ConfigDict(config_lib.upgrade_config(json.loads(saved)))
-    config_lib.import_plugins(
-        [plugin for plugin in config.plugins if pathlib.Path(plugin).is_file()]
-    )
+    config = model.config
+    if config.plugins:
+        logging.warning(
+            "%s names the plugins %s, which are not run, since a model may come from "
+            "elsewhere; evaluate its run, by --workdir, to have them.",
+            path,
+            ", ".join(map(str, config.plugins)),
+        )
     return Network(
         name=str(info.get("name", pathlib.Path(path).name)),
         description={

@@ -16,7 +16,7 @@ from deeprank_jax.errors import ArtifactError, ExportError
 from deeprank_jax.export import copies, generated_images, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.export.run import describe_network, write_network
-from deeprank_jax.inference import artifact, pretrained
+from deeprank_jax.inference import artifact, pretrained, program
 from deeprank_jax.training import experiment, tasks
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
@@ -76,6 +76,7 @@ def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
         (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
         # The name is understood in the place of the folder.
         write_card(folder / artifact.CARD, info, config, name)
+    program.trust(pathlib.Path(out).expanduser())
     return pathlib.Path(out)
 
 

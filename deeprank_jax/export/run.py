@@ -24,7 +24,7 @@ from deeprank_jax.errors import ExportError
 from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network, verification
 from deeprank_jax.export.card import write_card
-from deeprank_jax.inference import artifact
+from deeprank_jax.inference import artifact, program
 from deeprank_jax.training import checkpoints, whitening
 from deeprank_jax.training.experiment import create_reader
 
@@ -91,6 +91,7 @@ def export_run(
         (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
         name = pathlib.Path(out).name
         write_card(folder / artifact.CARD, info, config, name)
+    program.trust(pathlib.Path(out).expanduser())
     return pathlib.Path(out)
 
 

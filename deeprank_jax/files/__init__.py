@@ -12,6 +12,7 @@ from typing import IO
 from deeprank_jax.errors import WriteError
 from deeprank_jax.files.reading import MAX_TEXT as MAX_TEXT
 from deeprank_jax.files.reading import check_file as check_file
+from deeprank_jax.files.reading import is_inside as is_inside
 from deeprank_jax.files.reading import open_file as open_file
 from deeprank_jax.files.reading import parse_json as parse_json
 from deeprank_jax.files.reading import read_bytes as read_bytes

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import stat
-from typing import IO, Any
+from typing import Any
 
 from deeprank_jax.errors import ReadError
 
@@ -27,7 +27,7 @@ _KINDS = {
 Path = str | os.PathLike[str]
 
 
-def open_file(path: Path, limit: int | None = None) -> IO[bytes]:
+def open_file(path: Path, limit: int | None = None) -> io.BufferedReader:
     """Opens a regular file for reading.
 
     Args:
@@ -54,6 +54,14 @@ def check_file(path: Path, limit: int | None = None) -> None:
       OSError: It does not exist.
     """
     _check(path, _stat(path), limit)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Returns whether a path, with its links followed, lies in a folder."""
+    real = os.path.realpath(path)
+    return os.path.commonpath([real, os.path.realpath(folder)]) == os.path.realpath(
+        folder
+    )
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

@@ -4,7 +4,7 @@ A model is a folder. `SHA256SUMS` lists the checksums of all its other files in 
 format of `sha256sum`, so that `sha256sum --check SHA256SUMS` checks them, too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -15,7 +15,10 @@ import shutil
 import tempfile
 from typing import Any
 
-from deeprank_jax import checksums
+import numpy as np
+import safetensors.numpy
+
+from deeprank_jax import checksums, files
 from deeprank_jax.errors import ArtifactError
 
 INFO = "model.json"
@@ -26,6 +29,8 @@ CARD = "README.md"
 CONFIG = "config.json"
 USE = "embed.py"
 FORMAT = 1
+# Weights of two billion parameters.
+_MAX_BYTES = 2**33
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +40,12 @@ class Artifact:
     Attributes:
       path: Folder of the model.
       info: Contents of `model.json`.
+      checksums: SHA-256 of its files by name.
     """
 
     path: pathlib.Path
     info: dict[str, Any]
+    checksums: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def file(self, name: str) -> pathlib.Path:
         """Returns the path of one of the model's files."""
@@ -59,17 +66,17 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             f"{folder}: {reason} (it has no {checksums.CHECKSUMS}); write one with "
             "`deeprank export --workdir=RUN --out=FOLDER`."
         )
-    for name, checksum in _read_checksums(folder).items():
+    sums = _read_checksums(folder)
+    _check_sizes(folder, list(sums))
+    for name, checksum in sums.items():
         file = folder / name
-        if not file.is_file():
-            raise ArtifactError(f"{file} is missing; copy the whole folder again.")
         if checksums.file_digest(file) != checksum:
             raise ArtifactError(
                 f"{file} has changed since the export (its checksum differs from the "
                 f"one in {checksums.CHECKSUMS}); copy the whole folder again."
             )
     try:
-        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        info = files.read_json(folder / INFO)
         version = info["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
@@ -80,7 +87,23 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             f"{folder} has the format {version}, and this deeprank_jax reads {FORMAT}: "
             "install the version that wrote it, or export the run again."
         )
-    return Artifact(path=folder, info=info)
+    return Artifact(path=folder, info=info, checksums=sums)
+
+
+def read_weights(model: Artifact) -> dict[str, np.ndarray]:
+    """Returns the weights of a model by name.
+
+    Raises:
+      ArtifactError: They cannot be read.
+    """
+    path = model.file(WEIGHTS)
+    try:
+        return safetensors.numpy.load_file(path)
+    # A type that NumPy lacks raises any error.
+    except Exception as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error!s:.200}); copy the whole folder again."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -135,11 +158,30 @@ def _cannot_write(path: pathlib.Path, error: OSError) -> ArtifactError:
     )
 
 
+def _check_sizes(folder: pathlib.Path, names: Sequence[str]) -> None:
+    """Checks the listed files before they are read."""
+    total = 0
+    for name in names:
+        file = folder / name
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing; copy the whole folder again.")
+        if not files.is_inside(file, folder):
+            raise ArtifactError(
+                f"{file} is a link out of the folder; put the file itself there."
+            )
+        total += file.stat().st_size
+    if total > _MAX_BYTES:
+        raise ArtifactError(
+            f"{folder} has {total:,} bytes, more than the limit of {_MAX_BYTES:,} for "
+            "a model; remove what is no part of it, or export the run again."
+        )
+
+
 def _read_checksums(folder: pathlib.Path) -> dict[str, str]:
     path = folder / checksums.CHECKSUMS
     try:
         sums = checksums.read_checksums(folder)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: {error}; copy the whole folder again.") from error
     for name in (INFO, CONFIG, WEIGHTS, STABLEHLO):
         if name not in sums:

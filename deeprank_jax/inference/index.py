@@ -4,7 +4,7 @@
 and their labels.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 import os
 import pathlib
 from typing import Self
@@ -247,6 +247,7 @@ class Index:
             source=source,
             data_dir=data_dir,
             label_feature=label_feature,
+            paths=_listed_paths(records, source),
         )
         # A list may have the same image twice.
         paths, new = set(self.paths()), []
@@ -323,6 +324,14 @@ class Index:
         """
         origins = index_origins.read_origins(self.path)
         return origins.create_reader(self.model.data_config)
+
+
+def _listed_paths(records: Records, source: str | None) -> Iterator[str]:
+    """Yields the paths of images that are not in one folder or dataset."""
+    is_list = source is None or os.path.isfile(source)
+    for index in range(len(records) if is_list else 0):
+        if os.path.isabs(path := records.describe(index)):
+            yield path
 
 
 def index_images(

@@ -3,7 +3,7 @@
 They are kept as `origins.json` in the index's folder, so that a search needs neither.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -19,6 +19,7 @@ from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference.sources import PREFIX, open_source
 
 _FILE = "origins.json"
+_MAX_ROOTS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,17 +29,44 @@ class Origins:
     Attributes:
       model: Path of the exported model.
       sources: Options of `open_source` by source.
+      roots: Folders that hold the images of lists.
     """
 
     model: str
     sources: Mapping[str, Mapping[str, str]]
+    roots: Sequence[str] = ()
+
+    def __post_init__(self):
+        """Checks the types, as the file may be a stranger's."""
+        options = [x for y in self.sources.values() for x in (*y.keys(), *y.values())]
+        texts = [self.model, *self.sources, *self.roots, *options]
+        if not isinstance(self.roots, list | tuple):
+            raise TypeError("roots is no list")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a name is no text")
+        for names in self.sources.values():
+            if not names.keys() <= {"data_dir", "label_feature"}:
+                raise TypeError(f"it has the options {', '.join(names)}")
+
+    def _has(self, path: str) -> bool:
+        """Returns whether a path lies below the folders that were indexed."""
+        folders = [x for x in self.sources if not x.startswith(PREFIX)]
+        # A list that was indexed before its roots were kept has its own folder.
+        folders = [x if os.path.isdir(x) else os.path.dirname(x) for x in folders]
+        real = os.path.realpath(path)
+        return any(
+            os.path.realpath(folder) != os.path.sep and files.is_inside(real, folder)
+            for folder in (*folders, *self.roots)
+        )
 
     def create_reader(
         self, data: ml_collections.ConfigDict
     ) -> Callable[[str], str | bytes | np.ndarray]:
         """Returns a function from an image's name to its path, bytes or pixels.
 
-        Datasets are opened at the first name that is not a file.
+        Datasets are opened at the first name that is not a file. Files are read only
+        below the folders that were indexed; the function raises an `ArtifactError` for
+        others, as the names may be a stranger's.
 
         Args:
           data: `config.data` of the model in use.
@@ -55,7 +83,14 @@ class Origins:
             return images
 
         def read(name: str) -> str | bytes | np.ndarray:
-            if os.path.exists(name) or name not in dataset_images():
+            if os.path.isabs(name) or os.path.exists(name):
+                if not self._has(name):
+                    raise ArtifactError(
+                        f"{files.printable(name)} is not below the folders that were "
+                        f"indexed; create the index again, or add them to {_FILE}."
+                    )
+                return name
+            if name not in dataset_images():
                 return name
             records, index = dataset_images()[name]
             return records.read(index)
@@ -70,6 +105,7 @@ def write_origins(
     source: str | None = None,
     data_dir: str = "data",
     label_feature: str = "",
+    paths: Iterable[str] = (),
 ) -> None:
     """Records the model of an index, and adds a source of its images.
 
@@ -79,9 +115,12 @@ def write_origins(
       source: Folder, list file or `"tfds:NAME/SPLIT"`; None for no new source.
       data_dir: Folder of TFDS datasets.
       label_feature: Feature with the labels, see `open_source`.
+      paths: Paths of the images of a list.
     """
     path = pathlib.Path(index) / _FILE
-    sources = dict(read_origins(index).sources) if path.exists() else {}
+    origins = read_origins(index) if path.exists() else Origins(model="", sources={})
+    sources = dict(origins.sources)
+    roots = _common_folders({*origins.roots, *map(os.path.dirname, paths)})
     if source is not None:
         if not source.startswith(PREFIX):
             source = os.path.abspath(source)
@@ -89,9 +128,21 @@ def write_origins(
             "data_dir": os.path.abspath(data_dir),
             "label_feature": label_feature,
         }
-    content = {"model": os.path.abspath(model), "sources": sources}
+    content = {"model": os.path.abspath(model), "sources": sources, "roots": roots}
     with files.replacing(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def _common_folders(folders: Iterable[str]) -> list[str]:
+    """Returns at most `_MAX_ROOTS` folders that hold all of `folders`."""
+    roots = {os.path.abspath(folder) for folder in folders}
+    while len(roots) > _MAX_ROOTS:
+        depth = max(root.count(os.path.sep) for root in roots)
+        roots = {
+            os.path.dirname(root) if root.count(os.path.sep) == depth else root
+            for root in roots
+        }
+    return sorted(roots)
 
 
 def read_origins(index: str | os.PathLike[str]) -> Origins:
@@ -102,8 +153,8 @@ def read_origins(index: str | os.PathLike[str]) -> Origins:
     """
     path = pathlib.Path(index) / _FILE
     try:
-        return Origins(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return Origins(**files.read_json(path))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{index} is not an index of `deeprank index` (its {_FILE} cannot be read: "
             f"{error}); create one with "

@@ -4,22 +4,20 @@ The model runs the exported program and needs none of the code that trained it.
 """
 
 from collections.abc import Iterable, Iterator
-import json
 import os
 import pathlib
 from typing import Any
 
 import jax
-import jax.export
 import ml_collections
 import numpy as np
-import safetensors.numpy
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import errors, files
 from deeprank_jax.data import decode as decode_lib
 from deeprank_jax.data.records import Records
-from deeprank_jax.inference import artifact, bulk, sources
+from deeprank_jax.errors import ArtifactError
+from deeprank_jax.inference import artifact, bulk, model_info, program, sources
 from deeprank_jax.inference import images as images_lib
 from deeprank_jax.inference.bulk import BATCH_SIZE
 from deeprank_jax.inference.images import AnyImage, decode
@@ -67,10 +65,11 @@ class Model:
           path: Folder of the model.
 
         Raises:
-          ArtifactError: The folder is not an exported model, or a file is damaged.
+          ArtifactError: The folder is not an exported model, a file is damaged or
+            not what it should be, or the program is refused.
         """
         self.artifact = artifact.read_artifact(path)
-        info = self.artifact.info
+        info, self._config = self.artifact.info, _read_config(self.artifact)
         self.fingerprint: str = info["fingerprint"]
         self.embedding_dim: int = info["agreement"]["dim"]
         self.image_size: int = info["preprocessing"]["image_size"]
@@ -78,9 +77,9 @@ class Model:
         if info["threshold"]:
             self.threshold = info["threshold"]["distance"]
         self.cluster_distance: float | None = info["cluster_distance"]
-        code = bytearray(self.artifact.file(artifact.STABLEHLO).read_bytes())
-        weights = safetensors.numpy.load_file(self.artifact.file(artifact.WEIGHTS))
-        self._call = jax.jit(jax.export.deserialize(code).call)
+        program.ensure_checked(self.artifact)
+        weights = artifact.read_weights(self.artifact)
+        self._call = jax.jit(program.read_program(self.artifact, weights).call)
         self._weights = jax.device_put(weights)
 
     def __repr__(self) -> str:
@@ -107,6 +106,11 @@ class Model:
         return f"{name} {pathlib.PurePath(self.data_config.dir).name}"
 
     @property
+    def config(self) -> ml_collections.ConfigDict:
+        """Returns the config of the exported run."""
+        return ml_collections.ConfigDict(self._config)
+
+    @property
     def data_config(self) -> ml_collections.ConfigDict:
         """Returns the `config.data` of the exported run."""
         return ml_collections.ConfigDict(self._config["data"])
@@ -115,11 +119,6 @@ class Model:
     def preprocessing(self) -> dict[str, Any]:
         """Returns the preprocessing of images: `image_size`, `fit` and `max_pixels`."""
         return self.artifact.info["preprocessing"]
-
-    @property
-    def _config(self) -> dict[str, Any]:
-        text = self.artifact.file(artifact.CONFIG).read_text(encoding="utf-8")
-        return config_lib.upgrade_config(json.loads(text))
 
     def embed(
         self,
@@ -195,7 +194,7 @@ class Model:
         """
         rows = np.asarray(embeddings)[:num]
         if not np.isfinite(rows).all():
-            raise errors.ArtifactError(
+            raise ArtifactError(
                 f"{self.artifact.path}: the model gives embeddings that are not "
                 "finite, so its weights are wrong; export another run."
             )
@@ -387,6 +386,26 @@ class Model:
         decoded = decode(image, name, max_pixels=max_pixels)
         fit = self.preprocessing["fit"]
         return decode_lib.resize_image(decoded, self.image_size, fit)
+
+
+def _read_config(model: artifact.Artifact) -> dict[str, Any]:
+    """Returns the config of the exported run, once it and `model.json` are checked.
+
+    Raises:
+      ArtifactError: One of them is not what it should be.
+    """
+    path = model.file(artifact.INFO)
+    try:
+        model_info.check_info(model.info)
+        path = model.file(artifact.CONFIG)
+        config = config_lib.upgrade_config(files.read_json(path))
+        model_info.check_config(config)
+        ml_collections.ConfigDict(config)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be used: {error!s:.300}; export the run again."
+        ) from error
+    return config
 
 
 def _paths(records: Records, indices: np.ndarray) -> tuple[str, ...]:

@@ -26,9 +26,13 @@ def cached_folder(name: str) -> pathlib.Path:
     Args:
       name: Name of the network, one of `IMAGE_SIZES`.
     """
+    return cache_folder() / "models" / f"{name}-{version.number()}"
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder of this package in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    models = pathlib.Path(cache) / "deeprank_jax" / "models"
-    return models / f"{name}-{version.number()}"
+    return pathlib.Path(cache) / "deeprank_jax"
 
 
 def check_export_is_installed() -> None:

@@ -13,13 +13,12 @@ import numpy as np
 
 from deeprank_jax.errors import ArtifactError, DataError
 from deeprank_jax.search import hnsw, store
+from deeprank_jax.search.manifests import KINDS, METRICS
 from deeprank_jax.search.rows import Table
 
 if TYPE_CHECKING:
     from deeprank_jax.search.exact import ExactSearch
 
-METRICS = ("squared_euclidean", "cosine")
-KINDS = ("auto", "exact", "hnsw")
 # Largest number of rows that "auto" searches exactly, in a tenth of a second for 256
 # queries on two cores.
 _AUTO_EXACT_ROWS = 200_000
@@ -384,7 +383,13 @@ class VectorIndex:
         if self.metric != "cosine":
             return embeddings
         wide = embeddings.astype(np.float64)
-        return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        if not norms.all():
+            raise ArtifactError(
+                f"{self._store.folder} is damaged: it has rows of zeros, which have no "
+                "cosine; create the index again."
+            )
+        return (wide / norms).astype(np.float32)
 
     def _named(self, distances: np.ndarray, rows: np.ndarray) -> Neighbors:
         table = self._table()

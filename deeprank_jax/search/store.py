@@ -25,49 +25,17 @@ import numpy as np
 
 from deeprank_jax import files
 from deeprank_jax.errors import ArtifactError
+from deeprank_jax.files.arrays import check_npy
+from deeprank_jax.search import manifests
+from deeprank_jax.search.manifests import Entry as Entry
+from deeprank_jax.search.manifests import Manifest as Manifest
 
 MANIFEST = "index.json"
 _LOCK = ".lock"
-_FORMAT = 1
 _STORE_FILE = re.compile(r"(batch|deleted)-\d{8}\.(npy|json)|\..+\.tmp")
 _READ_BYTES = 2**22
 
 Buffer = bytes | memoryview
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A committed batch or deletion, with the checksums of its files by suffix."""
-
-    name: str
-    num_rows: int
-    sha256: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """Contents of `index.json`: everything that is committed."""
-
-    dim: int
-    model_fingerprint: str
-    metric: str
-    # The kind of the creation, which may be "auto", and the kind in use.
-    asked_kind: str
-    kind: str
-    next_number: int = 0
-    batches: tuple[Entry, ...] = ()
-    deletions: tuple[Entry, ...] = ()
-    format: int = _FORMAT
-
-    @property
-    def num_rows(self) -> int:
-        """Returns the number of rows of all batches, deleted ones too."""
-        return sum(batch.num_rows for batch in self.batches)
-
-    @property
-    def num_deleted(self) -> int:
-        """Returns the number of deleted rows."""
-        return sum(deletion.num_rows for deletion in self.deletions)
 
 
 class Store:
@@ -149,7 +117,11 @@ class Store:
     def embeddings(self, first: int = 0) -> Iterator[np.ndarray]:
         """Yields the embeddings `[n, D]` of each batch, starting with the `first`."""
         for batch in self.manifest.batches[first:]:
-            yield self._array(batch)
+            rows = self._array(batch, (batch.num_rows, self.manifest.dim), "float32")
+            if not np.isfinite(rows.sum()):
+                path = self.folder / f"{batch.name}.npy"
+                raise _damaged(path, "it has rows that are not finite")
+            yield rows
 
     def names(self) -> tuple[list[str], list[str]]:
         """Returns the ids and the labels of all rows, deleted ones too."""
@@ -157,15 +129,22 @@ class Store:
         labels: list[str] = []
         for batch in self.manifest.batches:
             with self._checked(batch, ".json") as file:
-                names = json.load(file)
+                names = manifests.parse_names(file.read(), batch)
             ids += names["ids"]
             labels += names["labels"]
         return ids, labels
 
     def deleted(self) -> np.ndarray:
         """Returns the numbers of the deleted rows, `[n]` int64."""
-        deletions = [self._array(entry) for entry in self.manifest.deletions]
-        return np.concatenate([np.empty(0, np.int64), *deletions])
+        deletions = [
+            self._array(entry, (entry.num_rows,), "int64")
+            for entry in self.manifest.deletions
+        ]
+        rows = np.concatenate([np.empty(0, np.int64), *deletions])
+        is_row = (rows >= 0) & (rows < self.manifest.num_rows)
+        if not is_row.all() or len(np.unique(rows)) < len(rows):
+            raise _damaged(self.folder, "it deletes rows that it does not have")
+        return rows
 
     def clean(self) -> None:
         """Reads the manifest again, and removes files that it does not list."""
@@ -218,22 +197,33 @@ class Store:
         _write(self.folder / MANIFEST, [text.encode()])
         self.manifest = manifest
 
-    def _array(self, entry: Entry) -> np.ndarray:
+    def _array(self, entry: Entry, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         with self._checked(entry, ".npy") as file:
-            return np.load(file, allow_pickle=False)
+            check_npy(file)
+            array = np.load(file, allow_pickle=False)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"it holds {array.dtype} of the shape {array.shape}, not {dtype} "
+                    f"of {shape}"
+                )
+        return array
 
     @contextlib.contextmanager
     def _checked(self, entry: Entry, suffix: str) -> Iterator[IO[bytes]]:
         """Opens a file after checking it against the committed checksum."""
         path = self.folder / f"{entry.name}{suffix}"
         try:
-            with path.open("rb") as file:
+            if not files.is_inside(path, self.folder):
+                raise ValueError("it is a link out of the folder")
+            with files.open_file(path) as file:
                 is_whole = checksum(file) == entry.sha256[suffix]
                 file.seek(0)
                 if is_whole:
                     yield file
         except OSError as error:
             raise _damaged(path, str(error.strerror)) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, str(error)) from error
         if not is_whole:
             raise _damaged(path, "its checksum differs")
 
@@ -326,20 +316,25 @@ def _lock(folder: pathlib.Path) -> IO[bytes]:
 def _read_manifest(folder: pathlib.Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_bytes())
-        if fields["format"] != _FORMAT:
+        fields = files.read_json(path, files.MAX_TEXT)
+        if fields["format"] != manifests.FORMAT:
             raise ArtifactError(
                 f"{path} has format {fields['format']}, and this version reads format "
-                f"{_FORMAT}; use the version that wrote it, or create the index again."
+                f"{manifests.FORMAT}; use the version that wrote it, or create the "
+                "index again."
             )
         for name in ("batches", "deletions"):
             fields[name] = tuple(Entry(**entry) for entry in fields[name])
-        return Manifest(**fields)
+        manifest = Manifest(**fields)
+        manifests.check_manifest(manifest)
+        return manifest
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{folder} is not an index (it has no {MANIFEST}); name an index, or "
             "create one with `deeprank index IMAGES --model=MODEL --out=INDEX`."
         ) from None
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ArtifactError):
             raise
