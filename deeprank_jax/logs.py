@@ -2,8 +2,15 @@
 
 import logging as python_logging
 import pathlib
+import re
 
 from absl import flags, logging
+
+# Control characters but the tab, and those that reverse the order of a line.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e"
+    r"\u2066-\u2069]"
+)
 
 
 def configure_logging(level: int = logging.INFO, *, timestamps: bool = False) -> None:
@@ -20,9 +27,39 @@ def configure_logging(level: int = logging.INFO, *, timestamps: bool = False) ->
     flags.FLAGS.mark_as_parsed()
     logging.use_absl_handler()
     handler = logging.get_absl_handler()
-    handler.setFormatter(logging.PythonFormatter() if timestamps else None)
+    handler.setFormatter(_Formatter(timestamps=timestamps))
     logging.set_verbosity(level)
     handler.addFilter(_is_shown)
+
+
+def escaped(text: str) -> str:
+    r"""Returns a text without characters that control a terminal: `\x1b`, `\u202e`.
+
+    A newline becomes `\n`, so that a name cannot look like a message.
+
+    Args:
+      text: Text that others chose, e.g. the name of a file.
+    """
+    return _CONTROLS.sub(lambda x: x[0].encode("unicode_escape").decode(), text)
+
+
+def escaped_lines(text: str) -> str:
+    """Returns a text of several lines, each as by `escaped`."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
+class _Formatter(python_logging.Formatter):
+    """Formatter whose messages cannot control a terminal."""
+
+    def __init__(self, *, timestamps: bool):
+        super().__init__()
+        self._formatter = (
+            logging.PythonFormatter() if timestamps else python_logging.Formatter()
+        )
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        """Returns the message of a record."""
+        return escaped_lines(self._formatter.format(record))
 
 
 def _is_shown(entry: python_logging.LogRecord) -> bool:

@@ -173,7 +173,9 @@ def _exit_status(command: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f"deeprank {command}: {error}")
+        from deeprank_jax import logs
+
+        sys.exit(logs.escaped_lines(f"deeprank {command}: {error}"))
     except BrokenPipeError:
         # The reader, e.g. `head`, has ended; Python's last flush must not fail, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from deeprank_jax import files
+from deeprank_jax import files, logs
 
 if TYPE_CHECKING:
     from deeprank_jax.inference.results import Hit
@@ -33,7 +33,7 @@ class Result:
         """Returns the text to print, with its newline."""
         if as_json:
             return f"{json.dumps(_to_json(self.values), allow_nan=False)}\n"
-        return f"{self.text}\n" if self.text else ""
+        return f"{logs.escaped_lines(self.text)}\n" if self.text else ""
 
 
 def _to_json(value: object) -> object:
@@ -59,7 +59,7 @@ def format_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
       names: Names of the columns.
       rows: Cells of each row, one per column.
     """
-    texts = [tuple(map(str, row)) for row in (names, *rows)]
+    texts = [tuple(logs.escaped(str(cell)) for cell in row) for row in (names, *rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(names))]
     lines = (
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -69,14 +69,15 @@ def format_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def format_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
-    """Returns rows as the content of a CSV file.
+    """Returns rows as the content of a CSV file, with no formula among the cells.
 
     Args:
       names: Names of the columns.
       rows: Cells of each row, one per column.
     """
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([names, *rows])
+    cells = ([files.defused(str(x)) for x in row] for row in [names, *rows])
+    csv.writer(text).writerows(cells)
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

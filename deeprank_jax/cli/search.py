@@ -41,6 +41,7 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Searches the index."""
     from deeprank_jax.inference.index import Index
+    from deeprank_jax.logs import escaped
     from deeprank_jax.registry import did_you_mean
 
     index = Index.open(options.index, options.model)
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> Result:
             )
     result = index.search(options.image, options.k, labels=options.label)
     summary = ", ".join(
-        f"{label or 'no label'} {share:.0%}" for label, share in result.votes[:5]
+        f"{escaped(label) or 'no label'} {share:.0%}"
+        for label, share in result.votes[:5]
     )
     names, rows = output.hit_rows(result.hits)
     text = f"{output.format_table(names, rows)}\nLabels by vote: {summary}."

@@ -14,7 +14,7 @@ import threading
 from absl import logging
 import numpy as np
 
-from deeprank_jax import errors, files
+from deeprank_jax import errors, files, logs
 from deeprank_jax.data import decode
 from deeprank_jax.data.records import Records
 
@@ -72,8 +72,8 @@ class BadImages:
             num_bad = len(self._seen)
             logging.warning(
                 "%s: %s; skipped, %s of %s so far",
-                record,
-                reason,
+                logs.escaped(record),
+                logs.escaped(reason),
                 f"{num_bad:,}",
                 f"{self._num_records:,}",
             )
@@ -93,14 +93,15 @@ class BadImages:
         return {(row[0], row[1]) for row in csv.reader(lines) if len(row) == 3}
 
     def _write(self, split: str, record: str, reason: str) -> None:
-        if self._path is None or (split, record) in self._listed:
+        row = [files.defused(text) for text in (split, record, reason)]
+        if self._path is None or (row[0], row[1]) in self._listed:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             if not file.tell():
                 writer.writerow(("split", "record", "reason"))
-            writer.writerow((split, record, reason))
+            writer.writerow(row)
 
 
 class ImageReader:

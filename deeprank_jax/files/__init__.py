@@ -18,7 +18,9 @@ from deeprank_jax.files.reading import parse_json as parse_json
 from deeprank_jax.files.reading import read_bytes as read_bytes
 from deeprank_jax.files.reading import read_json as read_json
 from deeprank_jax.files.reading import read_text as read_text
+from deeprank_jax.logs import escaped
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _REMEDIES = {
     errno.ENOSPC: "free some disk space, or write to another disk",
     errno.EDQUOT: "free some of your disk quota, or write to another disk",
@@ -30,13 +32,38 @@ _REMEDIES = {
 }
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""Returns a path or a part of it for people: bytes that are not UTF-8 as `\xe9`.
+def as_text(path: str | os.PathLike[str]) -> str:
+    r"""Returns a path or a part of it as text: bytes that are not UTF-8 as `\xe9`.
 
     Args:
       path: Path as the system names it, such bytes as surrogates.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Returns a path or a part of it for messages: also without control characters.
+
+    Args:
+      path: Path as the system names it.
+    """
+    return escaped(as_text(path))
+
+
+def defused(text: str) -> str:
+    """Returns a cell of a CSV that no spreadsheet takes for a formula.
+
+    Args:
+      text: Cell; an apostrophe is put before one that begins with `= + - @`, a tab or
+        a carriage return, unless it is a number.
+    """
+    if not text.startswith(_FORMULAS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 @contextlib.contextmanager

@@ -7,11 +7,11 @@ ever, and a device or a sparse file fill the memory.
 import io
 import json
 import os
-import pathlib
 import stat
 from typing import Any
 
 from deeprank_jax.errors import ReadError
+from deeprank_jax.logs import escaped
 
 _MIB = 2**20
 # Limits in bytes: of a description such as `model.json`, and of a list or table.
@@ -180,7 +180,7 @@ def _too_large(path: Path, size: int, limit: int) -> ReadError:
 
 
 def _error(path: Path, reason: str, remedy: str) -> ReadError:
-    name = os.fsencode(pathlib.Path(path)).decode("utf-8", "backslashreplace")
+    name = escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))
     error = ReadError(f"{name} is {reason}; {remedy}.")
     error.strerror, error.filename = reason, os.fspath(path)
     return error

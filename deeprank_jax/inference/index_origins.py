@@ -83,15 +83,13 @@ class Origins:
             return images
 
         def read(name: str) -> str | bytes | np.ndarray:
-            if os.path.isabs(name) or os.path.exists(name):
-                if not self._has(name):
-                    raise ArtifactError(
-                        f"{files.printable(name)} is not below the folders that were "
-                        f"indexed; create the index again, or add them to {_FILE}."
-                    )
+            if self._has(name):
                 return name
-            if name not in dataset_images():
-                return name
+            if os.path.isabs(name) or name not in dataset_images():
+                raise ArtifactError(
+                    f"{files.printable(name)} is not below the folders that were "
+                    f"indexed; create the index again, or add them to {_FILE}."
+                )
             records, index = dataset_images()[name]
             return records.read(index)
 

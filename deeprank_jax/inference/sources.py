@@ -187,5 +187,5 @@ def _create_records(name: str, paths: Sequence[str], labels: Sequence[str]) -> R
         level_names=("label",),
         label_names=(tuple(map(str, label_names)),),
         read=lambda index: files.read_bytes(paths[index], decode.MAX_BYTES),
-        describe=lambda index: files.printable(paths[index]),
+        describe=lambda index: files.as_text(paths[index]),
     )

@@ -26,9 +26,11 @@ import tqdm
 
 from deeprank_jax import files
 from deeprank_jax.errors import missing_extra, needs_extra
+from deeprank_jax.files.arrays import check_npy
 from deeprank_jax.search import graph_recall
 from deeprank_jax.search import store as store_lib
 from deeprank_jax.search.distinct_rows import DistinctRows, RowsOfNodes
+from deeprank_jax.search.graph_check import check_graph
 
 GRAPH = "graph.faiss"
 # On the million rows of `tools.benchmark search`, 16 links and a build width of 80 find
@@ -216,11 +218,11 @@ def open_graph(store: store_lib.Store) -> Graph:
     """
     dim, path = store.manifest.dim, store.folder / GRAPH
     try:
-        with path.open("rb") as file:
+        with files.open_file(path) as file:
             return _read(file, store)
     except FileNotFoundError:
         return Graph(dim)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         logging.warning("%s cannot be used (%s); building it again.", path, error)
         return Graph(dim)
 
@@ -270,18 +272,34 @@ def _write(graph: Graph, file: IO[bytes]) -> str:
 
 def _read(file: IO[bytes], store: store_lib.Store) -> Graph:
     faiss = import_faiss()
-    header = json.loads(file.read(_HEADER_BYTES))
+    header = files.parse_json(file.read(_HEADER_BYTES))
     num_batches = header["num_batches"]
     if header["batches"] != _digest(store, num_batches):
         raise ValueError("it covers other batches, or another version made it")
     if store_lib.checksum(file) != header["sha256"]:
         raise ValueError("its checksum differs")
     file.seek(_HEADER_BYTES)
-    near, far, limit = np.load(file, allow_pickle=False).tolist()
-    nodes = np.load(file, allow_pickle=False)
+    near, far, limit = _read_array(file, (3,), np.float64).tolist()
+    num_rows = sum(x.num_rows for x in store.manifest.batches[:num_batches])
+    nodes = _read_array(file, (num_rows,), np.int32)
+    check_graph(file, store.manifest.dim)
     faiss_index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+    are_widths = {near, far} <= {0, *graph_recall.WIDTHS}
+    are_nodes = np.array_equal(np.unique(nodes), np.arange(faiss_index.ntotal))
+    if not (are_widths and are_nodes):
+        raise ValueError("its rows are not those of the index")
     widths = graph_recall.SearchWidths(int(near), int(far), limit)
     return Graph(store.manifest.dim, faiss_index, num_batches, nodes, widths)
+
+
+def _read_array(
+    file: IO[bytes], shape: tuple[int, ...], dtype: type[np.generic]
+) -> np.ndarray:
+    check_npy(file)
+    array = np.load(file, allow_pickle=False)
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError("its tables do not fit the index")
+    return array
 
 
 def _digest(store: store_lib.Store, num_batches: int) -> str:

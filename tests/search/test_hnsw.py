@@ -158,6 +158,33 @@ def test_a_graph_that_misses_too_much_is_not_walked(
     assert reader.search(rows(20, 9), 10).ids == neighbors.ids
 
 
+@pytest.mark.parametrize(
+    ("widths", "nodes"),
+    [((10**6, 64), None), ((64, np.nan), None), ((64, 64), np.zeros(NUM, np.int32))],
+)
+def test_tables_of_a_graph_that_cannot_be_are_not_used(
+    filled, added, warnings_logged, monkeypatch, widths, nodes
+):
+    """Whole by its checksum, and yet not one that was built here."""
+    graph, exact = filled
+    with monkeypatch.context() as patch:
+        wrong = hnsw.graph_recall.SearchWidths(*widths)
+        patch.setattr(hnsw.graph_recall, "measure_widths", lambda *_: wrong)
+        if nodes is not None:
+            add = hnsw.DistinctRows.add
+
+            def wrongly(self, rows):
+                new = add(self, rows)
+                self.nodes = nodes[: len(self.nodes)]
+                return new
+
+            patch.setattr(hnsw.DistinctRows, "add", wrongly)
+        graph.prepare()
+    assert_alike(VectorIndex.open(graph._store.folder), exact)
+    assert added == [NUM, NUM]
+    assert "building it again" in warnings_logged[0]
+
+
 def test_what_is_deleted_is_not_found(filled):
     gone = [str(i) for i in range(0, NUM, 2)]
     assert_alike(*filled)

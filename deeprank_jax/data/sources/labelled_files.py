@@ -11,7 +11,7 @@ from deeprank_jax.data import splits
 from deeprank_jax.data.decode import MAX_BYTES
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError
-from deeprank_jax.files import printable, read_bytes
+from deeprank_jax.files import as_text, printable, read_bytes
 
 
 def create_records(
@@ -43,7 +43,7 @@ def create_records(
       ValueError: There is no such `split_by`.
     """
     labels, firsts = labels_lib.encode_labels(columns)
-    columns = [np.array([printable(name) for name in column]) for column in columns]
+    columns = [np.array([as_text(name) for name in column]) for column in columns]
     codes = {key: _encode_column(values) for key, values in (further or {}).items()}
     pool = Records(
         name=name,
@@ -51,7 +51,7 @@ def create_records(
         level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
         label_names=labels_lib.name_labels(columns, firsts),
         read=lambda index: read_bytes(root / paths[index], MAX_BYTES),
-        describe=lambda index: printable(paths[index]),
+        describe=lambda index: as_text(paths[index]),
         columns=codes,
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
