@@ -5,6 +5,7 @@ Convention: the folder that holds an image is its class; the folders above it, b
 """
 
 from collections.abc import Iterator
+import errno
 import os
 import pathlib
 
@@ -126,11 +127,21 @@ def _list(directory: str) -> list[tuple[str, bool]]:
             for entry in entries:
                 path = entry.path
                 if not entry.name.startswith("."):
-                    listed.append((entry.name, entry.is_dir()))
+                    listed.append((entry.name, _is_folder(entry)))
                 path = directory
     except OSError as error:
         raise _unreadable(path, error) from error
     return sorted(listed)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        # A link to nowhere: no folder, and skipped by its name when it is read.
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
 
 
 def _unreadable(path: str | os.PathLike[str], error: OSError) -> errors.DataError:

@@ -1,0 +1,107 @@
+"""Hostile files are named in time and within memory; the others are used as ever."""
+
+import json
+import subprocess
+import sys
+
+from helpers import hostile_files
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeprank_jax.data import decode, image_limits
+from deeprank_jax.data.reader import BadImages, ImageReader
+from deeprank_jax.inference import sources
+
+# Reads each file, and prints its seconds, the growth of memory in MiB, and the reason.
+SCRIPT = """
+import json, pathlib, resource, sys, time
+from deeprank_jax import files
+from deeprank_jax.data import decode
+usage = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before, results = usage(), {}
+for path in json.loads(sys.stdin.read()):
+    start, reason = time.process_time(), None
+    try:
+        decode.decode_image(files.read_bytes(path, decode.MAX_BYTES))
+    except decode.BadImageError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = error.strerror
+    results[path] = (time.process_time() - start, reason)
+print(json.dumps([usage() - before, results]))
+"""
+
+
+def test_hostile_files_are_named_in_time_and_memory(tmp_path):
+    paths = hostile_files.hostile_files(tmp_path)
+    assert len(paths) >= 40
+    child = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps([str(path) for path in paths.values()]),
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    growth, results = json.loads(child.stdout.splitlines()[-1])
+    assert growth < 1024
+    unnamed = [name for name, path in paths.items() if not results[str(path)][1]]
+    assert unnamed == []
+    slow = {name: results[str(p)][0] for name, p in paths.items()}
+    assert {name: x for name, x in slow.items() if x > 2} == {}
+
+
+# The kinds that took the longest or the most memory before there were limits.
+CHEAP = (
+    "pipe", "link_to_pipe", "unix_socket", "link_to_zero", "link_to_itself",
+    "link_to_nothing", "link_through_a_file", "sparse_ten_gigabytes", "no_bytes",
+    "jpeg_without_end", "png_damaged", "gif_of_4_gigapixels", "bmp_of_jumps", "page",
+    "tif_of_a_large_tile",
+)  # fmt: skip
+
+
+def test_good_files_among_hostile_ones_are_read_to_the_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    good = tmp_path / "good"
+    good.mkdir()
+    for i, suffix in enumerate(("jpg", "png", "gif", "webp", "bmp", "tif")):
+        pixels = rng.integers(0, 255, (40, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(good / f"{i}.{suffix}")
+
+    def read(folder):
+        records, reasons = sources.open_source(folder), {}
+
+        class Listed(BadImages):
+            def add(self, split, record, reason):
+                reasons[record] = reason
+
+        bad = Listed(None, len(records), 1.0)
+        with ImageReader(records, image_size=16, workers=2, bad_images=bad) as reader:
+            images, ok = reader.load(np.arange(len(records)))
+        return images[ok], reasons
+
+    alone, reasons = read(good)
+    assert len(alone) == 6
+    assert reasons == {}
+    for name in CHEAP:
+        made = good / f"{name}.jpg"
+        hostile_files.KINDS[name](made, np.random.default_rng(0))
+    together, reasons = read(good)
+    np.testing.assert_array_equal(together, alone)
+    assert len(reasons) == len(CHEAP)
+    assert all(reasons.values())
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+def test_usual_files_have_no_more_than_the_limits(options):
+    data = hostile_files.jpeg(640, 480, **options)
+    assert image_limits.check_header(data) is None
+    many = hostile_files.repeat_last_scan(data, 20)
+    assert image_limits.check_header(many) is None
+
+
+def test_parts_of_an_image_that_look_like_scans_do_not_count():
+    thumbnail = b"\xff\xda" * 2000
+    data = hostile_files.jpeg(progressive=True)
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
+    data = data[:2] + segment + data[2:] + b"\xff\xda" * 2000
+    assert image_limits.check_header(data) is None
+    assert decode.decode_image(data).shape == (48, 64, 3)
