@@ -27,6 +27,7 @@ from deeprank_jax.data import image_limits
 from deeprank_jax.data.resize import HAS_OPENCV, resize
 
 MAX_PIXELS = 50_000_000
+_BLENDED_PIXELS = 2**18
 # Largest image file, enough for `MAX_PIXELS` without compression.
 MAX_BYTES = 2**28
 
@@ -323,6 +324,18 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _on_white(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    rows = max(1, _BLENDED_PIXELS // width)
+    if height <= rows:
+        return _blend(image)
+    # In bands, as each pixel takes 24 bytes on the way.
+    blended = np.empty((height, width, 3), np.uint8)
+    for start in range(0, height, rows):
+        blended[start : start + rows] = _blend(image[start : start + rows])
+    return blended
+
+
+def _blend(image: np.ndarray) -> np.ndarray:
     alpha = image[..., 3:].astype(np.uint16)
     darkness = alpha * (255 - image[..., :3]) + 128
     # Rounds n / 255 without leaving 16 bits.

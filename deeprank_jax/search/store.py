@@ -302,6 +302,8 @@ def _npy(array: np.ndarray) -> Iterator[Buffer]:
 
 def _lock(folder: pathlib.Path) -> IO[bytes]:
     with _writing(folder):
+        with contextlib.suppress(FileNotFoundError):
+            files.check_file(folder / _LOCK)
         file = (folder / _LOCK).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -105,3 +105,14 @@ def test_parts_of_an_image_that_look_like_scans_do_not_count():
     data = data[:2] + segment + data[2:] + b"\xff\xda" * 2000
     assert image_limits.check_header(data) is None
     assert decode.decode_image(data).shape == (48, 64, 3)
+
+
+def test_a_large_transparent_image_is_blended_in_bands(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (70, 30, 4), np.uint8)
+    whole = decode.decode_image(image)
+    alpha = image[..., 3:].astype(float)
+    expected = 255 - alpha / 255 * (255 - image[..., :3].astype(float))
+    assert np.abs(whole - expected).max() <= 0.5
+    for pixels in (1, 31, 64, 69 * 30):
+        monkeypatch.setattr(decode, "_BLENDED_PIXELS", pixels)
+        np.testing.assert_array_equal(decode.decode_image(image), whole)

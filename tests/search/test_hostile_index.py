@@ -236,3 +236,10 @@ def test_origins_have_a_schema(tmp_path, content):
     (tmp_path / "origins.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"origins\.json cannot be read"):
         index_origins.read_origins(tmp_path)
+
+
+def test_a_lock_is_a_file(tmp_path):
+    path = write_index(tmp_path / "index")
+    os.mkfifo(path / ".lock")
+    with pytest.raises(ArtifactError, match="could not be written: a named pipe"):
+        VectorIndex.open(path, writable=True)
