@@ -1,29 +1,21 @@
 """Decoding and resizing of images, the same in training and in use.
 
 Convention: images are uint8 RGB `[H, W, 3]`, upright, with transparent pixels on white.
-Files are JPEG, PNG, WebP, BMP, TIFF or GIF, whatever their names end in.
+Files are JPEG, PNG, WebP, AVIF, BMP, TIFF or GIF, whatever their names end in.
 """
 
 from collections.abc import Callable
+import contextlib
 import io
-import re
 import struct
+import warnings
 import zlib
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
 from deeprank_jax import errors
-from deeprank_jax.data import image_limits
+from deeprank_jax.data import formats, image_limits, jpeg
 from deeprank_jax.data.resize import HAS_OPENCV, resize
 
 MAX_PIXELS = 50_000_000
@@ -39,6 +31,9 @@ if HAS_OPENCV:
     # A bad file is reported once, by its name, and not by OpenCV as well.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+# Pillow warns of broken EXIF data without the name of the file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.Tiff")
+
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: image[:, ::-1],
@@ -49,17 +44,6 @@ _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image.swapaxes(0, 1)[::-1],
 }
-# Not `Image.open`, which warns of sizes itself and accepts formats that start programs.
-_OPENERS: tuple[tuple[re.Pattern[bytes], Callable[..., ImageFile.ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    (re.compile(rb"(II|MM)(\*\0|\0\*|\+\0|\0\+)"), TiffImagePlugin.TiffImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-)
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_JPEG_END = 0xD9
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Length, type, 13 bytes and checksum.
 _IHDR_BYTES = 25
@@ -67,10 +51,13 @@ _IHDR_BYTES = 25
 _PNG_COLORS, _PNG_PALETTE = (0, 2, 3, 6), 3
 # Pillow's names; an MPO is a JPEG followed by others, as many phones write it.
 _JPEG_FORMATS = ("JPEG", "MPO")
+_MISSING_PART = "damaged (a JPEG with a missing part)"
 _CV2_JPEG_MODES = ("L", "RGB")
 _CV2_PNG_MODES = ("L", "P", "RGB", "RGBA", "I;16")
 # Chunks that affect pixels; libpng prints warnings about many others.
 _CV2_PNG_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
+_BITS_TAG = 258
+_MAX_8_BITS, _MAX_12_BITS, _MAX_16_BITS = 255, 4_095, 65_535
 # Limits of libpng and OpenCV.
 _CV2_MAX_SIDE, _CV2_MAX_PIXELS = 1_000_000, 2**30
 
@@ -80,13 +67,13 @@ class BadImageError(errors.DataError):
 
 
 def decode_image(
-    data: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS
+    data: bytes | np.ndarray | Image.Image, *, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Decodes an image.
 
     Args:
-      data: Encoded image, of which the first frame is used; or a decoded `[H, W]`,
-        `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or uint16.
+      data: Encoded image, of which the first frame is used; a PIL image; or a decoded
+        `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or uint16.
       max_pixels: Largest number of pixels; larger images are refused by their header,
         before they use memory. Pillow's own limit, which is global, is raised to this.
 
@@ -101,6 +88,9 @@ def decode_image(
         if data.ndim > 1:
             _check_size(data.shape[1::-1], max_pixels)
         return _to_rgb(data)
+    if isinstance(data, Image.Image):
+        _check_size(data.size, max_pixels)
+        return _decode_with_pillow(data)
     if not data:
         raise BadImageError("empty file (0 bytes)")
     plain = _decode_plain_png(data, max_pixels)
@@ -185,10 +175,9 @@ def _raise_limit(max_pixels: int) -> None:
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Reads the header."""
-    opener = next((opener for start, opener in _OPENERS if start.match(data)), None)
+    opener = formats.find_opener(data)
     if opener is None:
-        first = data[:4].decode("latin-1")
-        raise BadImageError(f"not an image (first bytes {first!r})")
+        raise BadImageError(formats.describe_other(data))
     _refuse(image_limits.check_header(data))
     try:
         return opener(io.BytesIO(data))
@@ -225,13 +214,20 @@ def _suits_opencv(size: tuple[int, int]) -> bool:
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
     """Returns the image, or None if Pillow must read it."""
-    if not _jpeg_is_complete(data):
+    file = jpeg.read_segments(data)
+    if file is None:
         raise BadImageError("truncated (a JPEG without its end)")
+    if not file.has_all_scans():
+        raise BadImageError(_MISSING_PART)
     if header.mode not in _CV2_JPEG_MODES or not _suits_opencv(header.size):
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    return None if image is None else _upright(image, _orientation(header))
+    if image is None:
+        return None
+    if file.is_filled_up(image):
+        raise BadImageError(_MISSING_PART)
+    return _upright(image, _orientation(header))
 
 
 def _decode_plain_png(data: bytes, max_pixels: int) -> np.ndarray | None:
@@ -284,6 +280,8 @@ def _read_png(chunks: list[tuple[bytes, memoryview]]) -> np.ndarray | None:
 def _decode_with_pillow(header: Image.Image) -> np.ndarray:
     try:
         header.load()
+        if header.format == "TIFF":
+            _check_depth(header)
         image = _upright(_pillow_to_array(header), _orientation(header))
     except BadImageError:
         raise
@@ -299,9 +297,58 @@ def _pillow_to_array(image: Image.Image) -> np.ndarray:
         raise BadImageError(
             "has floating-point pixels; save it with 8 bits per channel"
         )
+    if image.mode == "I":
+        return _to_16_bits(np.asarray(image))
     if image.mode.startswith("I"):
-        return np.clip(np.asarray(image), 0, 65_535).astype(np.uint16)
+        return np.asarray(image, np.uint16)
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _to_16_bits(image: np.ndarray) -> np.ndarray:
+    """Returns `[H, W]` int32 as uint16.
+
+    Raises:
+      BadImageError: A value is out of the range of 16 bits.
+    """
+    low, high = int(image.min()), int(image.max())
+    if low < 0 or high > _MAX_16_BITS:
+        raise BadImageError(
+            f"has values from {low:,} to {high:,}, expected 0 to {_MAX_16_BITS:,}; "
+            "save it with 8 bits per channel"
+        )
+    return image.astype(np.uint16)
+
+
+def _check_depth(image: Image.Image) -> None:
+    """Checks a colour TIFF of 16 bits, of which Pillow keeps the upper 8.
+
+    Raises:
+      BadImageError: The upper bits are not used, so that the image would be black.
+    """
+    depths = image.tag_v2.get(_BITS_TAG, ())  # pyrefly: ignore[missing-attribute]
+    if image.mode not in ("RGB", "RGBA") or 16 not in depths:
+        return
+    low, high = np.asarray(image)[..., :3].min(), np.asarray(image)[..., :3].max()
+    if low < high <= _MAX_12_BITS >> 8:
+        raise BadImageError(
+            "uses 12 of its 16 bits, so that it would be black; save it with 8 bits "
+            "per channel"
+        )
+
+
+def _scale_16_bits(image: np.ndarray) -> np.ndarray:
+    """Returns a uint16 image as uint8, by the number of bits that it uses.
+
+    A flat image does not say how many those are: it is taken to use all.
+    """
+    low, high = image.min(), image.max()
+    if low < high <= _MAX_8_BITS:
+        return image.astype(np.uint8)
+    if low < high <= _MAX_12_BITS:
+        # Repeats the upper bits as the lower ones, so that 4,095 becomes 65,535.
+        image = image << 4 | image >> 8
+    # Rounds n / 257, which maps 65,535 to 255.
+    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:
@@ -312,8 +359,7 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
             f"has the shape {image.shape}; expected [H, W] or [H, W, 1, 3 or 4]"
         )
     if image.dtype == np.uint16:
-        # Rounds n / 257, which maps 65,535 to 255.
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = _scale_16_bits(image)
     if image.dtype != np.uint8:
         raise BadImageError(f"has the type {image.dtype}; expected uint8 or uint16")
     if channels == 4:
@@ -347,24 +393,16 @@ def _orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation, 1 where there is none or it is unreadable."""
     if image.format in _JPEG_FORMATS and "exif" not in image.info:
         return 1
-    return image.getexif().get(_ORIENTATION_TAG, 1)
+    # Broken EXIF data can make Pillow raise anything.
+    with contextlib.suppress(Exception):
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    return 1
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation not in _ORIENTATIONS:
         return image
     return np.ascontiguousarray(_ORIENTATIONS[orientation](image))
-
-
-def _jpeg_is_complete(data: bytes) -> bool:
-    """Searches the segments for the end marker, ignoring that of a thumbnail."""
-    position = 2
-    while marker := _JPEG_MARKER.search(data, position):
-        if marker[0][1] == _JPEG_END:
-            return True
-        length = int.from_bytes(data[marker.end() : marker.end() + 2])
-        position = marker.end() + length
-    return False
 
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]] | None:

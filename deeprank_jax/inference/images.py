@@ -4,7 +4,7 @@ from collections.abc import Iterable
 import os
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from deeprank_jax import files
 from deeprank_jax.data import decode as decode_lib
@@ -44,13 +44,12 @@ def decode(
     Raises:
       BadImageError: The image cannot be read.
     """
+    data: bytes | np.ndarray | Image.Image
     try:
         if isinstance(image, (str, os.PathLike)):
-            data: bytes | np.ndarray = files.read_bytes(
-                os.path.expanduser(image), decode_lib.MAX_BYTES
-            )
+            data = files.read_bytes(os.path.expanduser(image), decode_lib.MAX_BYTES)
         elif isinstance(image, Image.Image):
-            data = _pil_pixels(image)
+            data = image
         elif hasattr(image, "__array__"):
             data = np.asarray(image)
         elif isinstance(image, bytes):
@@ -68,13 +67,3 @@ def decode(
             f"{name}: cannot be read ({error.strerror or error}); give the path of an "
             "image."
         ) from error
-
-
-def _pil_pixels(image: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("L", "RGB", "RGBA"):
-        return np.asarray(upright)
-    if upright.mode.startswith("I;16"):
-        return np.asarray(upright, np.uint16)
-    has_alpha = upright.has_transparency_data
-    return np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))
