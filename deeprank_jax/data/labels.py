@@ -4,9 +4,57 @@ Convention: a label stands for the whole path down to its level; labels are numb
 the order of their paths, with the same numbers in every split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+import unicodedata
 
+from absl import logging
 import numpy as np
+
+
+def normalize_name(name: str) -> str:
+    """Returns a label without blanks around it, and its accents in one spelling.
+
+    Args:
+      name: Label as it is stored.
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def warn_of_case(source: str, names: Iterable[str]) -> None:
+    """Warns of labels that differ in upper and lower case only.
+
+    Args:
+      source: Name of the source, for the message.
+      names: Labels of one level, each once.
+    """
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_key.setdefault(name.casefold(), []).append(name)
+    alike = [group for group in by_key.values() if len(group) > 1]
+    if alike:
+        logging.warning(
+            "%s: %s labels differ in upper and lower case only, e.g. %s; they count as "
+            "different classes. Rename them if they are one.",
+            source,
+            f"{sum(map(len, alike)):,}",
+            " and ".join(map(repr, alike[0][:2])),
+        )
+
+
+def name_leaves(paths: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the last name of each path of labels, the whole path if it is ambiguous.
+
+    Args:
+      paths: Labels from coarse to fine of each image; none for an image without.
+    """
+    parents: dict[str, set[tuple[str, ...]]] = {}
+    for path in paths:
+        if path:
+            parents.setdefault(path[-1], set()).add(tuple(path))
+    return [
+        "" if not path else path[-1] if len(parents[path[-1]]) == 1 else "/".join(path)
+        for path in paths
+    ]
 
 
 def encode_labels(

@@ -1,22 +1,27 @@
 """Image collections for inference: a folder, a list of files or a TFDS split.
 
-An image is identified by its path, an image of a TFDS dataset by its description there.
-Relative paths in a list file start at the folder of that file. The label of an image is
-its parent folder below the source folder, or a column of the list or dataset.
+An image is identified by its path, an image of a TFDS dataset by its description there;
+a file that is named twice, or by a link, counts once. Relative paths in a list file
+start at the folder of that file. The label of an image is its parent folder below the
+source folder, with those above where several have that name, or a column of the list or
+dataset.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
 
+from absl import logging
 import ml_collections
 import numpy as np
 
 from deeprank_jax import errors, files
 from deeprank_jax.data import SOURCES, decode
+from deeprank_jax.data import labels as labels_lib
+from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import folder, manifest
+from deeprank_jax.data.sources import folder, manifest, texts
 
 # A folder, a list file, "tfds:NAME/SPLIT", paths or records.
 ImageSource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Records
@@ -54,7 +59,7 @@ def open_source(
         return source
     if not isinstance(source, (str, os.PathLike)):
         paths = _as_paths(source)
-        return _create_records("images", paths, [""] * len(paths))
+        return _create_records("images", *_distinct("images", paths, [""] * len(paths)))
     text = os.fspath(source)
     if text.startswith(PREFIX):
         return _open_dataset(text.removeprefix(PREFIX), data_dir, like, label_feature)
@@ -68,7 +73,7 @@ def open_source(
     if path.is_dir():
         relative = folder.list_images(path)
         paths = [os.path.join(path, *parts) for parts in relative]
-        labels = [parts[-2] if len(parts) > 1 else "" for parts in relative]
+        labels = labels_lib.name_leaves([_normalize(parts[:-1]) for parts in relative])
     elif path.is_file():
         paths, labels = _read_list(path, label_feature)
     else:
@@ -80,7 +85,8 @@ def open_source(
             f"{files.printable(text)}: holds no image; give a folder or list with "
             "images."
         )
-    return _create_records(files.printable(text), paths, labels)
+    labels_lib.warn_of_case(files.printable(text), sorted({*labels}))
+    return _create_records(files.printable(text), *_distinct(text, paths, labels))
 
 
 def absolute_source(source: ImageSource) -> ImageSource:
@@ -112,8 +118,9 @@ def _as_paths(source: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 def _read_list(path: pathlib.Path, label_column: str) -> tuple[list[str], list[str]]:
     if path.suffix == ".txt":
-        text = files.read_text(path, encoding="utf-8-sig", errors="surrogateescape")
+        text = texts.read_list(path, any_bytes=True)
         names = [line.strip() for line in text.splitlines() if line.strip()]
+        texts.check_names(path, names)
         labels = [""] * len(names)
     else:
         table = manifest.read_table(path)
@@ -128,9 +135,48 @@ def _read_list(path: pathlib.Path, label_column: str) -> tuple[list[str], list[s
                 f"--label_feature one of its columns: {', '.join(table)}."
             )
         names = table["path"]
-        labels = table.get(label_column or "label", [""] * len(names))
+        manifest.check_values(path, "path", names)
+        labels = _read_labels(table, label_column)
     # As in a manifest, a relative path starts at the folder of the list.
     return [os.path.join(path.parent, name) for name in names], labels
+
+
+def _read_labels(table: Mapping[str, Sequence[str]], label_column: str) -> list[str]:
+    """Returns the label of each row, of a training manifest by its levels."""
+    levels = [f"level_{i + 1}" for i in range(len(table))]
+    levels = [name for name in levels if name in table]
+    if label_column or "label" in table or not levels:
+        labels = table.get(label_column or "label", [""] * len(table["path"]))
+        return list(_normalize(labels))
+    rows = zip(*(_normalize(table[name]) for name in levels), strict=True)
+    return labels_lib.name_leaves([row if row[-1] else () for row in rows])
+
+
+def _normalize(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(labels_lib.normalize_name, names))
+
+
+def _distinct(
+    source: str, paths: Sequence[str], labels: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Returns each file once, and warns of those named again, also by a link."""
+    real_paths = RealPaths()
+    images: dict[str, int] = {}
+    num_relabelled = 0
+    for index, path in enumerate(paths):
+        first = images.setdefault(real_paths.of(path), index)
+        num_relabelled += labels[first] != labels[index]
+    if len(images) < len(paths):
+        logging.warning(
+            "%s: %s of %s entries name a file again, by its path or a link (%s with "
+            "another label); each file counts once, where it comes first.",
+            files.printable(source),
+            f"{len(paths) - len(images):,}",
+            f"{len(paths):,}",
+            f"{num_relabelled:,}",
+        )
+    indices = images.values()
+    return [paths[i] for i in indices], [labels[i] for i in indices]
 
 
 def _open_dataset(

@@ -17,7 +17,21 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
 from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif",
+)  # fmt: skip
+# Images in formats that are not read.
+_OTHER_IMAGES = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
+    ".svg",
+    ".psd",
+    ".dng",
+    ".cr2",
+    ".nef",
+)
 
 
 def create_records(
@@ -67,7 +81,7 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
     """Returns the parts of each image's path below a folder, in order.
 
     Hidden files and folders are ignored. Files with other extensions are ignored too,
-    and their number is logged.
+    and their number is logged, with a warning if they are images.
 
     Args:
       root: Folder of images.
@@ -84,12 +98,22 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
             f"{files.printable(root)}: there is no such folder; give a folder with one "
             "folder of images per class."
         )
-    images, num_ignored = [], 0
+    images, other_images, num_ignored = [], [], 0
     for path in _walk(str(root), ()):
         if path[-1].lower().endswith(EXTENSIONS):
             images.append(path)
         else:
             num_ignored += 1
+            if path[-1].lower().endswith(_OTHER_IMAGES):
+                other_images.append(path)
+    if other_images:
+        logging.warning(
+            "%s: left out %s images in formats that are not read, e.g. %s; convert them "
+            "to JPEG or PNG, e.g. by `magick IMAGE IMAGE.jpg`.",
+            files.printable(root),
+            f"{len(other_images):,}",
+            files.printable(os.path.join(*other_images[0])),
+        )
     if num_ignored:
         logging.info(
             "%s: ignored %s files that do not end in %s.",

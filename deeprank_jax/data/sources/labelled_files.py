@@ -1,6 +1,7 @@
 """Records of image files with named levels, for folders and manifests."""
 
 from collections.abc import Mapping, Sequence
+import os
 import pathlib
 
 from absl import logging
@@ -9,6 +10,7 @@ import numpy as np
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data import splits
 from deeprank_jax.data.decode import MAX_BYTES
+from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError
 from deeprank_jax.files import as_text, printable, read_bytes
@@ -42,9 +44,13 @@ def create_records(
       DataError: There are too few files to split, or no two of a class.
       ValueError: There is no such `split_by`.
     """
+    rows = _distinct_rows(name, root, paths, columns)
+    paths = [paths[row] for row in rows]
+    columns = [_normalize(column[rows]) for column in columns]
+    further = {key: values[rows] for key, values in (further or {}).items()}
     labels, firsts = labels_lib.encode_labels(columns)
     columns = [np.array([as_text(name) for name in column]) for column in columns]
-    codes = {key: _encode_column(values) for key, values in (further or {}).items()}
+    codes = {key: _encode_column(values) for key, values in further.items()}
     pool = Records(
         name=name,
         labels=labels,
@@ -62,11 +68,51 @@ def create_records(
             "training, by --model=efficientnet_lite0."
         )
     _warn_of_single_images(pool, class_names)
+    labels_lib.warn_of_case(printable(root), class_names)
     if split_by == "image":
         return splits.split_by_record_hash(pool, shares)
     if split_by != "class":
         raise ValueError(f'split_by must be "class" or "image", got {split_by!r}.')
     return splits.split_by_class_hash(pool, class_names, shares)
+
+
+def _distinct_rows(
+    name: str, root: pathlib.Path, paths: Sequence[str], columns: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Returns the rows of distinct files and classes, and warns of the others."""
+    real_paths = RealPaths()
+    first_of: dict[str, int] = {}
+    num_repeated, ambiguous, rows = 0, [], []
+    for row, path in enumerate(paths):
+        first = first_of.setdefault(real_paths.of(os.path.join(root, path)), row)
+        if first == row:
+            rows.append(row)
+        elif all(column[first] == column[row] for column in columns):
+            num_repeated += 1
+        else:
+            ambiguous.append(path)
+            rows.append(row)
+    if num_repeated:
+        logging.warning(
+            "%s: %s of %s entries repeat an image in its class, by its path or a link; "
+            "each image is used once.",
+            name,
+            f"{num_repeated:,}",
+            f"{len(paths):,}",
+        )
+    if ambiguous:
+        logging.warning(
+            "%s: %s images are in a second class, e.g. %s; such an image is a negative "
+            "of itself. Leave it in one class.",
+            name,
+            f"{len(ambiguous):,}",
+            printable(ambiguous[0]),
+        )
+    return np.array(rows, np.int64)
+
+
+def _normalize(column: np.ndarray) -> np.ndarray:
+    return np.array([labels_lib.normalize_name(name) for name in column.tolist()])
 
 
 def _encode_column(values: np.ndarray) -> np.ndarray:

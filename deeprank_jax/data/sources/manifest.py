@@ -14,11 +14,13 @@ import numpy as np
 
 from deeprank_jax import errors, files
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import labelled_files
+from deeprank_jax.data.sources import labelled_files, texts
 from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
 from deeprank_jax.errors import needs_extra
 
 _NUM_CHECKED = 100
+# Columns that name images and classes.
+_KEYS = ("path", "label")
 
 
 def create_records(
@@ -60,7 +62,7 @@ def create_records(
     if not table["path"]:
         raise _error(path, "lists no image; add one row per image.")
     for name in ("path", *level_names):
-        _check_values(path, name, table[name])
+        check_values(path, name, table[name])
     _check_files(path, table["path"])
     columns = [np.array(table[name]) for name in level_names]
     further = {
@@ -95,19 +97,72 @@ def read_table(path: pathlib.Path) -> dict[str, list[str]]:
         )
     try:
         return readers[path.suffix.lower()](path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
         raise _error(path, f"cannot be read ({error}); save it again.") from error
 
 
+def check_values(path: pathlib.Path, name: str, values: Sequence[str]) -> None:
+    """Checks that no value of a column is missing.
+
+    Args:
+      path: Path of the table.
+      name: Name of the column.
+      values: Values of the column.
+
+    Raises:
+      DataError: One is; the message has its row.
+    """
+    for row, value in enumerate(values):
+        if not value.strip():
+            raise _error(
+                path, f"row {row + 1:,} has no {name}; add it or remove the row."
+            )
+
+
 def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
-    with (
-        files.open_file(path, files.MAX_TEXT) as content,
-        io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file,
-    ):
-        reader = csv.DictReader(file, restval="")
-        names = reader.fieldnames or ()
-        rows = list(reader)
-    return {name: [row[name] for row in rows] for name in names}
+    lines = io.StringIO(texts.read_list(path), newline="")
+    reader = csv.reader(lines, strict=True)
+    rows: list[list[str]] = []
+    names: list[str] = []
+    start = 1
+    try:
+        for row in reader:
+            if not names:
+                names = row
+            elif row:
+                rows.append(_check_row(path, start, names, row))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise _error(
+            path,
+            f"line {start:,} cannot be read ({error}); close its quotes, and write a "
+            'quote within a value as "".',
+        ) from error
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def _check_row(
+    path: pathlib.Path, line: int, names: Sequence[str], row: list[str]
+) -> list[str]:
+    """Returns a row with as many values as there are columns; missing ones are empty.
+
+    Raises:
+      DataError: It has more, or a path or label has a line break.
+    """
+    if any(row[len(names) :]):
+        raise _error(
+            path,
+            f"line {line:,} has {len(row)} values for {len(names)} columns; put a "
+            "value with a comma in quotes.",
+        )
+    for name, value in zip(names, row, strict=False):
+        if "\n" in value and (name in _KEYS or name.startswith("level_")):
+            raise _error(
+                path,
+                f"line {line:,} has a {name} of several lines; close its quotes in its "
+                "own line.",
+            )
+    return (row + [""] * len(names))[: len(names)]
 
 
 def _read_parquet(path: pathlib.Path) -> dict[str, list[str]]:
@@ -125,7 +180,8 @@ def _read_parquet(path: pathlib.Path) -> dict[str, list[str]]:
 
 
 def _to_strings(values: Sequence[object]) -> list[str]:
-    return ["" if value is None else str(value) for value in values]
+    # Missing numbers are None or NaN, which differs from itself.
+    return ["" if value is None or value != value else str(value) for value in values]
 
 
 def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
@@ -141,14 +197,6 @@ def _check_columns(path: pathlib.Path, names: list[str]) -> list[str]:
             "path,level_1,...,level_n.",
         )
     return level_names
-
-
-def _check_values(path: pathlib.Path, name: str, values: Sequence[str]) -> None:
-    for row, value in enumerate(values):
-        if not value:
-            raise _error(
-                path, f"row {row + 1:,} has no {name}; add it or remove the row."
-            )
 
 
 def _check_files(path: pathlib.Path, paths: Sequence[str]) -> None:
