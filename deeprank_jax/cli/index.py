@@ -1,10 +1,11 @@
-"""Makes images searchable, or adds images to an index.
+"""Makes images searchable, or brings an index up to date.
 
 For example:
   deeprank index photos --model=model --out=photos.index
 """
 
 import argparse
+import dataclasses
 
 from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> Result:
     from deeprank_jax.inference.index import index_images
     from deeprank_jax.inference.model import Model
 
-    index, num_added = index_images(
+    index, changes = index_images(
         options.out,
         Model(options.model),
         options.source,
@@ -48,12 +49,14 @@ def run(options: argparse.Namespace) -> Result:
         data_dir=options.data_dir,
         label_feature=options.label_feature,
     )
-    text = (
-        f"{options.out}: {num_added:,} images added, {len(index):,} in all "
-        f"({index.kind}, {index.metric})."
-    )
+    text = f"{options.out}: {changes.added:,} images added"
+    if changes.updated:
+        text += f", {changes.updated:,} updated"
+    if changes.removed:
+        text += f", {changes.removed:,} removed"
+    text += f", {len(index):,} in all ({index.kind}, {index.metric})."
     values = {
-        "index": options.out, "added": num_added, "images": len(index),
+        "index": options.out, **dataclasses.asdict(changes), "images": len(index),
         "kind": index.kind, "metric": index.metric,
     }  # fmt: skip
     return Result(values, text)

@@ -28,7 +28,11 @@ class TooManyBadImagesError(errors.DataError):
 
 
 class BadImages:
-    """Bad records of a run, each listed once in a log and a CSV file."""
+    """Bad records of a run, each listed once in a log and a CSV file.
+
+    Attributes:
+      first: The first bad record and its reason; empty without one.
+    """
 
     def __init__(
         self, path: str | pathlib.Path | None, num_records: int, max_share: float
@@ -46,6 +50,7 @@ class BadImages:
         self._seen: set[tuple[str, str]] = set()
         self._listed = self._read_listed()
         self._lock = threading.Lock()
+        self.first = ""
 
     @property
     def num_bad(self) -> int:
@@ -69,6 +74,7 @@ class BadImages:
             if (split, record) in self._seen:
                 return
             self._seen.add((split, record))
+            self.first = self.first or f"{record}: {reason}"
             num_bad = len(self._seen)
             logging.warning(
                 "%s: %s; skipped, %s of %s so far",

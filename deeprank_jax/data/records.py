@@ -27,6 +27,8 @@ class Records:
         which identifies it in tables and vector files.
       columns: Further labels by name, each `[N]` int32; a number has the same meaning
         in every split.
+      path: Function from an index to the path of the record's file; None if records are
+        no files of their own.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Records:
     describe: Callable[[int], str]
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     attributes: np.ndarray = None  # pyrefly: ignore[bad-assignment]
+    path: Callable[[int], str] | None = None
 
     def __post_init__(self):
         """Uses the labels as attributes by default."""

@@ -61,12 +61,19 @@ def embed_records(
       DataError: No image can be read.
     """
     everything = np.arange(len(records))
+    bad = BadImages(None, len(records), max_share=1.0)
     parts = embed_parts(
-        model, records, everything, len(records), watch=watch, progress=progress
+        model,
+        records,
+        everything,
+        len(records),
+        bad=bad,
+        watch=watch,
+        progress=progress,
     )
     embeddings, indices = (np.concatenate(x) for x in zip(*parts, strict=True))
     if not len(indices):
-        raise none_readable(records.name, len(records))
+        raise none_readable(records.name, len(records), bad.first)
     return embeddings, indices
 
 
@@ -125,15 +132,18 @@ def embed_parts(
             yield np.concatenate(part_rows), np.concatenate(part_indices)
 
 
-def none_readable(name: str, num: int) -> errors.DataError:
+def none_readable(name: str, num: int, first: str) -> errors.DataError:
     """Returns the error for images none of which can be read.
 
     Args:
       name: Name of the folder or list.
       num: Number of images.
+      first: The first of them and the reason, "" if it is only in a file.
     """
+    reason = f", the first is {first}" if first else ""
     return errors.DataError(
-        f"{name}: none of {num:,} images can be read; the log says why."
+        f"{name}: none of {num:,} images can be read{reason}; give images that are "
+        "JPEG, PNG, WebP, BMP, TIFF or GIF."
     )
 
 

@@ -82,7 +82,7 @@ def embed_to_file(
         ) from error
     shutil.rmtree(parts)
     if not num:
-        raise none_readable(records.name, len(records))
+        raise none_readable(records.name, len(records), bad.first)
     return num, len(records) - num
 
 

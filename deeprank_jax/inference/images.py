@@ -12,6 +12,8 @@ from deeprank_jax.data import decode as decode_lib
 # A path, an encoded image, a PIL image or an array `[H, W]` or `[H, W, 1, 3 or 4]`.
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
+_REMEDY = "; give an image that is JPEG, PNG, WebP, BMP, TIFF or GIF"
+
 
 def as_sequence(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
     """Returns one or several images as a list.
@@ -61,7 +63,8 @@ def decode(
             )
         return decode_lib.decode_image(data, max_pixels=max_pixels)
     except decode_lib.BadImageError as error:
-        raise decode_lib.BadImageError(f"{name}: {error}.") from error
+        remedy = "" if ";" in str(error) or ": " in str(error) else _REMEDY
+        raise decode_lib.BadImageError(f"{name}: {error}{remedy}.") from error
     except OSError as error:
         raise decode_lib.BadImageError(
             f"{name}: cannot be read ({error.strerror or error}); give the path of an "

@@ -5,15 +5,18 @@ and their labels.
 """
 
 from collections.abc import Callable, Collection, Iterator
+import dataclasses
 import os
 import pathlib
 from typing import Self
 
 import numpy as np
 
+from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError
 from deeprank_jax.inference import bulk, index_origins
+from deeprank_jax.inference.image_versions import Changes, Versions
 from deeprank_jax.inference.images import AnyImage
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
@@ -24,6 +27,15 @@ from deeprank_jax.search.index import VectorIndex
 
 # Number of images per commit, unreadable ones included.
 _PART_SIZE = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IndexChanges:
+    """Numbers of images that were added, embedded again and removed."""
+
+    added: int
+    updated: int
+    removed: int
 
 
 class Index:
@@ -207,8 +219,10 @@ class Index:
     ) -> int:
         """Adds the images of a collection that the index does not have yet.
 
-        Images that cannot be read are left out and named in the log. Every thousand
-        images are committed, so that a process that is killed loses little.
+        Images with another content or label than before are embedded again. Of a
+        folder, images whose files are gone are deleted from the index. Images that
+        cannot be read are left out and named in the log. Every thousand images are
+        committed, so that a process that is killed loses little.
 
         Args:
           images: Collection of images, see `Model`.
@@ -231,7 +245,8 @@ class Index:
             images, data_dir=data_dir, label_feature=label_feature
         )
         source = images if isinstance(images, str) else None
-        return self._add_records(records, source, data_dir, label_feature, progress)
+        changes = self._add_records(records, source, data_dir, label_feature, progress)
+        return changes.added
 
     def _add_records(
         self,
@@ -240,7 +255,7 @@ class Index:
         data_dir: str,
         label_feature: str,
         progress: Progress | None,
-    ) -> int:
+    ) -> IndexChanges:
         index_origins.write_origins(
             self.path,
             model=self.model.artifact.path,
@@ -249,27 +264,64 @@ class Index:
             label_feature=label_feature,
             paths=_listed_paths(records, source),
         )
-        # A list may have the same image twice.
-        paths, new = set(self.paths()), []
-        for i in range(len(records)):
-            if records.describe(i) not in paths:
-                paths.add(records.describe(i))
-                new.append(i)
-        num_added = 0
-        parts = bulk.embed_parts(
-            self.model, records, np.array(new, int), _PART_SIZE, progress=progress
-        )
-        for embeddings, indices in parts:
-            num_added += len(indices)
-            if len(indices):
-                ids = [records.describe(int(i)) for i in indices]
-                labels = [records.label_name(int(i)) for i in indices]
-                self._vectors.add(ids, embeddings, labels)
-        if new and not num_added:
-            raise bulk.none_readable(records.name, len(new))
+        versions = Versions(self.path)
+        folder = source if source is not None and os.path.isdir(source) else None
+        changes = versions.compare(self.paths(), records, folder)
+        self._vectors.delete(changes.removed)
+        bad = BadImages(None, len(records), max_share=1.0)
+        read_indices = self._embed(records, versions, changes, bad, progress)
+        # What is there now cannot be read, and is no longer what was embedded.
+        unreadable = changes.changed.keys() - read_indices
+        self._vectors.delete([changes.changed[i] for i in sorted(unreadable)])
+        if bad.num_bad == len(records):
+            raise bulk.none_readable(records.name, len(records), bad.first)
         if self.kind == "hnsw":
             self._vectors.prepare()
-        return num_added
+        num_updated = len(changes.changed) - len(unreadable)
+        return IndexChanges(
+            added=len(read_indices) - num_updated,
+            updated=num_updated,
+            removed=len(changes.removed) + len(unreadable),
+        )
+
+    def _embed(
+        self,
+        records: Records,
+        versions: Versions,
+        changes: Changes,
+        bad: BadImages,
+        progress: Progress | None,
+    ) -> set[int]:
+        """Embeds and commits records; returns the indices of readable ones."""
+        read_indices: set[int] = set()
+        records, version = versions.watch(records)
+        parts = bulk.embed_parts(
+            self.model,
+            records,
+            np.array(sorted([*changes.new, *changes.changed]), int),
+            _PART_SIZE,
+            bad=bad,
+            progress=progress,
+        )
+        for embeddings, indices in parts:
+            if not len(indices):
+                continue
+            places = indices.tolist()
+            ids = [changes.changed.get(i) or records.describe(i) for i in places]
+            labels = [
+                records.label_name(i) or versions.label(x)
+                for i, x in zip(places, ids, strict=True)
+            ]
+            self._vectors.delete(
+                [changes.changed[i] for i in places if i in changes.changed]
+            )
+            self._vectors.add(ids, embeddings, labels)
+            versions.add(
+                (name, version(i, label))
+                for i, name, label in zip(places, ids, labels, strict=True)
+            )
+            read_indices |= set(places)
+        return read_indices
 
     def delete(self, paths: Collection[str]) -> None:
         """Deletes images from the index; their files stay.
@@ -344,8 +396,8 @@ def index_images(
     data_dir: str = "data",
     label_feature: str = "",
     progress: Progress | None = None,
-) -> tuple[Index, int]:
-    """Adds images to an index, which is created if there is none.
+) -> tuple[Index, IndexChanges]:
+    """Adds images to an index, which is created if there is none; see `Index.add`.
 
     Args:
       path: Folder of the index.
@@ -358,7 +410,7 @@ def index_images(
       progress: Function that receives the progress; None for a bar on a terminal.
 
     Returns:
-      The index, ready to be searched, and the number of images added.
+      The index, ready to be searched, and the numbers of images that changed.
 
     Raises:
       ArtifactError: As `Index.open_or_create`.
@@ -369,7 +421,5 @@ def index_images(
     records = model.open_images(images, data_dir=data_dir, label_feature=label_feature)
     source = images if isinstance(images, str) else None
     with Index.open_or_create(path, model, metric=metric, kind=kind) as index:
-        num_added = index._add_records(
-            records, source, data_dir, label_feature, progress
-        )
-    return index, num_added
+        changes = index._add_records(records, source, data_dir, label_feature, progress)
+    return index, changes

@@ -208,7 +208,9 @@ def _open_dataset(
     records = splits[split]
     labels = [records.label_name(i) for i in range(len(records))]
     listed = _create_records(f"tfds:{name}", [], labels)
-    return dataclasses.replace(listed, read=records.read, describe=records.describe)
+    return dataclasses.replace(
+        listed, read=records.read, describe=records.describe, path=None
+    )
 
 
 def _dataset_source(
@@ -234,4 +236,5 @@ def _create_records(name: str, paths: Sequence[str], labels: Sequence[str]) -> R
         label_names=(tuple(map(str, label_names)),),
         read=lambda index: files.read_bytes(paths[index], decode.MAX_BYTES),
         describe=lambda index: files.as_text(paths[index]),
+        path=lambda index: paths[index],
     )

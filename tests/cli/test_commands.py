@@ -333,7 +333,10 @@ def test_a_model_without_a_threshold_gives_no_verdict(
         (["search", "gone.png", "INDEX"], r"gone\.png: cannot be read"),
         (["rank", "gone", "MODEL", "--image=QUERY"], "no such file or folder"),
         (["search", "QUERY", "INDEX", "--label=nix"], "no image with the label 'nix'"),
-        (["rank", "BAD", "MODEL", "--image=QUERY"], "none of 1 images can be read"),
+        (
+            ["rank", "BAD", "MODEL", "--image=QUERY"],
+            r"none of 1 images can be read, the first is .*: not an image .*; give ima",
+        ),
         (["index", "BAD", "MODEL", "--out=OUT"], "none of 1 images can be read"),
         (
             ["embed", "BAD", "MODEL", "--out=OUT.parquet"],

@@ -1,16 +1,19 @@
 """The public functions of `deeprank_jax` on a real exported model."""
 
+import dataclasses
 import pathlib
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 import pytest
 
 import deeprank_jax
 from deeprank_jax import errors
 from deeprank_jax.data.decode import BadImageError
+from deeprank_jax.inference.index import index_images
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +220,81 @@ def test_an_index_grows_and_shrinks(index, model, paths, monkeypatch, tmp_path):
     assert len(deeprank_jax.Index.open(index.path)) == 3
 
 
+@pytest.fixture
+def followed(model, photos, tmp_path):
+    """Returns a copy of the images, and a function that brings their index up to date.
+
+    It returns the numbers of images added, updated and removed.
+    """
+    folder = shutil.copytree(photos, tmp_path / "photos")
+
+    def update(source=folder, index=tmp_path / "followed.index"):
+        _, changes = index_images(index, model, source, progress=lambda *report: None)
+        return dataclasses.astuple(changes)
+
+    assert update() == (72, 0, 0)
+    assert update() == (0, 0, 0)
+    return folder, update
+
+
+def nearest(folder, image):
+    return deeprank_jax.Index.open(folder.parent / "followed.index").search(image, k=1)
+
+
+def test_an_index_follows_replaced_images(followed, paths, tmp_path):
+    folder, update = followed
+    image, other = folder / "class 01" / "2.png", tmp_path / "other.png"
+    shutil.copy(image, other)
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(image)
+    before = nearest(folder, image)[0]
+    assert before.distance > 1e-6
+    assert update() == (0, 1, 0)
+    after = nearest(folder, image)[0]
+    assert (after.path, after.distance) == (str(image), pytest.approx(0, abs=1e-9))
+    image.touch()
+    assert update() == (0, 0, 0)
+    image.write_bytes(b"no image")
+    assert update() == (0, 0, 1)
+    shutil.copy(other, image)
+    assert update() == (1, 0, 0)
+
+
+def test_an_index_follows_labels_and_removals(followed, tmp_path):
+    folder, update = followed
+    (folder / "class 03").rename(folder / "renamed")
+    assert update() == (6, 0, 6)
+    (folder / "class 04" / "1.png").unlink()
+    assert update() == (0, 0, 1)
+    (tmp_path / "list.csv").write_text("path,label\nphotos/class 05/1.png,new\n")
+    assert update(tmp_path / "list.csv") == (0, 1, 0)
+    index = deeprank_jax.Index.open(tmp_path / "followed.index")
+    assert {"renamed", "new", "class 05"} <= index.label_names()
+    assert "class 03" not in index.label_names()
+    assert len(index) == 71
+    # A list without labels takes none away, and need not name all images.
+    (tmp_path / "list.txt").write_text("photos/class 05/1.png\n")
+    assert update(tmp_path / "list.txt") == (0, 0, 0)
+
+
+def test_a_file_is_in_an_index_once_however_it_is_named(followed, tmp_path):
+    folder, update = followed
+    (tmp_path / "link").symlink_to(folder)
+    assert update(tmp_path / "link") == (0, 0, 0)
+    names = ["link/class 01/1.png", "photos/../photos/class 01/1.png"]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    assert update(tmp_path / "list.txt") == (0, 0, 0)
+
+
+def test_images_without_a_version_are_embedded_again(followed, tmp_path):
+    _, update = followed
+    versions = tmp_path / "followed.index" / "images.jsonl"
+    versions.write_text(versions.read_text()[:-20])
+    assert update() == (0, 1, 0)
+    versions.unlink()
+    assert update() == (0, 72, 0)
+
+
 def test_verdicts_are_the_same_in_both_metrics(index, model, photos, paths, tmp_path):
     path = tmp_path / "cosine.index"
     with deeprank_jax.Index.create(path, model, metric="cosine") as cosine:
@@ -240,8 +318,6 @@ def test_an_existing_index_keeps_its_metric_and_kind(index, model):
 
 
 def test_a_missing_folder_leaves_no_index(model, tmp_path):
-    from deeprank_jax.inference.index import index_images
-
     with pytest.raises(errors.DataError, match="no such file or folder"):
         index_images(tmp_path / "new.index", model, tmp_path / "gone")
     assert not (tmp_path / "new.index").exists()

@@ -108,8 +108,8 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
                 other_images.append(path)
     if other_images:
         logging.warning(
-            "%s: left out %s images in formats that are not read, e.g. %s; convert them "
-            "to JPEG or PNG, e.g. by `magick IMAGE IMAGE.jpg`.",
+            "%s: left out %s images in formats that are not read, e.g. %s; convert "
+            "them to JPEG or PNG, e.g. by `magick IMAGE IMAGE.jpg`.",
             files.printable(root),
             f"{len(other_images):,}",
             files.printable(os.path.join(*other_images[0])),

@@ -58,6 +58,7 @@ def create_records(
         label_names=labels_lib.name_labels(columns, firsts),
         read=lambda index: read_bytes(root / paths[index], MAX_BYTES),
         describe=lambda index: as_text(paths[index]),
+        path=lambda index: os.path.join(root, paths[index]),
         columns=codes,
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])

@@ -1,0 +1,175 @@
+"""Versions of the images of an index, by which it follows their files.
+
+`images.jsonl` in the index's folder has a line for each image that was added: its path,
+the version of its file and its label; the last line of a path counts. An image without
+a line, or with a damaged one, is embedded again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+from deeprank_jax.data.real_paths import RealPaths
+from deeprank_jax.data.records import Records
+
+_FILE = "images.jsonl"
+_DIGEST_BYTES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """State of an image's file when it was embedded, and its label.
+
+    Attributes:
+      stamp: Size and time of change; empty for an image that is not a file.
+      digest: Digest of its content; empty for an image that is not a file.
+      label: Label.
+    """
+
+    stamp: str
+    digest: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Differences between an index and a collection of images.
+
+    Attributes:
+      new: Indices of the records that the index does not have.
+      changed: Indices of records of another content or label, with their ids.
+      removed: Ids below the folder whose files are gone.
+    """
+
+    new: Sequence[int]
+    changed: dict[int, str]
+    removed: Sequence[str]
+
+
+class Versions:
+    """Versions of the images of one index."""
+
+    def __init__(self, index: pathlib.Path):
+        """Reads the versions of an index.
+
+        Args:
+          index: Folder of the index.
+        """
+        self._path = index / _FILE
+        self._versions: dict[str, Version] = {}
+        if self._path.is_file():
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
+                try:
+                    name, *fields = json.loads(line)
+                    self._versions[name] = Version(*map(str, fields))
+                except (ValueError, TypeError):
+                    continue
+
+    def label(self, name: str) -> str:
+        """Returns the label that an image had, "" for a new one.
+
+        Args:
+          name: Id of the image.
+        """
+        return self._versions[name].label if name in self._versions else ""
+
+    def watch(self, records: Records) -> tuple[Records, Callable[[int, str], Version]]:
+        """Returns the records, and a function to the version of one that was read.
+
+        Args:
+          records: Images.
+        """
+        digests: dict[int, tuple[str, str]] = {}
+
+        def read(index: int):
+            # Before the content, so that a change in between is noticed later.
+            stamp = _stamp(records, index)
+            content = records.read(index)
+            digests[index] = stamp, _digest(content) if stamp else ""
+            return content
+
+        def version(index: int, label: str) -> Version:
+            return Version(*digests.pop(index), label)
+
+        return dataclasses.replace(records, read=read), version
+
+    def add(self, versions: Iterable[tuple[str, Version]]) -> None:
+        """Appends the versions of images that are in the index now.
+
+        Args:
+          versions: Ids and versions.
+        """
+        lines = [json.dumps([name, *dataclasses.astuple(x)]) for name, x in versions]
+        with self._path.open("a", encoding="utf-8") as file:
+            # Begins a line of its own, should the last one be cut off.
+            file.write("".join(f"\n{line}" for line in lines) + "\n")
+
+    def compare(
+        self, ids: Sequence[str], records: Records, folder: str | None
+    ) -> Changes:
+        """Compares the images of an index with a collection.
+
+        Args:
+          ids: Ids of the images in the index.
+          records: Collection.
+          folder: Folder of the collection, whose missing files are removed; None for a
+            list, which may name only some of the images.
+        """
+        real_paths = RealPaths()
+        existing = {real_paths.of(name): name for name in ids}
+        new, changed, listed = [], {}, set()
+        for index in range(len(records)):
+            name = existing.get(real_paths.of(records.describe(index)))
+            if name is None:
+                new.append(index)
+                continue
+            listed.add(name)
+            if self._has_changed(name, records, index):
+                changed[index] = name
+        prefix = os.path.join(folder or "", "")
+        removed = [
+            name
+            for name in (ids if folder is not None else ())
+            if name.startswith(prefix)
+            and name not in listed
+            and not os.path.lexists(name)
+        ]
+        return Changes(new, changed, removed)
+
+    def _has_changed(self, name: str, records: Records, index: int) -> bool:
+        stamp = _stamp(records, index)
+        if not stamp:
+            return False
+        version = self._versions.get(name)
+        if version is None:
+            return True
+        # A list without labels takes none away.
+        if records.label_name(index) not in ("", version.label):
+            return True
+        if stamp == version.stamp:
+            return False
+        try:
+            return _digest(records.read(index)) != version.digest
+        except OSError:
+            return True
+
+
+def _stamp(records: Records, index: int) -> str:
+    """Returns size and time of a record's file, "" if it is none."""
+    if records.path is None:
+        return ""
+    try:
+        status = os.stat(records.path(index))
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _digest(content: object) -> str:
+    if not isinstance(content, bytes):
+        return ""
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
