@@ -5,7 +5,7 @@ state of the run: the sampler's state and the config. The last two checkpoints a
 and the best by a validation metric.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -310,41 +310,33 @@ def read_network(path: str | pathlib.Path) -> Saved:
     folders = StepFolders(directory)
     if step is None:
         step = folders.copied_step()
-    if step is not None:
-        directory = folders.intact_directory(step)
-    manager = ocp.CheckpointManager(
-        directory,
-        options=ocp.CheckpointManagerOptions(read_only=True),
-        item_handlers=_handlers(),
-    )
-    with contextlib.closing(manager):
-        where = directory / (max(steps, key=int) if step is None else str(step))
-        try:
-            if step is None:
-                step = _best_step(manager)
-                where = folders.intact_directory(step) / str(step)
-            return _read_network(manager, step, where)
-        except CheckpointError:
-            raise
-        # The kind of damage decides the type of the error.
-        except Exception as error:
-            raise CheckpointError(
-                f"{where} is damaged ({_cause(error)}); give another step or run."
-            ) from error
+    if step is None:
+        step = _best_step(folders, sorted(map(int, steps)))
+    where = folders.intact_directory(step) / str(step)
+    with _readable(where):
+        return _read_network(where)
 
 
-def _read_network(
-    manager: ocp.CheckpointManager, step: int, where: pathlib.Path
-) -> Saved:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
-        for name, x in manager.item_metadata(step).state.items()
-    }
-    args = ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
-    )
-    restored: Any = manager.restore(step, args=args)
+@contextlib.contextmanager
+def _readable(where: pathlib.Path) -> Iterator[None]:
+    """Turns an error in the body into one that names the step it reads.
+
+    Raises:
+      CheckpointError: The body failed.
+    """
+    try:
+        yield
+    # The kind of damage decides the type of the error.
+    except Exception as error:
+        raise CheckpointError(
+            f"{where} is damaged ({_cause(error)}); give another step or run."
+        ) from error
+
+
+def _read_network(where: pathlib.Path) -> Saved:
+    # Not by a manager, which reads the metrics of all steps.
+    with contextlib.closing(_create_checkpointer()) as checkpointer:
+        restored = _restore_network(checkpointer, where)
     arrays = {
         name: np.asarray(x)
         for name, x in restored.state.items()
@@ -359,6 +351,26 @@ def _read_network(
     return Saved(where=where, arrays=arrays, config=restored.run["config"])
 
 
+def _create_checkpointer() -> ocp.Checkpointer:
+    """Returns a reader of a single step."""
+    handlers: Any = {**_handlers(), "metrics": ocp.JsonCheckpointHandler("metrics")}
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers))
+
+
+def _restore_network(checkpointer: ocp.Checkpointer, where: pathlib.Path) -> Any:
+    """Returns all arrays of a step, on one device, and the state of its run."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    metadata: Any = checkpointer.metadata(where).item_metadata
+    abstract = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+        for name, x in metadata.state.items()
+    }
+    args = ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), run=ocp.args.JsonRestore()
+    )
+    return checkpointer.restore(where, args=args)
+
+
 def digest_arrays(arrays: Mapping[str, Any]) -> str:
     """Returns a digest of arrays by name, SHA-256 as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -367,18 +379,27 @@ def digest_arrays(arrays: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _best_step(manager: ocp.CheckpointManager) -> int:
-    """Returns the best step by the run's own metric, else the last."""
-    last = max(manager.all_steps())
-    args = ocp.args.Composite(run=ocp.args.JsonRestore())
-    restored: Any = manager.restore(last, args=args)
-    metric = restored.run["config"]["evaluation.best_metric"]
-    candidates = [
-        (_quality(metrics, metric), step)
-        for step in manager.all_steps()
-        if math.isfinite((metrics := manager.metrics(step) or {}).get(metric, math.nan))
-    ]
-    return max(candidates, default=((0.0, 0), last))[1]
+def _best_step(folders: StepFolders, steps: Sequence[int]) -> int:
+    """Returns the best step by the run's own metric, else the last.
+
+    Raises:
+      CheckpointError: A step is damaged and there is no copy of it.
+    """
+
+    def read(step: int, item: str) -> Any:
+        where = folders.intact_directory(step) / str(step)
+        args = ocp.args.Composite(**{item: ocp.args.JsonRestore()})
+        with _readable(where), contextlib.closing(_create_checkpointer()) as reader:
+            return reader.restore(where, args=args)[item]
+
+    metric = read(steps[-1], "run")["config"]["evaluation.best_metric"]
+    candidates = []
+    for step in steps:
+        is_evaluated = (folders.directory / str(step) / "metrics").exists()
+        metrics = read(step, "metrics") if is_evaluated else {}
+        if math.isfinite(metrics.get(metric, math.nan)):
+            candidates.append((_quality(metrics, metric), step))
+    return max(candidates, default=((0.0, 0), steps[-1]))[1]
 
 
 def _quality(metrics: Mapping[str, float], best_metric: str) -> tuple[float, float]:

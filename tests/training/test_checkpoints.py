@@ -213,6 +213,24 @@ def test_a_network_is_read_from_the_copy_if_its_step_is_damaged(copied):
     assert checkpoints.read_network(copied / "5").where == copied / "5"
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_network_is_read_whatever_became_of_other_steps(copied, damage):
+    expected = checkpoints.read_network(copied)
+    DAMAGES[damage](copied / "6" / "metrics" / "metrics")
+    found = checkpoints.read_network(copied)
+    assert (found.where, found.config) == (expected.where, expected.config)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_best_is_not_chosen_by_a_damaged_metric(copied, damage):
+    """Without its copy, as in a run of an earlier version."""
+    shutil.rmtree(copied.with_name("checkpoints_copy"))
+    assert checkpoints.read_network(copied).where == copied / "2"
+    DAMAGES[damage](copied / "5" / "metrics" / "metrics")
+    with pytest.raises(checkpoints.CheckpointError, match="5 is damaged"):
+        checkpoints.read_network(copied)
+
+
 def test_only_the_newest_step_can_be_interrupted(copied):
     """Others without checksums are of an earlier version."""
     (copied / "2" / checksums.CHECKSUMS).unlink()
