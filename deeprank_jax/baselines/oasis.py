@@ -17,9 +17,8 @@ import pathlib
 
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.errors import DataError
-from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import Candidates, create_whole_sampler
 
@@ -123,7 +122,7 @@ def load_oasis(path: str | os.PathLike[str]) -> Oasis:
       DataError: The file is of another kind or damaged, or cannot be read.
     """
     try:
-        arrays = read_npz(path)
+        arrays = checksums.read_arrays(pathlib.Path(path))
         weights, share, counts, aggressiveness = (arrays[name] for name in _ARRAYS)
         num_triplets, num_updates = counts.tolist()
     except OSError as error:

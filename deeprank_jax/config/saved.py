@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 import ml_collections
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.config.loading import import_plugins
 from deeprank_jax.errors import CheckpointError, ConfigError
 
@@ -55,6 +55,7 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """
     path = workdir / "config.json"
     try:
+        checksums.check_listed(path)
         values = files.read_json(path)
     except FileNotFoundError as error:
         raise ConfigError(
@@ -62,7 +63,10 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             "of `deeprank train`."
         ) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}).") from error
+        raise ConfigError(
+            f"{path} cannot be read ({error}); delete it and run the training command "
+            "again, which writes it anew."
+        ) from error
     try:
         config = ml_collections.ConfigDict(upgrade_config(values))
     except (ConfigError, TypeError, AttributeError) as error:

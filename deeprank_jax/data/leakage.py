@@ -13,7 +13,7 @@ import re
 from absl import logging
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
@@ -212,7 +212,7 @@ def write_leakage(
       key: Inputs that the leakage depends on, e.g. fingerprints of the records.
     """
     splits = {name: dataclasses.asdict(x) for name, x in leakages.items()}
-    entries = {"found_in": key, "splits": splits}
+    entries = checksums.seal_json({"found_in": key, "splits": splits})
     with files.replacing(path) as file:
         # Names that are not UTF-8 contain lone surrogates, which ASCII can express.
         file.write(json.dumps(entries, indent=2).encode("ascii"))
@@ -228,12 +228,17 @@ def read_leakage(
       key: Inputs that the leakage depends on, as written.
     """
     try:
-        entries = files.read_json(path, files.MAX_TEXT)
+        entries = checksums.unseal_json(files.read_json(path, files.MAX_TEXT))
         if entries["found_in"] != key:
             return None
+        if len(entries) != 2:
+            raise ValueError("it has unknown entries")
         return {name: Leakage(**x) for name, x in entries["splits"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # It can be computed again.
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logging.warning("%s is damaged (%s): searched for again.", path, error)
+        return None
 
 
 def _find_named_copies(

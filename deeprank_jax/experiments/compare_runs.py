@@ -13,8 +13,8 @@ from deeprank_jax.data import create_records
 from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.evaluation import QueryEvaluator, QueryScores, bootstrap
 from deeprank_jax.evaluation.split import create_context, create_evaluators
-from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.relevance import attach
+from deeprank_jax.training import workdir as workdir_lib
 from deeprank_jax.training.experiment import create_run_relevance
 from deeprank_jax.training.workdir import Workdir
 
@@ -159,7 +159,7 @@ def read_runs(workdirs: Sequence[pathlib.Path]) -> list[Run]:
 
 def _read_json(path: pathlib.Path, *, is_optional: bool = False) -> _Tree:
     try:
-        content = files.read_json(path)
+        return workdir_lib.read_json(path)
     except FileNotFoundError as error:
         if is_optional:
             return {}
@@ -167,13 +167,6 @@ def _read_json(path: pathlib.Path, *, is_optional: bool = False) -> _Tree:
             f"{path.parent} has no {path.name}, so it has not finished; continue it "
             "by the command that started it."
         ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); copy the run again.") from (
-            error
-        )
-    if not isinstance(content, dict):
-        raise DataError(f"{path} does not hold the results of a run; copy it again.")
-    return content
 
 
 def _read_cell(
@@ -255,8 +248,7 @@ def _measure(
         path = Workdir(run.workdir).test_embeddings
         if not path.exists():
             raise DataError(f"{path} is missing.")
-        saved = read_npz(path)
-        embedded.append((saved["embeddings"], saved["ok"]))
+        embedded.append(workdir_lib.read_embeddings(path))
     if any(len(ok) != len(records) for _, ok in embedded):
         raise DataError("the test splits have different sizes.")
     common = np.logical_and.reduce([ok for _, ok in embedded])

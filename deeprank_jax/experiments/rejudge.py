@@ -14,8 +14,8 @@ from deeprank_jax import data, evaluation, files, relevance, sampling
 from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation.paired_intervals import compare_arms, format_comparison
 from deeprank_jax.experiments import ablation, plans
-from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.training import experiment
+from deeprank_jax.training.workdir import read_embeddings
 
 
 def rejudge(
@@ -82,12 +82,10 @@ def rejudge(
 def _read_embeddings(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     path = workdir / "test_embeddings.npz"
     try:
-        saved = read_npz(path)
-        return saved["embeddings"], saved["ok"]
+        return read_embeddings(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; run `deeprank ablation` first.") from error
-    except (OSError, ValueError, KeyError) as error:
+    except DataError as error:
         raise DataError(
-            f"{path} cannot be read ({error}); remove {workdir} and run `deeprank "
-            "ablation` again."
+            f"{error} For that, remove {workdir} and run `deeprank ablation` again."
         ) from error

@@ -13,11 +13,12 @@ import sys
 import ml_collections
 import tqdm
 
+from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
-from deeprank_jax import files
 from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.experiments import plans
 from deeprank_jax.training import checkpoints
+from deeprank_jax.training.workdir import read_json
 
 # `{split: {evaluator: {metric: {system: value}}}}`, the content of results.json.
 Results = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
@@ -83,9 +84,9 @@ class Runs:
             _check_settings(settings_path, identity)
         if results_path.exists() and (workdir / "intervals.json").exists():
             self._check_same_config(workdir, config)
-            return files.read_json(results_path)
+            return read_json(results_path)
         workdir.mkdir(parents=True, exist_ok=True)
-        files.write_json(settings_path, identity)
+        files.write_json(settings_path, checksums.seal_json(identity))
         command = [sys.executable, "-m", "deeprank_jax.main"]
         command += [f"--workdir={workdir}", f"--config={self.config}"]
         command += [f"--config.{value}" for value in values]
@@ -93,7 +94,7 @@ class Runs:
             process = subprocess.run(command, stdout=log, stderr=log, check=False)
         if process.returncode:
             raise RunError(f"the run {name} failed; see {workdir / 'log.txt'}.")
-        return files.read_json(results_path)
+        return read_json(results_path)
 
     def interval(self, name: str, metric: str) -> tuple[float, float] | None:
         """Returns the interval `(low, high)` of a metric on test; None without one.
@@ -102,7 +103,7 @@ class Runs:
           name: Name of a finished run.
           metric: Metric as `"evaluator/name"`.
         """
-        intervals = files.read_json(self.workdir / name / "intervals.json")
+        intervals = read_json(self.workdir / name / "intervals.json")
         evaluator, metric_name = metric.split("/")
         ends = intervals["test"][evaluator][metric_name].get("model")
         return None if ends is None else (ends["low"], ends["high"])
@@ -152,9 +153,18 @@ def _check_settings(path: pathlib.Path, identity: Mapping[str, object]) -> None:
     Raises:
       DataError: They differ.
     """
-    saved = files.read_json(path)
-    if isinstance(saved, list):  # Written before the start was recorded.
-        saved = {"values": saved, "start": None}
+    try:
+        saved = files.read_json(path)
+        if isinstance(saved, list):  # Written before the start was recorded.
+            saved = {"values": saved, "start": None}
+        saved = checksums.unseal_json(saved)
+        if saved.keys() != identity.keys():
+            raise ValueError(f"it has the entries {', '.join(saved)}")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}); remove {path.parent}, so that the run is "
+            "trained again."
+        ) from error
     values = identity["values"]
     assert isinstance(values, list)
     if saved["values"] != values:

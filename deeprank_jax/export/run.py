@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import tqdm
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluation, files, version
+from deeprank_jax import evaluation, version
 from deeprank_jax.data import create_records, dataset_name, decode, splits
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ExportError
@@ -27,6 +27,7 @@ from deeprank_jax.export.card import write_card
 from deeprank_jax.inference import artifact, program
 from deeprank_jax.training import checkpoints, whitening
 from deeprank_jax.training.experiment import create_reader
+from deeprank_jax.training.workdir import read_json
 
 _NUM_VERIFIED = 64
 # A threshold is exported if its precision on other classes is at most that much lower.
@@ -59,6 +60,7 @@ def export_run(
       ArtifactError: `out` exists already, or cannot be written.
       CheckpointError: There is no checkpoint, or it is damaged.
       ConfigError: The folder is not a run.
+      DataError: The run's results have changed since they were written.
       ExportError: A form could not be written, or differs from the checkpoint; or the
         precision is out of range.
     """
@@ -261,16 +263,15 @@ def _why_unsupported(
 def _read_metrics(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the metrics on test, or on validation; none if the run has not ended."""
     path = workdir / "results.json"
-    if not path.exists():
+    try:
+        results = read_json(path)
+        return results.get("test") or results["validation"]
+    except FileNotFoundError:
         logging.warning("%s has not ended: the card will have no metrics.", workdir)
         return {}
-    try:
-        results = files.read_json(path)
-        return results.get("test") or results["validation"]
-    except (OSError, ValueError, KeyError) as error:
+    except KeyError as error:
         raise ExportError(
-            f"{path} cannot be read ({error}); move it away to export the run without "
-            "metrics, or train again to write it."
+            f"{path} has no {error}; run the training command again to write it."
         ) from error
 
 

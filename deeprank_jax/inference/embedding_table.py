@@ -17,11 +17,10 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, UserError, needs_extra
-from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
@@ -96,16 +95,17 @@ def read_table(
     """
     try:
         files.check_file(path)
-        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
-        metadata = table.schema.metadata or {}
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            table, metadata = file.read(), file.metadata.metadata or {}
+        if not pyarrow.types.is_fixed_size_list(table.schema.field("embedding").type):
+            raise ValueError("its column 'embedding' is of another type")
         embeddings = table["embedding"].combine_chunks()
-        return (
-            table["path"].to_pylist(),
-            table["label"].to_pylist(),
-            embeddings.flatten().to_numpy().reshape(len(embeddings), -1),
-            metadata[b"model"].decode(),
-        )
-    except (pyarrow.ArrowException, KeyError, OSError) as error:
+        values = embeddings.flatten().to_numpy().reshape(len(embeddings), -1)
+        paths, labels = (table[name].to_pylist() for name in ("path", "label"))
+        model = metadata[b"model"].decode()
+        _digest(model, paths, labels, values).check(metadata)
+        return paths, labels, values, model
+    except (pyarrow.ArrowException, KeyError, ValueError, OSError) as error:
         raise DataError(
             f"{path} is not a table of embeddings ({error}); write one with "
             "`deeprank embed`."
@@ -120,7 +120,7 @@ def _write_parts(
     progress: Progress | None,
 ) -> None:
     starts = range(0, len(records), _PART_SIZE)
-    pending = [start for start in starts if not _part(parts, start).exists()]
+    pending = [start for start in starts if not _is_whole(_part(parts, start))]
     ranges = [np.arange(s, min(s + _PART_SIZE, len(records))) for s in pending]
     num_pending = sum(map(len, ranges))
     if num_pending < len(records):
@@ -140,6 +140,21 @@ def _write_parts(
         writing.result()
 
 
+def _is_whole(path: pathlib.Path) -> bool:
+    """Returns whether a part can be read; a damaged one is deleted."""
+    try:
+        names = checksums.read_arrays(path).keys()
+        if names != {"embeddings", "indices"}:
+            raise ValueError(f"it holds {', '.join(names)}")
+        return True
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        logging.warning("%s is damaged (%s): embedded again.", path, error)
+        path.unlink()
+        return False
+
+
 def _write(embeddings: np.ndarray, indices: np.ndarray, path: pathlib.Path) -> None:
     """Writes a part atomically."""
     with files.replacing(path) as file:
@@ -151,7 +166,7 @@ def _join(
 ) -> int:
     """Writes the table, one row group per part, and returns its number of rows."""
     num = 0
-    schema = _schema(model)
+    schema, digest = _schema(model), checksums.TableDigest(model.fingerprint)
     # Vectors neither repeat nor shrink; to try takes longer than to write them.
     options: dict[str, Any] = {
         "use_dictionary": ["label"],
@@ -164,14 +179,37 @@ def _join(
     ):
         for embeddings, indices in _read_parts(parts):
             if len(indices):
-                writer.write_table(_table(schema, records, indices, embeddings))
+                table = _table(schema, records, indices, embeddings)
+                writer.write_table(table)
+                paths, labels = table["path"].to_pylist(), table["label"].to_pylist()
+                _add(digest, paths, labels, embeddings)
             num += len(indices)
+        writer.add_key_value_metadata({digest.KEY: digest.hexdigest()})
     return num
+
+
+def _digest(
+    model: str, paths: list[str], labels: list[str], embeddings: np.ndarray
+) -> checksums.TableDigest:
+    """Returns the checksum of a whole table."""
+    digest = checksums.TableDigest(model)
+    _add(digest, paths, labels, embeddings)
+    return digest
+
+
+def _add(
+    digest: checksums.TableDigest,
+    paths: list[str],
+    labels: list[str],
+    embeddings: np.ndarray,
+) -> None:
+    columns = {"path": paths, "label": labels, "embedding": embeddings}
+    digest.add(columns if len(paths) else {})
 
 
 def _read_parts(parts: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for path in sorted(parts.glob("*.npz")):
-        part = read_npz(path)
+        part = checksums.read_arrays(path)
         yield part["embeddings"], part["indices"]
 
 
@@ -225,13 +263,16 @@ def _begin(parts: pathlib.Path, identity: dict[str, str], bad: pathlib.Path) -> 
     parts.mkdir(parents=True, exist_ok=True)
     try:
         saved_identity = files.read_json(about)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         saved_identity = None
+    except ValueError:
+        saved_identity = {}
     if saved_identity == identity:
         return
     if saved_identity is not None:
         logging.warning(
-            "%s: from another model or other images; starting from the beginning.",
+            "%s: from another model or other images, or damaged; starting from the "
+            "beginning.",
             parts,
         )
     for file in parts.glob("*.npz"):

@@ -13,7 +13,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference.sources import PREFIX, open_source
@@ -127,6 +127,7 @@ def write_origins(
             "label_feature": label_feature,
         }
     content = {"model": os.path.abspath(model), "sources": sources, "roots": roots}
+    content = checksums.seal_json(content)
     with files.replacing(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
@@ -151,7 +152,7 @@ def read_origins(index: str | os.PathLike[str]) -> Origins:
     """
     path = pathlib.Path(index) / _FILE
     try:
-        return Origins(**files.read_json(path))
+        return Origins(**checksums.unseal_json(files.read_json(path)))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{index} is not an index of `deeprank index` (its {_FILE} cannot be read: "

@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, needs_extra
 from deeprank_jax.files.arrays import check_npy, read_npz
@@ -71,7 +71,9 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     try:
         files.check_file(file)
         vectors = readers[file.suffix.lower()](file)
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
+    except (
+        OSError, EOFError, KeyError, UnicodeDecodeError, pyarrow.ArrowException,
+    ) as error:  # fmt: skip
         raise DataError(
             f"{path}: cannot be read ({error}); save the vectors again."
         ) from error
@@ -109,16 +111,25 @@ def write_vectors(
             f"{path}: {len(ids):,} ids for values of shape {values.shape}; give "
             "[M, D] values and one id for each row."
         )
-    flat = pyarrow.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    values, text = np.ascontiguousarray(values, np.float32), json.dumps(dict(metadata))
+    digest = _digest(ids, values, text)
+    flat = pyarrow.array(values.reshape(-1))
     offsets = np.arange(len(ids) + 1) * values.shape[1]
     column = pyarrow.LargeListArray.from_arrays(offsets, flat)
     table = pyarrow.table({"path": pyarrow.array(ids, pyarrow.string())})
     table = table.append_column("vector", column).replace_schema_metadata(
-        {_METADATA: json.dumps(dict(metadata))}
+        {_METADATA: text, digest.KEY: digest.hexdigest()}
     )
     files.create_folder(file.parent)
     with files.replacing(file) as output:
-        pyarrow.parquet.write_table(table, output)
+        pyarrow.parquet.write_table(table, output, write_page_checksum=True)
+
+
+def _digest(
+    ids: Sequence[str], values: np.ndarray, metadata: str
+) -> checksums.TableDigest:
+    """Returns the checksum of a file's content."""
+    return checksums.TableDigest(metadata).add({"path": ids, "vector": values})
 
 
 def match(vectors: Vectors, records: Records) -> np.ndarray:
@@ -197,7 +208,9 @@ def _read_parquet(file: pathlib.Path) -> Vectors:
         raise DataError(
             f"{file}: its column 'vector' is {kind}; it must be a list of floats."
         )
-    table = pyarrow.parquet.read_table(file, columns=["path", "vector"])
+    table = pyarrow.parquet.read_table(
+        file, columns=["path", "vector"], page_checksum_verification=True
+    )
     ids = tuple(map(str, table["path"].to_pylist()))
     vectors = table["vector"].combine_chunks()
     lengths = pyarrow.compute.call_function("list_value_length", [vectors])
@@ -206,7 +219,13 @@ def _read_parquet(file: pathlib.Path) -> Vectors:
         _check_lengths(file, ids, lengths)
     flat = vectors.flatten().to_numpy(zero_copy_only=False)
     values = _check_shape(file, flat.reshape(len(ids), -1 if len(ids) else 0))
-    metadata = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))
+    entries = pyarrow.parquet.read_metadata(file).metadata or {}
+    try:
+        text = entries.get(_METADATA, b"{}").decode()
+        _digest(ids, values, text).check(entries)
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise OSError(error) from error
     return Vectors(ids=ids, values=values, metadata=metadata, path=str(file))
 
 

@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, needs_extra
 from deeprank_jax.sampling.file_sampler import FileTripletData
@@ -302,10 +302,14 @@ def _to_float(value: str | None) -> float:
 
 
 def _read_parquet(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
-    with pyarrow.parquet.ParquetFile(file) as parquet:
+    with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as parquet:
         names = [name for name in parquet.schema_arrow.names if name in _ALL]
         _check_once(file, names)
-        yield from parquet.iter_batches(_ROWS, columns=names)
+        digest = checksums.TableDigest()
+        for batch in parquet.iter_batches(_ROWS, columns=names):
+            digest.add_batch(batch)
+            yield batch
+        digest.check(parquet.metadata.metadata)
 
 
 def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
@@ -373,13 +377,20 @@ def _write_parquet(
             strict=True,
         )
     )
-    with pyarrow.parquet.ParquetWriter(file, pyarrow.schema(types)) as writer:
+    digest = checksums.TableDigest()
+    with pyarrow.parquet.ParquetWriter(
+        file, pyarrow.schema(types), write_page_checksum=True
+    ) as writer:
 
         def write(columns: Columns) -> None:
             sides = {side: ids.take(pyarrow.array(columns[side])) for side in _SIDES}
-            writer.write_table(pyarrow.table({**columns, **sides}, writer.schema))
+            table = pyarrow.table({**columns, **sides}, writer.schema)
+            writer.write_table(table)
+            for batch in table.to_batches():
+                digest.add_batch(batch)
 
         yield write
+        writer.add_key_value_metadata({digest.KEY: digest.hexdigest()})
 
 
 def _join_batches(batches: Iterable[Groups], limit: int | None) -> Iterator[Columns]:

@@ -23,7 +23,7 @@ from typing import IO
 
 import numpy as np
 
-from deeprank_jax import files
+from deeprank_jax import checksums, files
 from deeprank_jax.errors import ArtifactError
 from deeprank_jax.files.arrays import check_npy
 from deeprank_jax.search import manifests
@@ -193,8 +193,7 @@ class Store:
             raise
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"))
-        _write(self.folder / MANIFEST, [text.encode()])
+        _write(self.folder / MANIFEST, [_encode(manifest)])
         self.manifest = manifest
 
     def _array(self, entry: Entry, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -250,8 +249,7 @@ def create(folder: pathlib.Path, manifest: Manifest) -> None:
             raise ArtifactError(
                 f"{folder} is not empty; name a new folder for the index."
             )
-        text = json.dumps(dataclasses.asdict(manifest), separators=(",", ":"))
-        _write(folder / MANIFEST, [text.encode()])
+        _write(folder / MANIFEST, [_encode(manifest)])
         files.sync(folder.absolute().parent)
 
 
@@ -315,10 +313,16 @@ def _lock(folder: pathlib.Path) -> IO[bytes]:
     return file
 
 
+def _encode(manifest: Manifest) -> bytes:
+    """Returns the content of `index.json`, with its checksum."""
+    content = checksums.seal_json(dataclasses.asdict(manifest))
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
 def _read_manifest(folder: pathlib.Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        fields = files.read_json(path, files.MAX_TEXT)
+        fields = checksums.unseal_json(files.read_json(path, files.MAX_TEXT))
         if fields["format"] != manifests.FORMAT:
             raise ArtifactError(
                 f"{path} has format {fields['format']}, and this version reads format "

@@ -55,6 +55,8 @@ class Experiment:
       logits: Function from the same to the network's outputs, of a classifier logits or
         cosines.
       checkpoints: Checkpoints of the run.
+      log_checksum: Checksum of `metrics.jsonl` up to the step that was restored; None
+        if none was.
     """
 
     config: ml_collections.ConfigDict
@@ -71,6 +73,7 @@ class Experiment:
     embed_once: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
     logits: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
     checkpoints: checkpoints.Checkpoints
+    log_checksum: str | None = None
 
     def __enter__(self) -> Self:
         """Takes over the readers' threads and the checkpoints."""
@@ -148,7 +151,7 @@ class Experiment:
             ended=step >= self.config.num_steps,
         )
         check_sampler(saved.get("sampler", {}), expected["sampler"], where)
-        self.state = state
+        self.state, self.log_checksum = state, saved.get("log")
 
 
 def create_experiment(

@@ -125,6 +125,7 @@ def finish(
     files.write_json(workdir.results, results)
     with files.replacing(workdir.test_embeddings) as file:
         np.savez(file, embeddings=embeddings, ok=ok)
+    workdir.seal()
     facts = _facts(experiment, best, seconds)
     if num_fitted:
         facts["Whitening"] = (

@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
-from deeprank_jax import files
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.errors import ConfigError
@@ -91,7 +91,9 @@ def train(
             experiment.restore(step)
             logging.info("Continuing from step %d of %s.", step, workdir)
         if processes.is_first():
+            Workdir(workdir).checksums.unlink(missing_ok=True)
             files.write_json(saved, json.loads(config.to_json_best_effort()))
+            checksums.list_checksums(Workdir(workdir).checksums, [saved.name])
         # Before training, so that data that cannot be evaluated raise their error now.
         with processes.first_alone():
             splits = final_report.create_split_evaluations(experiment)
@@ -158,7 +160,7 @@ def run_loop(
       Stopped: A signal stopped the run.
     """
     config = experiment.config
-    writer = _create_writer(experiment.workdir, step)
+    writer = _create_writer(experiment, step)
     with (
         contextlib.closing(writer),
         bar,
@@ -170,7 +172,7 @@ def run_loop(
             # The network to start from, or one that was saved but not yet validated.
             metrics = _validate(experiment, validation, step, writer, stop)
             if metrics:
-                _save(experiment, step, metrics)
+                _save(experiment, step, metrics, writer)
         ends = stop.requested or _has_converged(experiment, step)
         log.restart_clock()
         for batch, on_device in () if ends else devices.prefetch(stream, device_batch):
@@ -189,7 +191,7 @@ def run_loop(
             if stopping or metrics or step % config.checkpoint_every == 0:
                 log.flush(step)
                 if _has_finite_embeddings(experiment, step, batch):
-                    _save(experiment, step, metrics)
+                    _save(experiment, step, metrics, writer)
                 log.restart_clock()
             converged = metrics is not None and _has_converged(experiment, step)
             if stopping or stop.requested or converged:
@@ -200,11 +202,13 @@ def run_loop(
             raise Stopped(stop.number, saved)
 
 
-def _create_writer(workdir: pathlib.Path, step: int) -> metrics_writer.MetricsWriter:
+def _create_writer(experiment: Experiment, step: int) -> metrics_writer.MetricsWriter:
     """Returns the writer of the metrics, which only the first process writes."""
     if not processes.is_first():
         return metrics_writer.NoWriter()
-    return metrics_writer.MetricsWriter(workdir, first_step=step)
+    return metrics_writer.MetricsWriter(
+        experiment.workdir, first_step=step, checksum=experiment.log_checksum
+    )
 
 
 def _is_due(config: ml_collections.ConfigDict, step: int) -> bool:
@@ -298,8 +302,10 @@ def _has_finite_embeddings(experiment: Experiment, step: int, batch: Batch) -> b
 
 
 def _save(
-    experiment: Experiment, step: int, metrics: Mapping[str, float] | None
+    experiment: Experiment,
+    step: int,
+    metrics: Mapping[str, float] | None,
+    writer: metrics_writer.MetricsWriter,
 ) -> None:
-    experiment.checkpoints.save(
-        step, experiment.state, experiment.run_state(step), metrics
-    )
+    run_state = {**experiment.run_state(step), "log": writer.checksum}
+    experiment.checkpoints.save(step, experiment.state, run_state, metrics)

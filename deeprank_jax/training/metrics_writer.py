@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 import contextlib
+import hashlib
 import json
 import pathlib
 import sys
 import time
 from typing import Any
 
+from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 import tqdm
@@ -20,7 +22,13 @@ from deeprank_jax.training.workdir import Workdir
 class MetricsWriter:
     """Appends scalars to `metrics.jsonl` and to TensorBoard's event files."""
 
-    def __init__(self, workdir: str | pathlib.Path, *, first_step: int):
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        first_step: int,
+        checksum: str | None = None,
+    ):
         """Opens the files of a run.
 
         Args:
@@ -28,11 +36,22 @@ class MetricsWriter:
           first_step: Step that training starts from. Entries of later steps, which an
             earlier process wrote, are removed, so that a resumed run reads like one
             that never stopped.
+          checksum: Checksum of the other entries, from when they were written; None if
+            it is not known.
         """
         entries = [x for x in read_metrics(workdir) if x["step"] <= first_step]
+        text = "".join(json.dumps(x) + "\n" for x in entries).encode()
         path = Workdir(pathlib.Path(workdir)).metrics
+        self._digest = hashlib.sha256(text)
+        if checksum not in (None, self.checksum):
+            logging.warning(
+                "%s has changed since step %d was saved: curves of the report up to "
+                "there may be wrong; training goes on as if it had not.",
+                path,
+                first_step,
+            )
         with files.replacing(path) as file:
-            file.write("".join(json.dumps(x) + "\n" for x in entries).encode())
+            file.write(text)
         self._file = path.open("a")
         # The plain events writer: SummaryWriter's thread dies silently on a full disk,
         # and the run then waits for it for ever.
@@ -43,6 +62,11 @@ class MetricsWriter:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write_event(first_step + 1, session_log=start)
 
+    @property
+    def checksum(self) -> str:
+        """Returns the checksum of all entries so far."""
+        return self._digest.hexdigest()
+
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one line, and one point of each curve.
 
@@ -51,8 +75,10 @@ class MetricsWriter:
           ValueError: A value is not finite.
         """
         entry = {"step": step, **{name: float(x) for name, x in metrics.items()}}
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        line = json.dumps(entry, allow_nan=False) + "\n"
+        self._file.write(line)
         self._file.flush()
+        self._digest.update(line.encode())
         for name, value in metrics.items():
             self._write_event(step, summary=summary.scalar(name, float(value)))
         self._events.flush()
@@ -75,6 +101,7 @@ class NoWriter(MetricsWriter):
 
     def __init__(self):
         """Opens nothing."""
+        self._digest = hashlib.sha256()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes nothing."""
@@ -89,11 +116,13 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     entries = []
-    for line in files.read_text(path).splitlines():
+    for line in files.read_text(path, errors="replace").splitlines():
         try:
-            entries.append(files.parse_json(line))
+            entry = files.parse_json(line)
         except ValueError:
             continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entries.append(entry)
     return entries
 
 

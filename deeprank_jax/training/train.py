@@ -7,12 +7,11 @@ import pathlib
 
 import ml_collections
 
-from deeprank_jax import files
 from deeprank_jax.config import load_config
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.inference.progress import Progress
 from deeprank_jax.training import loop
-from deeprank_jax.training.workdir import Workdir
+from deeprank_jax.training.workdir import Workdir, read_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,5 +66,5 @@ def train(
         )
     path = pathlib.Path(workdir).expanduser()
     report = loop.train(config, path, progress=progress)
-    results = files.read_json(Workdir(path).results)
+    results = read_json(Workdir(path).results)
     return TrainingResult(workdir=path, report=report, results=results)

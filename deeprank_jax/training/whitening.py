@@ -11,13 +11,12 @@ import jax
 import numpy as np
 import tqdm
 
+from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
-from deeprank_jax import files
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation.embed import embed_split
-from deeprank_jax.files.arrays import read_npz
 from deeprank_jax.training.checkpoints import Saved, digest_arrays
 from deeprank_jax.training.experiment import Experiment
 from deeprank_jax.training.step import TrainState, network_arrays
@@ -179,16 +178,17 @@ def _read(
         return None
     shape = arrays[_MATRIX].shape
     try:
-        saved = read_npz(path)
+        checksums.check_listed(path)
+        saved = checksums.read_arrays(path)
         digest, matrix = str(saved["network"]), saved["matrix"]
         if matrix.shape != shape:
             raise ValueError(f"a matrix of the shape {matrix.shape}, not {shape}")
     except FileNotFoundError:
         digest, matrix = "", None
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}); delete it and run the training command "
-            "again, which fits it anew."
+            f"{path} is damaged ({error}); run the training command again, which fits "
+            "it anew."
         ) from error
     if digest == _digest(arrays):
         return matrix

@@ -5,8 +5,12 @@ import contextlib
 import dataclasses
 import fcntl
 import pathlib
+from typing import Any
 
-from deeprank_jax.errors import UserError
+import numpy as np
+
+from deeprank_jax import checksums, files
+from deeprank_jax.errors import DataError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +79,11 @@ class Workdir:
         return self.path / "test_embeddings.npz"
 
     @property
+    def checksums(self) -> pathlib.Path:
+        """Checksums of the config, the results and the whitening."""
+        return self.path / checksums.RUN_CHECKSUMS
+
+    @property
     def report(self) -> pathlib.Path:
         """Folder of the report."""
         return self.path / "report"
@@ -95,3 +104,53 @@ class Workdir:
                     "--workdir, or wait until it has ended."
                 ) from error
             yield
+
+    def seal(self) -> None:
+        """Lists the checksums of the config, and of the results if they are there.
+
+        Before one of them is written, the list has to be deleted.
+        """
+        sealed = (
+            self.config, self.results, self.intervals, self.test_embeddings,
+            self.whitening,
+        )  # fmt: skip
+        names = [path.name for path in sealed if path.exists()]
+        checksums.list_checksums(self.checksums, names)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Returns a JSON object that a run has written.
+
+    Raises:
+      FileNotFoundError: There is no such file, and none was written.
+      DataError: The file has changed since it was written.
+    """
+    try:
+        checksums.check_listed(path)
+        return checksums.unseal_json(files.read_json(path))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_embeddings(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the embeddings `[N, D]` and `ok [N]` of a run's `test_embeddings.npz`.
+
+    Raises:
+      FileNotFoundError: There is no such file, and none was written.
+      DataError: The file has changed since it was written.
+    """
+    try:
+        checksums.check_listed(path)
+        arrays = checksums.read_arrays(path)
+        return arrays["embeddings"], arrays["ok"]
+    except (ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read ({error}); copy it again, or run the training command "
+        "again, which writes it anew."
+    )

@@ -9,8 +9,9 @@ import pytest
 
 from deeprank_jax.cli.__main__ import main
 from deeprank_jax.config import load_config
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.experiments.compare_runs import Cell, compare_runs
+from deeprank_jax.training.workdir import Workdir
 
 
 def write_run(folder, recall, *, num=50, **changes):
@@ -116,6 +117,7 @@ def twins(trained, tmp_path):
         embeddings, ok = saved["embeddings"], saved["ok"]
     noise = np.random.default_rng(0).normal(size=embeddings.shape)
     np.savez(path, embeddings=noise.astype(np.float32), ok=ok)
+    Workdir(path.parent).seal()
     return [tmp_path / "first", tmp_path / "second"]
 
 
@@ -141,8 +143,25 @@ def test_other_triplets_or_data_leave_the_values_alone(twins):
     comparison = compare_runs(twins)
     assert comparison.note.startswith("Values alone are compared: the evaluation tripl")
     path.write_text(text)
-    (twins[1] / "test_embeddings.npz").unlink()
+    path = twins[1] / "test_embeddings.npz"
+    for content in (path.read_bytes()[:-9], b"", b"PK of no archive"):
+        path.write_bytes(content)
+        comparison = compare_runs(twins)
+        assert f"Values alone are compared: {path} cannot be" in comparison.note
+    path.unlink()
     comparison = compare_runs(twins)
     assert comparison.note.endswith("second/test_embeddings.npz is missing.")
     cells = comparison.metrics["test", "retrieval/map@r"]
     assert all(cell.above_first is None for cell in cells)
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", "intervals.json"])
+def test_a_run_that_has_changed_is_refused(twins, name):
+    path = twins[1] / name
+    text = path.read_text()
+    place = max(text.rfind(digit) for digit in "123456789")
+    changed = text[:place] + ("1" if text[place] == "9" else "9") + text[place + 1 :]
+    for content in (changed, None):
+        path.unlink() if content is None else path.write_text(content)
+        with pytest.raises(UserError, match=f"{path} cannot be read"):
+            compare_runs(twins)

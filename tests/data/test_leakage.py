@@ -216,3 +216,19 @@ def test_what_was_found_is_read_unless_it_is_of_anything_else(tmp_path):
     ):
         path.write_text(text)
         assert leakage.read_leakage(path, {"x": 1}) is None
+
+
+def test_damaged_leakage_is_searched_for_again(tmp_path, warnings_logged):
+    path = tmp_path / "leakage.json"
+    copies = [("a/1.png", "b/1.png", 0.125)]
+    one = leakage.Leakage(
+        num_images=9, num_classes=3, seen_classes=[], namesakes=[], copies=copies
+    )
+    leakage.write_leakage(path, {"test": one}, {"x": 1})
+    for old, new in (("b/1.png", "b/3.png"), ("sha256", "sha257"), ("}", "")):
+        text = path.read_text()
+        path.write_text(text.replace(old, new, 1))
+        assert leakage.read_leakage(path, {"x": 1}) is None
+        assert f"{path} is damaged" in warnings_logged.pop()
+        path.write_text(text)
+    assert leakage.read_leakage(path, {"x": 1}) is not None

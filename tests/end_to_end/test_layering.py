@@ -10,7 +10,8 @@ PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
     {"errors", "version", "logs"},
     {"files", "registry"},
-    {"checksums", "config"},
+    {"checksums"},
+    {"config"},
     {"descriptors", "losses", "models", "distributed"},
     {"data", "search"},
     {"relevance"},

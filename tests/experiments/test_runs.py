@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from deeprank_jax.configs import emoji
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import ConfigError, DataError
 from deeprank_jax.experiments import runs
-from deeprank_jax.training import checkpoints
+from deeprank_jax.training import checkpoints, workdir
 
 PLAN = "from configs import emoji\nget_config = emoji.get_config\n"
 
@@ -150,3 +150,34 @@ def test_a_value_is_the_models_on_a_split():
     assert runs.value(results, "triplets/precision") == 0.9
     with pytest.raises(KeyError):
         runs.value(results, "triplets/precision", split="validation")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("settings.json", "start", "staru"),
+        ("settings.json", "values", ""),
+        ("settings.json", "{", ""),
+        ("settings.json", None, b"\xff"),
+        ("results.json", "1", "3"),
+        ("results.json", "}", ""),
+        ("intervals.json", "low", "lov"),
+        ("intervals.json", None, None),
+        ("config.json", "seed", "sead"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(made, tmp_path, name, old, new):
+    made.runs.train("one", {"seed": 3})
+    workdir.Workdir(tmp_path / "one").seal()
+    made.runs.train("one", {"seed": 3})
+    path = tmp_path / "one" / name
+    if new is None:
+        path.unlink()
+    elif old is None:
+        path.write_bytes(new)
+    else:
+        path.write_text(path.read_text().replace(old, new))
+    with pytest.raises((DataError, ConfigError), match=name):
+        made.runs.interval("one", "retrieval/recall@1") if name.startswith(
+            "intervals"
+        ) else made.runs.train("one", {"seed": 3})

@@ -24,7 +24,7 @@ from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, export_run, network, run, verification
 from deeprank_jax.inference import artifact
 from deeprank_jax.models import cpu_ops
-from deeprank_jax.training import checkpoints
+from deeprank_jax.training import checkpoints, workdir
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 
@@ -179,6 +179,9 @@ def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["model"]["embedding_dim"] = 9
     (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json .*has changed since"):
+        export_run(other, tmp_path / "model")
+    workdir.Workdir(other).seal()
     with pytest.raises(checkpoints.CheckpointError, match="belongs to another network"):
         export_run(other, tmp_path / "model")
     (other / "config.json").write_text("{")

@@ -232,3 +232,72 @@ def test_what_is_no_source_is_told(tmp_path, monkeypatch, name, content, match):
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(errors.DataError, match="holds no image"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "deleted", "another"])
+def test_a_damaged_part_is_embedded_again(
+    model, some_photos, tmp_path, monkeypatch, damage, warnings_logged
+):
+    monkeypatch.setattr(embedding_table, "_PART_SIZE", 4)
+    records, out = open_source(str(some_photos)), tmp_path / "table.parquet"
+    embedding_table.embed_to_file(model, records, out)
+    whole = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_table, "_join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            embedding_table.embed_to_file(model, records, out)
+    path = sorted((tmp_path / "table.parquet.parts").glob("*.npz"))[2]
+    content = bytearray(path.read_bytes())
+    content[250] ^= 1
+    damages = {"cut": content[:-9], "flipped": content, "emptied": b""}
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "another":
+        np.savez(path, embeddings=np.zeros((4, 8)))
+    else:
+        path.write_bytes(damages[damage])
+    warnings_logged.clear()
+    embedding_table.embed_to_file(model, records, out)
+    assert out.read_bytes() == whole
+    told = [x for x in warnings_logged if f"{path} is damaged" in x]
+    assert len(told) == (damage != "deleted")
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"[]", b"{}"])
+def test_a_damaged_list_of_parts_begins_anew(
+    model, some_photos, tmp_path, monkeypatch, content
+):
+    records, out = open_source(str(some_photos)), tmp_path / "table.parquet"
+    embedding_table.embed_to_file(model, records, out)
+    whole = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_table, "_join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            embedding_table.embed_to_file(model, records, out)
+    (tmp_path / "table.parquet.parts" / "parts.json").write_bytes(content)
+    embedding_table.embed_to_file(model, records, out)
+    assert out.read_bytes() == whole
+
+
+def test_no_flipped_bit_of_a_footer_changes_a_table(model, some_photos, tmp_path):
+    """It has names, types and the model, which page checksums do not cover."""
+    out = tmp_path / "photos.parquet"
+    embedding_table.embed_to_file(model, open_source(str(some_photos)), out)
+    paths, labels, embeddings, fingerprint = embedding_table.read_table(out)
+    content, num_refused = out.read_bytes(), 0
+    for place in range(len(content) - 2000, len(content), 3):
+        bit = 1 << place % 8
+        changed = bytes([content[place] ^ bit])
+        out.write_bytes(content[:place] + changed + content[place + 1 :])
+        try:
+            read = embedding_table.read_table(out)
+        except errors.DataError:
+            num_refused += 1
+            continue
+        assert (read[0], read[1], read[3]) == (paths, labels, fingerprint), place
+        np.testing.assert_array_equal(read[2], embeddings)
+    assert num_refused > 100

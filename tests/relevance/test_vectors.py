@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from deeprank_jax import relevance
+from deeprank_jax.errors import DataError
 from deeprank_jax.relevance import embedding, vectors
 
 SUFFIXES = (".parquet", ".npz", ".npy")
@@ -64,7 +65,7 @@ def test_a_file_that_is_cut_off_leaves_the_old_one(tmp_path, monkeypatch):
     write(path, names(6), random_values())
     before = path.read_bytes()
 
-    def fail(table, where):
+    def fail(table, where, **options):
         where.write(b"half")
         raise OSError("disk full")
 
@@ -296,3 +297,22 @@ def test_an_npz_that_is_none(content, tmp_path):
         path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"v\.npz: cannot be read"):
         vectors.read_vectors(path)
+
+
+def test_no_flipped_bit_of_written_vectors_changes_them(tmp_path):
+    path = tmp_path / "v.parquet"
+    ids, values = [f"r{i}" for i in range(20)], np.arange(60.0).reshape(20, 3)
+    vectors.write_vectors(path, ids, values, {"seed": 3})
+    whole, rng, num_refused = path.read_bytes(), np.random.default_rng(0), 0
+    for place in rng.permutation(len(whole))[:400]:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            read = vectors.read_vectors(path)
+        except DataError as error:
+            num_refused += str(path) in str(error)
+            continue
+        assert (list(read.ids), read.metadata) == (ids, {"seed": 3}), place
+        np.testing.assert_array_equal(read.values, values)
+    assert num_refused > 200

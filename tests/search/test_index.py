@@ -1,6 +1,7 @@
 """An index against a dictionary and a loop; every error; disks that fill up."""
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -405,3 +406,42 @@ def test_a_commit_is_whole_wherever_it_fails(tmp_path, monkeypatch, fails_at):
         files = {file.name for file in path.iterdir()}
         listed = 2 * len(again._store.manifest.batches)
         assert len(files - {"index.json", ".lock"}) == listed
+
+
+def flips(path):
+    """Flips a bit of each byte of a file in turn, and puts it right in the end."""
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 7
+        path.write_bytes(changed)
+        yield place
+    path.write_bytes(whole)
+
+
+def test_no_flipped_bit_of_the_list_deletes_or_changes_rows(tmp_path):
+    folder = tmp_path / "x"
+    with create(folder) as index:
+        index.add(["a", "b"], rows(2), ["l", "m"])
+        index.delete(["a"])
+        index.add(["c"], rows(1))
+    before = {path.name for path in folder.iterdir()}
+    manifest = VectorIndex.open(folder)._store.manifest
+    num_refused = 0
+    for where in flips(folder / "index.json"):
+        try:
+            with VectorIndex.open(folder, writable=True) as index:
+                assert index._store.manifest == manifest, where
+        except ArtifactError as error:
+            num_refused += "index.json" in str(error)
+        assert {path.name for path in folder.iterdir()} == before, where
+    assert num_refused > 500
+
+
+def test_a_list_of_an_earlier_version_has_no_checksum(tmp_path):
+    create(tmp_path / "x").close()
+    path = tmp_path / "x" / "index.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert len(VectorIndex.open(tmp_path / "x")) == 0

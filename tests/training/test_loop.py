@@ -94,3 +94,15 @@ def test_a_metric_that_validation_lacks_is_an_error_of_the_config():
         ConfigError, match=r"best_metric='a/c' cannot be .* choose .* a/b"
     ):
         loop._check_measured("a/c", {"a/b": 1.0})
+
+
+def test_a_checkpoint_knows_the_log_before_it(config, tmp_path, warnings_logged):
+    loop.train(config, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    noticed = lambda: [x for x in warnings_logged if f"{path} has changed" in x]
+    loop.train(config, tmp_path / "run")
+    assert noticed() == []
+    path.write_text(path.read_text().replace("1", "2", 1))
+    config.num_steps = 10
+    loop.train(config, tmp_path / "run")
+    assert len(noticed()) == 1

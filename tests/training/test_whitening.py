@@ -197,6 +197,13 @@ def test_a_damaged_file_is_named(trained, tmp_path, damage):
         whitening.with_whitening(saved)
 
 
+def test_a_whitening_that_was_deleted_is_missed(trained, tmp_path):
+    saved = copy_network(checkpoints.read_network(trained), tmp_path)
+    shutil.copy(trained / "run.sha256", tmp_path)
+    with pytest.raises(CheckpointError, match=r"whitening\.npz .* lists it: No such"):
+        whitening.with_whitening(saved)
+
+
 def test_features_of_a_run_are_whitened(trained, config):
     splits = {"test": create_records(config.data)["test"]}
     embeddings, ok = features.embed_by_run(trained, splits, config.data.dir)
