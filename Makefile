@@ -4,7 +4,7 @@ BIN := .venv/bin
 # pip's own progress bars drown the log; `make PIP_FLAGS= demo` brings them back.
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo test quick check-full check-pairs check-wheel wheel lint format docs lock \
+.PHONY: demo test quick check-full check-faults check-pairs check-wheel wheel lint format docs lock \
   clean .venv .venv-onnx
 
 demo: .venv/installed
@@ -21,7 +21,13 @@ quick: .venv/dev
 # With programs as optimized as those of a user, which take longer to compile.
 check-full: .venv/dev lint
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest
+	$(MAKE) check-faults
 	$(MAKE) check-pairs
+
+# Damages, kills, stops and starves everything, many times.
+check-faults: .venv/dev
+	mkdir -p build
+	$(BIN)/python -m tools.faults --json=build/faults.json
 
 # The quick tests with the oldest versions that pyproject.toml allows, and with those
 # that the lock has for newer Pythons.

@@ -5,6 +5,7 @@ gets its name.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 from absl import logging
 import ml_collections
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 import tqdm
 
@@ -113,7 +115,10 @@ def write_network(
     """
     text = config.to_json(indent=2) + "\n"
     (folder / artifact.CONFIG).write_text(text, encoding="utf-8")
-    save_file(weights, folder / artifact.WEIGHTS)
+    try:
+        save_file(weights, folder / artifact.WEIGHTS)
+    except SafetensorError as error:  # E.g. the disk is full.
+        raise OSError(errno.EIO, str(error)) from error
     # safetensors makes the file readable by its owner only.
     (folder / artifact.WEIGHTS).chmod(0o644)
     network.write_stablehlo(

@@ -1,0 +1,1 @@
+"""Fault campaign: `python -m tools.faults` damages, stops and starves the project."""
