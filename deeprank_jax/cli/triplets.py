@@ -21,7 +21,6 @@ import argparse
 from collections.abc import Iterable
 import dataclasses
 import pathlib
-import tempfile
 from typing import TYPE_CHECKING
 
 from deeprank_jax.cli import arguments
@@ -121,7 +120,7 @@ def _draw_from_config(
     import tqdm
 
     from deeprank_jax import config as config_lib
-    from deeprank_jax import data, relevance
+    from deeprank_jax import data, files, relevance
     from deeprank_jax.evaluation import split as split_lib
     from deeprank_jax.sampling import create, file_sampler
     from deeprank_jax.training import data_defaults, experiment
@@ -146,12 +145,12 @@ def _draw_from_config(
         steps = tqdm.trange(-(-num // config.batch_size), unit=" batches")
         batches = (sampler.sample(step, config.batch_size) for step in steps)
         return records, batches, num
-    with tempfile.TemporaryDirectory() as directory:
+    with files.scratch_folder() as directory:
         indices = split_lib.evaluation_triplets(
             config,
             records,
             run_relevance,
-            pathlib.Path(directory),
+            directory,
             options.split or "test",
         )
     level = config.triplets.category_level

@@ -10,6 +10,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from deeprank_jax import files
 from deeprank_jax.distributed import coordinator
 from deeprank_jax.errors import ConfigError
 
@@ -54,10 +55,6 @@ def check_same(values: Mapping[str, object], workdir: pathlib.Path) -> None:
     prefix = f"{coordinator.next_prefix()}/same"
     values = {**values, "jax.__version__": jax.__version__}
     store.key_value_set(f"{prefix}/{me}", json.dumps(values, default=str))
-    token = workdir / ".shared"
-    if is_first():
-        token.write_text(str(time.time_ns()))
-        store.key_value_set(f"{prefix}-disk", token.read_text())
     barrier("same")
     by_process = {
         process: json.loads(store.blocking_key_value_get(f"{prefix}/{process}", 60_000))
@@ -66,15 +63,32 @@ def check_same(values: Mapping[str, object], workdir: pathlib.Path) -> None:
     message = _difference(by_process)
     if message:
         raise ConfigError(message)
-    expected = store.blocking_key_value_get(f"{prefix}-disk", 60_000)
-    if not _appears(token, expected):
-        raise ConfigError(
-            f"{workdir} of process {me} is not that of process 0: give a --workdir on "
-            "a disk that all hosts share."
-        )
-    barrier("token")
-    if is_first():
-        token.unlink()
+    with _shared_token(workdir) as token:
+        if is_first():
+            store.key_value_set(f"{prefix}-disk", token.read_text())
+        expected = store.blocking_key_value_get(f"{prefix}-disk", 60_000)
+        if not _appears(token, expected):
+            raise ConfigError(
+                f"{workdir} of process {me} is not that of process 0: give a "
+                "--workdir on a disk that all hosts share."
+            )
+        barrier("token")
+
+
+@contextlib.contextmanager
+def _shared_token(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives the path of a file that process 0 writes, and removes at the end."""
+    token = workdir / ".shared"
+    if not is_first():
+        yield token
+        return
+    files.register_scratch(token)
+    try:
+        files.write_text(token, str(time.time_ns()))
+        yield token
+    finally:
+        token.unlink(missing_ok=True)
+        files.unregister_scratch(token)
 
 
 def _appears(token: pathlib.Path, expected: str) -> bool:

@@ -43,19 +43,21 @@ def run_ablation(
     Raises:
       ConfigError: The file is not a plan, or an override does not fit the config.
       DataError: The folder holds runs with other settings.
+      LockedError: Another process trains runs in the folder.
       RunError: A run fails.
     """
     plan = plans.load_plan(path, PLAN)
     pairs = plans.arm_pairs(plan)
     launcher = runs.Runs(config=path, workdir=workdir, common=overrides, jobs=jobs)
-    scores, best = _tune(plan, launcher)
-    results = launcher.train_all(
-        {
-            f"{arm}-seed{seed}": plan.ARMS[arm] | best[arm] | {"seed": seed}
-            for seed, arm in itertools.product(plan.SEEDS, plan.ARMS)
-        },
-        description="comparing",
-    )
+    with launcher.locked():
+        scores, best = _tune(plan, launcher)
+        results = launcher.train_all(
+            {
+                f"{arm}-seed{seed}": plan.ARMS[arm] | best[arm] | {"seed": seed}
+                for seed, arm in itertools.product(plan.SEEDS, plan.ARMS)
+            },
+            description="comparing",
+        )
     comparison = {
         metric: compare_arms(
             {

@@ -1,10 +1,10 @@
 """Evaluation of an exported model or a run on images that it was not trained on."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import os
 import pathlib
-import tempfile
 
 from absl import logging
 import jax
@@ -26,6 +26,7 @@ from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.experiments.evaluation_inputs import Dataset, EmbedFn, Network
 from deeprank_jax.experiments.evaluation_report import write_evaluation
 from deeprank_jax.export import network as export_network
+from deeprank_jax.files import locks
 from deeprank_jax.inference import sources
 from deeprank_jax.inference.model import Model
 from deeprank_jax.relevance import attach, create_relevance
@@ -309,21 +310,24 @@ def evaluate(
 
     Raises:
       DataError: No image can be read.
+      LockedError: Another process writes the folder.
       WriteError: The folder cannot be written.
     """
     config = dataset.config.copy_and_resolve_references()
     with config.unlocked():
         for key in ("image_size", "fit", "max_pixels"):
             config.data[key] = network.config.data[key]
-    folder = (
-        None if out is None else files.create_folder(pathlib.Path(out).expanduser())
-    )
-    embeddings, ok, comparison = _measure(network, dataset, config)
-    page = None
-    if folder is not None:
-        page = write_evaluation(
-            folder, network, dataset, config, (embeddings, ok), comparison, command
-        )
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if out is not None:
+            folder = files.create_folder(pathlib.Path(out).expanduser())
+            stack.enter_context(locks.inside(folder, "--out"))
+        embeddings, ok, comparison = _measure(network, dataset, config)
+        page = None
+        if folder is not None:
+            page = write_evaluation(
+                folder, network, dataset, config, (embeddings, ok), comparison, command
+            )
     return Evaluation(
         network=network.name,
         dataset=dataset.name,
@@ -341,7 +345,7 @@ def _measure(
     """Returns embeddings `[N, D]`, the mask `[N]` of those images, and all metrics."""
     with (
         experiment.create_reader(config, dataset.records) as reader,
-        tempfile.TemporaryDirectory() as scratch,
+        files.scratch_folder() as scratch,
     ):
         split = SplitEvaluation(
             config,
@@ -349,7 +353,7 @@ def _measure(
             dataset.records,
             reader,
             dataset.relevance,
-            pathlib.Path(scratch),
+            scratch,
         )
         embeddings, ok = split.embed(network.embed, dataset.split, must_be_finite=True)
         if not ok.any():

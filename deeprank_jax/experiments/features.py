@@ -13,6 +13,7 @@ from deeprank_jax import descriptors, evaluation
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import CheckpointError
 from deeprank_jax.training import experiment, whitening
+from deeprank_jax.training.workdir import Workdir
 
 _BATCH = 256
 
@@ -69,10 +70,14 @@ def embed_by_run(
     Raises:
       ConfigError: The folder is not a run.
       CheckpointError: The run has no evaluated checkpoint, or it is damaged.
+      LockedError: The run is being trained.
     """
     config = config_lib.read_run_config(workdir)
     config.data.dir = data_dir
-    with experiment.create_experiment(config, workdir) as run:
+    with (
+        Workdir(workdir).locked(),
+        experiment.create_experiment(config, workdir) as run,
+    ):
         best = run.checkpoints.best_step()
         if best is None:
             raise CheckpointError(

@@ -17,6 +17,7 @@ from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
 from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.experiments import plans
+from deeprank_jax.files import locks
 from deeprank_jax.training import checkpoints
 from deeprank_jax.training.workdir import read_json
 
@@ -45,6 +46,15 @@ class Runs:
     workdir: pathlib.Path
     common: Sequence[str] = ()
     jobs: int = 1
+
+    def locked(self) -> locks.Lock:
+        """Keeps other experiments out of the folder until the lock is released.
+
+        Raises:
+          LockedError: Another process trains runs in it.
+          WriteError: The folder cannot be written.
+        """
+        return locks.inside(files.create_folder(self.workdir), "--workdir")
 
     def train_all(
         self, settings: Mapping[str, Settings], *, description: str

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 
 from absl import logging
 import ml_collections
@@ -16,12 +17,15 @@ from deeprank_jax.errors import ArtifactError, ExportError
 from deeprank_jax.export import copies, generated_images, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.export.run import describe_network, write_network
+from deeprank_jax.files import locks
 from deeprank_jax.inference import artifact, pretrained, program
 from deeprank_jax.training import experiment, tasks
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 
 _NUM_VERIFIED, _NUM_COPIED = 16, 128
+# Time between two tries to write a folder that another process is writing.
+_POLL_SECONDS = 1.0
 
 
 def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
@@ -113,10 +117,12 @@ def model_folder(model: str | os.PathLike[str]) -> pathlib.Path:
     if not pretrained.is_pretrained(model):
         return pathlib.Path(model)
     folder = pretrained.cached_folder(str(model))
-    if not folder.is_dir():
+    while not folder.is_dir():
         logging.info("Exporting %s to %s, once.", model, folder)
         try:
             export_pretrained(str(model), folder)
+        except locks.LockedError:
+            time.sleep(_POLL_SECONDS)  # Until the other process has written it.
         except ArtifactError:
             if not folder.is_dir():  # Else another process has just written it.
                 raise

@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
+import tempfile
 from typing import IO
 
 from deeprank_jax.errors import WriteError
@@ -29,7 +31,12 @@ _REMEDIES = {
     errno.EROFS: "choose a folder that you may write to",
     errno.ENOENT: "create its folder first",
     errno.EISDIR: "choose the name of a file, not of a folder",
+    errno.ELOOP: "delete it",
 }
+# Errors of file systems that cannot be told to write to the disk.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+# Files and folders that are removed if the process is ended from outside.
+_scratch: set[pathlib.Path] = set()
 
 
 def as_text(path: str | os.PathLike[str]) -> str:
@@ -78,22 +85,67 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     path = pathlib.Path(path)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        register_scratch(scratch)
         try:
             with scratch.open("xb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                _sync_descriptor(file.fileno())
             scratch.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 scratch.unlink()
             raise
+        finally:
+            unregister_scratch(scratch)
         sync(path.parent)
     except OSError as error:
         # Other names, and no number, are errors of other files in the caller's block.
         if error.errno is None or error.filename not in (None, os.fspath(scratch)):
             raise
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def scratch_folder(
+    parent: str | os.PathLike[str] | None = None, *, prefix: str = "deeprank_jax."
+) -> Iterator[pathlib.Path]:
+    """Creates a folder of an unpredictable name that is removed with the context.
+
+    Args:
+      parent: Folder to create it in; None for that of temporary files.
+      prefix: Beginning of its name.
+
+    Raises:
+      OSError: It cannot be created.
+    """
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    register_scratch(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        unregister_scratch(folder)
+
+
+def register_scratch(path: pathlib.Path) -> None:
+    """Adds a file or folder to those that `remove_scratch` removes."""
+    _scratch.add(path)
+
+
+def unregister_scratch(path: pathlib.Path) -> None:
+    """Leaves a file or folder to `remove_scratch` no longer."""
+    _scratch.discard(path)
+
+
+def remove_scratch() -> None:
+    """Removes all scratch files and folders of this process, right before its end."""
+    for path in list(_scratch):
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def sync_all(folder: pathlib.Path) -> None:
@@ -104,12 +156,23 @@ def sync_all(folder: pathlib.Path) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Waits until a file's content, or a folder's list of files, is on disk."""
+    """Waits until a file's content, or a folder's list of files, is on disk.
+
+    Returns at once where the file system does not offer it.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_descriptor(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def create_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -122,7 +185,7 @@ def create_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
     return folder
 
 
@@ -137,7 +200,13 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _write_error(path: pathlib.Path, cause: OSError) -> WriteError:
+def write_error(path: pathlib.Path, cause: OSError) -> WriteError:
+    """Returns the error of a path that cannot be written, with the remedy.
+
+    Args:
+      path: Path that the user knows.
+      cause: Error of the system.
+    """
     remedy = _REMEDIES.get(cause.errno or 0, "choose another place")
     error = WriteError(
         f"{printable(path)} cannot be written ({cause.strerror or cause}): {remedy}."

@@ -11,15 +11,14 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from deeprank_jax import checksums, files
+from deeprank_jax import checksums, errors, files
 from deeprank_jax.errors import ArtifactError
+from deeprank_jax.files import locks
 
 INFO = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -114,28 +113,37 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Raises:
       ArtifactError: `path` exists already, or cannot be written.
+      LockedError: Another process writes it.
     """
     path = pathlib.Path(path).expanduser().absolute()
+    _check_new(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            locks.beside(path),
+            files.scratch_folder(path.parent, prefix=f".{path.name}.") as scratch,
+        ):
+            _check_new(path)  # Another process may just have written it.
+            yield scratch
+            checksums.write_checksums(scratch)
+            scratch.chmod(0o755)
+            scratch.replace(path)
+    except errors.UserError:
+        raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _check_new(path: pathlib.Path) -> None:
+    """Checks that nothing but an empty folder is at a path.
+
+    Raises:
+      ArtifactError: Something else is.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ArtifactError(
             f"{path} exists already; give another --out, or move it away."
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-        )
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        yield scratch
-        checksums.write_checksums(scratch)
-        scratch.chmod(0o755)
-        scratch.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def fingerprint(folder: pathlib.Path, preprocessing: dict[str, Any]) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from deeprank_jax import checksums, files
+from deeprank_jax import checksums, errors, files
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, UserError, needs_extra
+from deeprank_jax.files import locks
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
@@ -61,17 +62,22 @@ def embed_to_file(
     Raises:
       CannotWriteError: The disk is full, for example; run again to continue.
       DataError: No image can be read; the table is then empty.
+      LockedError: Another process writes the table.
     """
     out = pathlib.Path(out).expanduser()
     parts = out.with_name(f"{out.name}.parts")
     bad_list = out.with_name(f"{out.name}.bad.csv")
     if out.is_dir():
         raise CannotWriteError(f"{out} is a folder; give --out the name of a file.")
+    if parts.is_symlink() or bad_list.is_symlink():
+        link = parts if parts.is_symlink() else bad_list
+        raise CannotWriteError(f"{link} is a link; delete it, or give another --out.")
     try:
-        _begin(parts, _describe(model, records), bad_list)
-        bad = BadImages(bad_list, len(records), max_share=1.0)
-        _write_parts(model, records, bad, parts, progress)
-        num = _join(model, records, parts, out)
+        files.create_folder(out.parent)
+        with locks.beside(out):
+            num = _write_table(model, records, out, parts, bad_list, progress)
+    except errors.UserError:
+        raise
     except (OSError, pyarrow.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise CannotWriteError(
@@ -79,10 +85,26 @@ def embed_to_file(
             "room, or give an --out that you may write to, and run the same command "
             "again to continue."
         ) from error
-    shutil.rmtree(parts)
     if not num:
         raise none_readable(records.name, len(records), bad.first)
     return num, len(records) - num
+
+
+def _write_table(
+    model: Model,
+    records: Records,
+    out: pathlib.Path,
+    parts: pathlib.Path,
+    bad_list: pathlib.Path,
+    progress: Progress | None,
+) -> int:
+    """Writes the missing parts, then the table, and returns its number of rows."""
+    _begin(parts, _describe(model, records), bad_list)
+    bad = BadImages(bad_list, len(records), max_share=1.0)
+    _write_parts(model, records, bad, parts, progress)
+    num = _join(model, records, parts, out)
+    shutil.rmtree(parts)
+    return num
 
 
 def read_table(

@@ -14,7 +14,7 @@ import numpy as np
 
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import ArtifactError, DataError
 from deeprank_jax.inference import bulk, index_origins
 from deeprank_jax.inference.image_versions import Changes, Versions
 from deeprank_jax.inference.images import AnyImage
@@ -144,8 +144,13 @@ class Index:
         """
         path = pathlib.Path(path).expanduser()
         if not (path / store.MANIFEST).exists():
-            metric = metric or "squared_euclidean"
-            return cls.create(path, model, metric=metric, kind=kind or "auto")
+            options = {"metric": metric or "squared_euclidean", "kind": kind or "auto"}
+            try:
+                return cls.create(path, model, **options)
+            except ArtifactError:
+                # Unless another process has just created it.
+                if not (path / store.MANIFEST).exists():
+                    raise
         index = cls.open(path, model, writable=True)
         for name, requested, actual in (
             ("metric", metric, index.metric),

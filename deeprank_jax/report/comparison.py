@@ -15,6 +15,7 @@ import markupsafe
 from matplotlib.axes import Axes
 import numpy as np
 
+from deeprank_jax import files
 from deeprank_jax.report import chart, templates
 from deeprank_jax.report.number_format import format_number, with_sign
 
@@ -103,7 +104,7 @@ def write_comparison(
             for name, svg in _draw_sweeps(compared).items()
         ],
     )
-    path.write_text(page, encoding="utf-8")
+    files.write_text(path, page)
     return path
 
 

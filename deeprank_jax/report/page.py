@@ -11,6 +11,7 @@ from typing import Any
 import markupsafe
 import numpy as np
 
+from deeprank_jax import files
 from deeprank_jax.data.records import Records
 from deeprank_jax.evaluation.rankings import Ranking, rank_records
 from deeprank_jax.relevance import Relevance
@@ -95,7 +96,8 @@ def write_report(inputs: ReportInputs, path: str | os.PathLike[str]) -> pathlib.
     template = pathlib.Path(__file__).with_name("page.html")
     page = templates.render(template, **_page_values(inputs))
     # File names of an old disk may not be UTF-8; they are shown with escapes.
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with files.replacing(path) as file:
+        file.write(page.encode("utf-8", "backslashreplace"))
     return path
 
 

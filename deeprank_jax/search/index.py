@@ -97,8 +97,7 @@ class VectorIndex:
             kind="exact" if kind == "auto" else kind,
         )
         folder = pathlib.Path(path)
-        store.create(folder, manifest)
-        return cls(store.Store(folder, writable=True))
+        return cls(store.create(folder, manifest))
 
     @classmethod
     def open(

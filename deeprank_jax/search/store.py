@@ -13,7 +13,6 @@ were committed when they opened the folder.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import json
@@ -25,6 +24,7 @@ import numpy as np
 
 from deeprank_jax import checksums, files
 from deeprank_jax.errors import ArtifactError
+from deeprank_jax.files import locks
 from deeprank_jax.files.arrays import check_npy
 from deeprank_jax.search import manifests
 from deeprank_jax.search.manifests import Entry as Entry
@@ -41,12 +41,19 @@ Buffer = bytes | memoryview
 class Store:
     """The committed rows of one folder."""
 
-    def __init__(self, folder: pathlib.Path, *, writable: bool):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        writable: bool,
+        lock: locks.Lock | None = None,
+    ):
         """Opens a folder that `create` made.
 
         Args:
           folder: Folder with `index.json`.
           writable: True to take the lock, and to clean up after a writer that died.
+          lock: Lock of the folder if it is held already; None to take it.
 
         Raises:
           ArtifactError: There is no index, it is damaged, or another process writes.
@@ -55,7 +62,7 @@ class Store:
         self._lock = None
         self.manifest = _read_manifest(folder)
         if writable:
-            self._lock = _lock(folder)
+            self._lock = lock or _lock(folder)
             try:
                 self.clean()
             except BaseException:
@@ -70,7 +77,7 @@ class Store:
     def close(self) -> None:
         """Releases the lock."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def append(
@@ -227,30 +234,45 @@ class Store:
             raise _damaged(path, "its checksum differs")
 
 
-def create(folder: pathlib.Path, manifest: Manifest) -> None:
-    """Creates an index without rows.
+def create(folder: pathlib.Path, manifest: Manifest) -> Store:
+    """Creates an index without rows, and opens it for writing.
 
     Args:
       folder: Folder that does not exist yet, or is empty.
       manifest: Manifest of the empty index.
 
     Raises:
-      ArtifactError: The folder is not empty, or cannot be written.
+      ArtifactError: The folder is not empty, cannot be written, or another process
+        writes to it.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        _check_empty(folder)
+        with _writing(folder):
+            _write(folder / MANIFEST, [_encode(manifest)])
+            files.sync(folder.absolute().parent)
+        return Store(folder, writable=True, lock=lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _check_empty(folder: pathlib.Path) -> None:
+    """Checks that a folder holds neither an index nor other files.
+
+    Raises:
+      ArtifactError: It does.
     """
     if (folder / MANIFEST).exists():
         raise ArtifactError(
             f"{folder} is an index already; open it to add images, or name another "
             "folder."
         )
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        # A creation that was interrupted leaves hidden files only.
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise ArtifactError(
-                f"{folder} is not empty; name a new folder for the index."
-            )
-        _write(folder / MANIFEST, [_encode(manifest)])
-        files.sync(folder.absolute().parent)
+    # A creation that was interrupted leaves hidden files only.
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ArtifactError(f"{folder} is not empty; name a new folder for the index.")
 
 
 def _write(path: pathlib.Path, parts: Iterable[Buffer]) -> str:
@@ -298,19 +320,15 @@ def _npy(array: np.ndarray) -> Iterator[Buffer]:
     yield array.data
 
 
-def _lock(folder: pathlib.Path) -> IO[bytes]:
-    with _writing(folder):
-        with contextlib.suppress(FileNotFoundError):
-            files.check_file(folder / _LOCK)
-        file = (folder / _LOCK).open("ab")
+def _lock(folder: pathlib.Path) -> locks.Lock:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ArtifactError(
-            f"{folder} is being written by another process; wait until it ends."
-        ) from None
-    return file
+        with _writing(folder):
+            return locks.Lock(
+                folder / _LOCK,
+                lambda who: f"{who} is writing {folder}: wait until it has ended.",
+            )
+    except locks.LockedError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _encode(manifest: Manifest) -> bytes:

@@ -123,7 +123,7 @@ def _check_step(
         )
 
 
-def _locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def _locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[object]:
     """Returns the lock of a run, which only the first process takes."""
     if not processes.is_first():
         return contextlib.nullcontext()

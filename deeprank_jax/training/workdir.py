@@ -1,16 +1,14 @@
 """Files of a run."""
 
-from collections.abc import Iterator
-import contextlib
 import dataclasses
-import fcntl
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from deeprank_jax import checksums, files
-from deeprank_jax.errors import DataError, UserError
+from deeprank_jax.errors import DataError
+from deeprank_jax.files import locks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +86,20 @@ class Workdir:
         """Folder of the report."""
         return self.path / "report"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second run out of the folder; the lock ends with the process.
+    def locked(self) -> locks.Lock:
+        """Keeps a second run out of the folder until the lock is released.
 
         Raises:
-          UserError: Another process trains in the folder.
+          LockedError: Another process trains in the folder.
+          WriteError: The lock cannot be created.
         """
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"Another process is training in {self.path}: give another "
-                    "--workdir, or wait until it has ended."
-                ) from error
-            yield
+        return locks.Lock(
+            self.path / "lock",
+            lambda who: (
+                f"{who} is training in {self.path}: wait until it has ended, or give "
+                "another --workdir."
+            ),
+        )
 
     def seal(self) -> None:
         """Lists the checksums of the config, and of the results if they are there.

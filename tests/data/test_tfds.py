@@ -1,3 +1,5 @@
+from concurrent import futures
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -13,6 +15,7 @@ import tensorflow_datasets as tfds
 from deeprank_jax import data, errors
 from deeprank_jax.data import decode
 from deeprank_jax.data.sources import emoji_builder, tfds_dataset
+from deeprank_jax.files import locks
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -383,3 +386,37 @@ def test_the_prepare_tool(tmp_path, emoji_dir):
         "emoji/validation: 756 images; 8 category > 59 subcategory > 108 emoji\n"
         "emoji/test: 4,340 images; 8 category > 94 subcategory > 620 emoji\n"
     ) in result.stdout
+
+
+def test_a_dataset_that_another_process_prepares_is_waited_for(tmp_path, monkeypatch):
+    """And then read as it was prepared."""
+    created = []
+
+    class Builder:
+        data_path = tmp_path / "data" / "dataset" / "1.0.0"
+
+        def __init__(self, dataset, data_dir):
+            self.prepared = self.is_prepared()
+            created.append(self)
+
+        def is_prepared(self):
+            return self.data_path.exists()
+
+        def download_and_prepare(self):
+            assert self.prepared
+
+    monkeypatch.setattr(tfds_dataset, "_create_builder", Builder)
+    Builder.data_path.parent.mkdir(parents=True)
+    with (
+        futures.ThreadPoolExecutor(1) as pool,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.enter_context(locks.beside(Builder.data_path))
+        prepared = pool.submit(tfds_dataset.prepare, "dataset", None)
+        with pytest.raises(TimeoutError):
+            prepared.result(0.5)
+        Builder.data_path.mkdir()
+        stack.close()
+        assert prepared.result(10) is created[-1]
+    assert len(created) == 2
+    assert [x.name for x in Builder.data_path.parent.iterdir()] == ["1.0.0"]

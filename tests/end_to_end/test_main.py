@@ -215,7 +215,8 @@ def test_a_second_process_is_kept_out(images, tmp_path):
     )  # fmt: skip
     try:
         wait_until(lambda: (tmp_path / "lock").exists())
-        assert "Another process is training" in refused(run(images, tmp_path))
+        sentence = refused(run(images, tmp_path))
+        assert f"Process {first.pid} is training in {tmp_path}: wait until" in sentence
     finally:
         first.kill()
         first.wait()

@@ -10,7 +10,9 @@ import pytest
 from deeprank_jax.cli.__main__ import main
 from deeprank_jax.config import load_config
 from deeprank_jax.errors import DataError
-from deeprank_jax.experiments import evaluate
+from deeprank_jax.experiments import evaluate, features
+from deeprank_jax.files import locks
+from deeprank_jax.training.workdir import Workdir
 
 
 @pytest.fixture(scope="session")
@@ -193,3 +195,21 @@ def test_arguments_that_do_not_go_together_are_refused(words, message, capsys):
         main(["evaluate", "--model=gone", *words])
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_has_one_writer(model, others, tmp_path):
+    dataset = evaluate.open_images(others, model)
+    with (
+        locks.inside(tmp_path, "--out"),
+        pytest.raises(locks.LockedError, match=r"is writing .*give another --out"),
+    ):
+        evaluate.evaluate(model, dataset, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_features_of_a_run_that_is_being_trained_are_refused(trained):
+    with (
+        Workdir(trained).locked(),
+        pytest.raises(locks.LockedError, match=r"is training in .*wait until"),
+    ):
+        features.embed_by_run(trained, {}, "data")

@@ -10,6 +10,7 @@ import pytest
 from deeprank_jax.configs import emoji
 from deeprank_jax.errors import ConfigError, DataError
 from deeprank_jax.experiments import runs
+from deeprank_jax.files import locks
 from deeprank_jax.training import checkpoints, workdir
 
 PLAN = "from configs import emoji\nget_config = emoji.get_config\n"
@@ -181,3 +182,13 @@ def test_a_damaged_file_of_a_run_is_named(made, tmp_path, name, old, new):
         made.runs.interval("one", "retrieval/recall@1") if name.startswith(
             "intervals"
         ) else made.runs.train("one", {"seed": 3})
+
+
+def test_two_experiments_do_not_share_a_folder(made, tmp_path):
+    with (
+        made.runs.locked(),
+        pytest.raises(locks.LockedError, match=r"is writing .*give another --workdir"),
+    ):
+        made.runs.locked()
+    made.runs.locked().release()
+    assert not (tmp_path / ".lock").exists()

@@ -18,6 +18,7 @@ from deeprank_jax.data import decode
 from deeprank_jax.errors import ArtifactError, ExportError
 from deeprank_jax.export import copies, export_pretrained, generated_images
 from deeprank_jax.export import pretrained as pretrained_lib
+from deeprank_jax.files import locks
 from deeprank_jax.inference import artifact, pretrained
 from deeprank_jax.models.layers import l2_normalize
 from deeprank_jax.models.pretrained.weights import load_weights
@@ -127,6 +128,24 @@ def test_another_process_may_write_the_cache_meanwhile(cache, tmp_path, monkeypa
 
     monkeypatch.setattr(pretrained_lib, "export_pretrained", write_late)
     assert deeprank_jax.load(NAME).embedding_dim == 1280
+
+
+def test_another_process_that_writes_the_cache_is_waited_for(
+    cache, tmp_path, monkeypatch
+):
+    written, calls = pretrained.cached_folder(NAME), []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def refuse_twice(name, out):
+        calls.append(out)
+        if len(calls) == 2:
+            shutil.copytree(written, out)
+        raise locks.LockedError("Process 1 is writing it")
+
+    monkeypatch.setattr(pretrained_lib, "export_pretrained", refuse_twice)
+    monkeypatch.setattr(pretrained_lib, "_POLL_SECONDS", 0.01)
+    assert deeprank_jax.load(NAME).embedding_dim == 1280
+    assert len(calls) == 2
 
 
 def test_other_names_are_refused(tmp_path):

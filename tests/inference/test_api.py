@@ -215,7 +215,7 @@ def test_an_index_grows_and_shrinks(index, model, paths, monkeypatch, tmp_path):
         assert writer.paths()[-1] == str(extra)
         writer.delete(paths[:70])
         assert len(writer) == 3
-        with pytest.raises(errors.UserError, match="another process"):
+        with pytest.raises(errors.UserError, match="This process is writing"):
             deeprank_jax.Index.open(index.path, model, writable=True)
     assert len(deeprank_jax.Index.open(index.path)) == 3
 

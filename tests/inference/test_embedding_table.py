@@ -301,3 +301,15 @@ def test_no_flipped_bit_of_a_footer_changes_a_table(model, some_photos, tmp_path
         assert (read[0], read[1], read[3]) == (paths, labels, fingerprint), place
         np.testing.assert_array_equal(read[2], embeddings)
     assert num_refused > 100
+
+
+@pytest.mark.parametrize("name", ["table.parquet.parts", "table.parquet.bad.csv"])
+def test_links_beside_the_table_are_not_followed(model, some_photos, tmp_path, name):
+    target = tmp_path / "precious"
+    target.mkdir()
+    (target / "000000000000.npz").write_text("precious")
+    (tmp_path / name).symlink_to(target)
+    records, out = open_source(str(some_photos)), tmp_path / "table.parquet"
+    with pytest.raises(errors.UserError, match=f"{name} is a link; delete it"):
+        embedding_table.embed_to_file(model, records, out)
+    assert (target / "000000000000.npz").read_text() == "precious"

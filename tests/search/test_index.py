@@ -229,7 +229,7 @@ def test_what_is_no_index_of_this_model_is_refused(tmp_path):
 
 def test_one_process_writes_at_a_time(tmp_path):
     with create(tmp_path / "x"):
-        with pytest.raises(ArtifactError, match="being written by another"):
+        with pytest.raises(ArtifactError, match="This process is writing"):
             VectorIndex.open(tmp_path / "x", writable=True)
         reader = VectorIndex.open(tmp_path / "x")
     with pytest.raises(ArtifactError, match="open for reading; to add"):

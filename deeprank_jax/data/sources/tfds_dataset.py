@@ -7,16 +7,18 @@ without decoding an image.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
+import pathlib
 from typing import Protocol, cast
 
 import numpy as np
 import tqdm
 
-from deeprank_jax import errors
+from deeprank_jax import errors, files
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import emoji_builder
 from deeprank_jax.errors import needs_extra
+from deeprank_jax.files import locks
 
 with needs_extra("train"):
     import tensorflow_datasets as tfds
@@ -50,13 +52,18 @@ def prepare(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     Raises:
       DataError: The dataset is unknown, or cannot be prepared here.
     """
-    keywords = {"data_dir": data_dir or None, "file_format": _FILE_FORMAT}
     try:
-        if dataset in _BUILDERS:
-            builder = _BUILDERS[dataset](**keywords)
-        else:
-            builder = tfds.builder(dataset, **keywords)
-        builder.download_and_prepare()
+        builder = _create_builder(dataset, data_dir)
+        path = pathlib.Path(builder.data_path)
+        # A prepared one may be in a folder that allows no writing.
+        if builder.is_prepared() or "://" in str(builder.data_path):
+            builder.download_and_prepare()
+            return builder
+        files.create_folder(path.parent)
+        with locks.beside(path, wait=True):
+            # Reads what another process may have prepared meanwhile.
+            builder = _create_builder(dataset, data_dir)
+            builder.download_and_prepare()
     except errors.UserError:
         raise
     except tfds.core.DatasetNotFoundError as error:
@@ -76,6 +83,14 @@ def prepare(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
             "the prepared folder from a machine that has it."
         ) from error
     return builder
+
+
+def _create_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a dataset."""
+    keywords = {"data_dir": data_dir or None, "file_format": _FILE_FORMAT}
+    if dataset in _BUILDERS:
+        return _BUILDERS[dataset](**keywords)
+    return tfds.builder(dataset, **keywords)
 
 
 def read_pool(

@@ -15,6 +15,7 @@ from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.experiments.paper_table import rows as rows_lib
 from deeprank_jax.experiments.paper_table.dataset import Table
 from deeprank_jax.experiments.paper_table.measuring import Scores
+from deeprank_jax.files import locks
 from deeprank_jax.report import comparison
 
 # Points of the sweep `(share, (value, low, high))`, by metric and sampling mode.
@@ -100,10 +101,11 @@ def write(
     stem.parent.mkdir(parents=True, exist_ok=True)
     # A name may hold a dot, which `with_suffix` would cut off.
     file = lambda kind: stem.with_name(f"{stem.name}.{kind}")
-    files.write_json(file("json"), dataclasses.asdict(outcome))
     table = comparison.format_markdown(outcome)
-    file("md").write_text(table)
-    file("csv").write_text(comparison.format_csv(outcome))
+    with locks.beside(stem, wait=True):  # The three files are of one table.
+        files.write_json(file("json"), dataclasses.asdict(outcome))
+        files.write_text(file("md"), table)
+        files.write_text(file("csv"), comparison.format_csv(outcome))
     page = comparison.write_comparison(outcome, workdir / "table.html")
     return f"{table}\nWrote {stem}.json, .csv and .md. Look at {page}."
 

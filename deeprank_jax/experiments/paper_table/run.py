@@ -12,7 +12,7 @@ from deeprank_jax.experiments.paper_table import measuring, outcome, systems
 from deeprank_jax.experiments.paper_table.dataset import create_table
 from deeprank_jax.experiments.paper_table.plan import Plan, read_plan
 from deeprank_jax.experiments.paper_table.rows import METRICS
-from deeprank_jax.report.comparison import Number
+from deeprank_jax.report.comparison import Comparison, Number
 
 
 def run_paper_table(
@@ -42,30 +42,46 @@ def run_paper_table(
     Raises:
       ConfigError: The plan is not valid.
       DataError: The dataset cannot be used, or the folder holds other runs.
+      LockedError: Another process trains runs in the folder.
       RunError: A run fails.
     """
     plan = read_plan(path, overrides, sweeps=sweep)
+    launcher = runs.Runs(path, workdir, overrides)
+    sweeps = runs.Runs(plan.sweep_config, workdir / "sweep", overrides, jobs)
+    with launcher.locked():
+        comparison = _compare(plan, launcher, sweeps, command)
+        return outcome.write(comparison, out / path.stem, workdir)
+
+
+def _compare(
+    plan: Plan, launcher: runs.Runs, sweeps: runs.Runs, command: str
+) -> Comparison:
+    """Computes all systems and measures them.
+
+    Args:
+      plan: Plan of the table.
+      launcher: Runs of the networks.
+      sweeps: Runs of the sweep.
+      command: Command line, for the page.
+    """
+    workdir = launcher.workdir
     start = time.perf_counter()
     table = create_table(plan.config, workdir)
     handmade = systems.hand_made_systems(table)
     scores = measuring.measure(table, handmade, table.measurable(handmade.values()))
     outcome.metrics_of(scores["pixels"])  # A missing metric ends it before training.
     seconds = measuring.longest(workdir / "hand_made.json", time.perf_counter() - start)
-    launcher = runs.Runs(path, workdir, overrides)
     trained = systems.network_systems(table, launcher, plan, handmade["l1_hash_kpca"])
     scores, ok = measuring.measure_all(table, handmade, trained, scores)
-    comparison = outcome.compare(
+    return outcome.compare(
         table,
         handmade | trained,
         scores,
         ok,
-        sweeps=_sweep(
-            plan, runs.Runs(plan.sweep_config, workdir / "sweep", overrides, jobs)
-        ),
+        sweeps=_sweep(plan, sweeps),
         minutes=seconds / 60,
         command=command,
     )
-    return outcome.write(comparison, out / path.stem, workdir)
 
 
 def _sweep(plan: Plan, launcher: runs.Runs) -> outcome.Sweeps:
