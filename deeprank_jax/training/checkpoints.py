@@ -29,6 +29,8 @@ from deeprank_jax.training.workdir import Workdir
 managers = ocp.checkpoint_managers
 # Metric that holds the step of a checkpoint.
 _STEP = "step"
+# Tries to read a checkpoint of a run that is being trained.
+_NUM_TRIES = 5
 # Time between looks at a save in the background.
 _POLL_SECONDS = 0.02
 
@@ -287,7 +289,7 @@ class Saved:
 
 
 def read_network(path: str | pathlib.Path) -> Saved:
-    """Reads a network without its structure.
+    """Reads a network without its structure, also while the run is being trained.
 
     Args:
       path: Workdir of a run, its folder of checkpoints, or one step of these. Without a
@@ -297,6 +299,25 @@ def read_network(path: str | pathlib.Path) -> Saved:
       CheckpointError: No checkpoint is there, or it is damaged.
     """
     path = pathlib.Path(path).expanduser().absolute()
+    for _ in range(_NUM_TRIES - 1):
+        before = _list_folders(path)
+        try:
+            return _read_chosen(path)
+        except (CheckpointError, OSError, ValueError):
+            # Unless training has removed what was being read.
+            if _list_folders(path) == before:
+                raise
+    return _read_chosen(path)
+
+
+def _list_folders(path: pathlib.Path) -> set[pathlib.Path]:
+    """Returns the folders of a run's checkpoints and copies."""
+    folders = (path, *path.parents[:2])  # The path may be that of a step.
+    return {x for folder in folders for x in folder.glob("checkpoints*/*")}
+
+
+def _read_chosen(path: pathlib.Path) -> Saved:
+    """Reads the network of the chosen step, see `read_network`."""
     is_run = Workdir(path).checkpoints.is_dir()
     step = int(path.name) if path.name.isdigit() and not is_run else None
     directory = path if step is None else path.parent

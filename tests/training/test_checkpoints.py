@@ -307,3 +307,31 @@ def test_a_kill_while_the_only_step_is_replaced_loses_nothing(copied):
     opened = reopen(copied)
     assert_is_step(opened, 2)
     opened.close()
+
+
+def test_a_step_that_training_removes_meanwhile_is_not_called_damaged(
+    copied, monkeypatch
+):
+    """A better one is there by then."""
+    read = checkpoints._read_network
+
+    def remove_first(manager, step, where):
+        monkeypatch.setattr(checkpoints, "_read_network", read)
+        shutil.rmtree(copied / "2")
+        shutil.rmtree(copied.with_name("checkpoints_copy"))
+        raise FileNotFoundError(where)
+
+    monkeypatch.setattr(checkpoints, "_read_network", remove_first)
+    assert checkpoints.read_network(copied.parent).where.parent == copied
+
+
+def test_a_step_that_stays_and_cannot_be_read_is_damaged(copied, monkeypatch):
+    def fail(manager, step, where):
+        calls.append(step)
+        raise FileNotFoundError(where)
+
+    calls = []
+    monkeypatch.setattr(checkpoints, "_read_network", fail)
+    with pytest.raises(checkpoints.CheckpointError, match="is damaged"):
+        checkpoints.read_network(copied)
+    assert len(calls) == 1
