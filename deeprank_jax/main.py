@@ -10,7 +10,8 @@ from deeprank_jax.cli.__main__ import main as run_command
 
 def main() -> None:
     """Runs `deeprank train` with the arguments of the process."""
-    run_command(["train", *sys.argv[1:]])
+    sys.argv[1:1] = ["train"]
+    run_command()
 
 
 if __name__ == "__main__":

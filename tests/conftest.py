@@ -55,7 +55,8 @@ SLOW_MODULES = {
     "test_paper_outcome", "test_paper_systems", "test_paper_table",
     "test_pretrained", "test_protocol", "test_readme", "test_readme_panel",
     "test_relevance_runs", "test_runs", "test_sampler_logging",
-    "test_sampler_panel", "test_step", "test_tfds", "test_train", "test_trunks",
+    "test_sampler_panel", "test_signals", "test_step", "test_stop", "test_tfds",
+    "test_train", "test_trunks",
     "test_two_stages", "test_wheel",
 }  # fmt: skip
 

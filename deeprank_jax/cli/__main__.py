@@ -9,11 +9,10 @@ import os
 import shlex
 import signal
 import sys
-import threading
-from types import FrameType
 
 from deeprank_jax.cli import arguments, commands
 from deeprank_jax.cli.arguments import CommandParser, HelpFormatter
+from deeprank_jax.distributed import signals
 from deeprank_jax.errors import UserError
 
 _DESCRIPTION = """\
@@ -32,8 +31,8 @@ Exit status: 0 success, 1 an input or file cannot be used, 2 wrong arguments,
 141 the reader of a pipe has ended.
 """
 _INTERRUPTED = 128 + signal.SIGINT
-# Time after which a command that has not ended on a signal is ended again.
-_EXIT_SECONDS = 5.0
+# Commands that keep the part of their work that is done.
+_RESUMED = ("train", "embed", "index", "ablation", "paper-table")
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 # The disk is full, or the user may not write or read there.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -44,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command.
 
     Args:
-      argv: Words of the command line; those of the process if None.
+      argv: Words of the command line; None for those of the process, which then ends
+        with the command.
 
     Raises:
       SystemExit: The command failed or was stopped; the status is documented in
@@ -52,6 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = _command_of(words)
+    ending = signals.Ending(
+        lambda number: _describe_stop(name, number), owns_process=argv is None
+    )
+    with ending, _exit_status(name, ending):
+        _parse_and_run(name, words)
+
+
+def _parse_and_run(name: str | None, words: Sequence[str]) -> None:
+    """Parses the words of a command line and runs its command."""
     parser = create_parser(name)
     _complete(parser)
     if name is not None and name not in commands.list_commands():
@@ -62,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     options.command_line = arguments.join_words(words)
     options.whole_command_line = shlex.join(["deeprank", *words])
-    with _exit_status(options.command), _terminated_by_exit():
-        _run(options)
+    _run(options)
 
 
 def create_parser(name: str | None) -> argparse.ArgumentParser:
@@ -167,11 +175,22 @@ def _run(options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
+def _describe_stop(command: str | None, number: signal.Signals) -> str:
+    """Returns the sentence of a command that a signal ends."""
+    end = " to continue" if command in _RESUMED else ""
+    return (
+        f"deeprank {command}: {number.name}: stopped; run the same command again{end}."
+    )
+
+
 @contextlib.contextmanager
-def _exit_status(command: str) -> Iterator[None]:
+def _exit_status(command: str | None, ending: signals.Ending) -> Iterator[None]:
     """Turns errors that a user can cause into one line and an exit status."""
     try:
         yield
+    except signals.Interrupted as interrupted:
+        ending.say(interrupted.number)
+        sys.exit(interrupted.status)
     except UserError as error:
         from deeprank_jax import logs
 
@@ -192,41 +211,6 @@ def _exit_status(command: str) -> Iterator[None]:
             f"deeprank {command}: {path} cannot be used ({error.strerror}): {remedy}, "
             "or give another path."
         )
-
-
-@contextlib.contextmanager
-def _terminated_by_exit() -> Iterator[None]:
-    """Makes signals end the command like an exit, so that scratch files go.
-
-    Those that are ignored, as SIGHUP by `nohup`, stay so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    first: list[int] = []
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        del frame
-        first.append(number)
-        # Some callbacks swallow the exit, e.g. those of the garbage collector.
-        signal.setitimer(signal.ITIMER_REAL, _EXIT_SECONDS)
-        if first[0] == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + first[0])
-
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    before = [signal.signal(number, leave) for number in numbers]
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

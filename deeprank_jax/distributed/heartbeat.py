@@ -18,6 +18,7 @@ import traceback as traceback_lib
 
 import jax
 
+from deeprank_jax.distributed import signals
 from deeprank_jax.distributed.coordinator import Store
 
 # Seconds between beats, and without a beat after which a process counts as dead.
@@ -28,9 +29,14 @@ _SUSPICIOUS_SECONDS = 3 * BEAT_SECONDS
 _GRACE_SECONDS = 3.0
 # The beginning of every sentence that a process of a job ends with.
 PREFIX = "deeprank train: "
+_POLL_SECONDS = 0.1
 _KEYS = "deeprank_jax/heartbeat"
 _GONE = " is gone"
 _CONTINUE = "start all of them again to continue from the last checkpoint."
+# The beginning of the reason of a process that a signal has ended; its number follows.
+_SIGNAL = "signal "
+# Time that the others have to read why process 0, which keeps the store, ends.
+_READ_SECONDS = 5.0
 _abort_handlers: list[object] = []
 
 
@@ -83,6 +89,16 @@ class Heartbeat:
         text = traceback_lib.format_exc().rstrip() if traceback else reason
         self._end(text, reason)
 
+    def end_by_signal(self, number: signal.Signals) -> None:
+        """Ends this process, and the others, because of a signal to this one."""
+        text = f"{PREFIX}{number.name}: stopped; {_CONTINUE}"
+        self._end(text, f"{_SIGNAL}{int(number)}", status=128 + number)
+
+    def tell_of_signal(self, number: signal.Signals) -> None:
+        """Tells the others of a signal that ends this process from outside."""
+        if not self._stopped:
+            self._tell(f"{_SIGNAL}{int(number)}")
+
     def _end_if_another_died(self) -> None:
         """Ends this process if another one is silent.
 
@@ -130,8 +146,20 @@ class Heartbeat:
                 self._end(self._gone_message(silent[0], SILENCE_SECONDS))
             failed = sorted(self._reasons.keys() - {self._process})
             if failed and not self._stopped:
-                time.sleep(_GRACE_SECONDS)
-                self._end(self._failed_message(failed[0], self._reasons[failed[0]]))
+                self._follow(failed[0], self._reasons[failed[0]])
+
+    def _follow(self, process: int, reason: str) -> None:
+        """Ends this process because another one has ended with a reason."""
+        if not reason.startswith(_SIGNAL):
+            time.sleep(_GRACE_SECONDS)
+            self._end(self._failed_message(process, reason))
+            return
+        number = signal.Signals(int(reason.removeprefix(_SIGNAL)))
+        text = (
+            f"{PREFIX}{number.name} to process {process} of {self._num}: stopped, as "
+            f"all are; {_CONTINUE}"
+        )
+        self._end(text, reason, status=128 + number)
 
     def _silent(self, seconds: float) -> list[int]:
         """Returns the processes without a beat for that time, the first one first.
@@ -168,21 +196,31 @@ class Heartbeat:
             f"one. Its reason: {reason}"
         )
 
-    def _end(self, text: str, reason: str | None = None) -> None:
+    def _end(self, text: str, reason: str | None = None, *, status: int = 1) -> None:
         """Ends this process once, with the reason on stderr and for the others."""
         self._lock.acquire()  # Never released: the first caller ends the process.
-        os.write(2, f"\n{text}\n".encode())
-        publish = threading.Thread(target=self._publish, args=(reason or text,))
+        with contextlib.suppress(OSError):  # The terminal may be gone.
+            os.write(2, f"\n{text}\n".encode())
+        self._tell(reason or text)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        signals.clean_up()
+        # Without atexit, where JAX would wait for the others.
+        os._exit(status)
+
+    def _tell(self, reason: str) -> None:
+        """Tells the others a reason; process 0 waits until they have read it."""
+        publish = threading.Thread(target=self._publish, args=(reason,))
         publish.daemon = True  # It hangs if the store has gone.
         publish.start()
         publish.join(BEAT_SECONDS)
-        if not self._process and len(self._silent(BEAT_SECONDS * 2)) < self._num - 1:
-            # The store ends with process 0: the others have to read the reason first.
-            time.sleep(_GRACE_SECONDS + 2 * BEAT_SECONDS)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-        # Without atexit, where JAX would wait for the others.
-        os._exit(1)
+        if self._process or len(self._silent(BEAT_SECONDS * 2)) >= self._num - 1:
+            return
+        # The store ends with process 0. Those that have read it have a reason, too.
+        limit = time.monotonic() + _GRACE_SECONDS + _READ_SECONDS
+        others = set(range(1, self._num))
+        while others - self._reasons.keys() and time.monotonic() < limit:
+            time.sleep(_POLL_SECONDS)
 
     def _publish(self, reason: str) -> None:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -193,6 +231,9 @@ class Heartbeat:
         """Returns a message if process 0 is gone: its connection breaks at once."""
         if not self._process or self._stopped or self._is_reachable():
             return None
+        number = signals.received()
+        if number is not None:
+            return f"{PREFIX}{number.name}: stopped; {_CONTINUE}"
         return (
             f"{PREFIX}process 0 of {self._num}{_GONE} (its connection broke); "
             f"{_CONTINUE}"
@@ -226,7 +267,8 @@ def exit_on_abort(explain: Callable[[], str | None]) -> None:
         sentence = explain()
         if sentence is not None:
             os.write(2, f"\n{sentence}\n".encode())
-            os._exit(1)
+            received = signals.received()
+            os._exit(1 if received is None else 128 + received)
         library.signal(signal.SIGABRT, None)  # The default, for `abort` to go on.
 
     library = ctypes.CDLL(None)

@@ -9,13 +9,12 @@ import contextlib
 
 import jax
 
-from deeprank_jax.distributed import coordinator
+from deeprank_jax.distributed import coordinator, signals
 from deeprank_jax.distributed.heartbeat import PREFIX, Heartbeat, exit_on_abort
 from deeprank_jax.distributed.processes import barrier
-from deeprank_jax.distributed.stop import SIGNALS
 from deeprank_jax.errors import UserError
 
-_STOPPED = [128 + number for number in SIGNALS]
+_STOPPED = [128 + number for number in signals.SIGNALS]
 _JOIN_SECONDS = 300
 
 
@@ -32,7 +31,8 @@ def job(
     The job is described by the arguments, or by the environment as JAX detects it:
     Slurm with several tasks, a Kubernetes indexed job, a Cloud TPU pod, Open MPI.
 
-    A process that leaves with an error tells the others the reason, and they end, too.
+    A process that leaves with an error, or because of a signal, tells the others the
+    reason, and they end, too.
     A process that leaves without one waits for the others.
 
     Args:
@@ -54,8 +54,11 @@ def job(
         coordinator.address(),
     )
     heartbeat.start()
+    signals.on_end(heartbeat.tell_of_signal)
     try:
         yield
+    except signals.Interrupted as interrupted:
+        heartbeat.end_by_signal(interrupted.number)
     except SystemExit as end:
         if end.code not in (None, 0, *_STOPPED):
             # Except for errors of the user, the death of another may be the cause.
@@ -73,7 +76,8 @@ def job(
 
 def _leave(heartbeat: Heartbeat) -> None:
     """Waits for all, so that no end of a process looks like its death."""
-    barrier("end")
+    with signals.patient():  # Another may still be saving.
+        barrier("end")
     heartbeat.stop()
 
 

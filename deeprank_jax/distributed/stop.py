@@ -1,5 +1,6 @@
 """Stop requests: signals, handled by one process or agreed on by all."""
 
+from collections.abc import Iterator
 import contextlib
 import math
 import os
@@ -11,13 +12,10 @@ from typing import Any, Protocol, Self
 
 import jax
 
-from deeprank_jax.distributed import coordinator
+from deeprank_jax.distributed import coordinator, signals
+from deeprank_jax.distributed.signals import StopRequested
 
-# Ctrl-C, a scheduler, and a terminal that is closed.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.5
-# Time within which another signal is taken for the same request.
-_REPEAT_SECONDS = 1.0
 
 
 class Stop(Protocol):
@@ -53,9 +51,12 @@ class Stop(Protocol):
         """
         ...
 
+    def interruptible(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which a signal raises `StopRequested` anywhere.
 
-class StopRequested(Exception):  # noqa: N818  Not an error.
-    """A signal came during work that can be interrupted."""
+        Only for a process that may stop at once.
+        """
+        ...
 
 
 def create_stop() -> Stop:
@@ -73,12 +74,17 @@ class _Handlers:
 
     def __init__(self):
         self.first: signal.Signals | None = None
+        self.interrupts = False
         self._received = -math.inf
         self._before: dict[signal.Signals, Any] = {}
+        self._patience = contextlib.ExitStack()
+        self._is_patient = False
 
     def __enter__(self) -> Self:
-        """Starts handling."""
-        for number in SIGNALS:
+        """Starts handling, in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in signals.SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._receive)
         return self
@@ -87,12 +93,25 @@ class _Handlers:
         """Restores the handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._patience.close()
+
+    def be_patient(self) -> None:
+        """Takes the time that saving needs from now on, as there is something to save.
+
+        Before, nothing is lost when the process is ended, e.g. while XLA compiles.
+        """
+        if not self._is_patient:
+            self._is_patient = True
+            self._patience.enter_context(signals.patient())
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.first is None:
             self.first, self._received = signal.Signals(number), now
-        if now - self._received < _REPEAT_SECONDS:
+            if self.interrupts:
+                self.interrupts = False
+                raise StopRequested
+        if now - self._received < signals.REPEAT_SECONDS:
             return
         self.__exit__()
         os.kill(os.getpid(), number)
@@ -125,6 +144,7 @@ class StopSignal:
 
     def reached(self, step: int) -> bool:
         """Returns True to stop after `step`, the last one trained."""
+        self._handlers.be_patient()
         return self.requested
 
     def check(self) -> None:
@@ -135,6 +155,16 @@ class StopSignal:
         """
         if self.requested:
             raise StopRequested
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Lets a signal raise `StopRequested` anywhere in the context."""
+        self._handlers.interrupts = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._handlers.interrupts = False
 
 
 class AgreedStop:
@@ -176,14 +206,25 @@ class AgreedStop:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Restores the handlers from before."""
+        """Restores the handlers from before.
+
+        A signal that came too late for all to agree has its effect from before.
+        """
         self._handlers.__exit__()
+        number = None if self.requested else self._handlers.first
+        if number is not None and exception[0] is None:
+            os.kill(os.getpid(), number)
 
     def check(self) -> None:
         """Does nothing: slow work is finished first."""
 
+    def interruptible(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context that changes nothing: slow work is finished first."""
+        return contextlib.nullcontext()
+
     def reached(self, step: int) -> bool:
         """Returns True to stop after `step`, the last one trained."""
+        self._handlers.be_patient()
         with self._lock:
             self._step = step
             is_at_proposal = self._proposal is not None and step >= self._proposal

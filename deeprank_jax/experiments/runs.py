@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import pathlib
-import subprocess
 import sys
 
 import ml_collections
@@ -15,6 +14,7 @@ import tqdm
 
 from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
+from deeprank_jax.distributed import children
 from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.experiments import plans
 from deeprank_jax.files import locks
@@ -68,7 +68,12 @@ class Runs:
         with futures.ThreadPoolExecutor(self.jobs) as pool:
             results = pool.map(self.train, settings, settings.values())
             bar = tqdm.tqdm(results, total=len(settings), desc=description, unit="run")
-            return dict(zip(settings, bar, strict=True))
+            try:
+                return dict(zip(settings, bar, strict=True))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                children.end_all()
+                raise
 
     def train(self, name: str, settings: Settings) -> Results:
         """Trains a run unless it is finished, and returns its results.
@@ -101,7 +106,7 @@ class Runs:
         command += [f"--workdir={workdir}", f"--config={self.config}"]
         command += [f"--config.{value}" for value in values]
         with (workdir / "log.txt").open("a") as log:
-            process = subprocess.run(command, stdout=log, stderr=log, check=False)
+            process = children.run(command, log=log)
         if process.returncode:
             raise RunError(f"the run {name} failed; see {workdir / 'log.txt'}.")
         return read_json(results_path)

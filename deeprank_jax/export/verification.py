@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import subprocess
 import sys
 
 from absl import logging
 import numpy as np
 
+from deeprank_jax.distributed import children
 from deeprank_jax.errors import ExportError
 from deeprank_jax.inference import artifact
 
@@ -77,14 +77,12 @@ def verify(
 
 def _run(command: list[str], form: str, environment: dict[str, str]) -> None:
     try:
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, env=environment
-        )
+        process = children.run(command, env=environment)
     except OSError as error:
         raise ExportError(
             f"{command[0]} cannot be started ({error.strerror}); give the Python of an "
             "environment with requirements-onnx.txt."
         ) from error
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ExportError(f"{form}: {' '.join(command[:4])} failed: {last}") from error
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ExportError(f"{form}: {' '.join(command[:4])} failed: {last}")

@@ -85,8 +85,6 @@ def embed_to_file(
             "room, or give an --out that you may write to, and run the same command "
             "again to continue."
         ) from error
-    if not num:
-        raise none_readable(records.name, len(records), bad.first)
     return num, len(records) - num
 
 
@@ -98,12 +96,18 @@ def _write_table(
     bad_list: pathlib.Path,
     progress: Progress | None,
 ) -> int:
-    """Writes the missing parts, then the table, and returns its number of rows."""
+    """Writes the missing parts, then the table, and returns its number of rows.
+
+    Raises:
+      DataError: It has none.
+    """
     _begin(parts, _describe(model, records), bad_list)
     bad = BadImages(bad_list, len(records), max_share=1.0)
     _write_parts(model, records, bad, parts, progress)
     num = _join(model, records, parts, out)
     shutil.rmtree(parts)
+    if not num:
+        raise none_readable(records.name, len(records), bad.first)
     return num
 
 

@@ -15,7 +15,7 @@ import tqdm
 
 from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
-from deeprank_jax.distributed import devices, processes
+from deeprank_jax.distributed import devices, processes, signals
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import split as split_lib
@@ -174,6 +174,8 @@ def run_loop(
             if metrics:
                 _save(experiment, step, metrics, writer)
         ends = stop.requested or _has_converged(experiment, step)
+        if not ends and step < config.num_steps:
+            _compile_validation(experiment)
         log.restart_clock()
         for batch, on_device in () if ends else devices.prefetch(stream, device_batch):
             # Everything is on the devices already: a transfer would wait for the host.
@@ -194,12 +196,25 @@ def run_loop(
                     _save(experiment, step, metrics, writer)
                 log.restart_clock()
             converged = metrics is not None and _has_converged(experiment, step)
-            if stopping or stop.requested or converged:
+            if stopping or converged:
                 break
-        if stop.requested:
-            experiment.checkpoints.wait()
-            saved = experiment.checkpoints.latest_step() or 0
-            raise Stopped(stop.number, saved)
+        experiment.checkpoints.wait()
+    if stop.requested:
+        raise Stopped(stop.number, experiment.checkpoints.latest_step() or 0)
+
+
+def _compile_validation(experiment: Experiment) -> None:
+    """Compiles the functions of validation while there are no new steps to lose.
+
+    A signal cannot interrupt a compilation, which may take longer than a process that
+    is told to end is given.
+    """
+    config = experiment.config
+    shape = (config.evaluation.batch_size, *2 * (config.data.image_size,), 3)
+    blank = np.zeros(shape, np.uint8)
+    experiment.embed(experiment.state, blank)
+    if experiment.task.METRICS:
+        experiment.logits(experiment.state, blank)
 
 
 def _create_writer(experiment: Experiment, step: int) -> metrics_writer.MetricsWriter:
@@ -247,11 +262,12 @@ def _validate(
     """Returns the validation metrics; None if a stop was requested meanwhile."""
     embed_fn = lambda images: experiment.embed(experiment.state, images)
     try:
-        embedded = validation.embed(embed_fn, "validation", check=stop.check)
-        task_metrics = experiment.validate_task(experiment.state, stop.check)
-    except stop_lib.StopRequested:
+        with stop.interruptible():
+            embedded = validation.embed(embed_fn, "validation", check=stop.check)
+            task_metrics = experiment.validate_task(experiment.state, stop.check)
+            values = split_lib.flatten(validation.measure(*embedded))
+    except signals.StopRequested:
         return None
-    values = split_lib.flatten(validation.measure(*embedded))
     values.update(task_metrics)
     _check_measured(experiment.config.evaluation.best_metric, values)
     writer.write(step, {f"validation/{name}": x for name, x in values.items()})
@@ -294,7 +310,12 @@ def _has_finite_embeddings(experiment: Experiment, step: int, batch: Batch) -> b
 
     A step can be finite and still leave parameters with non-finite embeddings.
     """
-    embeddings = experiment.embed(experiment.state, batch.images[:, 0])
+    size = experiment.config.evaluation.batch_size
+    images = batch.images[:size, 0]
+    # Padded, so that no other program is compiled than for validation.
+    padding = ((0, size - len(images)), *((0, 0),) * 3)
+    embeddings = experiment.embed(experiment.state, np.pad(images, padding))
+    embeddings = embeddings[: len(images)]
     if processes.all_agree(bool(np.isfinite(embeddings).all())):
         return True
     logging.warning("Step %d: not saved, since its embeddings are not finite.", step)

@@ -525,3 +525,27 @@ def test_the_reason_of_another_is_passed_on(beating, monkeypatch):
         "deeprank train: process 2 of 3 has ended, and so does this one. Its reason: "
         "the disk is full."
     ]
+
+
+def test_a_signal_to_one_outside_the_loop_ends_all(images, tmp_path):
+    """To process 0, which the others have to read from before it ends."""
+    workdir, victim = tmp_path / "run", 0
+    with start(images, workdir, **STEPS) as job:
+        deadline = time.monotonic() + 120
+        while not (workdir / "lock").exists():
+            assert time.monotonic() < deadline, job.everything()
+            time.sleep(0.05)
+        begun = time.monotonic()
+        job.processes[victim].send_signal(signal.SIGTERM)
+        assert job.wait(60) == [128 + signal.SIGTERM] * 2, job.everything()
+        assert time.monotonic() - begun < 10
+    assert "Traceback" not in job.everything()
+    assert job.sentence(victim) == (
+        "deeprank train: SIGTERM: stopped; start all of them again to continue from "
+        "the last checkpoint."
+    )
+    assert job.sentence(1 - victim) == (
+        f"deeprank train: SIGTERM to process {victim} of 2: stopped, as all are; start "
+        "all of them again to continue from the last checkpoint."
+    )
+    assert not [*workdir.rglob("*.tmp"), *workdir.glob("lock"), *workdir.glob(".sh*")]

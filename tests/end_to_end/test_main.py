@@ -416,3 +416,38 @@ def test_a_full_disk_gets_one_sentence_and_loses_nothing(images, tmp_path):
     again = run(images, tmp_path, num_steps=12, **wide)
     assert again.returncode == 0, again.stderr
     assert "Continuing from step 8" in again.stderr
+
+
+def start_in_background(images, workdir, log):
+    """Starts a run that Ctrl-C reaches, with its text in a file."""
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-c", WITH_CTRL_C, *command(images, workdir)[3:]],
+            cwd=ROOT, env=ENV, stdout=file, stderr=file,
+        )  # fmt: skip
+
+
+def test_a_signal_before_and_after_the_loop_ends_it_too(images, tmp_path):
+    """In the preparation of data, in compilation and in the final report."""
+    workdir, log = tmp_path / "run", tmp_path / "log.txt"
+    for number, reached in (
+        (signal.SIGHUP, lambda: (workdir / "config.json").exists()),
+        (signal.SIGINT, lambda: "Writing the report." in log.read_text()),
+    ):
+        process = start_in_background(images, workdir, log)
+        wait_until(reached)
+        start = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number, log.read_text()
+        assert time.monotonic() - start < 10
+        assert "Traceback" not in log.read_text()
+        assert log.read_text().splitlines()[-1] == (
+            f"deeprank train: {number.name}: stopped; run the same command again to "
+            "continue."
+        )
+        assert not (workdir / "lock").exists()
+        assert not list(tmp_path.rglob("*.tmp"))
+    assert not (workdir / "report" / "index.html").exists()
+    again = run(images, workdir)
+    assert again.returncode == 0, again.stderr
+    assert (workdir / "report" / "index.html").exists()

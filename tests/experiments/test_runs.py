@@ -46,7 +46,7 @@ def made(tmp_path, monkeypatch):
         value = float((folder / "weights").read_text())
         return types.SimpleNamespace(arrays={"a": np.array([value])})
 
-    monkeypatch.setattr(runs.subprocess, "run", run)
+    monkeypatch.setattr(runs.children, "run", run)
     monkeypatch.setattr(runs.checkpoints, "read_network", read_network)
     found = types.SimpleNamespace(calls=calls, returncode=returncode)
     found.runs = runs.Runs(tmp_path / "plan.py", tmp_path, ["data.dir=data"])

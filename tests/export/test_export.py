@@ -4,8 +4,10 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 from helpers import shrunk
@@ -263,3 +265,32 @@ def test_onnx_agrees_too(trained, tmp_path):
     assert info["agreement"]["onnx"] <= verification.TOLERANCE
     assert (model / artifact.ONNX).stat().st_size > 1000
     assert "onnx " in (model / artifact.CARD).read_text()
+
+
+# With a handler of Ctrl-C also where the tests run in the background.
+_EXPORT = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("deeprank_jax.cli", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_signal_ends_the_process_that_verifies_and_leaves_nothing(trained, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _EXPORT, "export", f"--workdir={trained}",
+         f"--out={tmp_path / 'model'}"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    lines = iter(process.stderr.readline, "")
+    assert any("in a process of its own" in line for line in lines)
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 20
+    while not (pids := children.read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "deeprank export: SIGINT: stopped; run the same command again.\n"
+    assert not list(tmp_path.iterdir())
+    assert not [pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists()]
