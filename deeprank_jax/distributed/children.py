@@ -5,6 +5,7 @@ ends them, and not both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 import contextlib
 import os
 import signal
@@ -37,17 +38,34 @@ def run(
     Raises:
       OSError: It cannot be started.
     """
+    started: list[subprocess.Popen[str]] = []
+    # A signal raises in the main thread, and never while a process is being started.
+    with futures.ThreadPoolExecutor(1) as pool:
+        task = pool.submit(_run, command, started, log, env)
+        try:
+            return task.result()
+        except BaseException:
+            while not started and not task.done():
+                time.sleep(_POLL_SECONDS)
+            _end(lambda: {x for x in started if x.poll() is None})
+            raise
+
+
+def _run(
+    command: Sequence[str],
+    started: list[subprocess.Popen[str]],
+    log: IO[str] | None,
+    env: Mapping[str, str] | None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, and adds its process to `started`."""
     output = subprocess.PIPE if log is None else log
     process = subprocess.Popen(
         command, stdout=output, stderr=output, text=True, env=env, process_group=0
     )
     _running.add(process)
+    started.append(process)
     try:
         stdout, stderr = process.communicate()
-    except BaseException:
-        _end(lambda: {process} if process.poll() is None else set())
-        process.wait()
-        raise
     finally:
         _running.discard(process)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)

@@ -132,7 +132,7 @@ class Ending:
         """Prints the sentence, once."""
         if self._has_spoken.acquire(blocking=False):
             with contextlib.suppress(OSError):  # The terminal may be gone.
-                newline = "\n" if os.isatty(2) else ""  # A bar may be there.
+                newline = "\n" if _has_bar() else ""
                 os.write(2, f"{newline}{self._describe(number)}\n".encode())
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -200,6 +200,13 @@ class Ending:
         self.say(signal.Signals(number))
         clean_up()
         os._exit(128 + number)
+
+
+def _has_bar() -> bool:
+    """Returns whether a progress bar is on the last line of the terminal or log."""
+    tqdm = sys.modules.get("tqdm")
+    bars = getattr(getattr(tqdm, "tqdm", None), "_instances", ())
+    return any(not bar.disable for bar in tuple(bars))
 
 
 def _leave(status: int) -> None:

@@ -177,6 +177,17 @@ def test_an_ignored_signal_stays_ignored(start):
     assert seconds > 1
 
 
+def test_the_sentence_has_a_line_of_its_own_below_a_bar(start):
+    body = """
+import tqdm
+bar = tqdm.tqdm(total=3, desc="work")
+ready()
+time.sleep(60)
+"""
+    _, stderr, _ = start(body).stop(signal.SIGTERM)
+    assert "deeprank test: SIGTERM: stopped." in stderr.splitlines()
+
+
 def is_running(pid):
     try:
         text = pathlib.Path(f"/proc/{pid}/stat").read_text()
@@ -204,6 +215,22 @@ if "children" not in {work!r}:
     deadline = time.monotonic() + 5
     while is_running((tmp_path / "pid").read_text()):
         assert time.monotonic() < deadline
+
+
+def test_a_process_that_is_just_being_started_ends_too(start, tmp_path):
+    body = """
+class Slow(children.subprocess.Popen):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        (folder / "pid").write_text(str(self.pid))
+        ready()
+        time.sleep(1)
+children.subprocess.Popen = Slow
+children.run(SLEEP)
+"""
+    status, stderr, _ = start(body).stop(signal.SIGTERM)
+    assert (status, stderr) == (143, "deeprank test: SIGTERM: stopped.\n")
+    assert not is_running((tmp_path / "pid").read_text())
 
 
 def test_the_runs_of_an_experiment_save_and_end(start, tmp_path):
