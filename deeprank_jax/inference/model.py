@@ -35,6 +35,9 @@ from deeprank_jax.search import grouping
 
 __all__ = ["BATCH_SIZE", "AnyImage", "Comparison", "Model", "decode"]
 
+# Smallest limit of the squared distance of copies at 16 x 16 pixels, a root mean square
+# of 9 of 255; that of a model may be measured on images with little detail.
+_MIN_PIXEL_DISTANCE = 1.0
 # Batch size of few images, so that one image does not cost a whole batch.
 _FEW = 8
 
@@ -295,7 +298,7 @@ class Model:
           images: Collection of images, see `Model`.
           max_distance: Largest squared distance of two copies' embeddings; None for the
             distances by embedding and by pixels within which 99 % of smaller,
-            compressed copies of validation images lie.
+            compressed copies of validation images lie, and a comparison of details.
           progress: Function that receives the progress; None for a bar on a terminal.
 
         Raises:
@@ -303,6 +306,7 @@ class Model:
         """
         with errors.needs_extra("search"):
             from deeprank_jax.descriptors.pixels import pixels
+            from deeprank_jax.inference.detail_check import DetailCheck
         _check_distance(max_distance)
         records = self.open_images(images)
         batches: list[np.ndarray] = []
@@ -315,9 +319,12 @@ class Model:
         if max_distance is None:
             copies = self.artifact.info["copies"]
             max_distance = float(copies["distance"])
-            pixel_rows = np.concatenate(batches)[indices]
             groups = grouping.find_duplicates(
-                rows, max_distance, pixel_rows, float(copies["pixel_distance"])
+                rows,
+                max_distance,
+                np.concatenate(batches)[indices],
+                max(float(copies["pixel_distance"]), _MIN_PIXEL_DISTANCE),
+                DetailCheck(records, indices, self.preprocessing["max_pixels"]),
             )
         else:
             groups = grouping.find_duplicates(rows, max_distance)

@@ -3,7 +3,7 @@
 Distances are squared Euclidean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy
@@ -21,6 +21,7 @@ def find_duplicates(
     max_distance: float,
     pixels: np.ndarray | None = None,
     max_pixel_distance: float = 0.0,
+    is_copy: Callable[[int, int], bool] = lambda one, other: True,
 ) -> list[np.ndarray]:
     """Groups images that are within a distance, directly or through other images.
 
@@ -29,6 +30,7 @@ def find_duplicates(
       max_distance: Largest squared distance of two copies, at least 0.
       pixels: `[N, P]` floats, pixels that must be near, too; None for no such test.
       max_pixel_distance: Largest squared distance of two copies' pixels.
+      is_copy: Function from the indices of two images that are near to the verdict.
 
     Returns:
       The indices of each group of two or more, ascending; larger groups first, then
@@ -39,6 +41,9 @@ def find_duplicates(
         if pixels is not None:
             near = _squares(pixels, i, j) <= max_pixel_distance
             i, j = i[near], j[near]
+        pairs = zip(i.tolist(), j.tolist(), strict=True)
+        are_copies = np.fromiter((is_copy(*pair) for pair in pairs), bool, len(i))
+        i, j = i[are_copies], j[are_copies]
         # Joined block by block, so that only the pairs of one block are in memory.
         component = _joined(component, i, j)
     return _groups(component, at_least=2)

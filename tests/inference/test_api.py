@@ -146,6 +146,26 @@ def test_duplicates_are_groups_of_paths(model, photos, tmp_path):
     assert any(str(copy) in group.paths for group in by_default)
 
 
+def test_duplicates_are_alike_in_their_details(model, tmp_path):
+    """Bars on white are near by embedding and by few pixels; only copies are alike."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        image = np.full((120, 120, 3), 255, np.uint8)
+        y, x = rng.integers(20, 90, 2)
+        image[y : y + 3, x : x + 25] = 0
+        Image.fromarray(image).save(tmp_path / f"{number:02d}.png")
+    Image.fromarray(image).resize((90, 90)).save(tmp_path / "copy.jpg", quality=60)
+    (tmp_path / "link.png").symlink_to(tmp_path / "03.png")
+    names = [
+        [pathlib.Path(x).name for x in g.paths] for g in model.duplicates(tmp_path)
+    ]
+    assert names == [["11.png", "copy.jpg"]]
+    near = model.duplicates(
+        tmp_path, max_distance=model.artifact.info["copies"]["distance"]
+    )
+    assert near.num_copies > 6
+
+
 def test_clusters_hold_every_image_once(model, photos, paths):
     groups = model.clusters(photos, num=12)
     assert len(groups) == 12
