@@ -87,16 +87,25 @@ def export_run(
             "agreement": evaluated.verify(folder, onnx_python),
             "metrics": metrics,
             "dataset": _describe_dataset(config, records),
-            "checkpoint_step": int(saved.where.name),
-            "whitened": whitening.is_whitened(saved),
-            "parameters": sum(x.size for x in weights.values()),
-            "commit": version.commit(),
+            **_describe_checkpoint(saved, weights),
         }
         (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
         name = pathlib.Path(out).name
         write_card(folder / artifact.CARD, info, config, name)
     program.trust(pathlib.Path(out).expanduser())
     return pathlib.Path(out)
+
+
+def _describe_checkpoint(
+    saved: checkpoints.Saved, weights: network.Weights
+) -> dict[str, Any]:
+    """Returns the entries of `model.json` about the checkpoint."""
+    return {
+        "checkpoint_step": int(saved.where.name),
+        "whitened": whitening.is_whitened(saved),
+        "parameters": sum(x.size for x in weights.values()),
+        "commit": version.commit(),
+    }
 
 
 def write_network(

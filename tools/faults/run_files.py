@@ -68,7 +68,7 @@ class PlannedRun(Stored):
         """Lets the process that would train copy what it would write."""
         process = mock.Mock(returncode=0)
         copy = lambda *args, **options: _copy(self._run, workdir, *_RESULTS) or process
-        with mock.patch.object(runs.subprocess, "run", copy):
+        with mock.patch.object(runs.children, "run", copy):
             yield
 
 
