@@ -101,3 +101,21 @@ def test_an_error_of_another_file_stays_as_it_is(tmp_path):
         read_another()
     assert not isinstance(info.value, errors.UserError)
     assert not list(tmp_path.iterdir())
+
+
+def test_text_is_appended_to_a_regular_file_only(tmp_path):
+    path = tmp_path / "log"
+    files.append_text(path, "one\n")
+    files.append_text(path, "twö\n")
+    assert path.read_text(encoding="utf-8") == "one\ntwö\n"
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(path)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for other in (link, pipe, tmp_path):
+        with pytest.raises(errors.WriteError, match=rf"{other} cannot be written"):
+            files.append_text(other, "three\n")
+    os.close(reader)
+    with pytest.raises(errors.WriteError, match="delete it"):
+        files.append_text(pipe, "three\n")
+    assert path.read_text(encoding="utf-8") == "one\ntwö\n"

@@ -178,9 +178,8 @@ def _run(options: argparse.Namespace) -> None:
 def _describe_stop(command: str | None, number: signal.Signals) -> str:
     """Returns the sentence of a command that a signal ends."""
     end = " to continue" if command in _RESUMED else ""
-    return (
-        f"deeprank {command}: {number.name}: stopped; run the same command again{end}."
-    )
+    name = "deeprank" if command is None else f"deeprank {command}"
+    return f"{name}: {number.name}: stopped; run the same command again{end}."
 
 
 @contextlib.contextmanager

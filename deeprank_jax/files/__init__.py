@@ -8,6 +8,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import stat
 import tempfile
 from typing import IO
 
@@ -32,6 +33,8 @@ _REMEDIES = {
     errno.ENOENT: "create its folder first",
     errno.EISDIR: "choose the name of a file, not of a folder",
     errno.ELOOP: "delete it",
+    errno.ENXIO: "delete it",
+    errno.EEXIST: "delete it",
 }
 # Errors of file systems that cannot be told to write to the disk.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -187,6 +190,23 @@ def create_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
     except OSError as error:
         raise write_error(folder, error) from error
     return folder
+
+
+def append_text(path: pathlib.Path, text: str) -> None:
+    """Appends to a UTF-8 text file, which is created if it does not exist.
+
+    Raises:
+      WriteError: It cannot be written, or is a link or no regular file.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        with os.fdopen(descriptor, "ab") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EEXIST, "it is no regular file", os.fspath(path))
+            file.write(text.encode())
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

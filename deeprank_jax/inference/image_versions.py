@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 
+from deeprank_jax import files
 from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
 
@@ -60,11 +61,11 @@ class Versions:
         """
         self._path = index / _FILE
         self._versions: dict[str, Version] = {}
-        if self._path.is_file():
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+        if self._path.exists():
+            text = files.read_text(self._path, errors="replace")
             for line in text.splitlines():
                 try:
-                    name, *fields = json.loads(line)
+                    name, *fields = files.parse_json(line)
                     self._versions[name] = Version(*map(str, fields))
                 except (ValueError, TypeError):
                     continue
@@ -104,9 +105,8 @@ class Versions:
           versions: Ids and versions.
         """
         lines = [json.dumps([name, *dataclasses.astuple(x)]) for name, x in versions]
-        with self._path.open("a", encoding="utf-8") as file:
-            # Begins a line of its own, should the last one be cut off.
-            file.write("".join(f"\n{line}" for line in lines) + "\n")
+        # Begins a line of its own, should the last one be cut off.
+        files.append_text(self._path, "".join(f"\n{line}" for line in lines) + "\n")
 
     def compare(
         self, ids: Sequence[str], records: Records, folder: str | None

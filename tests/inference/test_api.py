@@ -315,6 +315,17 @@ def test_images_without_a_version_are_embedded_again(followed, tmp_path):
     assert update() == (0, 72, 0)
 
 
+def test_links_in_the_folder_of_an_index_are_not_followed(followed, tmp_path):
+    _, update = followed
+    versions, target = tmp_path / "followed.index" / "images.jsonl", tmp_path / "notes"
+    target.write_text("mine")
+    versions.unlink()
+    versions.symlink_to(target)
+    with pytest.raises(errors.UserError, match=r"images\.jsonl cannot be written"):
+        update()
+    assert target.read_text() == "mine"
+
+
 def test_verdicts_are_the_same_in_both_metrics(index, model, photos, paths, tmp_path):
     path = tmp_path / "cosine.index"
     with deeprank_jax.Index.create(path, model, metric="cosine") as cosine:
