@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 
-from deeprank_jax.cli import arguments, commands
+from deeprank_jax.cli import arguments, commands, output
 from deeprank_jax.cli.arguments import CommandParser, HelpFormatter
 from deeprank_jax.distributed import signals
 from deeprank_jax.errors import UserError
@@ -152,6 +152,7 @@ def _run(options: argparse.Namespace) -> None:
     """Runs the selected command and prints its result."""
     from deeprank_jax import logs
 
+    output.prepare_stdout()
     logs.configure_logging()
     module = options.module
     if hasattr(module, "check"):

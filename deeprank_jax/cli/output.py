@@ -8,9 +8,11 @@ import json
 import math
 import os
 import pathlib
+import sys
 from typing import TYPE_CHECKING
 
 from deeprank_jax import files, logs
+from deeprank_jax.errors import UserError
 
 if TYPE_CHECKING:
     from deeprank_jax.inference.results import Hit
@@ -34,6 +36,21 @@ class Result:
         if as_json:
             return f"{json.dumps(_to_json(self.values), allow_nan=False)}\n"
         return f"{logs.escaped_lines(self.text)}\n" if self.text else ""
+
+
+def prepare_stdout() -> None:
+    """Lets any name be printed, characters that a terminal lacks as escapes.
+
+    Raises:
+      UserError: Standard output is closed.
+    """
+    if sys.stdout is None:
+        raise UserError(
+            "standard output is closed; send it to a file, or to /dev/null if only "
+            "--out counts."
+        )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _to_json(value: object) -> object:

@@ -27,9 +27,9 @@ from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.inference import artifact, program
-from deeprank_jax.training import checkpoints, whitening
+from deeprank_jax.training import checkpoints, image_digest, whitening
 from deeprank_jax.training.experiment import create_reader
-from deeprank_jax.training.workdir import read_json
+from deeprank_jax.training.workdir import Workdir, read_json
 
 _NUM_VERIFIED = 64
 # A threshold is exported if its precision on other classes is at most that much lower.
@@ -78,6 +78,7 @@ def export_run(
         if onnx_python:
             verification.convert_to_onnx(folder, onnx_python)
         records = create_records(config.data)
+        changed = _find_changes(workdir, records)
         evaluated = _EvaluatedNetwork(config, embed, weights, records)
         info = {
             "format": artifact.FORMAT,
@@ -86,7 +87,7 @@ def export_run(
             **evaluated.calibrate(precision, force=force_threshold),
             "agreement": evaluated.verify(folder, onnx_python),
             "metrics": metrics,
-            "dataset": _describe_dataset(config, records),
+            "dataset": _describe_dataset(config, records) | {"changed": changed},
             **_describe_checkpoint(saved, weights),
         }
         (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
@@ -252,6 +253,20 @@ def _describe_dataset(
         **{f"{name}_images": len(split) for name, split in records.items()},
         "shares_classes": splits.shares_classes(records),
     }
+
+
+def _find_changes(workdir: pathlib.Path, records: dict[str, Records]) -> list[str]:
+    """Returns the splits whose images are not those of the run, and warns of them."""
+    digests = image_digest.digest_images(records)
+    changed = image_digest.changed_splits(Workdir(workdir).images, digests)
+    if changed:
+        logging.warning(
+            "The images of %s are not those of the run: the threshold and the "
+            "distances are of the images now, the metrics are those of the run. Give "
+            "back the images, or train again.",
+            " and ".join(changed),
+        )
+    return changed
 
 
 def _why_unsupported(

@@ -153,7 +153,7 @@ def _read_labels(table: Mapping[str, Sequence[str]], label_column: str) -> list[
 
 
 def _normalize(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(map(labels_lib.normalize_name, names))
+    return tuple(files.printable(labels_lib.normalize_name(name)) for name in names)
 
 
 def _distinct(

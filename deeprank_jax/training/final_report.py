@@ -23,7 +23,7 @@ from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.report.thumbnails import Thumbnails
 from deeprank_jax.sampling import create
-from deeprank_jax.training import metrics_writer, whitening
+from deeprank_jax.training import image_digest, metrics_writer, whitening
 from deeprank_jax.training.experiment import (
     Experiment,
     create_reader,
@@ -65,11 +65,14 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
 def find_leakage(experiment: Experiment) -> dict[str, leakage.Leakage]:
     """Finds images that validation and test share with training, and warns of them.
 
-    They are searched for once, kept in the workdir, and decide nothing.
+    They are searched for once, kept in the workdir, and decide nothing. A warning says
+    if the images are not those that the run began with; they are searched again.
     """
     path, records = Workdir(experiment.workdir).leakage, experiment.records
     max_images = experiment.config.evaluation.max_compared
-    inputs: dict[str, object] = {name: x.fingerprint for name, x in records.items()}
+    digests = image_digest.digest_images(records)
+    image_digest.note_images(Workdir(experiment.workdir).images, digests)
+    inputs: dict[str, object] = dict(digests)
     inputs["max_images"] = max_images
     leakages = leakage.read_leakage(path, inputs)
     if leakages is None:

@@ -62,6 +62,11 @@ class Workdir:
         return self.path / "leakage.json"
 
     @property
+    def images(self) -> pathlib.Path:
+        """Digests of the images that the run began with."""
+        return self.path / "images.json"
+
+    @property
     def results(self) -> pathlib.Path:
         """Final metrics of the model and its baselines."""
         return self.path / "results.json"

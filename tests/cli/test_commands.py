@@ -1,7 +1,9 @@
 """The command `deeprank`, from the images of a folder to what it prints and draws."""
 
 import csv
+import io
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -19,6 +21,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import backend
 from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference import artifact, embedding_table, index_origins
+from deeprank_jax.inference.model import Model
 from deeprank_jax.search.votes import vote
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,6 +49,39 @@ def index(exported, photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("index") / "photos.index"
     __main__.main(["index", str(photos), f"--model={exported}", f"--out={path}"])
     return path
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_a_terminal_lacks_are_escaped(
+    exported, photos, tmp_path, monkeypatch, encoding
+):
+    folder = tmp_path / "photos" / os.fsdecode(b"class\xe9")
+    names = [os.fsdecode(b"caf\xe9.png"), "hibou é.png", "鳥.png"]
+    folder.mkdir(parents=True)
+    for name, image in zip(names, sorted(photos.rglob("*.png")), strict=False):
+        shutil.copy(image, folder / name)
+    for words in ((), ("--out=OUT.csv",), ("--out=OUT.html",)):
+        printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", printed)
+        words = [word.replace("OUT", str(tmp_path / "out")) for word in words]
+        image = folder / names[1]
+        call = ["rank", str(folder.parent), f"--model={exported}", f"--image={image}"]
+        __main__.main([*call, *words])
+        text = printed.buffer.getvalue().decode(encoding)
+        if words == []:
+            assert len(text.splitlines()) == 4
+            assert r"caf\xe9.png" in text
+            assert (r"\u9ce5.png" in text) == (encoding != "utf-8")
+    rows = csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines())
+    assert {row["label"] for row in rows} == {r"class\xe9"}
+    assert "鳥.png" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_closed_output_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(Model, "__init__", lambda *_: pytest.fail("work has begun"))
+    with pytest.raises(SystemExit, match="standard output is closed; send it to a f"):
+        __main__.main(["rank", str(tmp_path), f"--model={tmp_path}", "--image=x.png"])
 
 
 def test_commands_lead_from_images_and_from_a_run_to_a_search(

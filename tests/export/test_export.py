@@ -15,6 +15,7 @@ import jax
 import jax.export
 import numpy as np
 import optax
+from PIL import Image
 import pytest
 
 from deeprank_jax import checksums
@@ -62,6 +63,25 @@ def embed_by_checkpoint(workdir, images):
     graphdef, state = step_lib.create_train_state(model, optax.identity())
     state = step_lib.with_network_arrays(state, saved.arrays)
     return np.asarray(jax.jit(step_lib.make_embed_step(graphdef))(state, images))
+
+
+def test_an_export_says_that_the_images_have_changed(
+    photos, trained, tmp_path, warnings_logged
+):
+    own = shutil.copytree(photos, tmp_path / "photos")
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["dir"] = str(own)
+    (workdir / "config.json").write_text(json.dumps(config))
+    export_run(workdir, tmp_path / "same", force_threshold=True)
+    assert not any("not those of the run" in line for line in warnings_logged)
+    for path in own.rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    export_run(workdir, tmp_path / "other", force_threshold=True)
+    assert any("not those of the run" in line for line in warnings_logged)
+    card = (tmp_path / "other" / "README.md").read_text()
+    assert "| Changed images | train, validation, test: since the run;" in card
+    assert "Changed images" not in (tmp_path / "same" / "README.md").read_text()
 
 
 def test_the_folder_stands_alone_and_agrees(trained, exported, tmp_path):

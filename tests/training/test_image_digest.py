@@ -1,0 +1,63 @@
+"""A run notices that its images have changed under their names."""
+
+import json
+
+from helpers import own_images
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeprank_jax.data.sources import folder
+from deeprank_jax.training import image_digest
+
+
+@pytest.fixture
+def photos(tmp_path):
+    own_images.write_classes(tmp_path / "photos", num_classes=6, num_images=8)
+    return tmp_path / "photos"
+
+
+def digests(photos):
+    records = folder.create_records(str(photos), split_by="image")
+    return image_digest.digest_images(records)
+
+
+def test_the_digest_is_that_of_the_images_alone(photos, tmp_path):
+    before = digests(photos)
+    for path in photos.rglob("*.png"):
+        path.touch()
+    assert digests(photos.rename(tmp_path / "moved")) == before
+    assert set(before) == {"train", "validation", "test"}
+
+
+def test_replaced_images_are_noticed_once_a_run_continues(
+    photos, tmp_path, warnings_logged
+):
+    noted = tmp_path / "images.json"
+    image_digest.note_images(noted, digests(photos))
+    image_digest.note_images(noted, digests(photos))
+    assert not warnings_logged
+    for path in photos.rglob("*.png"):
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray(255 - pixels).save(path)
+    image_digest.note_images(noted, digests(photos))
+    assert "images of train and validation and test have changed" in warnings_logged[0]
+    assert image_digest.changed_splits(noted, digests(photos)) == [
+        "train", "validation", "test",
+    ]  # fmt: skip
+
+
+def test_one_replaced_image_of_another_size_is_noticed(photos, tmp_path):
+    noted = tmp_path / "images.json"
+    image_digest.note_images(noted, digests(photos))
+    with next(photos.rglob("*.png")).open("ab") as file:
+        file.write(b"\0")
+    assert len(image_digest.changed_splits(noted, digests(photos))) == 1
+
+
+def test_a_run_of_an_earlier_version_has_no_digests(photos, tmp_path):
+    assert image_digest.changed_splits(tmp_path / "gone.json", digests(photos)) == []
+    (tmp_path / "bad.json").write_text("[")
+    assert image_digest.changed_splits(tmp_path / "bad.json", digests(photos)) == []
+    image_digest.note_images(tmp_path / "new.json", digests(photos))
+    assert json.loads((tmp_path / "new.json").read_text()) == digests(photos)
