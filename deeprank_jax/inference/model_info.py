@@ -78,8 +78,8 @@ _OBJECT = ("an object", lambda x: isinstance(x, dict))
 _DISTANCE = ("a number, at least 0", _is_distance)
 _INFO: Mapping[str, tuple[str, _Check]] = {
     "fingerprint": (
-        "16 hexadecimal digits",
-        lambda x: isinstance(x, str) and bool(re.fullmatch("[0-9a-f]{16}", x)),
+        "at most 64 letters and digits",
+        lambda x: isinstance(x, str) and bool(re.fullmatch("[0-9A-Za-z]{1,64}", x)),
     ),
     "preprocessing.image_size": _whole(1, _MAX_IMAGE_SIZE),
     "preprocessing.fit": (
