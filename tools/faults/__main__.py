@@ -28,9 +28,14 @@ import time
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-from tools.faults import runner
-from tools.faults.kinds import KINDS, QUICK
-from tools.faults.samples import Samples
+from deeprank_jax.distributed import backend
+
+# As each command does, so that results here and in processes are the same to the bit.
+backend.configure_backend()
+
+from tools.faults import runner  # noqa: E402
+from tools.faults.kinds import KINDS, QUICK  # noqa: E402
+from tools.faults.samples import Samples  # noqa: E402
 
 _TRIALS, _TRIALS_OF_PROCESSES = 100, 6
 
@@ -65,31 +70,41 @@ def create_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Tries, prints and writes; ends with status 1 after a failure."""
     options = create_parser().parse_args(arguments)
-    started, counts = time.monotonic(), {}
+    counts: dict[str, int] = {}
     print(f"seed {options.seed}, first trial {options.first}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="deeprank_faults_") as folder:
-        samples = Samples(pathlib.Path(folder))
-        for name in options.only or KINDS:
-            suited = _TRIALS if name in QUICK else _TRIALS_OF_PROCESSES
-            values = runner.run_kinds(
-                {name: KINDS[name]},
-                samples,
-                num_trials=options.trials or suited,
-                seed=options.seed,
-                first=options.first,
-            )
-            counts |= values
-            text = ", ".join(
-                f"{value} {key.removeprefix(f'{name}_')}"
-                for key, value in values.items()
-            )
-            seconds = time.monotonic() - started
-            print(f"{name}: {text} ({seconds:.0f} s)", flush=True)
+    try:
+        _try_all(options, counts)
+    except KeyboardInterrupt:
+        print("Interrupted: the counts are those so far.")
     if options.json:
         options.json.write_text(json.dumps(counts, indent=2) + "\n")
         print(f"Wrote {options.json}.")
     if num_failures := runner.count_failures(counts):
         sys.exit(f"tools.faults: {num_failures} trials failed.")
+
+
+def _try_all(options: argparse.Namespace, counts: dict[str, int]) -> None:
+    """Tries the kinds, prints the counts of each, and adds them to `counts`."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="deeprank_faults_") as folder:
+        samples = Samples(pathlib.Path(folder))
+        for name in options.only or KINDS:
+            suited = _TRIALS if name in QUICK else _TRIALS_OF_PROCESSES
+            runner.run_kinds(
+                {name: KINDS[name]},
+                samples,
+                num_trials=options.trials or suited,
+                seed=options.seed,
+                first=options.first,
+                counts=counts,
+            )
+            text = ", ".join(
+                f"{value} {key.removeprefix(f'{name}_')}"
+                for key, value in counts.items()
+                if key.startswith(f"{name}_")
+            )
+            seconds = time.monotonic() - started
+            print(f"{name}: {text} ({seconds:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Runner of the trials of all kinds, which counts their ends."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import pathlib
 import random
@@ -24,6 +24,7 @@ def run_kinds(
     seed: int = 0,
     first: int = 0,
     report: Report = tqdm.tqdm.write,
+    counts: dict[str, int] | None = None,
 ) -> dict[str, int]:
     """Tries every kind, and returns the counts `KIND_tried`, `KIND_detected`, ...
 
@@ -34,8 +35,9 @@ def run_kinds(
       seed: Seed of all trials.
       first: Number of the first trial.
       report: Function that receives a line for each trial that failed.
+      counts: Counts to add to, which has those so far after an interrupt.
     """
-    counts: dict[str, int] = {}
+    counts = {} if counts is None else counts
     for name, create in kinds.items():
         with contextlib.ExitStack() as stack:
             folder = pathlib.Path(stack.enter_context(_scratch_folder()))
@@ -47,8 +49,8 @@ def run_kinds(
                 unit="trial",
                 disable=None,
             )
-            values = _count(kind, name, numbers, folder, seed, report)
-            counts |= {f"{name}_{key}": value for key, value in values.items()}
+            for outcomes in _count(kind, name, numbers, folder, seed, report):
+                counts |= {f"{name}_{key}": x for key, x in outcomes.items()}
     return counts
 
 
@@ -66,8 +68,8 @@ def _count(
     folder: pathlib.Path,
     seed: int,
     report: Report,
-) -> dict[str, int]:
-    """Returns the number of trials, and how many of them had each outcome."""
+) -> Iterator[dict[str, int]]:
+    """Yields the number of trials, and how many had each outcome, after each trial."""
     counts = {"tried": 0, **{outcome.value: 0 for outcome in Outcome}}
     for number in numbers:
         place = folder / "trial"
@@ -81,7 +83,7 @@ def _count(
                 f"(--only={name} --seed={seed} --first={number} --trials=1)"
             )
         shutil.rmtree(place, ignore_errors=True)
-    return counts
+        yield counts
 
 
 def _run(kind: Kind, folder: pathlib.Path, rng: random.Random) -> Trial:
