@@ -111,6 +111,8 @@ def run_again(words: Sequence[str]) -> str:
         with contextlib.redirect_stdout(io.StringIO()):
             main([*map(str, words)])
     except SystemExit as end:
+        if end.code == 128 + signal.SIGINT:  # Not to the command: to the campaign.
+            raise KeyboardInterrupt from end
         return "" if end.code in (None, 0) else str(end.code)
     finally:
         for number, handler in handlers.items():
