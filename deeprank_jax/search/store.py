@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 
 from deeprank_jax import checksums, files
-from deeprank_jax.errors import ArtifactError
+from deeprank_jax.errors import ArtifactError, WriteError
 from deeprank_jax.files import locks
 from deeprank_jax.files.arrays import check_npy
 from deeprank_jax.search import manifests
@@ -322,12 +322,11 @@ def _npy(array: np.ndarray) -> Iterator[Buffer]:
 
 def _lock(folder: pathlib.Path) -> locks.Lock:
     try:
-        with _writing(folder):
-            return locks.Lock(
-                folder / _LOCK,
-                lambda who: f"{who} is writing {folder}: wait until it has ended.",
-            )
-    except locks.LockedError as error:
+        return locks.Lock(
+            folder / _LOCK,
+            lambda who: f"{who} is writing {folder}: wait until it has ended.",
+        )
+    except (locks.LockedError, WriteError) as error:
         raise ArtifactError(str(error)) from error
 
 
