@@ -57,19 +57,19 @@ def job(
     signals.on_end(heartbeat.tell_of_signal)
     try:
         yield
-    except signals.Interrupted as interrupted:
-        heartbeat.end_by_signal(interrupted.number)
-    except SystemExit as end:
-        if end.code not in (None, 0, *_STOPPED):
+    except BaseException as error:
+        if (number := signals.raised()) is not None:
+            heartbeat.end_by_signal(number)
+        if not isinstance(error, SystemExit):
+            heartbeat.fail(
+                f"{type(error).__name__}: {error}", others_first=True, traceback=True
+            )
+        elif error.code not in (None, 0, *_STOPPED):
             # Except for errors of the user, the death of another may be the cause.
-            is_user_error = isinstance(end.__context__, ValueError)
-            heartbeat.fail(str(end.code), others_first=not is_user_error)
+            is_user_error = isinstance(error.__context__, ValueError)
+            heartbeat.fail(str(error.code), others_first=not is_user_error)
         _leave(heartbeat)
         raise
-    except BaseException as error:
-        heartbeat.fail(
-            f"{type(error).__name__}: {error}", others_first=True, traceback=True
-        )
     else:
         _leave(heartbeat)
 

@@ -79,7 +79,7 @@ class Ending:
         self.num_patient = 0
         self._describe = describe
         self._owns_process = owns_process
-        self._is_done = self._has_raised = False
+        self._is_done = self.has_raised = False
         self._has_spoken = threading.Lock()
         self._raises_again, self._num_sent_again = False, 0
         self._before: dict[int, Any] = {}
@@ -91,8 +91,9 @@ class Ending:
             return self
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
-        self._previous = _current, sys.unraisablehook
+        self._previous = _current, sys.unraisablehook, sys.excepthook
         _current, sys.unraisablehook = self, self._on_unraisable
+        sys.excepthook = self._on_printed
         self._wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -113,19 +114,25 @@ class Ending:
         global _current
         del trace
         self._is_done = True
+        status = None if self.first is None else 128 + self.first
+        is_ended = isinstance(error, SystemExit) and error.code == status
+        if kind is not None and self.first and self.has_raised and not is_ended:
+            # A library has replaced the exception, e.g. by an ImportError.
+            self.say(self.first)
+            if not self._owns_process:
+                raise SystemExit(status) from error
+            _leave(128 + self.first)
         if kind is not None:  # The command has said why it ends.
             self._has_spoken.acquire(blocking=False)
         # Those of a job leave it together, which JAX sees to.
-        if self._owns_process and self.first is not None and not self.hooks:
-            status = 128 + self.first
-            if isinstance(error, SystemExit) and error.code == status:
-                _leave(status)
+        if self._owns_process and status is not None and is_ended and not self.hooks:
+            _leave(status)
         if self._owns_process or not hasattr(self, "_previous"):
             return
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        _current, sys.unraisablehook = self._previous
+        _current, sys.unraisablehook, sys.excepthook = self._previous
         os.close(self._write_end)  # Ends the thread.
 
     def say(self, number: signal.Signals) -> None:
@@ -137,10 +144,10 @@ class Ending:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        is_first = not self._has_raised or self._raises_again
+        is_first = not self.has_raised or self._raises_again
         if self._is_done or not is_first:
             return
-        self._has_raised, self._raises_again = True, False
+        self.has_raised, self._raises_again = True, False
         self.first = self.first or signal.Signals(number)
         raise Interrupted(self.first)
 
@@ -151,6 +158,16 @@ class Ending:
         # The training loop also remembers that it was requested.
         elif not isinstance(failure.exc_value, StopRequested):
             self._previous[1](failure)
+
+    def _on_printed(
+        self,
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        """Prints an exception, but not the one that a library replaces by its own."""
+        if not isinstance(error, Interrupted):
+            self._previous[2](kind, error, trace)
 
     def _watch(self) -> None:
         """Waits for signals, and ends the process when it is time."""
@@ -233,6 +250,14 @@ def _ignore_signals() -> None:
 def received() -> signal.Signals | None:
     """Returns the signal that ends this command; None if none has come."""
     return None if _current is None else _current.first
+
+
+def raised() -> signal.Signals | None:
+    """Returns the signal that has raised `Interrupted`; None if none has.
+
+    A library may have replaced that exception by one of its own.
+    """
+    return received() if _current is not None and _current.has_raised else None
 
 
 @contextlib.contextmanager

@@ -170,6 +170,20 @@ while True:
     assert seconds < 5
 
 
+def test_a_library_that_replaces_the_exception_does_not_show(start):
+    """As NumPy does when an extension module is being imported; it prints it, too."""
+    body = """
+try:
+    ready()
+    time.sleep(60)
+except BaseException as error:
+    sys.excepthook(*sys.exc_info())
+    raise ImportError("cannot be initialized") from error
+"""
+    status, stderr, _ = start(body).stop(signal.SIGTERM)
+    assert (status, stderr) == (143, "deeprank test: SIGTERM: stopped.\n")
+
+
 def test_an_ignored_signal_stays_ignored(start):
     body = "ready()\ntime.sleep(2.5)"
     status, stderr, seconds = start(body, ignored=True).stop(signal.SIGHUP)
