@@ -62,8 +62,8 @@ def test_index_and_search(run, exported, photos, images, tmp_path):
     out = tmp_path / "photos.index"
     result = run("index", photos, f"--model={exported}", f"--out={out}")
     assert result == {
-        "index": str(out), "added": 72, "images": 72, "kind": "exact",
-        "metric": "squared_euclidean",
+        "index": str(out), "added": 72, "updated": 0, "removed": 0, "images": 72,
+        "kind": "exact", "metric": "squared_euclidean",
     }  # fmt: skip
     page = tmp_path / "found.html"
     result = run("search", images[3], f"--index={out}", "--k=5", f"--out={page}")
