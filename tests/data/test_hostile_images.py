@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-from helpers import hostile_files
 import numpy as np
 from PIL import Image
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from deeprank_jax.data import decode, image_limits
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.inference import sources
+from tools.faults import hostile_images
 
 # Reads each file, and prints its seconds, the growth of memory in MiB, and the reason.
 SCRIPT = """
@@ -34,7 +34,7 @@ print(json.dumps([usage() - before, results]))
 
 
 def test_hostile_files_are_named_in_time_and_memory(tmp_path):
-    paths = hostile_files.hostile_files(tmp_path)
+    paths = hostile_images.hostile_files(tmp_path)
     assert len(paths) >= 40
     child = subprocess.run(
         [sys.executable, "-c", SCRIPT],
@@ -83,7 +83,7 @@ def test_good_files_among_hostile_ones_are_read_to_the_bit(tmp_path):
     assert reasons == {}
     for name in CHEAP:
         made = good / f"{name}.jpg"
-        hostile_files.KINDS[name](made, np.random.default_rng(0))
+        hostile_images.KINDS[name](made, np.random.default_rng(0))
     together, reasons = read(good)
     np.testing.assert_array_equal(together, alone)
     assert len(reasons) == len(CHEAP)
@@ -92,15 +92,15 @@ def test_good_files_among_hostile_ones_are_read_to_the_bit(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
 def test_usual_files_have_no_more_than_the_limits(options):
-    data = hostile_files.jpeg(640, 480, **options)
+    data = hostile_images.jpeg_png.jpeg(640, 480, **options)
     assert image_limits.check_header(data) is None
-    many = hostile_files.repeat_last_scan(data, 20)
+    many = hostile_images.jpeg_png.repeat_last_scan(data, 20)
     assert image_limits.check_header(many) is None
 
 
 def test_parts_of_an_image_that_look_like_scans_do_not_count():
     thumbnail = b"\xff\xda" * 2000
-    data = hostile_files.jpeg(progressive=True)
+    data = hostile_images.jpeg_png.jpeg(progressive=True)
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
     data = data[:2] + segment + data[2:] + b"\xff\xda" * 2000
     assert image_limits.check_header(data) is None

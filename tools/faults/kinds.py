@@ -11,6 +11,7 @@ from tools.faults.features import (
     StoredVectors,
     TripletFiles,
 )
+from tools.faults.hostile_files import HostileFiles
 from tools.faults.kills import Kills
 from tools.faults.limits import FewDescriptors, FullDisk, LittleMemory
 from tools.faults.model_folder import ModelFolder
@@ -46,6 +47,7 @@ QUICK: Mapping[str, Callable[[], Kind]] = {
     "vectors": StoredVectors,
     "oasis": StoredOasis,
     "triplet_files": TripletFiles,
+    "hostile_files": HostileFiles,
 }
 KINDS: Mapping[str, Callable[[], Kind]] = {
     **QUICK,
