@@ -52,8 +52,11 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
-class StopRequested(Exception):  # noqa: N818  Not an error.
-    """A signal came during work of a training loop that can be interrupted."""
+class StopRequested(BaseException):
+    """A signal came during work of a training loop that can be interrupted.
+
+    No `except Exception` on the way, e.g. of a decoder, takes it for its own error.
+    """
 
 
 class Ending:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from deeprank_jax import relevance
 from deeprank_jax.relevance import totals as totals_lib
-from deeprank_jax.sampling import TripletSampler, count_candidates
+from deeprank_jax.sampling import TripletSampler, count_candidates, counter_rng
 from tools.benchmark.exact_laws import chi_square, enumerate_laws
 
 
@@ -308,7 +308,7 @@ def test_an_older_run_goes_on_by_its_law():
     attributes = clustered_labels()
     options = dict(seed=3, capacity=20, records_per_step=len(attributes))
     new, old = (create_sampler(attributes, CLUSTERED, **options) for _ in range(2))
-    assert new.state(0)["version"] == 3
+    assert new.state(0)["version"] == 4
     before = new.sample(4, 500)
     old.sample(4, 500)
     old.continue_as(2)
@@ -318,6 +318,23 @@ def test_an_older_run_goes_on_by_its_law():
     assert share[1] < share[0] / 2
     old.continue_as(1)
     assert old.state(0)["version"] == 2
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_run_goes_on_in_the_order_of_its_records(monkeypatch, version):
+    """Few records come in another order since version 4."""
+    permute, rounds = counter_rng.permute, set()
+
+    def recording(*args, num_rounds):
+        rounds.add(num_rounds)
+        return permute(*args, num_rounds=num_rounds)
+
+    monkeypatch.setattr(counter_rng, "permute", recording)
+    sampler = create_sampler(clustered_labels(), CLUSTERED, seed=3, capacity=4)
+    sampler.continue_as(version)
+    sampler.sample(0, 8)
+    assert rounds == {None if version == 4 else counter_rng.ROUNDS}
+    assert (sampler._positive_totals is None) == (version == 2)
 
 
 def test_whole_categories_are_drawn_as_before_the_weight_of_pairs():

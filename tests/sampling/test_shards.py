@@ -147,7 +147,7 @@ def test_a_state_is_small_and_says_where_it_is():
     (sampler,) = create_shards(1)
     sampler.sample(3, 8)
     assert sampler.state(3) == {
-        "version": 3,
+        "version": 4,
         "seed": 5,
         "step": 3,
         "num_records": SIZE,

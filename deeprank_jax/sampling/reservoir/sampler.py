@@ -16,9 +16,9 @@ from deeprank_jax.sampling.reservoir.table import DrawTable
 from deeprank_jax.sampling.triplets import Triplets
 
 # Version of the state in checkpoints, raised when the law of the draws changes. A run
-# of an older one goes on by its law: version 2 does not weigh anchors by the positives
-# that are in the buffer, and its order of few records is uneven.
-STATE_VERSION, OLD_VERSIONS = 3, (2,)
+# of an older one goes on by its law: the order of few records is uneven in versions 2
+# and 3, and version 2 does not weigh anchors by the positives that are in the buffer.
+STATE_VERSION, OLD_VERSIONS = 4, (2, 3)
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
 # Least number of records ingested at a time by a process; sorting and summing all
@@ -240,7 +240,9 @@ class TripletSampler:
     def continue_as(self, version: int | None) -> None:
         """Draws by the law of an older version from here on, as a run began with it."""
         if version in OLD_VERSIONS:
-            self.version, self._positive_totals, self._table = version, None, None
+            self.version, self._table = version, None
+        if version == 2:
+            self._positive_totals = None
 
     def seek(self, step: int) -> DrawTable:
         """Ingests records up to a step and returns the table that it draws from."""
@@ -320,7 +322,9 @@ class TripletSampler:
                 self._filling,
                 position,
                 len(candidates),
-                num_rounds=counter_rng.ROUNDS if self.version == 2 else None,
+                num_rounds=None
+                if self.version == STATE_VERSION
+                else counter_rng.ROUNDS,
             )
             label = np.asarray(candidates.category[index])
             if self._law.mode == "uniform":
