@@ -8,6 +8,7 @@ from concurrent import futures
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 import ml_collections
 import tqdm
@@ -25,6 +26,8 @@ from deeprank_jax.training.workdir import read_json
 Results = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 # Changes of a config: values by dotted key.
 Settings = Mapping[str, object]
+
+_REMEDY = "remove {} and run the same command again, which trains the run again."
 
 
 class RunError(UserError):
@@ -99,7 +102,7 @@ class Runs:
             _check_settings(settings_path, identity)
         if results_path.exists() and (workdir / "intervals.json").exists():
             self._check_same_config(workdir, config)
-            return read_json(results_path)
+            return _read_results(results_path)
         workdir.mkdir(parents=True, exist_ok=True)
         files.write_json(settings_path, checksums.seal_json(identity))
         command = [sys.executable, "-m", "deeprank_jax.main"]
@@ -109,7 +112,7 @@ class Runs:
             process = children.run(command, log=log)
         if process.returncode:
             raise RunError(f"the run {name} failed; see {workdir / 'log.txt'}.")
-        return read_json(results_path)
+        return _read_results(results_path)
 
     def interval(self, name: str, metric: str) -> tuple[float, float] | None:
         """Returns the interval `(low, high)` of a metric on test; None without one.
@@ -118,7 +121,7 @@ class Runs:
           name: Name of a finished run.
           metric: Metric as `"evaluator/name"`.
         """
-        intervals = read_json(self.workdir / name / "intervals.json")
+        intervals = _read_results(self.workdir / name / "intervals.json")
         evaluator, metric_name = metric.split("/")
         ends = intervals["test"][evaluator][metric_name].get("model")
         return None if ends is None else (ends["low"], ends["high"])
@@ -158,6 +161,22 @@ def _digest(start: str) -> str | None:
     return checkpoints.digest_arrays(arrays)
 
 
+def _read_results(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of a finished run's file.
+
+    Raises:
+      DataError: It is missing or has changed since it was written.
+    """
+    try:
+        return read_json(path)
+    except FileNotFoundError as error:
+        reason = f"{path} is missing"
+        raise DataError(f"{reason}; {_REMEDY.format(path.parent)}") from error
+    except DataError as error:
+        reason = f"{path} has changed since it was written"
+        raise DataError(f"{reason}; {_REMEDY.format(path.parent)}") from error
+
+
 def _check_settings(path: pathlib.Path, identity: Mapping[str, object]) -> None:
     """Checks the saved settings of a run against the current ones.
 
@@ -177,8 +196,7 @@ def _check_settings(path: pathlib.Path, identity: Mapping[str, object]) -> None:
             raise ValueError(f"it has the entries {', '.join(saved)}")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} is damaged ({error}); remove {path.parent}, so that the run is "
-            "trained again."
+            f"{path} is damaged ({error}); {_REMEDY.format(path.parent)}"
         ) from error
     values = identity["values"]
     assert isinstance(values, list)

@@ -15,7 +15,8 @@ from deeprank_jax.training.workdir import Workdir
 def verify(path: pathlib.Path) -> dict[str, str | None]:
     """Returns what is wrong with each part of a folder, None if nothing is.
 
-    The parts of a run are its checkpoints; a model and an index are one part each.
+    The parts of a run are its checkpoints, and its config, results and whitening once
+    it has begun or ended; a model and an index are one part each.
 
     Args:
       path: Workdir of a run, exported model, or index.
@@ -26,7 +27,8 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
     directory = Workdir(path).checkpoints
     if directory.is_dir():
         parts = StepFolders(directory).inspect()
-        return {str(part.relative_to(path)): reason for part, reason in parts.items()}
+        steps = {str(part.relative_to(path)): reason for part, reason in parts.items()}
+        return steps | _verify_listed(path)
     if (path / checksums.CHECKSUMS).exists():
         return {"model": _error_of(lambda: artifact.read_artifact(path))}
     if (path / store.MANIFEST).exists():
@@ -38,10 +40,25 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
     )
 
 
+def _verify_listed(path: pathlib.Path) -> dict[str, str | None]:
+    """Returns what is wrong with each file that a run's list of checksums names."""
+    list_path = Workdir(path).checksums
+    if not list_path.exists():  # Of an earlier version, or just being written.
+        return {}
+    try:
+        names = checksums.read_checksums(path, list_path.name)
+    except (OSError, ValueError) as error:
+        return {list_path.name: str(error)}
+    return {
+        name: _error_of(lambda name=name: checksums.check_listed(path / name))
+        for name in sorted(names)
+    }
+
+
 def _error_of(read: Callable[[], object]) -> str | None:
     try:
         read()
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:
         return str(error)
     return None
 

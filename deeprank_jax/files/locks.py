@@ -9,6 +9,7 @@ from collections.abc import Callable
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -23,6 +24,8 @@ from deeprank_jax.files import register_scratch, unregister_scratch, write_error
 
 # `flock` is not supported is all else, e.g. ENOLCK, ENOTSUP, ENOSYS, EINVAL and EIO.
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+# Bytes of a name that leaves room for those that are added to it.
+_LONG_NAME = 200
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _POLL_SECONDS = 0.2
 _BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -204,12 +207,20 @@ def beside(path: pathlib.Path, *, wait: bool = False) -> Lock:
       WriteError: The lock cannot be created.
     """
     return Lock(
-        path.with_name(f".{path.name}.lock"),
+        _beside(path),
         lambda who: (
             f"{who} is writing {path}: wait until it has ended, or give another --out."
         ),
         wait=wait,
     )
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    """Returns the path of a lock; a name with little room for more is shortened."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return path.with_name(f".{name}.lock")
 
 
 def inside(folder: pathlib.Path, option: str) -> Lock:

@@ -118,11 +118,17 @@ def write_vectors(
     column = pyarrow.LargeListArray.from_arrays(offsets, flat)
     table = pyarrow.table({"path": pyarrow.array(ids, pyarrow.string())})
     table = table.append_column("vector", column).replace_schema_metadata(
-        {_METADATA: text, digest.KEY: digest.hexdigest()}
+        {_METADATA: text}
     )
     files.create_folder(file.parent)
-    with files.replacing(file) as output:
-        pyarrow.parquet.write_table(table, output, write_page_checksum=True)
+    options = dict(schema=table.schema, write_page_checksum=True)
+    with (
+        files.replacing(file) as output,
+        pyarrow.parquet.ParquetWriter(output, **options) as writer,
+    ):
+        writer.write_table(table)
+        # Not part of the schema, which tables made from this one take over.
+        writer.add_key_value_metadata({digest.KEY: digest.hexdigest()})
 
 
 def _digest(

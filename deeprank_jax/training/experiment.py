@@ -142,7 +142,9 @@ class Experiment:
             raise CheckpointError(
                 f"{where} was made with records {saved['records']}, now they are "
                 f"{expected['records']}: the triplets would not be those of the run. "
-                "Give another --workdir, or the data the run began with."
+                "Give another --workdir, or the data the run began with. If they are "
+                "the same, an earlier version took a file that is listed twice for two "
+                "images: use that version, or begin anew."
             )
         config_lib.check_same_run(
             saved["config"],

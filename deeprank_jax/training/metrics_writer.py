@@ -1,6 +1,6 @@
 """Logs of a run while it trains: metrics.jsonl, TensorBoard and the progress bar."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import contextlib
 import hashlib
 import json
@@ -40,7 +40,11 @@ class MetricsWriter:
             it is not known.
         """
         entries = [x for x in read_metrics(workdir) if x["step"] <= first_step]
-        text = "".join(json.dumps(x) + "\n" for x in entries).encode()
+        lines = [f"{json.dumps(x)}\n".encode() for x in entries]
+        num_unsaved = _count_unsaved(lines, checksum)
+        if num_unsaved and entries[-num_unsaved]["step"] == first_step:
+            del lines[-num_unsaved:]
+        text = b"".join(lines)
         path = Workdir(pathlib.Path(workdir)).metrics
         self._digest = hashlib.sha256(text)
         if checksum not in (None, self.checksum):
@@ -94,6 +98,19 @@ class MetricsWriter:
         # pyrefly: ignore[missing-attribute]
         event = event_pb2.Event(wall_time=time.time(), step=step, **content)
         self._events.write_event(event)
+
+
+def _count_unsaved(lines: Sequence[bytes], checksum: str | None) -> int:
+    """Returns the number of lines after those with a checksum, 0 if there is none.
+
+    A validation is written before the checkpoint that it belongs to.
+    """
+    digest, num_saved = hashlib.sha256(), 0
+    for number, line in enumerate(lines, 1):
+        digest.update(line)
+        if digest.hexdigest() == checksum:
+            num_saved = number
+    return len(lines) - num_saved if num_saved else 0
 
 
 class NoWriter(MetricsWriter):

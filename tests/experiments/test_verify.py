@@ -29,8 +29,8 @@ def flip(path):
 def test_a_run_is_checked_by_its_checkpoints(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     parts = verify(run)
-    assert {pathlib.Path(name).parent.name for name in parts} == {
-        "checkpoints", "checkpoints_copy",
+    assert {pathlib.Path(name).parts[0] for name in parts} >= {
+        "checkpoints", "checkpoints_copy", "config.json", "results.json",
     }  # fmt: skip
     assert len(parts) >= 3
     assert not any(parts.values())
@@ -44,6 +44,20 @@ def test_a_run_is_checked_by_its_checkpoints(trained, tmp_path, capsys):
     assert "checkpoints/8: run/metadata has changed" in str(ended.value)
     # Nothing was mended or moved.
     assert (run / "checkpoints" / "8").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "results.json", "intervals.json", "run.sha256"]
+)
+def test_the_files_of_a_run_are_checked(trained, tmp_path, name):
+    run = shutil.copytree(trained, tmp_path / "run")
+    assert verify(run)["results.json"] is None
+    flip(run / name)
+    assert any(verify(run).values())
+    if name != "run.sha256":
+        assert "has changed since" in verify(run)[name]
+        (run / name).unlink()
+        assert "No such file" in verify(run)[name]
 
 
 def test_a_model_is_checked(exported, tmp_path):

@@ -252,3 +252,12 @@ def test_scratch_goes_with_a_process_that_is_ended(tmp_path):
             files.remove_scratch()
             assert not list(tmp_path.iterdir())
             (tmp_path / file.name).touch()
+
+
+def test_an_output_with_a_long_name_has_a_lock(tmp_path):
+    paths = [tmp_path / f"{'x' * 240}{i}.parq" for i in range(2)]
+    with locks.beside(paths[0]), locks.beside(paths[1]):
+        with pytest.raises(locks.LockedError, match=paths[0].name):
+            locks.beside(paths[0])
+        assert len(list(tmp_path.iterdir())) == 2
+    assert not list(tmp_path.iterdir())

@@ -59,6 +59,20 @@ def test_a_log_that_has_changed_is_noticed(tmp_path, warnings_logged, old, new):
     assert f"{path} has changed since step 2 was saved" in warnings_logged[0]
 
 
+def test_a_validation_that_was_not_saved_is_written_anew(tmp_path, warnings_logged):
+    """It is of the step that was saved before it, without it."""
+    writer = metrics_writer.MetricsWriter(tmp_path, first_step=0)
+    for step in (1, 2):
+        writer.write(step, {"loss": step / 2})
+    checksum, before = writer.checksum, metrics_writer.read_metrics(tmp_path)
+    writer.write(2, {"validation/loss": 0.5})
+    writer.close()
+    options = dict(first_step=2, checksum=checksum)
+    metrics_writer.MetricsWriter(tmp_path, **options).close()
+    assert metrics_writer.read_metrics(tmp_path) == before
+    assert warnings_logged == []
+
+
 @pytest.mark.parametrize("line", ["\udcff", "[1]", "3", "{}", '{"step": "1"}'])
 def test_lines_that_are_no_entries_are_left_out(tmp_path, line):
     text = f'{line}\n{{"step": 1, "loss": 0.5}}\n'
