@@ -112,6 +112,8 @@ def finish(
     best = experiment.checkpoints.best_step()
     if best is not None:
         experiment.restore(best)
+    if processes.is_first():
+        Workdir(experiment.workdir).unseal()
     num_fitted = whitening.whiten(experiment)
     if best == 0:
         logging.warning(

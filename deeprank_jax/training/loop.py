@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from deeprank_jax import checksums, files
+from deeprank_jax import files
 from deeprank_jax import config as config_lib
 from deeprank_jax.distributed import devices, processes, signals
 from deeprank_jax.distributed import stop as stop_lib
@@ -91,9 +91,10 @@ def train(
             experiment.restore(step)
             logging.info("Continuing from step %d of %s.", step, workdir)
         if processes.is_first():
+            Workdir(workdir).remove_damaged()
             Workdir(workdir).checksums.unlink(missing_ok=True)
             files.write_json(saved, json.loads(config.to_json_best_effort()))
-            checksums.list_checksums(Workdir(workdir).checksums, [saved.name])
+            Workdir(workdir).seal()
         # Before training, so that data that cannot be evaluated raise their error now.
         with processes.first_alone():
             splits = final_report.create_split_evaluations(experiment)

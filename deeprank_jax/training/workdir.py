@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from absl import logging
 import numpy as np
 
 from deeprank_jax import checksums, files
@@ -109,14 +110,28 @@ class Workdir:
     def seal(self) -> None:
         """Lists the checksums of the config, and of the results if they are there.
 
-        Before one of them is written, the list has to be deleted.
+        Before the results are written, they have to be unsealed.
         """
-        sealed = (
-            self.config, self.results, self.intervals, self.test_embeddings,
-            self.whitening,
-        )  # fmt: skip
-        names = [path.name for path in sealed if path.exists()]
+        names = [path.name for path in (self.config, *self._made) if path.exists()]
         checksums.list_checksums(self.checksums, names)
+
+    def unseal(self) -> None:
+        """Lists the checksum of the config alone."""
+        checksums.list_checksums(self.checksums, [self.config.name])
+
+    def remove_damaged(self) -> None:
+        """Removes results that have changed, which the end of training makes anew."""
+        for path in self._made:
+            try:
+                checksums.check_listed(path)
+            except ValueError as error:
+                logging.warning("%s: %s; it is made anew.", path, error)
+                path.unlink(missing_ok=True)
+
+    @property
+    def _made(self) -> tuple[pathlib.Path, ...]:
+        """Files that the end of training writes."""
+        return self.results, self.intervals, self.test_embeddings, self.whitening
 
 
 def read_json(path: pathlib.Path) -> Any:
