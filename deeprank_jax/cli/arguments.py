@@ -8,6 +8,7 @@ import pathlib
 import shlex
 from typing import TYPE_CHECKING
 
+from deeprank_jax import files
 from deeprank_jax.errors import ArtifactError, ConfigError, UserError
 from deeprank_jax.inference import pretrained
 
@@ -273,16 +274,19 @@ def check_model(path: str | None) -> None:
         )
 
 
-def check_out(path: str | None, suffixes: Sequence[str]) -> None:
+def check_out(
+    path: str | None, suffixes: Sequence[str], inputs: Sequence[str] = ()
+) -> None:
     """Checks that a file can be written at a path.
 
     Args:
       path: Path of the file, or None.
       suffixes: Suffixes of the files that the command writes.
+      inputs: Paths of files and folders that the command reads.
 
     Raises:
-      UserError: The suffix is another one, the path is a folder, or its folder does
-        not allow writing.
+      UserError: The suffix is another one, the path is a folder, its folder does not
+        allow writing, or an input would be overwritten.
     """
     if path is None:
         return
@@ -295,6 +299,13 @@ def check_out(path: str | None, suffixes: Sequence[str]) -> None:
         raise UserError(
             f"--out={path} cannot be written, it is a folder; give the name of a file."
         )
+    is_image = suffix.lower() == ".png" and os.path.exists(path)
+    for name in inputs if is_image else ():
+        if files.is_inside(path, name):
+            raise UserError(
+                f"--out={path} would overwrite an image that is read; give another "
+                "name."
+            )
     check_writable(path)
 
 

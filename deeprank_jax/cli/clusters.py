@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> None:
     """Checks the paths."""
     arguments.check_model(options.model)
-    arguments.check_out(options.out, (*arguments.PICTURES, ".csv"))
+    arguments.check_out(options.out, (*arguments.PICTURES, ".csv"), [options.source])
 
 
 def run(options: argparse.Namespace) -> Result:

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> None:
     """Checks the paths."""
     arguments.check_model(options.model)
-    arguments.check_out(options.out, (".parquet",))
+    arguments.check_out(options.out, (".parquet",), [options.source])
 
 
 def run(options: argparse.Namespace) -> Result:

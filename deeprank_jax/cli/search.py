@@ -35,7 +35,7 @@ def check(options: argparse.Namespace) -> None:
     """Checks the paths."""
     arguments.check_index(options.index)
     arguments.check_model(options.model)
-    arguments.check_out(options.out, arguments.PICTURES)
+    arguments.check_out(options.out, arguments.PICTURES, [options.image])
 
 
 def run(options: argparse.Namespace) -> Result:

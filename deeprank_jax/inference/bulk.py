@@ -143,7 +143,7 @@ def none_readable(name: str, num: int, first: str) -> errors.DataError:
     reason = f", the first is {first}" if first else ""
     return errors.DataError(
         f"{name}: none of {num:,} images can be read{reason}; give images that are "
-        "JPEG, PNG, WebP, BMP, TIFF or GIF."
+        "JPEG, PNG, WebP, AVIF, BMP, TIFF or GIF."
     )
 
 

@@ -12,7 +12,7 @@ from deeprank_jax.data import decode as decode_lib
 # A path, an encoded image, a PIL image or an array `[H, W]` or `[H, W, 1, 3 or 4]`.
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
-_REMEDY = "; give an image that is JPEG, PNG, WebP, BMP, TIFF or GIF"
+_REMEDY = "; give an image that is JPEG, PNG, WebP, AVIF, BMP, TIFF or GIF"
 
 
 def as_sequence(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:

@@ -245,6 +245,8 @@ def create(folder: pathlib.Path, manifest: Manifest) -> Store:
       ArtifactError: The folder is not empty, cannot be written, or another process
         writes to it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder} is a file; name a new folder for the index.")
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)

@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from deeprank_jax import files
 from deeprank_jax import config as config_lib
+from deeprank_jax import files
 from deeprank_jax.distributed import devices, processes, signals
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.errors import ConfigError

@@ -17,7 +17,7 @@ import pytest
 
 from deeprank_jax.cli import __main__, arguments, commands, output
 from deeprank_jax.distributed import backend
-from deeprank_jax.errors import DataError
+from deeprank_jax.errors import DataError, UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 HEAVY = ("jax", "flax", "orbax", "optax", "tensorflow_datasets", "cv2", "numpy")
@@ -318,3 +318,16 @@ def test_a_shell_completes(line, words):
 def test_the_command_line_kept_with_results_names_no_place():
     words = ["ablation", "--config=x", "--config.data.dir=/home/me", "--workdir=/tmp"]
     assert arguments.join_words(words) == "deeprank ablation --config=x"
+
+
+@pytest.mark.parametrize("name", ["query.png", "photos/cat.png", "link.png"])
+def test_an_image_that_is_read_is_not_overwritten(tmp_path, name):
+    (tmp_path / "photos").mkdir()
+    for image in ("query.png", "photos/cat.png"):
+        (tmp_path / image).touch()
+    (tmp_path / "link.png").symlink_to("query.png")
+    inputs = [str(tmp_path / "query.png"), str(tmp_path / "photos"), "tfds:emoji/test"]
+    with pytest.raises(UserError, match="would overwrite an image that is read"):
+        arguments.check_out(str(tmp_path / name), (".png",), inputs)
+    for other in ("new.png", "photos/new.png"):
+        arguments.check_out(str(tmp_path / other), (".png",), inputs)

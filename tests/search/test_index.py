@@ -212,7 +212,7 @@ def test_a_folder_that_is_taken_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="is not empty"):
         create(tmp_path / "photos")
     (tmp_path / "file").touch()
-    with pytest.raises(ArtifactError, match="could not be written: File exists"):
+    with pytest.raises(ArtifactError, match="is a file; name a new folder"):
         create(tmp_path / "file")
 
 

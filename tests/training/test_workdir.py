@@ -18,7 +18,7 @@ def workdir(tmp_path):
 
 def test_damaged_results_do_not_outlive_the_start_of_training(workdir, warnings_logged):
     workdir.results.write_text('{"a": 7}')
-    with pytest.raises(DataError, match="results.json cannot be read"):
+    with pytest.raises(DataError, match=r"results\.json cannot be read"):
         workdir_lib.read_json(workdir.results)
     workdir.remove_damaged()
     workdir.seal()
@@ -27,7 +27,7 @@ def test_damaged_results_do_not_outlive_the_start_of_training(workdir, warnings_
     assert "results.json: it has changed" in warnings_logged[0]
     assert len(warnings_logged) == 1
     workdir.intervals.write_text('{"a": 7}')
-    with pytest.raises(DataError, match="intervals.json cannot be read"):
+    with pytest.raises(DataError, match=r"intervals\.json cannot be read"):
         workdir_lib.read_json(workdir.intervals)
 
 
