@@ -5,12 +5,14 @@ the version of its file and its label; the last line of a path counts. An image 
 a line, or with a damaged one, is embedded again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+
+from absl import logging
 
 from deeprank_jax import files
 from deeprank_jax.data.real_paths import RealPaths
@@ -43,11 +45,13 @@ class Changes:
       new: Indices of the records that the index does not have.
       changed: Indices of records of another content or label, with their ids.
       removed: Ids below the folder whose files are gone.
+      unreachable: Ids of records whose files cannot be reached now.
     """
 
     new: Sequence[int]
     changed: dict[int, str]
     removed: Sequence[str]
+    unreachable: Sequence[str]
 
 
 class Versions:
@@ -78,8 +82,13 @@ class Versions:
         """
         return self._versions[name].label if name in self._versions else ""
 
-    def watch(self, records: Records) -> tuple[Records, Callable[[int, str], Version]]:
-        """Returns the records, and a function to the version of one that was read.
+    def watch(
+        self, records: Records
+    ) -> tuple[Records, Callable[[int, str], Version], Collection[int]]:
+        """Returns the records, a function to the version of one, and those it is for.
+
+        These are the indices of records whose content was read, without those whose
+        version was returned.
 
         Args:
           records: Images.
@@ -96,7 +105,7 @@ class Versions:
         def version(index: int, label: str) -> Version:
             return Version(*digests.pop(index), label)
 
-        return dataclasses.replace(records, read=read), version
+        return dataclasses.replace(records, read=read), version, digests.keys()
 
     def add(self, versions: Iterable[tuple[str, Version]]) -> None:
         """Appends the versions of images that are in the index now.
@@ -121,24 +130,25 @@ class Versions:
         """
         real_paths = RealPaths()
         existing = {real_paths.of(name): name for name in ids}
-        new, changed, listed = [], {}, set()
+        new, changed, listed, unreachable = [], {}, set(), []
         for index in range(len(records)):
             name = existing.get(real_paths.of(records.describe(index)))
             if name is None:
                 new.append(index)
                 continue
             listed.add(name)
-            if self._has_changed(name, records, index):
-                changed[index] = name
+            try:
+                if self._has_changed(name, records, index):
+                    changed[index] = name
+            except OSError:
+                unreachable.append(name)
         prefix = os.path.join(folder or "", "")
         removed = [
             name
             for name in (ids if folder is not None else ())
-            if name.startswith(prefix)
-            and name not in listed
-            and not os.path.lexists(name)
+            if name.startswith(prefix) and name not in listed and _is_gone(name)
         ]
-        return Changes(new, changed, removed)
+        return Changes(new, changed, removed, unreachable)
 
     def _has_changed(self, name: str, records: Records, index: int) -> bool:
         stamp = _stamp(records, index)
@@ -152,20 +162,46 @@ class Versions:
             return True
         if stamp == version.stamp:
             return False
-        try:
-            return _digest(records.read(index)) != version.digest
-        except OSError:
-            return True
+        return _digest(records.read(index)) != version.digest
+
+
+def warn_of_unreachable(name: str, ids: Sequence[str]) -> str:
+    """Warns of images of an index that cannot be reached; returns the first of them.
+
+    Args:
+      name: Name of the folder or list.
+      ids: Ids of the images.
+    """
+    if not ids:
+        return ""
+    first = files.printable(ids[0])
+    logging.warning(
+        "%s: %s images of the index cannot be reached, the first is %s; they stay in "
+        "the index as they were.",
+        name,
+        f"{len(ids):,}",
+        first,
+    )
+    return first
+
+
+def _is_gone(path: str) -> bool:
+    """Returns whether a file was deleted, which one behind a broken link was not."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        parent = os.path.dirname(path)
+        return os.path.exists(parent) or _is_gone(parent)
+    except OSError:
+        return False
+    return False
 
 
 def _stamp(records: Records, index: int) -> str:
     """Returns size and time of a record's file, "" if it is none."""
     if records.path is None:
         return ""
-    try:
-        status = os.stat(records.path(index))
-    except OSError:
-        return "missing"
+    status = os.stat(records.path(index))
     return f"{status.st_size} {status.st_mtime_ns}"
 
 

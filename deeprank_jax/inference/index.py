@@ -15,7 +15,7 @@ import numpy as np
 from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ArtifactError, DataError
-from deeprank_jax.inference import bulk, index_origins
+from deeprank_jax.inference import bulk, image_versions, index_origins
 from deeprank_jax.inference.image_versions import Changes, Versions
 from deeprank_jax.inference.images import AnyImage
 from deeprank_jax.inference.model import Model
@@ -226,7 +226,8 @@ class Index:
 
         Images with another content or label than before are embedded again. Of a
         folder, images whose files are gone are deleted from the index. Images that
-        cannot be read are left out and named in the log. Every thousand images are
+        cannot be read are left out and named in the log; of those that cannot be
+        reached, the index keeps what it has. Every thousand images are
         committed, so that a process that is killed loses little.
 
         Args:
@@ -272,21 +273,25 @@ class Index:
         versions = Versions(self.path)
         folder = source if source is not None and os.path.isdir(source) else None
         changes = versions.compare(self.paths(), records, folder)
-        self._vectors.delete(changes.removed)
         bad = BadImages(None, len(records), max_share=1.0)
-        read_indices = self._embed(records, versions, changes, bad, progress)
-        # What is there now cannot be read, and is no longer what was embedded.
-        unreadable = changes.changed.keys() - read_indices
-        self._vectors.delete([changes.changed[i] for i in sorted(unreadable)])
-        if bad.num_bad == len(records):
-            raise bulk.none_readable(records.name, len(records), bad.first)
+        embedded, replaced = self._embed(records, versions, changes, bad, progress)
+        unread = changes.changed.keys() - embedded - replaced
+        unreachable = [
+            *changes.unreachable, *(changes.changed[i] for i in sorted(unread))
+        ]  # fmt: skip
+        first = image_versions.warn_of_unreachable(records.name, unreachable)
+        if bad.num_bad + len(changes.unreachable) == len(records):
+            raise bulk.none_readable(records.name, len(records), bad.first or first)
+        # What is there now is no image, and no longer what was embedded.
+        not_images = [changes.changed[i] for i in sorted(replaced)]
+        self._vectors.delete([*changes.removed, *not_images])
         if self.kind == "hnsw":
             self._vectors.prepare()
-        num_updated = len(changes.changed) - len(unreadable)
+        num_updated = len(embedded & changes.changed.keys())
         return IndexChanges(
-            added=len(read_indices) - num_updated,
+            added=len(embedded) - num_updated,
             updated=num_updated,
-            removed=len(changes.removed) + len(unreadable),
+            removed=len(changes.removed) + len(not_images),
         )
 
     def _embed(
@@ -296,10 +301,14 @@ class Index:
         changes: Changes,
         bad: BadImages,
         progress: Progress | None,
-    ) -> set[int]:
-        """Embeds and commits records; returns the indices of readable ones."""
-        read_indices: set[int] = set()
-        records, version = versions.watch(records)
+    ) -> tuple[set[int], set[int]]:
+        """Embeds and commits records.
+
+        Returns:
+          Indices of embedded records, and of changed ones that are no images any more.
+        """
+        embedded: set[int] = set()
+        records, version, read_indices = versions.watch(records)
         parts = bulk.embed_parts(
             self.model,
             records,
@@ -325,8 +334,8 @@ class Index:
                 (name, version(i, label))
                 for i, name, label in zip(places, ids, labels, strict=True)
             )
-            read_indices |= set(places)
-        return read_indices
+            embedded |= set(places)
+        return embedded, changes.changed.keys() & read_indices
 
     def delete(self, paths: Collection[str]) -> None:
         """Deletes images from the index; their files stay.

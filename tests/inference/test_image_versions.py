@@ -1,0 +1,143 @@
+"""An index follows its images, whatever becomes of their files and of the process."""
+
+import dataclasses
+import errno
+import shutil
+
+import pytest
+
+import deeprank_jax
+from deeprank_jax import errors, files
+from deeprank_jax.inference.index import index_images
+
+
+@pytest.fixture(scope="module")
+def model(exported):
+    return deeprank_jax.load(exported)
+
+
+@pytest.fixture
+def disk(photos, tmp_path):
+    """Returns a folder with six images, which can be moved away."""
+    return shutil.copytree(photos / "class 01", tmp_path / "disk")
+
+
+@pytest.fixture
+def update(model, tmp_path):
+    """Returns a function to the numbers of images added, updated and removed."""
+
+    def update(source, index="an.index"):
+        _, changes = index_images(
+            tmp_path / index, model, source, progress=lambda *report: None
+        )
+        return dataclasses.astuple(changes)
+
+    return update
+
+
+@pytest.fixture
+def listed(disk, tmp_path):
+    """Returns a list of the images."""
+    source = tmp_path / "list.txt"
+    source.write_text("\n".join(str(path) for path in sorted(disk.iterdir())))
+    return source
+
+
+@pytest.fixture
+def linked(disk, tmp_path):
+    """Returns a folder with a link to each image."""
+    source = tmp_path / "links"
+    source.mkdir()
+    for path in disk.iterdir():
+        (source / path.name).symlink_to(path)
+    return source
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    """Returns a function to the paths in the index."""
+    return lambda: deeprank_jax.Index.open(tmp_path / "an.index").paths()
+
+
+@pytest.mark.parametrize("kind", ["listed", "linked"])
+def test_images_on_a_disk_that_is_away_stay(
+    kind, request, disk, update, embedded, tmp_path, warnings_logged
+):
+    source = request.getfixturevalue(kind)
+    assert update(source) == (6, 0, 0)
+    before = embedded()
+    disk.rename(tmp_path / "away")
+    with pytest.raises(errors.DataError, match="none of 6 images can be read"):
+        update(source)
+    assert embedded() == before
+    assert [text for text in warnings_logged if "cannot be reached" in text] == [
+        f"{source}: 6 images of the index cannot be reached, the first is "
+        f"{before[0]}; they stay in the index as they were."
+    ]
+    (tmp_path / "away").rename(disk)
+    assert update(source) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["listed", "linked"])
+def test_some_images_that_cannot_be_reached_stay(
+    kind, request, disk, update, embedded, warnings_logged
+):
+    source = request.getfixturevalue(kind)
+    update(source)
+    before = embedded()
+    (disk / "1.png").unlink()
+    (disk / "2.png").unlink()
+    (disk / "2.png").symlink_to("2.png")
+    assert update(source) == (0, 0, 0)
+    assert embedded() == before
+    assert "2 images of the index cannot be reached" in warnings_logged[-1]
+    (disk / "3.png").write_bytes(b"no image")
+    assert update(source) == (0, 0, 1)
+    assert len(embedded()) == 5
+
+
+@pytest.mark.parametrize("has_version", [True, False])
+def test_an_image_whose_disk_fails_stays(
+    has_version, listed, disk, update, embedded, tmp_path, monkeypatch, warnings_logged
+):
+    update(listed)
+    before = embedded()
+    (disk / "1.png").write_bytes(b"no image")
+    if not has_version:
+        (tmp_path / "an.index" / "images.jsonl").unlink()
+    read_bytes = files.read_bytes
+
+    def fail(path, limit):
+        if str(path).endswith("1.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read_bytes", fail)
+        update(listed)
+    assert sorted(embedded()) == before
+    assert "1 images of the index cannot be reached" in warnings_logged[-1]
+    assert update(listed) == (0, 0, 1)
+
+
+def test_images_of_a_folder_behind_a_broken_link_stay(
+    disk, update, embedded, photos, tmp_path
+):
+    source = shutil.copytree(photos / "class 02", tmp_path / "photos")
+    (source / "linked").symlink_to(disk)
+    assert update(source) == (12, 0, 0)
+    disk.rename(tmp_path / "away")
+    assert update(source) == (0, 0, 0)
+    assert len(embedded()) == 12
+    (source / "linked").unlink()
+    assert update(source) == (0, 0, 6)
+
+
+def test_nothing_is_removed_when_no_image_can_be_read(disk, update, embedded, tmp_path):
+    update(disk)
+    (disk / "1.png").unlink()
+    for path in disk.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(errors.DataError, match="none of 5 images can be read"):
+        update(disk)
+    assert len(embedded()) == 6
