@@ -329,11 +329,12 @@ class Index:
             self._vectors.delete(
                 [changes.changed[i] for i in places if i in changes.changed]
             )
-            self._vectors.add(ids, embeddings, labels)
+            # Before the rows: after a kill, a version without a row does no harm.
             versions.add(
                 (name, version(i, label))
                 for i, name, label in zip(places, ids, labels, strict=True)
             )
+            self._vectors.add(ids, embeddings, labels)
             embedded |= set(places)
         return embedded, changes.changed.keys() & read_indices
 

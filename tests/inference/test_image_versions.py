@@ -8,7 +8,9 @@ import pytest
 
 import deeprank_jax
 from deeprank_jax import errors, files
+from deeprank_jax.inference.image_versions import Versions
 from deeprank_jax.inference.index import index_images
+from deeprank_jax.search.index import VectorIndex
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,47 @@ def test_nothing_is_removed_when_no_image_can_be_read(disk, update, embedded, tm
     with pytest.raises(errors.DataError, match="none of 5 images can be read"):
         update(disk)
     assert len(embedded()) == 6
+
+
+POINTS = [
+    (owner, name, after)
+    for owner, name in (
+        (VectorIndex, "delete"),
+        (Versions, "add"),
+        (VectorIndex, "add"),
+    )
+    for after in (False, True)
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "after"), POINTS)
+@pytest.mark.parametrize("is_undone", [False, True])
+def test_an_index_is_right_after_a_kill(
+    owner, name, after, is_undone, disk, update, tmp_path, monkeypatch
+):
+    update(disk)
+    image = disk / "1.png"
+    before = image.read_bytes()
+    shutil.copy(disk / "2.png", image)
+    call = getattr(owner, name)
+
+    def stop(*arguments):
+        if after:
+            call(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            update(disk)
+    if is_undone:
+        image.write_bytes(before)
+    update(disk)
+    update(disk, "fresh.index")
+    hits = [
+        deeprank_jax.Index.open(tmp_path / index).search(image, k=9)
+        for index in ("an.index", "fresh.index")
+    ]
+    rows = [sorted((x.path, x.label, round(x.distance, 5)) for x in y) for y in hits]
+    assert rows[0] == rows[1]
+    assert update(disk) == (0, 0, 0)
