@@ -308,6 +308,7 @@ class Index:
           Indices of embedded records, and of changed ones that are no images any more.
         """
         embedded: set[int] = set()
+        old_labels = self._vectors.labels() if changes.changed else {}
         records, version, read_indices = versions.watch(records)
         parts = bulk.embed_parts(
             self.model,
@@ -322,8 +323,9 @@ class Index:
                 continue
             places = indices.tolist()
             ids = [changes.changed.get(i) or records.describe(i) for i in places]
+            # The version has the label of a row that was deleted just before a kill.
             labels = [
-                records.label_name(i) or versions.label(x)
+                records.label_name(i) or old_labels.get(x) or versions.label(x)
                 for i, x in zip(places, ids, strict=True)
             ]
             self._vectors.delete(

@@ -96,8 +96,7 @@ class VectorIndex:
             asked_kind=kind,
             kind="exact" if kind == "auto" else kind,
         )
-        folder = pathlib.Path(path)
-        return cls(store.create(folder, manifest))
+        return cls(store.create(pathlib.Path(path), manifest))
 
     @classmethod
     def open(
@@ -166,13 +165,16 @@ class VectorIndex:
 
     def ids(self) -> list[str]:
         """Returns the id of each row, in the order of adding."""
+        return list(self._table().places)
+
+    def labels(self) -> dict[str, str]:
+        """Returns the label of each id, `""` for a row without one."""
         table = self._table()
-        return [table.ids[row] for row in np.flatnonzero(table.is_live)]
+        return {name: table.labels[row] for name, row in table.places.items()}
 
     def label_names(self) -> set[str]:
         """Returns the labels of the rows, without `""`."""
-        table = self._table()
-        return {table.labels[row] for row in np.flatnonzero(table.is_live)} - {""}
+        return set(self.labels().values()) - {""}
 
     def check_writable(self, verb: str) -> None:
         """Checks that the index is open for writing.
@@ -240,8 +242,7 @@ class VectorIndex:
         self.check_writable("delete")
         table = self._table()
         unique_ids = list(dict.fromkeys(ids))
-        unknown = [x for x in unique_ids if x not in table.places]
-        if unknown:
+        if unknown := [x for x in unique_ids if x not in table.places]:
             raise DataError(
                 f"{len(unknown):,} of {len(unique_ids):,} ids are not in "
                 f"{self._store.folder}, the first is {unknown[0]!r}: leave them out."
@@ -415,8 +416,7 @@ class VectorIndex:
             if name in unique:
                 raise DataError(f"{name!r} is given twice; give each id once.")
             unique.add(name)
-        existing = [name for name in ids if name in self._table().places]
-        if existing:
+        if existing := [name for name in ids if name in self._table().places]:
             raise DataError(
                 f"{len(existing):,} of {len(ids):,} ids are in {self._store.folder} "
                 f"already, the first is {existing[0]!r}: leave them out, or delete "

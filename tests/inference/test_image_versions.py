@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import shutil
+from unittest import mock
 
 import pytest
 
@@ -187,3 +188,27 @@ def test_an_index_is_right_after_a_kill(
     rows = [sorted((x.path, x.label, round(x.distance, 5)) for x in y) for y in hits]
     assert rows[0] == rows[1]
     assert update(disk) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("after_kill", [False, True])
+def test_a_list_without_labels_takes_none_away(
+    after_kill, disk, update, tmp_path, monkeypatch
+):
+    paths = sorted(map(str, disk.iterdir()))
+    labelled, plain = tmp_path / "list.csv", tmp_path / "list.txt"
+    labelled.write_text("\n".join(["path,label", *(f"{x},robin" for x in paths)]))
+    plain.write_text("\n".join(paths))
+    update(labelled)
+    if after_kill:
+        for path in paths:
+            shutil.copy(disk / "1.png", f"{path}.new")
+            shutil.move(f"{path}.new", path)
+        with monkeypatch.context() as patch:
+            patch.setattr(VectorIndex, "add", mock.Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                update(plain)
+    else:
+        (tmp_path / "an.index" / "images.jsonl").unlink()
+    update(plain)
+    hits = deeprank_jax.Index.open(tmp_path / "an.index").search(paths[0], k=9)
+    assert [hit.label for hit in hits] == ["robin"] * 6
