@@ -5,6 +5,7 @@ import contextlib
 import pathlib
 from typing import IO, TYPE_CHECKING
 
+from absl import logging
 import numpy as np
 
 from deeprank_jax import files
@@ -36,9 +37,13 @@ def write_pair(out: str, images: Sequence[str], comparison: Comparison) -> None:
 
     verdict = {True: "similar", False: "not similar", None: ""}
     frame = verdict[comparison.is_similar]
-    tiles = [_tile(_read_pixels(image), image, frame=frame) for image in images]
+    unread: list[str] = []
+    tiles = [
+        _tile(_read_pixels(image, image, unread), image, frame=frame)
+        for image in images
+    ]
     group = Group(heading=str(comparison), tiles=tiles)
-    _write(out, "Two images compared", [group])
+    _write(out, "Two images compared", [group], unread)
 
 
 def write_hits(
@@ -60,9 +65,10 @@ def write_hits(
     if near is not None:
         legend = f", framed green within {near:.4f} and red beyond"
     frames = {True: "near", False: "far", None: ""}
+    unread: list[str] = []
     tiles = [
         _tile(
-            _read_pixels(lambda path=hit.path: read(path)),
+            _read_pixels(lambda path=hit.path: read(path), hit.path, unread),
             hit.path,
             hit.label,
             f"{hit.distance:.4f}",
@@ -70,11 +76,10 @@ def write_hits(
         )
         for hit in result.hits[:MAX_RANKED]
     ]
-    query = Group(
-        heading="query", tiles=[_tile(_read_pixels(image), image, frame="query")]
-    )
+    pixels = _read_pixels(image, image, unread)
+    query = Group(heading="query", tiles=[_tile(pixels, image, frame="query")])
     hits = Group(heading=heading.replace("{legend}", legend), tiles=tiles)
-    _write(out, title, [query, hits])
+    _write(out, title, [query, hits], unread)
 
 
 def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
@@ -89,17 +94,18 @@ def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
     from deeprank_jax.report.contact_sheet import Group
 
     sheet = []
+    unread: list[str] = []
     for number, group in enumerate(groups.groups[:_MAX_GROUPS], 1):
         members = zip(group.paths[:_MAX_TILES], group.labels, strict=False)
         tiles = [
-            _tile(_read_pixels(lambda path=path: read(path)), path, label)
+            _tile(_read_pixels(lambda path=path: read(path), path, unread), path, label)
             for path, label in members
         ]
         heading = f"{number}: {count(_MAX_TILES, len(group), 'images')}"
         sheet.append(Group(heading=heading, tiles=tiles))
     if len(groups) > _MAX_GROUPS:
         title += f" ({_MAX_GROUPS} shown)"
-    _write(out, title, sheet)
+    _write(out, title, sheet, unread)
 
 
 def write_csv(out: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -125,9 +131,18 @@ def count(shown: int, num: int, noun: str) -> str:
     return f"{num:,} {noun}" + (f", {shown} shown" if num > shown else "")
 
 
-def _write(out: str, title: str, groups: "Sequence[Group]") -> None:
+def _write(
+    out: str, title: str, groups: "Sequence[Group]", unread: Sequence[str]
+) -> None:
     from deeprank_jax.report.contact_sheet import write_sheet
 
+    if unread:
+        logging.warning(
+            "%s: %s images cannot be shown and are grey, the first is %s",
+            files.printable(out),
+            f"{len(unread):,}",
+            unread[0],
+        )
     with _replacing(out) as file:
         write_sheet(file, pathlib.Path(out).suffix, title, groups)
 
@@ -140,11 +155,14 @@ def _replacing(path: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _read_pixels(image: str | Callable[[], AnyImage]) -> np.ndarray:
-    """Returns an image's pixels, a grey square if it cannot be read any more."""
+def _read_pixels(
+    image: str | Callable[[], AnyImage], name: str, unread: list[str]
+) -> np.ndarray:
+    """Returns an image's pixels; a grey square, with a reason more, if it has none."""
     try:
         return decode(image() if callable(image) else image, "")
-    except (ValueError, OSError):
+    except (ValueError, OSError) as error:
+        unread.append(f"{files.printable(name)}: {str(error).removeprefix(': ')}")
         return np.full((8, 8, 3), 200, np.uint8)
 
 

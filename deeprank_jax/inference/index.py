@@ -4,7 +4,7 @@
 and their labels.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 import dataclasses
 import os
 import pathlib
@@ -268,7 +268,7 @@ class Index:
             source=source,
             data_dir=data_dir,
             label_feature=label_feature,
-            paths=_listed_paths(records, source),
+            paths=index_origins.outer_paths(records, source),
         )
         versions = Versions(self.path)
         folder = source if source is not None and os.path.isdir(source) else None
@@ -393,14 +393,6 @@ class Index:
         """
         origins = index_origins.read_origins(self.path)
         return origins.create_reader(self.model.data_config)
-
-
-def _listed_paths(records: Records, source: str | None) -> Iterator[str]:
-    """Yields the paths of images that are not in one folder or dataset."""
-    is_list = source is None or os.path.isfile(source)
-    for index in range(len(records) if is_list else 0):
-        if os.path.isabs(path := records.describe(index)):
-            yield path
 
 
 def index_images(

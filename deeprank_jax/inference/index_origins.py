@@ -3,7 +3,7 @@
 They are kept as `origins.json` in the index's folder, so that a search needs neither.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import checksums, files
+from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference.sources import PREFIX, open_source
@@ -29,7 +30,7 @@ class Origins:
     Attributes:
       model: Path of the exported model.
       sources: Options of `open_source` by source.
-      roots: Folders that hold the images of lists.
+      roots: Folders that hold the images of lists, and of links in a source.
     """
 
     model: str
@@ -113,7 +114,7 @@ def write_origins(
       source: Folder, list file or `"tfds:NAME/SPLIT"`; None for no new source.
       data_dir: Folder of TFDS datasets.
       label_feature: Feature with the labels, see `open_source`.
-      paths: Paths of the images of a list.
+      paths: Paths of images outside the source, see `outer_paths`.
     """
     path = pathlib.Path(index) / _FILE
     origins = read_origins(index) if path.exists() else Origins(model="", sources={})
@@ -130,6 +131,27 @@ def write_origins(
     content = checksums.seal_json(content)
     with files.replacing(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def outer_paths(records: Records, source: str | None) -> Iterator[str]:
+    """Yields the paths of images outside one folder, and those that their links mean.
+
+    Args:
+      records: Images of the source.
+      source: Source as for `write_origins`.
+    """
+    is_dataset = source is not None and source.startswith(PREFIX)
+    is_folder = source is not None and not is_dataset and os.path.isdir(source)
+    real_folder = os.path.join(os.path.realpath(source), "") if is_folder else None
+    real_paths = RealPaths()
+    for index in range(0 if is_dataset else len(records)):
+        if not os.path.isabs(path := records.describe(index)):
+            continue
+        if real_folder is None:
+            yield path
+        real = real_paths.of(path)
+        if real_folder is None or not real.startswith(real_folder):
+            yield real
 
 
 def _common_folders(folders: Iterable[str]) -> list[str]:

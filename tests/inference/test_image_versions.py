@@ -9,6 +9,7 @@ import pytest
 
 import deeprank_jax
 from deeprank_jax import errors, files
+from deeprank_jax.cli import sheets
 from deeprank_jax.inference.image_versions import Versions
 from deeprank_jax.inference.index import index_images
 from deeprank_jax.search.index import VectorIndex
@@ -212,3 +213,39 @@ def test_a_list_without_labels_takes_none_away(
     update(plain)
     hits = deeprank_jax.Index.open(tmp_path / "an.index").search(paths[0], k=9)
     assert [hit.label for hit in hits] == ["robin"] * 6
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_pictures_behind_links_are_shown(is_list, update, linked, tmp_path):
+    source = linked
+    if is_list:
+        source = tmp_path / "lists" / "list.txt"
+        source.parent.mkdir()
+        source.write_text("\n".join(str(path) for path in linked.iterdir()))
+    update(source)
+    index = deeprank_jax.Index.open(tmp_path / "an.index")
+    read = index.create_reader()
+    assert [read(path) for path in index.paths()] == index.paths()
+    outside = tmp_path / "secret.png"
+    with pytest.raises(errors.ArtifactError, match="is not below the folders"):
+        read(str(outside))
+
+
+def test_pictures_that_cannot_be_shown_are_named_once(
+    model, disk, tmp_path, warnings_logged
+):
+    paths = sorted(map(str, disk.iterdir()))
+
+    def read(path):
+        if path in paths[:2]:
+            raise errors.ArtifactError(f"{path} is not below the folders.")
+        return path
+
+    result = model.search(paths[3], paths, k=None)
+    out = str(tmp_path / "sheet.png")
+    sheets.write_hits(out, "Hits", paths[3], result, heading="hits", read=read)
+    first = next(hit.path for hit in result if hit.path in paths[:2])
+    assert [text for text in warnings_logged if "grey" in text] == [
+        f"{out}: 2 images cannot be shown and are grey, the first is {first}: {first} "
+        "is not below the folders."
+    ]
