@@ -214,6 +214,16 @@ def _suits_opencv(size: tuple[int, int]) -> bool:
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
     """Returns the image, or None if Pillow must read it."""
+    try:
+        return _decode_whole_jpeg(data, header)
+    except BadImageError:
+        raise
+    # Damaged segments can make the checks of their content raise anything.
+    except Exception as error:
+        raise BadImageError(_MISSING_PART) from error
+
+
+def _decode_whole_jpeg(data: bytes, header: Image.Image) -> np.ndarray | None:
     file = jpeg.read_segments(data)
     if file is None:
         raise BadImageError("truncated (a JPEG without its end)")

@@ -118,6 +118,9 @@ def read_segments(data: bytes) -> JpegFile | None:
 
     Returns:
       The segments; None for a file without its end.
+
+    Raises:
+      ValueError: A segment has a length that does not suit its content.
     """
     file, position = JpegFile(data), 2
     while marker := _MARKER.search(data, position):
@@ -127,6 +130,7 @@ def read_segments(data: bytes) -> JpegFile | None:
             return file
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
         segment = data[marker.end() + 2 : position]
+        _check_length(kind, segment)
         if kind in (*_SEQUENTIAL, _PROGRESSIVE):
             file.frame, file.frame_header = kind, segment
         elif kind == _RESTART_INTERVAL:
@@ -134,3 +138,21 @@ def read_segments(data: bytes) -> JpegFile | None:
         elif kind == _SCAN:
             file.scans.append((segment, position))
     return None
+
+
+def _check_length(kind: int, segment: bytes) -> None:
+    """Checks a segment that is used here; decoders accept no other lengths.
+
+    Raises:
+      ValueError: It is too short or too long.
+    """
+    if kind in (*_SEQUENTIAL, _PROGRESSIVE):
+        # Precision, height, width, and three bytes per component.
+        is_whole = len(segment) > 6 and len(segment) == 6 + 3 * segment[5]
+    elif kind == _SCAN:
+        # Two bytes per component, first and last coefficient, and bits.
+        is_whole = len(segment) > 4 and len(segment) == 4 + 2 * segment[0]
+    else:
+        is_whole = kind != _RESTART_INTERVAL or len(segment) == 2
+    if not is_whole:
+        raise ValueError(f"a segment {kind:#x} of {len(segment)} bytes")

@@ -1,5 +1,6 @@
 """Hostile files are named in time and within memory; the others are used as ever."""
 
+import io
 import json
 import subprocess
 import sys
@@ -116,3 +117,58 @@ def test_a_large_transparent_image_is_blended_in_bands(monkeypatch):
     for pixels in (1, 31, 64, 69 * 30):
         monkeypatch.setattr(decode, "_BLENDED_PIXELS", pixels)
         np.testing.assert_array_equal(decode.decode_image(image), whole)
+
+
+JPEGS = {
+    "RGB": {}, "progressive": {"progressive": True}, "L": {}, "CMYK": {},
+    "restarts": {"restart_marker_blocks": 3}, "L progressive": {"progressive": True},
+    "CMYK progressive": {"progressive": True},
+    "scattered restarts": {"progressive": True, "restart_marker_rows": 1},
+}  # fmt: skip
+
+
+def create_jpeg(kind):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
+    mode = kind.split()[0] if kind.split()[0] in ("L", "CMYK") else "RGB"
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, "JPEG", **JPEGS[kind])
+    return file.getvalue()
+
+
+def damage(data, rng):
+    """Returns data with other bytes, mostly behind markers, or without a part."""
+    damaged = bytearray(data)
+    markers = [i for i in range(2, len(data) - 4) if data[i] == 255 and data[i + 1]]
+    for _ in range(rng.integers(1, 4)):
+        place = int(rng.choice(markers)) + int(rng.integers(1, 16))
+        place = place if rng.random() < 0.8 else int(rng.integers(3, len(data)))
+        place = min(place, len(damaged) - 1)
+        value = int(rng.choice([0, 1, 2, 255, rng.integers(256)]))
+        if rng.random() < 0.9:
+            damaged[place] = value
+        else:
+            del damaged[place : place + value]
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_damaged_jpeg_is_named_or_read(kind):
+    rng, data = np.random.default_rng(1), create_jpeg(kind)
+    assert decode.decode_image(data).shape == (40, 30, 3)
+    num_named = 0
+    for _ in range(60):
+        try:
+            decode.decode_image(damage(data, rng), max_pixels=100_000)
+        except decode.BadImageError:
+            num_named += 1
+    assert num_named > 20
+
+
+@pytest.mark.parametrize("length", [b"\0\0", b"\0\2", b"\0\7", b"\0\11", b"\xff\xff"])
+def test_a_scan_of_a_wrong_length_is_a_missing_part(length):
+    data = bytearray(create_jpeg("progressive"))
+    place = data.rindex(b"\xff\xda") + 2
+    data[place : place + 2] = length
+    reason = "missing part|without its end"
+    with pytest.raises(decode.BadImageError, match=reason):
+        decode.decode_image(bytes(data))
