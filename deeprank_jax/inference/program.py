@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import resource
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from jax import export as jax_export
     import numpy as np
 
-# Limits: bytes of a program, seconds and bytes of its trial.
-_MAX_BYTES, _SECONDS, _MEMORY = 2**26, 60, 2**34
+# Limits: bytes of a program, seconds of the processor and bytes of its trial.
+_MAX_BYTES, _CPU_SECONDS, _MEMORY = 2**26, 120, 2**34
+# Seconds by the clock, of which a busy host needs many for an honest program.
+_SECONDS = 600
 # Numbers in an array of the program; those with the batch are per image.
 _MAX_ELEMENTS = 2**28
 # Custom calls that only compute, and are those of `jax.export` itself.
@@ -149,7 +152,11 @@ def check_text(text: str) -> None:
 
 
 def _try_in_child(folder: pathlib.Path) -> str | None:
-    """Returns the reason to refuse a program, None if it passes its trial."""
+    """Returns the reason to refuse a program, None if it passes its trial.
+
+    Raises:
+      ArtifactError: The host is too busy to tell.
+    """
     root = str(pathlib.Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
@@ -162,12 +169,19 @@ def _try_in_child(folder: pathlib.Path) -> str | None:
             timeout=_SECONDS,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return f"it has not ended after {_SECONDS} seconds"
+    except subprocess.TimeoutExpired as error:
+        raise ArtifactError(
+            f"{folder}: the trial of its program took longer than {_SECONDS} seconds; "
+            "try again when the machine is less busy."
+        ) from error
+    if trial.returncode == -signal.SIGXCPU:
+        return f"it has not ended after {_CPU_SECONDS} seconds of the processor"
     try:
         reason = json.loads(trial.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        return f"its trial ended with the status {trial.returncode}"
+        lines = trial.stderr.decode(errors="replace").strip().splitlines() or [""]
+        last = f" ({lines[-1]:.300})" if lines[-1] else ""
+        return f"its trial ended with the status {trial.returncode}{last}"
     return None if reason is None else str(reason)
 
 
@@ -176,9 +190,10 @@ def _try(folder: pathlib.Path) -> str | None:
     import jax
     import numpy as np
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
+        _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_AS, _MEMORY)
+        _limit(resource.RLIMIT_CPU, _CPU_SECONDS)
         model = artifact.read_artifact(folder)
         model_info.check_info(model.info)
         weights = artifact.read_weights(model)
@@ -192,6 +207,14 @@ def _try(folder: pathlib.Path) -> str | None:
     except Exception as error:
         return f"{error!s:.300}" or type(error).__name__
     return None
+
+
+def _limit(kind: int, value: int) -> None:
+    """Sets a limit of this process, unless it is lower already."""
+    soft, hard = resource.getrlimit(kind)
+    finite = [x for x in (value, soft, hard) if x != resource.RLIM_INFINITY]
+    # The hard limit of the processor's time would end the process by another signal.
+    resource.setrlimit(kind, (min(finite), hard))
 
 
 def _mark(checksums: dict[str, str]) -> pathlib.Path:

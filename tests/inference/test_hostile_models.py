@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 
 from helpers import hostile_models
@@ -48,11 +49,41 @@ def test_a_model_is_tried_once(tmp_path, monkeypatch):
     refuse(tmp_path / "other", "because it was tried again; export the run again")
 
 
-def test_a_program_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "_SECONDS", 6)
+@pytest.fixture
+def limit_trial(tmp_path, monkeypatch):
+    """Gives the trial a limit of the shell."""
+
+    def limit(option):
+        python = tmp_path / "limited_python"
+        python.write_text(
+            f'#!/bin/sh\nulimit {option} || exit 3\nexec {sys.executable} "$@"\n'
+        )
+        python.chmod(0o755)
+        monkeypatch.setattr(program.sys, "executable", str(python))
+
+    return limit
+
+
+def test_a_program_without_end_is_refused(tmp_path, limit_trial):
+    limit_trial("-S -t 7")
     code = hostile_models.program(hostile_models.endless)
     path = write_model(tmp_path / "model", code=code)
-    refuse(path, "refused, because it has not ended after 6 seconds", seconds=10)
+    match = "refused, because it has not ended after 120 seconds of the processor"
+    refuse(path, match, seconds=300)
+
+
+def test_a_trial_on_a_busy_host_is_a_time_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "_SECONDS", 0.5)
+    path = write_model(tmp_path / "model")
+    refuse(path, "took longer than 0.5 seconds; try again when the machine is less")
+
+
+@pytest.mark.parametrize("option", ["-v 12000000", "-S -v 12000000", "-t 100"])
+def test_an_honest_program_passes_below_lower_limits(tmp_path, limit_trial, option):
+    limit_trial(option)
+    path = write_model(tmp_path / "model")
+    images = np.full((2, 8, 8, 3), 7, np.uint8)
+    np.testing.assert_allclose(Model(path).embed_prepared(images), [[7, 7, 7, 0]] * 2)
 
 
 def test_a_program_that_calls_the_process_is_refused(tmp_path):
@@ -65,7 +96,12 @@ def test_a_trial_that_crashes_is_a_sentence(tmp_path, monkeypatch):
     path = write_model(tmp_path / "model")
     monkeypatch.setenv("JAX_PLATFORMS", "")
     monkeypatch.setattr(program.sys, "executable", "/bin/false")
-    refuse(path, "its trial ended with the status 1")
+    refuse(path, "its trial ended with the status 1;")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho first >&2; echo no memory >&2; exit 4\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(program.sys, "executable", str(python))
+    refuse(path, r"ended with the status 4 \(no memory\);")
 
 
 def test_operations_are_checked():
