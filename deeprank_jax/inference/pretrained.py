@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from deeprank_jax import version
-from deeprank_jax.errors import needs_extra
+from deeprank_jax.errors import ArtifactError, needs_extra
 
 # Height and width of the images that each network was trained on, in pixels.
 IMAGE_SIZES = {
@@ -25,14 +25,30 @@ def cached_folder(name: str) -> pathlib.Path:
 
     Args:
       name: Name of the network, one of `IMAGE_SIZES`.
+
+    Raises:
+      ArtifactError: The user's cache cannot be used.
     """
     return cache_folder() / "models" / f"{name}-{version.number()}"
 
 
 def cache_folder() -> pathlib.Path:
-    """Returns the folder of this package in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(cache) / "deeprank_jax"
+    """Returns the folder of this package in the user's cache.
+
+    Raises:
+      ArtifactError: There is none, or it may not be entered.
+    """
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(cache) / "deeprank_jax"
+        folder.exists()
+    # The latter without HOME, for a user whom the system does not know.
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(
+            f"The folder for caches cannot be used ({error}); set XDG_CACHE_HOME to a "
+            "folder that you may write to."
+        ) from error
+    return folder
 
 
 def check_export_is_installed() -> None:

@@ -56,7 +56,7 @@ def ensure_checked(model: artifact.Artifact) -> None:
       ArtifactError: The program is refused.
     """
     mark = _mark(model.checksums)
-    if mark.is_file():
+    if mark is not None and mark.is_file():
         return
     logging.info("%s: trying the program of this model, once.", model.path)
     reason = _try_in_child(model.path)
@@ -217,20 +217,35 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (min(finite), hard))
 
 
-def _mark(checksums: dict[str, str]) -> pathlib.Path:
-    """Returns the file that exists once a program was checked."""
+def _mark(checksums: dict[str, str]) -> pathlib.Path | None:
+    """Returns the file that exists once a program was checked, None if none can."""
     names = (artifact.INFO, artifact.STABLEHLO, artifact.WEIGHTS)
     content = " ".join([version.number(), *(checksums[name] for name in names)])
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-    return cache_folder() / "checked" / digest
+    try:
+        mark = cache_folder() / "checked" / digest
+        mark.is_file()  # Another user's folder may be closed.
+    except (ArtifactError, OSError) as error:
+        _warn_of_cache(error)
+        return None
+    return mark
 
 
-def _keep(mark: pathlib.Path) -> None:
+def _keep(mark: pathlib.Path | None) -> None:
+    if mark is None:
+        return
     try:
         files.create_folder(mark.parent)
         files.write_text(mark, "")
-    except WriteError:
-        logging.warning("%s cannot be written; the check is repeated.", mark.parent)
+    except WriteError as error:
+        _warn_of_cache(error)
+
+
+def _warn_of_cache(error: Exception) -> None:
+    logging.warning(
+        "The check of the program is repeated in each use, as its verdict cannot be "
+        "kept: set XDG_CACHE_HOME to a folder that you may write to. (%s)", error
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import sys
 import time
 
@@ -14,7 +15,7 @@ import pytest
 
 from deeprank_jax import checksums
 from deeprank_jax.errors import ArtifactError
-from deeprank_jax.inference import artifact, program
+from deeprank_jax.inference import artifact, pretrained, program
 from deeprank_jax.inference.model import Model
 
 
@@ -84,6 +85,46 @@ def test_an_honest_program_passes_below_lower_limits(tmp_path, limit_trial, opti
     path = write_model(tmp_path / "model")
     images = np.full((2, 8, 8, 3), 7, np.uint8)
     np.testing.assert_allclose(Model(path).embed_prepared(images), [[7, 7, 7, 0]] * 2)
+
+
+def no_home(monkeypatch):
+    """Removes HOME, and the user from the list of users."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        no_home,
+        # Raises as a folder of another user does, but for root, too.
+        lambda monkeypatch: monkeypatch.setenv("HOME", f"/{'x' * 300}"),
+        lambda monkeypatch: monkeypatch.setenv("HOME", "/proc"),
+    ],
+    ids=["none", "closed", "not writable"],
+)
+def test_a_model_is_used_without_a_home(tmp_path, monkeypatch, caplog, remove):
+    path = write_model(tmp_path / "model")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    remove(monkeypatch)
+    trials = []
+    monkeypatch.setattr(program, "_try_in_child", trials.append)
+    for _ in range(2):
+        caplog.clear()
+        Model(path)
+        (warning,) = [x for x in caplog.records if x.levelname == "WARNING"]
+        assert "set XDG_CACHE_HOME to a folder" in warning.getMessage()
+    assert len(trials) == 2
+    caplog.clear()
+    program.trust(path)
+    assert len([x for x in caplog.records if x.levelname == "WARNING"]) == 1
+
+
+def test_a_cache_without_a_home_names_the_remedy(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    no_home(monkeypatch)
+    with pytest.raises(ArtifactError, match="set XDG_CACHE_HOME to a folder"):
+        pretrained.cached_folder("efficientnet_lite0")
 
 
 def test_a_program_that_calls_the_process_is_refused(tmp_path):
