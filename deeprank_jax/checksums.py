@@ -82,10 +82,11 @@ def read_checksums(folder: pathlib.Path, list_name: str = CHECKSUMS) -> dict[str
     """
     text = files.read_text(folder / list_name, _MAX_BYTES, errors="replace")
     sums = {}
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ValueError(f"the line {line[:80]!r} is not a checksum")
+            # Not shown, as a stranger's list may be a link to another file.
+            raise ValueError(f"line {number} is not a checksum")
         name = pathlib.PurePosixPath(match[2])
         if name.is_absolute() or ".." in name.parts or str(name) != match[2]:
             raise ValueError(f"it names {match[2][:80]!r}, which is not in the folder")

@@ -72,7 +72,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         if checksums.file_digest(file) != checksum:
             raise ArtifactError(
                 f"{file} has changed since the export (its checksum differs from the "
-                f"one in {checksums.CHECKSUMS}); copy the whole folder again."
+                f"one in {checksums.CHECKSUMS}); {_how_to_copy(file)}."
             )
     try:
         info = files.read_json(folder / INFO)
@@ -171,18 +171,21 @@ def _check_sizes(folder: pathlib.Path, names: Sequence[str]) -> None:
     total = 0
     for name in names:
         file = folder / name
+        # A link may lead anywhere, as in caches of downloads: what it leads to must be
+        # a file, and have the checksum.
         if not file.is_file():
-            raise ArtifactError(f"{file} is missing; copy the whole folder again.")
-        if not files.is_inside(file, folder):
-            raise ArtifactError(
-                f"{file} is a link out of the folder; put the file itself there."
-            )
+            raise ArtifactError(f"{file} is missing; {_how_to_copy(file)}.")
         total += file.stat().st_size
     if total > _MAX_BYTES:
         raise ArtifactError(
             f"{folder} has {total:,} bytes, more than the limit of {_MAX_BYTES:,} for "
             "a model; remove what is no part of it, or export the run again."
         )
+
+
+def _how_to_copy(file: pathlib.Path) -> str:
+    command = " by `cp -rL`, which follows links" if file.is_symlink() else ""
+    return f"copy the whole folder again{command}"
 
 
 def _read_checksums(folder: pathlib.Path) -> dict[str, str]:

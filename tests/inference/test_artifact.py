@@ -52,7 +52,7 @@ def test_a_missing_file_is_named(model):
 @pytest.mark.parametrize(
     ("name", "text", "match"),
     [
-        (checksums.CHECKSUMS, "nonsense\n", "'nonsense' is not a checksum"),
+        (checksums.CHECKSUMS, "nonsense\n", "line 1 is not a checksum"),
         (checksums.CHECKSUMS, "", "does not list model.json"),
     ],
 )

@@ -266,12 +266,41 @@ def test_checksums_name_files_of_the_folder_only(tmp_path, name):
     refuse(model, "which is not in the folder; copy the whole folder again")
 
 
-def test_links_out_of_the_folder_and_large_files_are_refused(tmp_path):
+def link_all(folder, elsewhere):
+    """Replaces all files by links, as in a cache of downloads."""
+    elsewhere.mkdir()
+    for path in folder.iterdir():
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+
+
+def test_a_model_may_consist_of_links(tmp_path, no_trial):
+    path = write_model(tmp_path / "model")
+    link_all(path, tmp_path / "elsewhere")
+    assert checksums.find_damage(path) is None
+    images = np.full((2, 8, 8, 3), 7, np.uint8)
+    np.testing.assert_allclose(Model(path).embed_prepared(images), [[7, 7, 7, 0]] * 2)
+
+
+@pytest.mark.parametrize("name", [artifact.INFO, artifact.WEIGHTS, checksums.CHECKSUMS])
+def test_other_files_behind_links_are_neither_used_nor_shown(tmp_path, no_trial, name):
+    model = write_model(tmp_path / "model")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("password\n")
+    (model / name).unlink()
+    (model / name).symlink_to(elsewhere)
+    with pytest.raises(ArtifactError, match=r"`cp -rL`|line 1 is not") as error:
+        Model(model)
+    assert "password" not in str(error.value)
+    for target in ("/dev/zero", tmp_path / "nothing", tmp_path):
+        (model / name).unlink()
+        (model / name).symlink_to(target)
+        refuse(model, f"{name} is missing; copy .* by `cp -rL`|it has no {name}")
+
+
+def test_large_files_are_refused(tmp_path):
     model = write_model(tmp_path / "model")
     weights = model / artifact.WEIGHTS
-    weights.rename(tmp_path / "elsewhere")
-    weights.symlink_to(tmp_path / "elsewhere")
-    refuse(model, "is a link out of the folder; put the file itself there")
     weights.unlink()
     with weights.open("wb") as file:
         file.truncate(10 * 2**30)

@@ -139,13 +139,25 @@ def test_hostile_indexes_are_refused(tmp_path, changes, match):
 )
 def test_only_files_are_read(tmp_path, name, match):
     path = write_index(tmp_path / "index")
-    (path / name).rename(tmp_path / "elsewhere")
+    (path / name).unlink()
     os.mkfifo(path / name)
     refuse(path, match)
-    if name != store.MANIFEST:
-        (path / name).unlink()
-        (path / name).symlink_to(tmp_path / "elsewhere")
-        refuse(path, "is damaged: it is a link out of the folder")
+    (path / name).rename(tmp_path / "elsewhere")
+    (path / name).symlink_to(tmp_path / "elsewhere")
+    refuse(path, match)
+
+
+def test_an_index_may_consist_of_links_to_files_with_its_checksums(tmp_path):
+    path = write_index(tmp_path / "index")
+    for i, file in enumerate(sorted(path.iterdir())):
+        file.rename(tmp_path / f"{i}")
+        file.symlink_to(tmp_path / f"{i}")
+    assert VectorIndex.open(path).search(ROWS[2:3], 1).ids == [["/photos/2.jpg"]]
+    for name in ("batch-00000000.npy", "batch-00000000.json"):
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(content + b" ")
+        refuse(path, f"{name} is damaged: its checksum differs")
+        (path / name).write_bytes(content)
 
 
 def graph_of(rows):
