@@ -4,6 +4,7 @@ Two drawings on white, or two pages of text, differ in few pixels; in the blocks
 they differ in, their contrasts have nothing in common.
 """
 
+from collections.abc import Callable
 import functools
 
 import cv2
@@ -74,17 +75,17 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 class Comparer:
-    """Compares many pairs of sketches; each is prepared once per size."""
+    """Compares many pairs of sketches; the last ones are kept prepared by size."""
 
-    def __init__(self, sketches: dict[int, np.ndarray]):
-        """Holds the sketches.
+    def __init__(self, sketch_of: Callable[[int], np.ndarray]):
+        """Begins without sketches.
 
         Args:
-          sketches: Sketches by index.
+          sketch_of: Function from an image's index to its sketch.
         """
-        self._sketches = sketches
+        self._sketch_of = sketch_of
         self._contrast = functools.lru_cache(2048)(
-            lambda index, size: contrast(sketches[index], size)
+            lambda index, size: contrast(sketch_of(index), size)
         )
 
     def is_copy(self, one: int, other: int) -> bool:
@@ -94,7 +95,7 @@ class Comparer:
           one: Index of an image.
           other: Index of the other.
         """
-        size = common_size(self._sketches[one].shape, self._sketches[other].shape)
+        size = common_size(self._sketch_of(one).shape, self._sketch_of(other).shape)
         pair = self._contrast(one, size), self._contrast(other, size)
         return likeness(*pair) >= MIN_LIKENESS
 

@@ -21,7 +21,7 @@ def find_duplicates(
     max_distance: float,
     pixels: np.ndarray | None = None,
     max_pixel_distance: float = 0.0,
-    is_copy: Callable[[int, int], bool] = lambda one, other: True,
+    is_copy: Callable[[int, int], bool] | None = None,
 ) -> list[np.ndarray]:
     """Groups images that are within a distance, directly or through other images.
 
@@ -30,22 +30,24 @@ def find_duplicates(
       max_distance: Largest squared distance of two copies, at least 0.
       pixels: `[N, P]` floats, pixels that must be near, too; None for no such test.
       max_pixel_distance: Largest squared distance of two copies' pixels.
-      is_copy: Function from the indices of two images that are near to the verdict.
+      is_copy: Function from the indices of two images that are near to the verdict; it
+        is not asked about images of one group. None for copies wherever they are near.
 
     Returns:
       The indices of each group of two or more, ascending; larger groups first, then
       by their first index.
     """
     component = np.arange(len(embeddings))
-    for i, j in _near_pairs(np.asarray(embeddings, np.float32), max_distance):
+    for i, j, apart in _near_pairs(np.asarray(embeddings, np.float32), max_distance):
         if pixels is not None:
             near = _squares(pixels, i, j) <= max_pixel_distance
-            i, j = i[near], j[near]
-        pairs = zip(i.tolist(), j.tolist(), strict=True)
-        are_copies = np.fromiter((is_copy(*pair) for pair in pairs), bool, len(i))
-        i, j = i[are_copies], j[are_copies]
+            i, j, apart = i[near], j[near], apart[near]
         # Joined block by block, so that only the pairs of one block are in memory.
-        component = _joined(component, i, j)
+        if is_copy is None:
+            component = _joined(component, i, j)
+        else:
+            nearest = np.argsort(apart, kind="stable")
+            _join_copies(component, i[nearest], j[nearest], is_copy)
     return _groups(component, at_least=2)
 
 
@@ -105,8 +107,8 @@ def find_clusters(
 
 def _near_pairs(
     embeddings: np.ndarray, max_distance: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields pairs `i < j` within the distance, a block of rows at a time."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields pairs `i < j` within the distance, and their own, by blocks of rows."""
     norms = np.einsum("nd,nd->n", embeddings, embeddings)
     size = max(1, _BLOCK_PAIRS // max(1, len(embeddings)))
     # Slack for the rounding of the matrix product; distances are computed again below.
@@ -117,8 +119,9 @@ def _near_pairs(
         squares = squares - 2.0 * block @ embeddings[start:].T
         i, j = np.nonzero(squares <= max_distance + slack)
         i, j = i[i < j] + start, j[i < j] + start
-        near = _squares(embeddings, i, j) <= max_distance
-        yield i[near], j[near]
+        apart = _squares(embeddings, i, j)
+        near = apart <= max_distance
+        yield i[near], j[near], apart[near]
 
 
 def _squares(rows: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -141,6 +144,22 @@ def _joined(component: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     return scipy.sparse.csgraph.connected_components(graph, directed=False)[1][
         component
     ]
+
+
+def _join_copies(
+    component: np.ndarray,
+    i: np.ndarray,
+    j: np.ndarray,
+    is_copy: Callable[[int, int], bool],
+) -> None:
+    """Joins the components `[N]` of copies in place; pairs of one are not compared."""
+    for start in range(0, len(i), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        differ = component[i[part]] != component[j[part]]
+        ends = i[part][differ].tolist(), j[part][differ].tolist()
+        for one, other in zip(*ends, strict=True):
+            if component[one] != component[other] and is_copy(one, other):
+                component[component == component[other]] = component[one]
 
 
 def _groups(assignments: np.ndarray, *, at_least: int) -> list[np.ndarray]:

@@ -47,6 +47,55 @@ def test_copies_have_to_be_near_by_pixels_too():
     assert as_sets(found) == {frozenset({0, 1})}
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_copies_are_joined_as_by_comparing_all_pairs(monkeypatch, share):
+    monkeypatch.setattr(grouping, "_BLOCK_PAIRS", 7 * 60)
+    monkeypatch.setattr(grouping, "_PAIRS_AT_ONCE", 5)
+    rng = np.random.default_rng(3)
+    rows = rng.integers(0, 4, (60, 2)).astype(np.float32)
+    verdicts = np.triu(rng.uniform(size=(60, 60)) < share)
+    groups = {i: {i} for i in range(60)}
+    for i, j in itertools.combinations(range(60), 2):
+        if verdicts[i, j] and (rows[i] == rows[j]).all():
+            joined = groups[i] | groups[j]
+            groups.update(dict.fromkeys(joined, joined))
+    compared = []
+
+    def is_copy(one, other):
+        compared.append((one, other))
+        return verdicts[one, other]
+
+    found = grouping.find_duplicates(rows, 0.5, is_copy=is_copy)
+    assert as_sets(found) == {frozenset(g) for g in groups.values() if len(g) > 1}
+    assert len(set(compared)) == len(compared)
+
+
+@pytest.mark.parametrize("block_pairs", [2**23, 10_000])
+def test_equal_images_are_compared_once_each(monkeypatch, block_pairs):
+    monkeypatch.setattr(grouping, "_BLOCK_PAIRS", block_pairs)
+    compared = []
+
+    def is_copy(one, other):
+        compared.append((one, other))
+        return True
+
+    (group,) = grouping.find_duplicates(np.ones((500, 2)), 0.0, is_copy=is_copy)
+    assert len(group) == 500
+    assert len(compared) == 499
+
+
+def test_the_nearest_images_are_compared_first():
+    compared = []
+
+    def is_copy(one, other):
+        compared.append((one, other))
+        return True
+
+    rows = np.array([[0.0], [0.5], [0.6], [0.9]], np.float32)
+    grouping.find_duplicates(rows, 1.0, is_copy=is_copy)
+    assert compared == [(1, 2), (2, 3), (0, 1)]
+
+
 def test_no_duplicates_is_no_group():
     assert grouping.find_duplicates(np.eye(4), 0.5) == []
     assert grouping.find_duplicates(np.zeros((0, 4)), 0.5) == []
