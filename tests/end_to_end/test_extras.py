@@ -148,6 +148,18 @@ def test_fast_moving_packages_are_bounded(name):
     assert re.search(rf"^{name}==", (ROOT / "requirements.txt").read_text(), re.M)
 
 
+def test_pillow_reads_all_formats_that_are_imported():
+    [requirement] = [x for x in PROJECT["dependencies"] if x.startswith("pillow")]
+    bound = re.fullmatch(r"pillow>=(\d+)\.(\d+)", requirement)
+    assert bound is not None
+    # The first version with `AvifImagePlugin`.
+    assert tuple(map(int, bound.groups())) >= (11, 3)
+    # The locks are above it.
+    for lock in ROOT.glob("requirements*.txt"):
+        for locked in re.findall(r"^pillow==(\d+)\.(\d+)", lock.read_text(), re.M):
+            assert tuple(map(int, locked)) >= tuple(map(int, bound.groups()))
+
+
 def test_the_citation_has_the_version():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {PROJECT['version']}\n" in citation
