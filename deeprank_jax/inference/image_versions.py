@@ -20,9 +20,11 @@ from deeprank_jax.data.records import Records
 
 _FILE = "images.jsonl"
 _DIGEST_BYTES = 12
+# Number of lines that are never too many.
+_MAX_SPARE_LINES = 1_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Version:
     """State of an image's file when it was embedded, and its label.
 
@@ -65,14 +67,22 @@ class Versions:
         """
         self._path = index / _FILE
         self._versions: dict[str, Version] = {}
+        self._num_lines = 0
         if self._path.exists():
-            text = files.read_text(self._path, errors="replace")
-            for line in text.splitlines():
-                try:
-                    name, *fields = files.parse_json(line)
-                    self._versions[name] = Version(*map(str, fields))
-                except (ValueError, TypeError):
-                    continue
+            # Without a limit: its size is that of the index, and only a line is held.
+            with files.open_file(self._path) as file:
+                for line in file:
+                    self._read(line)
+
+    def _read(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        self._num_lines += 1
+        try:
+            name, *fields = files.parse_json(line)
+            self._versions[name] = Version(*map(str, fields))
+        except (ValueError, TypeError):
+            pass
 
     def label(self, name: str) -> str:
         """Returns the label that an image had, "" for a new one.
@@ -116,6 +126,22 @@ class Versions:
         lines = [json.dumps([name, *dataclasses.astuple(x)]) for name, x in versions]
         # Begins a line of its own, should the last one be cut off.
         files.append_text(self._path, "".join(f"\n{line}" for line in lines) + "\n")
+        self._num_lines += len(lines)
+
+    def compact(self, ids: Sequence[str]) -> None:
+        """Rewrites the file with a line for each image, if it has many more.
+
+        Args:
+          ids: Ids of the images in the index.
+        """
+        if self._num_lines <= max(_MAX_SPARE_LINES, 2 * len(ids)):
+            return
+        latest = Versions(self._path.parent)
+        with files.replacing(self._path) as file:
+            for name in ids:
+                if version := latest._versions.get(name):
+                    line = json.dumps([name, *dataclasses.astuple(version)])
+                    file.write(f"{line}\n".encode())
 
     def compare(
         self, ids: Sequence[str], records: Records, folder: str | None

@@ -285,6 +285,7 @@ class Index:
         # What is there now is no image, and no longer what was embedded.
         not_images = [changes.changed[i] for i in sorted(replaced)]
         self._vectors.delete([*changes.removed, *not_images])
+        versions.compact(self.paths())
         if self.kind == "hnsw":
             self._vectors.prepare()
         num_updated = len(embedded & changes.changed.keys())

@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import json
+import os
 import shutil
 from unittest import mock
 
@@ -10,7 +12,8 @@ import pytest
 import deeprank_jax
 from deeprank_jax import errors, files
 from deeprank_jax.cli import sheets
-from deeprank_jax.inference.image_versions import Versions
+from deeprank_jax.inference import image_versions
+from deeprank_jax.inference.image_versions import Version, Versions
 from deeprank_jax.inference.index import index_images
 from deeprank_jax.search.index import VectorIndex
 
@@ -249,3 +252,45 @@ def test_pictures_that_cannot_be_shown_are_named_once(
         f"{out}: 2 images cannot be shown and are grey, the first is {first}: {first} "
         "is not below the folders."
     ]
+
+
+def test_the_file_of_versions_does_not_grow_for_ever(tmp_path):
+    def version(number):
+        return Version(stamp=f"{number} 0", digest="d", label="é")
+
+    path = tmp_path / "images.jsonl"
+    for number in range(300):
+        Versions(tmp_path).add((name, version(number)) for name in "abcd")
+    Versions(tmp_path).compact(["a"] * 700)
+    assert path.stat().st_size > 10_000
+    Versions(tmp_path).compact(["b", "a", "new"])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [["b", "299 0", "d", "é"], ["a", "299 0", "d", "é"]]
+    assert Versions(tmp_path).label("a") == "é"
+
+
+def test_a_run_that_grows_the_file_of_versions_shortens_it(
+    disk, update, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(image_versions, "_MAX_SPARE_LINES", 12)
+    update(disk)
+    path = tmp_path / "an.index" / "images.jsonl"
+    for _ in range(3):
+        for image in disk.iterdir():
+            image.write_bytes(image.read_bytes() + b"\0")
+        assert update(disk) == (0, 6, 0)
+        assert 6 <= len([x for x in path.read_text().splitlines() if x]) <= 12
+    assert update(disk) == (0, 0, 0)
+
+
+def test_a_long_file_of_versions_is_read_by_its_lines(tmp_path, monkeypatch):
+    versions = Versions(tmp_path)
+    versions.add((str(i), Version("1 0", "d", "robin")) for i in range(500))
+    with (tmp_path / "images.jsonl").open("ab") as file:
+        file.write(b'["\xff", "1"]\n[1\n')
+    monkeypatch.setattr(files, "read_text", None)
+    assert Versions(tmp_path).label("499") == "robin"
+    (tmp_path / "images.jsonl").unlink()
+    os.mkfifo(tmp_path / "images.jsonl")
+    with pytest.raises(errors.ReadError, match="named pipe"):
+        Versions(tmp_path)
