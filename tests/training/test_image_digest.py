@@ -66,3 +66,21 @@ def test_damaged_digests_are_said(photos, tmp_path, warnings_logged, old, new):
     path.write_text(text.replace(old, new, 1) if old in text else new)
     assert image_digest.changed_splits(path, digests(photos)) == []
     assert f"{path} is damaged" in warnings_logged[0]
+
+
+def test_of_many_images_the_sizes_of_a_fixed_sample_are_read(photos, monkeypatch):
+    monkeypatch.setattr(image_digest, "_NUM_SIZES", 5)
+    paths: list[str] = []
+    size = image_digest._size
+
+    def note(path):
+        paths.append(path)
+        return size(path)
+
+    monkeypatch.setattr(image_digest, "_size", note)
+    before = digests(photos)
+    first = list(paths)
+    num_images = len(list(photos.rglob("*.png")))
+    assert 5 <= len(set(first)) == len(first) <= 15 < num_images
+    assert digests(photos) == before
+    assert paths == first * 2
