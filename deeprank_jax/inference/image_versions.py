@@ -7,6 +7,7 @@ a line, or with a damaged one, is embedded again.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -154,11 +155,10 @@ class Versions:
           folder: Folder of the collection, whose missing files are removed; None for a
             list, which may name only some of the images.
         """
-        real_paths = RealPaths()
-        existing = {real_paths.of(name): name for name in ids}
+        find = _create_finder(ids)
         new, changed, listed, unreachable = [], {}, set(), []
         for index in range(len(records)):
-            name = existing.get(real_paths.of(records.describe(index)))
+            name = find(records.describe(index))
             if name is None:
                 new.append(index)
                 continue
@@ -189,6 +189,22 @@ class Versions:
         if stamp == version.stamp:
             return False
         return _digest(records.read(index)) != version.digest
+
+
+def _create_finder(ids: Sequence[str]) -> Callable[[str], str | None]:
+    """Returns a function from a path to the id of its file, None for a new one."""
+    names = set(ids)
+    real_paths = RealPaths()
+
+    # Links are followed only at a path that is no id, as many files take long.
+    @functools.cache
+    def by_real_path() -> dict[str, str]:
+        return {real_paths.of(name): name for name in ids}
+
+    def find(path: str) -> str | None:
+        return path if path in names else by_real_path().get(real_paths.of(path))
+
+    return find
 
 
 def warn_of_unreachable(name: str, ids: Sequence[str]) -> str:

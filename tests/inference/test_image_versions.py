@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import pathlib
 import shutil
 from unittest import mock
 
@@ -12,7 +13,7 @@ import pytest
 import deeprank_jax
 from deeprank_jax import errors, files
 from deeprank_jax.cli import sheets
-from deeprank_jax.inference import image_versions
+from deeprank_jax.inference import image_versions, sources
 from deeprank_jax.inference.image_versions import Version, Versions
 from deeprank_jax.inference.index import index_images
 from deeprank_jax.search.index import VectorIndex
@@ -294,3 +295,26 @@ def test_a_long_file_of_versions_is_read_by_its_lines(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "images.jsonl")
     with pytest.raises(errors.ReadError, match="named pipe"):
         Versions(tmp_path)
+
+
+def test_links_are_followed_only_for_names_that_are_new(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{i}.png") for i in range(9)]
+    for path in paths:
+        pathlib.Path(path).write_bytes(b"x")
+    (tmp_path / "link.png").symlink_to(paths[0])
+    resolved: list[str] = []
+    of = image_versions.RealPaths.of
+
+    def note(self, path):
+        resolved.append(path)
+        return of(self, path)
+
+    monkeypatch.setattr(image_versions.RealPaths, "of", note)
+    compare = Versions(tmp_path).compare
+    assert set(compare(paths, sources.open_source(paths[:5]), None).changed) == {
+        *range(5)
+    }
+    # Once by the source itself.
+    assert resolved == paths[:5]
+    changes = compare(paths, sources.open_source([str(tmp_path / "link.png")]), None)
+    assert (changes.new, changes.changed) == ([], {0: paths[0]})
