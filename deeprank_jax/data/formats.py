@@ -62,8 +62,11 @@ def describe_other(data: bytes) -> str:
     Args:
       data: Content of the file.
     """
-    first = f"(first bytes {data[:4].decode('latin-1')!r})"
+    first = f"{data[:4].decode('latin-1')!r}"
     for start, name in _OTHER_FORMATS:
         if start.match(data[:_MAX_HEADER]):
-            return f"not an image that can be read, but {name} {first}: {_CONVERT}"
-    return f"not an image {first}"
+            return (
+                f"not an image that can be read, but {name} (first bytes {first}): "
+                f"{_CONVERT}"
+            )
+    return f"not an image (first bytes {first})"

@@ -205,6 +205,8 @@ def append_text(path: pathlib.Path, text: str) -> None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EEXIST, "it is no regular file", os.fspath(path))
             file.write(text.encode())
+            file.flush()
+            _sync_descriptor(descriptor)
     except OSError as error:
         raise write_error(path, error) from error
 

@@ -35,10 +35,10 @@ def endless():
 def test_keys_whose_hash_never_ends_are_refused_at_once(tmp_path, code):
     path = tmp_path / "x.pth"
     path.write_bytes(b"\x80\x02}" + code + b"K\x01s.")
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(WeightsError, match="nests objects without end"):
         read_torch(path)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_keys_whose_hash_never_ends_are_refused_at_once(tmp_path, code):
 def test_other_ways_to_take_memory_or_time_are_refused(tmp_path, code, match):
     path = tmp_path / "x.pth"
     path.write_bytes(b"\x80\x02" + code)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(WeightsError, match=match):
         read_torch(path)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("write", [write_legacy, write_zip])
