@@ -37,6 +37,8 @@ _CONTINUE = "start all of them again to continue from the last checkpoint."
 _SIGNAL = "signal "
 # Time that the others have to read why process 0, which keeps the store, ends.
 _READ_SECONDS = 5.0
+# Time that a thread has to leave JAX's library.
+_STOP_SECONDS = 5.0
 _abort_handlers: list[object] = []
 
 
@@ -62,6 +64,8 @@ class Heartbeat:
         self._beats: dict[int, str] = {}
         self._reasons: dict[int, str] = {}
         self._stopped = False
+        self._wakeup = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -69,11 +73,19 @@ class Heartbeat:
         self._reset()
         exit_on_abort(self._explain_abort)
         for target in (self._beat, self._monitor):
-            threading.Thread(target=target, name="heartbeat", daemon=True).start()
+            thread = threading.Thread(target=target, name="heartbeat", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def stop(self) -> None:
-        """Stops monitoring: from now on the others may leave."""
+        """Stops beats and monitoring: from now on the others may leave.
+
+        A thread that is in JAX's library while Python ends would abort the process.
+        """
         self._stopped = True
+        self._wakeup.set()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
 
     def fail(self, reason: str, *, others_first: bool, traceback: bool = False) -> None:
         """Ends this process with an error, and tells the others.
@@ -112,7 +124,7 @@ class Heartbeat:
     def _beat(self) -> None:
         """Writes this process's beats, and records those of the others."""
         number = 0
-        while True:
+        while not self._stopped:
             number += 1
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 self._store.key_value_set(
@@ -125,7 +137,7 @@ class Heartbeat:
                     if beat != self._beats.get(process):
                         self._beats[process] = beat
                         self._last_beat[process] = now
-            time.sleep(BEAT_SECONDS)
+            self._wakeup.wait(BEAT_SECONDS)
 
     def _read(self, kind: str) -> dict[int, str]:
         entries = self._store.key_value_dir_get(f"{_KEYS}/{kind}/")
@@ -135,7 +147,7 @@ class Heartbeat:
         """Ends this process when another one is silent or has ended."""
         before = time.monotonic()
         while not self._stopped:
-            time.sleep(1.0)
+            self._wakeup.wait(1.0)
             now = time.monotonic()
             # This process itself was suspended, so that no beats were read.
             if now - before > SILENCE_SECONDS / 4:

@@ -527,6 +527,19 @@ def test_the_reason_of_another_is_passed_on(beating, monkeypatch):
     ]
 
 
+def test_no_thread_is_in_the_library_when_a_job_has_ended(beating, monkeypatch):
+    """One that is would abort the process while Python ends."""
+    beat, said = beating
+    monkeypatch.setattr(heartbeat, "exit_on_abort", lambda explain: None)
+    beat.start()
+    threads = list(beat._threads)
+    assert len(threads) == 2
+    assert all(thread.is_alive() for thread in threads)
+    beat.stop()
+    assert not any(thread.is_alive() for thread in threads)
+    assert said == []
+
+
 def test_a_signal_to_one_outside_the_loop_ends_all(images, tmp_path):
     """To process 0, which the others have to read from before it ends."""
     workdir, victim = tmp_path / "run", 0
