@@ -345,7 +345,11 @@ def test_an_option_that_an_evaluator_cannot_use_is_named_in_full(
         )
 
 
-def test_an_evaluator_of_ones_own_needs_no_change_elsewhere(tmp_path):
+def test_an_evaluator_of_ones_own_needs_no_change_elsewhere(tmp_path, monkeypatch):
+    # Other tests look at all kinds, and may run later.
+    kinds = dict(evaluation.EVALUATORS._kinds)
+    monkeypatch.setattr(evaluation.EVALUATORS, "_kinds", kinds)
+
     @evaluation.register_evaluator("test_spread")
     class Spread(evaluation.Evaluator):
         METRICS: ClassVar = {"length@{power}": "Mean length to the power {power}."}
