@@ -166,6 +166,7 @@ def test_twenty_kills(images, uninterrupted, tmp_path):
 WITH_CTRL_C = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 runpy.run_module("deeprank_jax.main", run_name="__main__", alter_sys=True)
 """
 
