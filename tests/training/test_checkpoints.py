@@ -315,7 +315,7 @@ def test_a_step_that_training_removes_meanwhile_is_not_called_damaged(
     """A better one is there by then."""
     read = checkpoints._read_network
 
-    def remove_first(manager, step, where):
+    def remove_first(where):
         monkeypatch.setattr(checkpoints, "_read_network", read)
         shutil.rmtree(copied / "2")
         shutil.rmtree(copied.with_name("checkpoints_copy"))
@@ -326,8 +326,8 @@ def test_a_step_that_training_removes_meanwhile_is_not_called_damaged(
 
 
 def test_a_step_that_stays_and_cannot_be_read_is_damaged(copied, monkeypatch):
-    def fail(manager, step, where):
-        calls.append(step)
+    def fail(where):
+        calls.append(where)
         raise FileNotFoundError(where)
 
     calls = []

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from deeprank_jax.distributed import signals
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.training import health
 
@@ -56,7 +57,7 @@ def test_a_second_signal_acts_at_once(monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)  # One request may come as two signals.
             assert stop.number == signal.SIGTERM
-            monkeypatch.setattr(stop_lib, "_REPEAT_SECONDS", 0.0)
+            monkeypatch.setattr(signals, "REPEAT_SECONDS", 0.0)
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     finally:
