@@ -119,3 +119,11 @@ def test_text_is_appended_to_a_regular_file_only(tmp_path):
     with pytest.raises(errors.WriteError, match="delete it"):
         files.append_text(pipe, "three\n")
     assert path.read_text(encoding="utf-8") == "one\ntwö\n"
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_to_be_deleted(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(errors.WriteError, match="choose another name") as raised:
+        files.create_folder(path)
+    assert "delete" not in str(raised.value)

@@ -34,7 +34,7 @@ _REMEDIES = {
     errno.EISDIR: "choose the name of a file, not of a folder",
     errno.ELOOP: "delete it",
     errno.ENXIO: "delete it",
-    errno.EEXIST: "delete it",
+    errno.EEXIST: "choose another name, as it is a file already",
 }
 # Errors of file systems that cannot be told to write to the disk.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -203,7 +203,7 @@ def append_text(path: pathlib.Path, text: str) -> None:
         descriptor = os.open(path, flags, 0o666)
         with os.fdopen(descriptor, "ab") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EEXIST, "it is no regular file", os.fspath(path))
+                raise OSError(errno.ELOOP, "it is no regular file", os.fspath(path))
             file.write(text.encode())
             file.flush()
             _sync_descriptor(descriptor)

@@ -234,18 +234,28 @@ def test_an_empty_folder_is_told(tmp_path):
         open_source(str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "deleted", "another"])
-def test_a_damaged_part_is_embedded_again(
-    model, some_photos, tmp_path, monkeypatch, damage, warnings_logged
-):
-    monkeypatch.setattr(embedding_table, "_PART_SIZE", 4)
-    records, out = open_source(str(some_photos)), tmp_path / "table.parquet"
+def embed_but_join(model, photos, folder, monkeypatch):
+    """Returns records, path and content of a table whose parts are all there again."""
+    records, out = open_source(str(photos)), folder / "table.parquet"
     embedding_table.embed_to_file(model, records, out)
     whole = out.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(embedding_table, "_join", interrupt)
         with pytest.raises(KeyboardInterrupt):
             embedding_table.embed_to_file(model, records, out)
+    return records, out, whole
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "deleted", "another"])
+def test_a_damaged_part_is_embedded_again(
+    model, some_photos, tmp_path, monkeypatch, damage, warnings_logged
+):
+    monkeypatch.setattr(embedding_table, "_PART_SIZE", 4)
+    records, out, whole = embed_but_join(model, some_photos, tmp_path, monkeypatch)
     path = sorted((tmp_path / "table.parquet.parts").glob("*.npz"))[2]
     content = bytearray(path.read_bytes())
     content[250] ^= 1
@@ -263,21 +273,11 @@ def test_a_damaged_part_is_embedded_again(
     assert len(told) == (damage != "deleted")
 
 
-def interrupt(*args):
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("content", [b"\xff", b"{", b"[]", b"{}"])
 def test_a_damaged_list_of_parts_begins_anew(
     model, some_photos, tmp_path, monkeypatch, content
 ):
-    records, out = open_source(str(some_photos)), tmp_path / "table.parquet"
-    embedding_table.embed_to_file(model, records, out)
-    whole = out.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(embedding_table, "_join", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            embedding_table.embed_to_file(model, records, out)
+    records, out, whole = embed_but_join(model, some_photos, tmp_path, monkeypatch)
     (tmp_path / "table.parquet.parts" / "parts.json").write_bytes(content)
     embedding_table.embed_to_file(model, records, out)
     assert out.read_bytes() == whole

@@ -11,15 +11,14 @@ from deeprank_jax.config import apply_overrides
 from deeprank_jax.configs import base
 
 _CONFIG = pathlib.Path(base.__file__)
-_NUM_CLASSES, _NUM_IMAGES, _SIZE = 12, 6, 24
-# A few seconds of training.
-_VALUES = {
+_NUM_CLASSES, _NUM_IMAGES = 12, 6
+# A few seconds of training on a few dozen images.
+VALUES = {
     "num_steps": 8,
     "batch_size": 8,
     "data.image_size": 16,
     "model.trunk.widths": (4, 8),
     "model.embedding_dim": 8,
-    "model.whitening_power": 0.5,
     "schedule.warmup_steps": 2,
     "log_every": 2,
     "eval_every": 4,
@@ -27,6 +26,32 @@ _VALUES = {
     "evaluation.batch_size": 32,
     "evaluation.evaluators.triplets.num": 50,
 }
+_VALUES = {**VALUES, "model.whitening_power": 0.5}
+
+
+def write_images(
+    folder: pathlib.Path, *, num_classes: int = 3, num_images: int = 20, size: int = 24
+) -> pathlib.Path:
+    """Writes `folder/class/image.png`, a colour and a bar for each class.
+
+    Args:
+      folder: Folder for the classes, returned.
+      num_classes: Number of classes.
+      num_images: Number of images of each class.
+      size: Side of the images in pixels.
+    """
+    rng = np.random.default_rng(0)
+    for label in range(num_classes):
+        place = folder / f"class {label:02d}"
+        place.mkdir(parents=True)
+        color = rng.integers(0, 256, 3)
+        for number in range(num_images):
+            noise = rng.integers(-20, 20, (size, size, 3))
+            image = np.clip(color + noise, 0, 255).astype(np.uint8)
+            row = (label * 3 + number % 3) % (size - 4)
+            image[row : row + 4] = 255 - color
+            cv2.imwrite(str(place / f"{number}.png"), image)
+    return folder
 
 
 class Samples:
@@ -43,19 +68,9 @@ class Samples:
     @functools.cached_property
     def images(self) -> pathlib.Path:
         """Folder of images, with a folder for each class."""
-        folder = self.folder / "photos"
-        rng = np.random.default_rng(0)
-        for label in range(_NUM_CLASSES):
-            place = folder / f"class {label:02d}"
-            place.mkdir(parents=True)
-            color = rng.integers(0, 256, 3)
-            for number in range(_NUM_IMAGES):
-                noise = rng.integers(-20, 20, (_SIZE, _SIZE, 3))
-                image = np.clip(color + noise, 0, 255).astype(np.uint8)
-                row = (label * 3 + number % 3) % (_SIZE - 4)
-                image[row : row + 4] = 255 - color
-                cv2.imwrite(str(place / f"{number}.png"), image)
-        return folder
+        return write_images(
+            self.folder / "photos", num_classes=_NUM_CLASSES, num_images=_NUM_IMAGES
+        )
 
     @functools.cached_property
     def run(self) -> pathlib.Path:
