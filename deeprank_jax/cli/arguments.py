@@ -299,12 +299,11 @@ def check_out(
         raise UserError(
             f"--out={path} cannot be written, it is a folder; give the name of a file."
         )
-    is_image = suffix.lower() == ".png" and os.path.exists(path)
-    for name in inputs if is_image else ():
-        if files.is_inside(path, name):
+    for name in inputs if os.path.exists(path) else ():
+        is_input = os.path.realpath(path) == os.path.realpath(name)
+        if is_input or (suffix == ".png" and files.is_inside(path, name)):
             raise UserError(
-                f"--out={path} would overwrite an image that is read; give another "
-                "name."
+                f"--out={path} would overwrite a file that is read; give another name."
             )
     check_writable(path)
 

@@ -320,14 +320,19 @@ def test_the_command_line_kept_with_results_names_no_place():
     assert arguments.join_words(words) == "deeprank ablation --config=x"
 
 
-@pytest.mark.parametrize("name", ["query.png", "photos/cat.png", "link.png"])
-def test_an_image_that_is_read_is_not_overwritten(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["query.png", "photos/cat.png", "link.png", "list.csv"]
+)
+def test_a_file_that_is_read_is_not_overwritten(tmp_path, name):
     (tmp_path / "photos").mkdir()
-    for image in ("query.png", "photos/cat.png"):
-        (tmp_path / image).touch()
+    for path in ("query.png", "photos/cat.png", "photos/old.csv", "list.csv"):
+        (tmp_path / path).touch()
     (tmp_path / "link.png").symlink_to("query.png")
-    inputs = [str(tmp_path / "query.png"), str(tmp_path / "photos"), "tfds:emoji/test"]
-    with pytest.raises(UserError, match="would overwrite an image that is read"):
-        arguments.check_out(str(tmp_path / name), (".png",), inputs)
-    for other in ("new.png", "photos/new.png"):
-        arguments.check_out(str(tmp_path / other), (".png",), inputs)
+    inputs = [str(tmp_path / x) for x in ("query.png", "photos", "list.csv")]
+    check = lambda x: arguments.check_out(
+        str(tmp_path / x), (".png", ".csv"), [*inputs, "tfds:emoji/test"]
+    )
+    with pytest.raises(UserError, match="would overwrite a file that is read"):
+        check(name)
+    for other in ("new.png", "photos/new.png", "photos/old.csv"):
+        check(other)
