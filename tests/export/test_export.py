@@ -1,5 +1,6 @@
 """A run leaves the project as one folder, whose forms agree with its checkpoint."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -297,21 +298,27 @@ runpy.run_module("deeprank_jax.cli", run_name="__main__", alter_sys=True)
 """
 
 
+def _list_children(pid: int) -> list[str]:
+    children = []
+    # The kernel lists a child at the thread that has started it.
+    for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # The thread has ended.
+            children += (thread / "children").read_text().split()
+    return children
+
+
 def test_a_signal_ends_the_process_that_verifies_and_leaves_nothing(trained, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", _EXPORT, "export", f"--workdir={trained}",
-         f"--out={tmp_path / 'model'}"],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    lines = iter(process.stderr.readline, "")
-    assert any("in a process of its own" in line for line in lines)
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 20
-    while not (pids := children.read_text().split()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    command = [sys.executable, "-c", _EXPORT, "export", f"--workdir={trained}"]
+    command.append(f"--out={tmp_path / 'model'}")
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert any("in a process of its own" in line for line in process.stderr)
+        while not (pids := _list_children(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     # The child may have ended just before.
     sentence = "deeprank export: SIGINT: stopped; run the same command again."
