@@ -10,11 +10,11 @@ ROUNDS = 6
 # Few cells mix slowly: after 6 rounds, some orders of 6 records are 4 times as likely.
 _FEW_RECORDS, _MANY_ROUNDS = 256, 32
 # Tags that keep the streams of one seed apart.
-_RACE, _ORDER, DRAW, AUGMENT = 1, 2, 3, 4
+_RACE, _ORDER, DRAW, AUGMENT, TABLE = 1, 2, 3, 4, 5
 
 
 def step_rng(seed: int, tag: int, step: int, shard: int = 0) -> np.random.Generator:
-    """Returns the generator of one step of one process, for `DRAW` or `AUGMENT`."""
+    """Returns the generator of a step, or of a table, of one process for a tag."""
     return np.random.default_rng([seed, tag, step, shard])
 
 

@@ -20,7 +20,7 @@ from deeprank_jax.sampling import (
 )
 from deeprank_jax.sampling.file_sampler import FileSampler
 from deeprank_jax.sampling.reservoir.group_sampler import GroupSampler, check_group_size
-from deeprank_jax.sampling.reservoir.sampler import check_options
+from deeprank_jax.sampling.reservoir.options import check_options
 from deeprank_jax.sampling.stream import RankingSampler
 
 # Keys of `config.triplets`: valid triplets, for sampler, loss and evaluation alike.

@@ -100,6 +100,7 @@ def test_no_record_is_twice_in_a_buffer(seed, step):
 
 def test_buffers_fill_and_then_change_with_every_pass():
     sampler = create()
+    sampler.continue_as(4)  # All tables, not only those that are drawn from.
     held = [sampler.seek(step).index for step in range(64)]
     assert len(held[0]) < len(held[13]) == 4 * 12
     # 301 records: steps 14 to 29 draw from pass 0, those from 30 on from pass 1.
@@ -165,6 +166,7 @@ def test_records_without_a_positive_keep_their_share_in_small_buffers():
         attributes, kind, seed=0, capacity=15, records_per_step=len(pair)
     )
     assert sampler.candidates.num_without_positive == 20
+    sampler.continue_as(4)  # All tables, not only those that are drawn from.
     tables = [sampler.seek(step) for step in range(400)]
     weights = [np.sum(table.lift[table.index >= 22]) for table in tables]
     assert np.mean(weights) == pytest.approx(20, abs=1)

@@ -1,5 +1,6 @@
 """Sampler of triplets from reservoir buffers: a function of `(seed, step)`."""
 
+import functools
 import os
 
 import numpy as np
@@ -10,15 +11,17 @@ from deeprank_jax.sampling.epochs import check_step
 from deeprank_jax.sampling.reservoir.buffers import Buffers, KeyedRecords
 from deeprank_jax.sampling.reservoir.candidates import Candidates, Rows
 from deeprank_jax.sampling.reservoir.draws import NoTripletError, TripletDraws
-from deeprank_jax.sampling.reservoir.law import MODES, Law
+from deeprank_jax.sampling.reservoir.law import Law
+from deeprank_jax.sampling.reservoir.options import check_options, check_process
 from deeprank_jax.sampling.reservoir.positive_totals import positive_totals
 from deeprank_jax.sampling.reservoir.table import DrawTable
 from deeprank_jax.sampling.triplets import Triplets
 
 # Version of the state in checkpoints, raised when the law of the draws changes. A run
-# of an older one goes on by its law: the order of few records is uneven in versions 2
-# and 3, and version 2 does not weigh anchors by the positives that are in the buffer.
-STATE_VERSION, OLD_VERSIONS = 4, (2, 3)
+# of an older one goes on by its law: up to version 4 it draws from all tables of few
+# anchors, up to version 3 the order of few records is uneven, version 2 does not weigh
+# anchors by the positives that are in the buffer.
+STATE_VERSION, OLD_VERSIONS = 5, (2, 3, 4)
 # The first draws wait for all records, or for this many of a larger set.
 _LONGEST_WARMUP = 2**20
 # Least number of records ingested at a time by a process; sorting and summing all
@@ -27,18 +30,11 @@ _INGEST_BLOCK = 2**13
 # During the first epoch the table for the draws is rebuilt after another eighth of
 # the slots, or this share of the ingested records, has been ingested.
 _RENEW_SHARE = 64
-# The least and the greatest value of an argument.
-_RANGES = {
-    "seed": (0, np.inf),
-    "capacity": (2, np.inf),
-    "warmup_records": (1, np.inf),
-    "records_per_step": (1, np.inf),
-    "positive_cap": (np.nextafter(0.0, 1.0), np.inf),
-    "min_relevance_gap": (0, np.inf),
-    "min_positive_relevance": (0, np.inf),
-    "out_of_class": (0, 1),
-    "num_shards": (1, np.inf),
-}
+# Number of effective anchors from which on the normalization of a table is as good as
+# that of all records: a share of the draws is then off by .002 at most.
+_MANY_ANCHORS = 256
+# Number of records whose weights are summed at a time.
+_SUM_BLOCK = 2**20
 
 
 class TripletSampler:
@@ -50,7 +46,14 @@ class TripletSampler:
     from the buffers of the last complete epoch or, during the first, from the buffers
     as they fill, updated every few steps. All this is a function of `(seed, step)`:
     any step can be sampled at any time with the same result, ascending steps cheaply,
-    an earlier one at the cost of ingesting up to two epochs.
+    an earlier one at the cost of ingesting up to two epochs, or some more with few
+    anchors.
+
+    Few anchors. Each table is normalized by its own sum of weights, which of few
+    anchors is far from its mean, so that pairs would come too often in tables of low
+    weight. With fewer than 256 effective anchors a table is therefore drawn from with a
+    probability in proportion to its weight; otherwise the one before stays in use for
+    another epoch.
 
     Memory is that of the buffers, `capacity` for each category, and not of the
     records: a keyed permutation computes the order where it is needed. Each of
@@ -119,7 +122,10 @@ class TripletSampler:
     has_fixed_steps = False
     version = STATE_VERSION
     _table: DrawTable | None = None
+    # Epoch and number of its records that the table is of; the last epoch whose table
+    # was tried, if it is the table of a whole epoch.
     _table_key: tuple[int, int] = (-1, 0)
+    _settled: int | None = None
 
     def __init__(
         self,
@@ -169,14 +175,14 @@ class TripletSampler:
             out_of_class=out_of_class,
             min_positive_relevance=min_positive_relevance,
         )
+        self._capacity, self._records_per_step = capacity, records_per_step
         numbers = dict(capacity=capacity, records_per_step=records_per_step)
         check_options(warmup_records=warmup_records, **numbers, **self._law.options())
-        _check_process(seed, shard, num_shards)
+        check_process(seed, shard, num_shards)
         _check_positives(candidates)
         self.seed, self.shard, self._num_shards = seed, shard, num_shards
         self.candidates, self.out_of_class = candidates, out_of_class
         self._warmup = warmup_records or min(len(candidates), _LONGEST_WARMUP)
-        self._capacity, self._records_per_step = capacity, records_per_step
         self._slots = int(np.minimum(candidates.sizes, capacity + 1).sum())
         self._block = num_shards * max(_INGEST_BLOCK, self._slots // 2)
         self._positive_totals = self._sum_positives(cache)
@@ -240,7 +246,7 @@ class TripletSampler:
     def continue_as(self, version: int | None) -> None:
         """Draws by the law of an older version from here on, as a run began with it."""
         if version in OLD_VERSIONS:
-            self.version, self._table = version, None
+            self.version, self._table, self._settled = version, None, None
         if version == 2:
             self._positive_totals = None
 
@@ -248,11 +254,9 @@ class TripletSampler:
         """Ingests records up to a step and returns the table that it draws from."""
         epoch, offset = divmod(self._num_ingested(step), len(self.candidates))
         if epoch == 0:
-            return self._table_at(0, self._renewed(offset))
+            return self._table_at(self._renewed(offset))
         # A category that fits into its buffer is the same after every epoch.
-        table = self._table_at(
-            0 if self._is_whole() else epoch - 1, len(self.candidates)
-        )
+        table = self._settle(0 if self._is_whole() else epoch - 1)
         if not self._is_whole():
             if self._filling != epoch:
                 self._restart(epoch)
@@ -271,6 +275,21 @@ class TripletSampler:
             return None
         return positive_totals(self.candidates, self._law, cache)
 
+    @functools.cached_property
+    def _expected_weight(self) -> float:
+        """The expected sum of the anchors' weights in a table; 0 if unknown."""
+        if self._positive_totals is None:
+            return 0.0
+        size, expected = len(self.candidates), 0.0
+        for first in range(0, size, _SUM_BLOCK):
+            block = slice(first, first + _SUM_BLOCK)
+            totals = np.asarray(self.candidates.totals[block], np.float64)
+            has_positive = np.asarray(self._positive_totals[block]) > 0
+            expected += float(self._law.anchor_weight(totals)[has_positive].sum())
+        # Both records of a pair are in the shard.
+        share = len(range(self.shard, size, self._num_shards))
+        return expected * share * (share - 1) / max(1, size * (size - 1))
+
     def _num_ingested(self, step: int) -> int:
         """Returns the number of records that all shards have ingested at a step."""
         return self._warmup + step * self._records_per_step
@@ -288,22 +307,59 @@ class TripletSampler:
 
     def _age(self, step: int, table: DrawTable) -> float:
         """Returns the mean number of steps since the table's records were ingested."""
-        size = len(self.candidates)
-        num_ingested = self._num_ingested(step)
-        position = max(0, num_ingested // size - 1) * size + table.mean_position
-        return (num_ingested - position) / self._records_per_step
+        position = self._table_key[0] * len(self.candidates) + table.mean_position
+        if self._is_whole():  # The table is the same after every epoch.
+            last = max(0, self._num_ingested(step) // len(self.candidates) - 1)
+            position += last * len(self.candidates)
+        return (self._num_ingested(step) - position) / self._records_per_step
 
-    def _table_at(self, epoch: int, offset: int) -> DrawTable:
-        """Returns the table of the buffers after `offset` records of an epoch."""
-        if self._table is None or self._table_key != (epoch, offset):
-            if self._filling != epoch or self._filled > offset:
-                self._restart(epoch)
-            self._ingest(offset)
-            content = self._buffers.content()
-            self._table = DrawTable(content, self.candidates, self._law)
-            self.draws = TripletDraws(self._table, self._positive_totals)
-            self._table_key = (epoch, offset)
+    def _table_at(self, offset: int) -> DrawTable:
+        """Returns the table after `offset` records of the first epoch."""
+        if self._table is None or self._table_key != (0, offset):
+            self._use(0, offset, *self._create_table(0, offset))
+            self._settled = 0 if offset == len(self.candidates) else None
+        assert self._table is not None
         return self._table
+
+    def _settle(self, epoch: int) -> DrawTable:
+        """Returns the last table, of an epoch up to `epoch`, that is drawn from."""
+        size = len(self.candidates)
+        for last in range(epoch, -1, -1):
+            # The table in use is the last one up to the epoch that was tried.
+            if last == self._settled:
+                break
+            table, draws = self._create_table(last, size)
+            if last == 0 or self._is_drawn_from(last, table):
+                self._use(last, size, table, draws)
+                break
+        self._settled = epoch
+        assert self._table is not None
+        return self._table
+
+    def _is_drawn_from(self, epoch: int, table: DrawTable) -> bool:
+        """Returns whether a table of few anchors is used, by chance."""
+        num_anchors = table.num_effective_anchors()
+        if self.version != STATE_VERSION or num_anchors >= _MANY_ANCHORS:
+            return True
+        if not (num_anchors and self._expected_weight):
+            return True
+        # Three standard deviations above the expected weight.
+        most = self._expected_weight * (1 + 3 / np.sqrt(num_anchors))
+        rng = counter_rng.step_rng(self.seed, counter_rng.TABLE, epoch, self.shard)
+        return bool(rng.random() * most < table.anchor_sums[-1])
+
+    def _create_table(self, epoch: int, offset: int) -> tuple[DrawTable, TripletDraws]:
+        """Ingests records of an epoch, and returns a table with its draws."""
+        if self._filling != epoch or self._filled > offset:
+            self._restart(epoch)
+        self._ingest(offset)
+        table = DrawTable(self._buffers.content(), self.candidates, self._law)
+        return table, TripletDraws(table, self._positive_totals)
+
+    def _use(
+        self, epoch: int, offset: int, table: DrawTable, draws: TripletDraws
+    ) -> None:
+        self._table, self.draws, self._table_key = table, draws, (epoch, offset)
 
     def _restart(self, epoch: int) -> None:
         self._buffers = Buffers(self.candidates.sizes, self._capacity)
@@ -322,9 +378,7 @@ class TripletSampler:
                 self._filling,
                 position,
                 len(candidates),
-                num_rounds=None
-                if self.version == STATE_VERSION
-                else counter_rng.ROUNDS,
+                num_rounds=None if self.version >= 4 else counter_rng.ROUNDS,
             )
             label = np.asarray(candidates.category[index])
             if self._law.mode == "uniform":
@@ -343,45 +397,6 @@ class TripletSampler:
                 )
             )
             self._filled = end
-
-
-def check_options(
-    *, mode: str = "importance", warmup_records: int | None = None, **numbers: float
-) -> None:
-    """Checks the options of `TripletSampler` without any records.
-
-    Args:
-      mode: Mode of the draws.
-      warmup_records: Number of records ingested before step 0, or None.
-      **numbers: Values of the other options.
-
-    Raises:
-      ValueError: An option is out of its range.
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode must be {' or '.join(map(repr, MODES))}, got {mode!r}.")
-    if warmup_records is not None:
-        numbers["warmup_records"] = warmup_records
-    _check_ranges(**numbers)
-
-
-def _check_ranges(**values: float) -> None:
-    for name, value in values.items():
-        low, high = _RANGES[name]
-        if not low <= value <= high:
-            bounds = "above 0" if 0 < low < 1 else f"at least {low}"
-            if high < np.inf:
-                bounds = f"in [{low}, {high}]"
-            raise ValueError(f"{name} must be {bounds}, got {value}.")
-
-
-def _check_process(seed: int, shard: int, num_shards: int) -> None:
-    _check_ranges(seed=seed, num_shards=num_shards)
-    if not 0 <= shard < num_shards:
-        raise ValueError(
-            f"shard must be one of the {num_shards} (0 to {num_shards - 1}), got "
-            f"{shard}."
-        )
 
 
 def _check_positives(candidates: Candidates) -> None:
