@@ -323,6 +323,8 @@ def test_a_process_that_dies_is_named(images, tmp_path, victim):
     assert status == 1, job.said(other)
     assert f"process {victim} of 2 is gone" in job.sentence(other)
     assert "start all of them again" in job.sentence(other)
+    if victim == 0:  # The run is the same, whichever has died.
+        return
     last = saved_steps(workdir)[-1]
     again = run(images, workdir, **{**STEPS, "num_steps": last + 4})
     assert f"Continuing from step {last}" in again.said(0)

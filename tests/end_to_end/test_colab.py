@@ -1,6 +1,7 @@
 """The notebook is its script, and runs from top to bottom."""
 
 import pathlib
+import shutil
 
 from helpers import shrunk
 import jupytext
@@ -27,8 +28,10 @@ def test_the_notebook_is_its_script():
 
 
 @pytest.mark.timeout(900)
-def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, few_emoji):
+    """With a tenth of the emoji, which the notebook finds prepared."""
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    shutil.copytree(few_emoji, tmp_path / "work" / "data")
     book = read(".ipynb")
     (parameters,) = [
         c for c in book.cells if "parameters" in c.metadata.get("tags", ())
