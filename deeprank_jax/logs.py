@@ -48,6 +48,17 @@ def escaped_lines(text: str) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
+def counted(num: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun: `"1 image"`, `"1,200 images"`.
+
+    Args:
+      num: Number of things.
+      noun: Name of one.
+      plural: Name of several; by default the noun with an s.
+    """
+    return f"{num:,} {noun if num == 1 else plural or f'{noun}s'}"
+
+
 class _Formatter(python_logging.Formatter):
     """Formatter whose messages cannot control a terminal."""
 

@@ -5,7 +5,7 @@ A section of the config names its kind and holds that kind's options, e.g.
 whose keyword parameters are its options; there is no second list of them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import difflib
 import functools
@@ -309,6 +309,19 @@ def argument_doc(kind: Callable[..., object], argument: str) -> str:
     clause = re.split(r"[;.] |\.$", text)[0]
     # A capital letter inside a sentence stays where it is a name's.
     return clause[:1].lower() + clause[1:] if clause[1:2].islower() else clause
+
+
+def list_names(names: Iterable[str], most: int = 10) -> str:
+    """Returns names as a sentence has them, the first ones if there are many.
+
+    Args:
+      names: Names.
+      most: Largest number of names that are listed.
+    """
+    names = [*names]
+    listed = ", ".join(map(repr, names[:most]))
+    num_others = len(names) - most
+    return listed + (f" and {num_others:,} others" if num_others > 0 else "")
 
 
 def did_you_mean(name: str, names: Mapping[str, Any] | Iterator[str]) -> str:

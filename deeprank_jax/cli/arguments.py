@@ -262,7 +262,7 @@ def check_model(path: str | None) -> None:
     """Checks that a path may be an exported model.
 
     Raises:
-      ArtifactError: There is no such folder, or it holds no model.
+      ArtifactError: There is no such folder, or it holds an index or a run.
     """
     if path is None or pretrained.is_pretrained(path):
         return
@@ -272,6 +272,13 @@ def check_model(path: str | None) -> None:
             f"{path}: there is no such folder; give --model a folder written by "
             f"`deeprank export`, or one of {', '.join(pretrained.IMAGE_SIZES)}."
         )
+    kind = ""
+    if (folder / "index.json").exists():
+        kind = "an index, which is given as --index"
+    elif not (folder / "model.json").exists() and (folder / "config.json").exists():
+        kind = f"a run; export it by `deeprank export --workdir={path} --out=MODEL`"
+    if kind:
+        raise ArtifactError(f"{path} is not an exported model, but {kind}.")
 
 
 def check_out(
@@ -343,13 +350,24 @@ def check_index(path: str) -> None:
     """Checks that a path may be an index.
 
     Raises:
-      ArtifactError: There is no such folder.
+      ArtifactError: There is no such folder, or it holds something else.
     """
-    if not pathlib.Path(path).is_dir():
-        raise ArtifactError(
-            f"{path} is not an index: there is no such folder; make one with "
-            "`deeprank index IMAGES --model=MODEL --out=INDEX`."
-        )
+    folder = pathlib.Path(path)
+    if (folder / "index.json").exists():
+        return
+    reason = "there is no such folder"
+    if folder.is_dir():
+        reason = "it has no index.json"
+    elif folder.exists():
+        reason = "it is a file"
+    if (folder / "model.json").exists():
+        reason = "it is an exported model, which is given as --model"
+    elif (folder / "config.json").exists():
+        reason = "it is a run of `deeprank train`"
+    raise ArtifactError(
+        f"{path} is not an index: {reason}; make one with "
+        "`deeprank index IMAGES --model=MODEL --out=INDEX`."
+    )
 
 
 def check_workdir(path: str) -> None:

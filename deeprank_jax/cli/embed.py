@@ -6,6 +6,7 @@ For example:
 
 import argparse
 
+from deeprank_jax import logs
 from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result
 
@@ -32,16 +33,21 @@ def run(options: argparse.Namespace) -> Result:
     model, records = arguments.open_images(options)
     num, num_bad = embedding_table.embed_to_file(model, records, options.out)
     dim = model.embedding_dim
-    text = f"Wrote {num:,} embeddings of {dim} numbers to {options.out}."
+    num_text = logs.counted(num, "embedding")
+    text = f"Wrote {num_text} of {dim} numbers to {options.out}."
     if num_bad:
         text += (
-            f"\n{num_bad:,} images could not be read; {options.out}.bad.csv gives the "
-            "reasons."
+            f"\n{logs.counted(num_bad, 'image')} could not be read; "
+            f"{options.out}.bad.csv gives the reasons."
         )
+    unlabelled = sum(not records.label_name(i) for i in range(len(records)))
+    if unlabelled:
+        text += f"\n{unlabelled:,} of {len(records):,} images have no label."
     values = {
         "out": options.out,
         "embeddings": num,
         "embedding_dim": dim,
         "unreadable": num_bad,
+        "unlabelled": unlabelled,
     }
     return Result(values, text)

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> Result:
     """Adds the images to the index, which is created if it is not there."""
     from deeprank_jax.inference.index import index_images
     from deeprank_jax.inference.model import Model
+    from deeprank_jax.logs import counted
 
     index, changes = index_images(
         options.out,
@@ -49,14 +50,21 @@ def run(options: argparse.Namespace) -> Result:
         data_dir=options.data_dir,
         label_feature=options.label_feature,
     )
-    text = f"{options.out}: {changes.added:,} images added"
+    text = f"{options.out}: {counted(changes.added, 'image')} added"
     if changes.updated:
         text += f", {changes.updated:,} updated"
     if changes.removed:
         text += f", {changes.removed:,} removed"
-    text += f", {len(index):,} in all ({index.kind}, {index.metric})."
+    text += f", {len(index):,} in all"
+    unlabelled = index.num_unlabelled
+    if unlabelled:
+        text += f", {unlabelled:,} of them without a label"
+    text += f" ({index.kind}, {index.metric})."
+    if changes.unreadable:
+        num = counted(changes.unreadable, "image")
+        text += f"\n{num} could not be read; the log gives the reasons."
     values = {
         "index": options.out, **dataclasses.asdict(changes), "images": len(index),
-        "kind": index.kind, "metric": index.metric,
+        "unlabelled": unlabelled, "kind": index.kind, "metric": index.metric,
     }  # fmt: skip
     return Result(values, text)

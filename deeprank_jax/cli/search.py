@@ -42,14 +42,18 @@ def run(options: argparse.Namespace) -> Result:
     """Searches the index."""
     from deeprank_jax.inference.index import Index
     from deeprank_jax.logs import escaped
-    from deeprank_jax.registry import did_you_mean
+    from deeprank_jax.registry import did_you_mean, list_names
 
     index = Index.open(options.index, options.model)
     for label in options.label or ():
-        if label not in (names := index.label_names()):
+        if label not in (names := sorted(index.label_names())):
+            hint = did_you_mean(label, iter(names)) or (
+                f"; its labels are {list_names(names)}"
+                if names
+                else "; none of its images has a label"
+            )
             raise DataError(
-                f"{options.index} holds no image with the label {label!r}"
-                f"{did_you_mean(label, iter(sorted(names)))}."
+                f"{options.index} holds no image with the label {label!r}{hint}."
             )
     result = index.search(options.image, options.k, labels=options.label)
     summary = ", ".join(

@@ -31,11 +31,12 @@ _PART_SIZE = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IndexChanges:
-    """Numbers of images that were added, embedded again and removed."""
+    """Numbers of images that were added, embedded again, removed and unreadable."""
 
     added: int
     updated: int
     removed: int
+    unreadable: int = 0
 
 
 class Index:
@@ -210,6 +211,11 @@ class Index:
         """Returns the path of each image, in the order of adding."""
         return self._vectors.ids()
 
+    @property
+    def num_unlabelled(self) -> int:
+        """Returns the number of images without a label."""
+        return sum(not label for label in self._vectors.labels().values())
+
     def label_names(self) -> set[str]:
         """Returns the labels of the images; images without a label have none."""
         return self._vectors.label_names()
@@ -293,6 +299,7 @@ class Index:
             added=len(embedded) - num_updated,
             updated=num_updated,
             removed=len(changes.removed) + len(not_images),
+            unreadable=bad.num_bad,
         )
 
     def _embed(

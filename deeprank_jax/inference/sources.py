@@ -16,7 +16,7 @@ from absl import logging
 import ml_collections
 import numpy as np
 
-from deeprank_jax import errors, files
+from deeprank_jax import errors, files, logs
 from deeprank_jax.data import SOURCES, decode
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data.real_paths import RealPaths
@@ -168,12 +168,12 @@ def _distinct(
         num_relabelled += labels[first] != labels[index]
     if len(images) < len(paths):
         logging.warning(
-            "%s: %s of %s entries name a file again, by its path or a link (%s with "
-            "another label); each file counts once, where it comes first.",
+            "%s: of %s, %s named a file again, by its path or a link%s; each file "
+            "counts once, where it comes first.",
             files.printable(source),
+            logs.counted(len(paths), "entry", "entries"),
             f"{len(paths) - len(images):,}",
-            f"{len(paths):,}",
-            f"{num_relabelled:,}",
+            f" ({num_relabelled:,} with another label)" if num_relabelled else "",
         )
     indices = images.values()
     return [paths[i] for i in indices], [labels[i] for i in indices]

@@ -138,6 +138,11 @@ def test_a_folder_becomes_a_table(deeprank, exported, photos, tmp_path):
     said = deeprank("embed", photos, f"--model={exported}", f"--out={out}")
     assert said == f"Wrote 72 embeddings of 8 numbers to {out}.\n"
     assert len(embedding_table.read_table(out)[0]) == 72
+    some = sorted(photos.rglob("*.png"))[:2]
+    path = tmp_path / "list.csv"
+    path.write_text(f"path,label\n{some[0]},one\n{some[1]},\n")
+    said = deeprank("embed", path, f"--model={exported}", f"--out={out}")
+    assert said.endswith("\n1 of 2 images have no label.\n")
 
 
 def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path):
@@ -210,7 +215,8 @@ def test_a_list_may_name_an_image_twice(deeprank, exported, photos, tmp_path):
     shutil.copy(one, tmp_path / "two.png")
     (tmp_path / "list.txt").write_text("\ufefftwo.png\none.png\none.png\n", "utf-8")
     words = ("index", tmp_path / "list.txt", f"--model={exported}")
-    assert "2 images added" in deeprank(*words, f"--out={tmp_path / 'index'}")
+    said = deeprank(*words, f"--out={tmp_path / 'index'}")
+    assert "2 images added, 2 in all, 2 of them without a label (exact" in said
     said = deeprank("search", one, f"--index={tmp_path / 'index'}")
     assert str(tmp_path / "one.png") in said
 
@@ -272,15 +278,72 @@ def test_a_search_can_be_among_some_labels(deeprank, photos, index):
     assert all("class 03" in row or "class 05" in row for row in rows)
 
 
+def test_a_label_that_no_image_has_is_answered_with_those_there_are(
+    exported, photos, index, tmp_path
+):
+    query = str(sorted(photos.rglob("*.png"))[0])
+    words = ["search", query, f"--index={index}"]
+    with pytest.raises(SystemExit, match=r"label 'clas 03' \(did you mean 'class 03'"):
+        __main__.main([*words, "--label=clas 03"])
+    message = r"'trousers'; its labels are 'class 00', .*'class 09' and 2 others\.$"
+    with pytest.raises(SystemExit, match=message):
+        __main__.main([*words, "--label=trousers"])
+    (tmp_path / "list.txt").write_text(query)
+    words[2] = f"--index={tmp_path / 'other.index'}"
+    __main__.main(
+        ["index", str(tmp_path / "list.txt"), f"--model={exported}",
+         f"--out={tmp_path / 'other.index'}"]
+    )  # fmt: skip
+    with pytest.raises(SystemExit, match="'robin'; none of its images has a label"):
+        __main__.main([*words, "--label=robin"])
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "reason"),
+    [
+        (
+            "--index",
+            "model",
+            "is not an index: it is an exported model, which is given",
+        ),
+        ("--index", "run", "is not an index: it is a run of `deeprank train`"),
+        ("--index", "folder", "is not an index: it has no index.json; make one"),
+        ("--index", "file", "is not an index: it is a file; make one"),
+        ("--model", "index", "is not an exported model, but an index, which is given"),
+        (
+            "--model",
+            "run",
+            "is not an exported model, but a run; export it by `deeprank",
+        ),
+    ],
+)
+def test_a_folder_of_another_kind_is_named(tmp_path, option, kind, reason):
+    path = tmp_path / kind
+    if kind == "file":
+        path.touch()
+    else:
+        path.mkdir()
+    for name in {"model": ["model.json", "config.json"], "run": ["config.json"],
+                 "index": ["index.json"]}.get(kind, []):  # fmt: skip
+        (path / name).write_text("{}")
+    words = ["search", "x.png", "--index=x"]
+    if option == "--model":
+        words = ["rank", str(tmp_path), "--image=x.png"]
+    with pytest.raises(SystemExit, match=re.escape(reason)):
+        __main__.main([*words, f"{option}={path}"])
+
+
 def test_an_index_takes_only_what_is_new(deeprank, exported, photos, tmp_path):
     some = shutil.copytree(photos, tmp_path / "photos")
     late = some / "class 00" / "0.png"
     late.rename(tmp_path / "late.png")
     (some / "class 01" / "bad.png").write_bytes(b"no image")
     words = ("index", some, f"--model={exported}", f"--out={tmp_path / 'index'}")
-    assert "71 images added, 71 in all (exact" in deeprank(*words)
+    said = deeprank(*words)
+    assert "71 images added, 71 in all (exact" in said
+    assert said.endswith("\n1 image could not be read; the log gives the reasons.\n")
     (tmp_path / "late.png").rename(late)
-    assert "1 images added, 72 in all (exact" in deeprank(*words)
+    assert "1 image added, 72 in all (exact" in deeprank(*words)
 
 
 def test_images_are_ranked(deeprank, exported, photos, tmp_path):

@@ -149,10 +149,18 @@ def test_a_file_counts_once_however_it_is_named(photos, warnings_logged):
     path.write_text("\n".join([*names, "linked/0.png", str(photos / "owl/0.png")]))
     expected = [str(photos / name) for name in ("owl/0.png", "owl/1.png")]
     assert [name for name, _ in rows(open_source(path))] == expected
-    assert "5 of 7 entries name a file again" in warnings_logged[-1]
+    sentence = "of 7 entries, 5 named a file again, by its path or a link; each file"
+    assert sentence in warnings_logged[-1]
     sequence = [photos / name for name in names]
     assert [name for name, _ in rows(open_source(sequence))] == expected
     assert len(open_source(photos)) == 24
+
+
+def test_a_file_of_two_labels_is_counted(photos, warnings_logged):
+    path = photos / "list.csv"
+    path.write_text("path,label\nowl/0.png,owl\nowl/0.png,bird\n")
+    assert [label for _, label in rows(open_source(path))] == ["owl"]
+    assert "by its path or a link (1 with another label); each" in warnings_logged[-1]
 
 
 def test_folders_of_one_name_are_known_by_those_above(tmp_path):
@@ -214,6 +222,33 @@ def test_images_in_other_formats_are_counted(photos, warnings_logged):
         (photos / "owl" / name).write_bytes(b"")
     assert len(open_source(photos)) == 24
     assert (
-        "left out 2 images in formats that are not read, e.g. owl"
+        "left out 2 images in a format that is not read, e.g. owl"
         in (warnings_logged[0])
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("path;label\nrobin/0.png;robin,owl\n", "separated by semicolons, not by com"),
+        ("image;class\nrobin/0.png;robin\n", "separated by semicolons, not by com"),
+        ("path\tlabel\nrobin/0.png\trobin\n", "separated by tabs, not by commas"),
+        ("path|label\nrobin/0.png|robin\n", "separated by bars, not by commas"),
+        ("", "is empty; begin it with the line path,label"),
+        ("\n\n", "is empty; begin it with the line path,label"),
+        ("robin/0.png,robin\n", r"has no header, its first line is 'robin/0\.png,rob"),
+        ("image,class\nrobin/0.png,robin\n", "has no column 'path'"),
+    ],
+)
+def test_a_csv_that_is_no_table_is_told_apart(photos, content, words):
+    path = photos / "list.csv"
+    path.write_text(content)
+    for read in (open_source, lambda path: manifest.create_records(str(path))):
+        with pytest.raises(DataError, match=words):
+            read(path)
+
+
+def test_a_separator_may_be_part_of_a_column(photos):
+    path = photos / "list.csv"
+    path.write_text("path,label;german\nrobin/0.png,x;y\n")
+    assert len(open_source(path)) == 1

@@ -12,7 +12,7 @@ import pathlib
 from absl import logging
 import numpy as np
 
-from deeprank_jax import errors, files
+from deeprank_jax import errors, files, logs
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
 from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
@@ -81,7 +81,8 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
     """Returns the parts of each image's path below a folder, in order.
 
     Hidden files and folders are ignored. Files with other extensions are ignored too,
-    and their number is logged, with a warning if they are images.
+    and their number is logged, with a warning if they are images; so are links to a
+    folder above them.
 
     Args:
       root: Folder of images.
@@ -99,45 +100,62 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
             "folder of images per class."
         )
     images, other_images, num_ignored = [], [], 0
-    for path in _walk(str(root), ()):
+    loops: list[str] = []
+    for path in _walk(str(root), (), loops):
         if path[-1].lower().endswith(EXTENSIONS):
             images.append(path)
+        elif path[-1].lower().endswith(_OTHER_IMAGES):
+            other_images.append(path)
         else:
             num_ignored += 1
-            if path[-1].lower().endswith(_OTHER_IMAGES):
-                other_images.append(path)
+    if loops:
+        logging.warning(
+            "%s: left out %s to a folder that contains the link, e.g. %s; what is in "
+            "the folder is used already.",
+            files.printable(root),
+            logs.counted(len(loops), "link"),
+            files.printable(os.path.relpath(loops[0], root)),
+        )
     if other_images:
         logging.warning(
-            "%s: left out %s images in formats that are not read, e.g. %s; convert "
-            "them to JPEG or PNG, e.g. by `magick IMAGE IMAGE.jpg`.",
+            "%s: left out %s in a format that is not read, e.g. %s; convert to JPEG or "
+            "PNG, e.g. by `magick IMAGE IMAGE.jpg`.",
             files.printable(root),
-            f"{len(other_images):,}",
+            logs.counted(len(other_images), "image"),
             files.printable(os.path.join(*other_images[0])),
         )
     if num_ignored:
         logging.info(
-            "%s: ignored %s files that do not end in %s.",
+            "%s: ignored %s with an ending other than %s.",
             files.printable(root),
-            f"{num_ignored:,}",
+            logs.counted(num_ignored, "file"),
             " ".join(EXTENSIONS),
         )
     return images
 
 
 def _walk(
-    directory: str, parts: tuple[str, ...], above: tuple[str, ...] = ()
+    directory: str,
+    parts: tuple[str, ...],
+    loops: list[str],
+    above: tuple[str, ...] = (),
 ) -> Iterator[tuple[str, ...]]:
-    """Yields the parts of every file's path, in order."""
+    """Yields the parts of every file's path, in order.
+
+    Args:
+      directory: Folder to list.
+      parts: Parts of its path below the root.
+      loops: List to which links to a folder above them are added.
+      above: Real paths of the folders above.
+    """
     real = os.path.realpath(directory)
     if real in above:
-        raise errors.DataError(
-            f"{files.printable(directory)}: is a link to a folder that contains it; "
-            "remove the link."
-        )
+        loops.append(directory)
+        return
     for name, is_folder in _list(directory):
         if is_folder:
             path = os.path.join(directory, name)
-            yield from _walk(path, (*parts, name), (*above, real))
+            yield from _walk(path, (*parts, name), loops, (*above, real))
         else:
             yield (*parts, name)
 

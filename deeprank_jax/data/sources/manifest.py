@@ -14,13 +14,15 @@ import numpy as np
 
 from deeprank_jax import errors, files
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import labelled_files, texts
+from deeprank_jax.data.sources import folder, labelled_files, texts
 from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
 from deeprank_jax.errors import needs_extra
 
 _NUM_CHECKED = 100
 # Columns that name images and classes.
 _KEYS = ("path", "label")
+# Separators of columns that spreadsheets write instead of a comma.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def create_records(
@@ -129,6 +131,7 @@ def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
         for row in reader:
             if not names:
                 names = row
+                _check_header(path, names)
             elif row:
                 rows.append(_check_row(path, start, names, row))
             start = reader.line_num + 1
@@ -138,7 +141,33 @@ def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
             f"line {start:,} cannot be read ({error}); close its quotes, and write a "
             'quote within a value as "".',
         ) from error
+    if not names:
+        raise _error(path, "is empty; begin it with the line path,label.")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def _check_header(path: pathlib.Path, names: Sequence[str]) -> None:
+    """Checks that a table has a header, with commas between its columns.
+
+    Raises:
+      DataError: Another character separates the columns, or the first line is a row.
+    """
+    if "path" in names:
+        return
+    header = ",".join(names)
+    for separator, noun in _SEPARATORS.items():
+        if separator in header:
+            raise _error(
+                path,
+                f"its columns are separated by {noun}, not by commas; save it as CSV "
+                "with commas.",
+            )
+    if any(name.lower().endswith(folder.EXTENSIONS) for name in names):
+        raise _error(
+            path,
+            f"has no header, its first line is {files.printable(header)!r}; put a line "
+            "with the names of the columns above it, e.g. path,label.",
+        )
 
 
 def _check_row(
