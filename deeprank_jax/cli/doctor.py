@@ -3,8 +3,8 @@
   deeprank doctor
   deeprank doctor runs/emoji
 
-The first is for a bug report. The second tells whether a run, a model or an index is as
-it was written, and changes nothing.
+The first is for a bug report. The second tells whether a run, a model, an index or a
+table of embeddings, finished or not, is as it was written, and changes nothing.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "path", metavar="FOLDER", nargs="?", type=arguments.PATH,
-        help="run, exported model or index to check",
+        help="run, exported model, index, or table of embeddings with its folder "
+        "NAME.parts, to check",
     )  # fmt: skip
 
 
@@ -58,7 +59,12 @@ def run(options: argparse.Namespace) -> Result:
 def _check_folder(path: pathlib.Path) -> Result:
     from deeprank_jax.errors import DataError
     from deeprank_jax.experiments.verify import verify
+    from deeprank_jax.inference import embedding_parts
 
+    # A table that is not finished has its parts beside it.
+    unfinished = path.with_name(f"{path.name}.parts")
+    is_unfinished = unfinished.is_dir() and not path.exists()
+    path = unfinished if is_unfinished else path
     parts = verify(path)
     damaged = [f"{part}: {reason}" for part, reason in parts.items() if reason]
     if damaged:
@@ -66,7 +72,13 @@ def _check_folder(path: pathlib.Path) -> Result:
             f"{path}: {len(damaged)} of {len(parts)} parts are damaged. "
             + "; ".join(damaged)
         )
-    return Result({"intact": [*parts]}, f"intact: {', '.join(parts) or 'nothing yet'}")
+    text = f"intact: {', '.join(parts) or 'nothing yet'}"
+    if (path / embedding_parts.IDENTITY).exists():
+        text += (
+            f"\n{path} is of a table that is not finished: run the same `deeprank "
+            "embed` again to continue, or delete the folder."
+        )
+    return Result({"intact": [*parts]}, text)
 
 
 def inspect_installation() -> dict[str, object]:

@@ -1,12 +1,12 @@
-"""Checks whether a run, an exported model or an index is as it was written."""
+"""Checks whether a run, model, index or table of embeddings is as it was written."""
 
 from collections.abc import Callable
 import contextlib
 import pathlib
 
-from deeprank_jax import checksums
+from deeprank_jax import checksums, files
 from deeprank_jax.errors import DataError, UserError
-from deeprank_jax.inference import artifact
+from deeprank_jax.inference import artifact, embedding_parts
 from deeprank_jax.search import store
 from deeprank_jax.training.step_folders import StepFolders
 from deeprank_jax.training.workdir import Workdir
@@ -16,10 +16,12 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
     """Returns what is wrong with each part of a folder, None if nothing is.
 
     The parts of a run are its checkpoints, and its config, results and whitening once
-    it has begun or ended; a model and an index are one part each.
+    it has begun or ended; a model, an index and a table of embeddings are one part
+    each; those of an unfinished table are its files.
 
     Args:
-      path: Workdir of a run, exported model, or index.
+      path: Workdir of a run, exported model, index, table of embeddings, or the folder
+        `NAME.parts` of an unfinished one.
 
     Raises:
       DataError: The folder is none of these.
@@ -33,10 +35,15 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
         return {"model": _error_of(lambda: artifact.read_artifact(path))}
     if (path / store.MANIFEST).exists():
         return {"index": _error_of(lambda: _read_index(path))}
-    reason = "is no run, exported model or index" if path.is_dir() else "does not exist"
+    if (path / embedding_parts.IDENTITY).exists():
+        return _verify_parts(path)
+    if path.suffix == ".parquet" and path.is_file():
+        return {"table": _error_of(lambda: _read_table(path))}
+    kinds = "is no run, exported model, index or table of embeddings"
+    reason = kinds if path.exists() else "does not exist"
     raise DataError(
-        f"{path} {reason}; give the --workdir of `deeprank train`, the --out of "
-        "`deeprank export`, or that of `deeprank index`."
+        f"{path} {reason}; give the --workdir of `deeprank train`, or the --out of "
+        "`deeprank export`, `deeprank index` or `deeprank embed`."
     )
 
 
@@ -61,6 +68,21 @@ def _error_of(read: Callable[[], object]) -> str | None:
     except (UserError, OSError, ValueError) as error:
         return str(error)
     return None
+
+
+def _verify_parts(path: pathlib.Path) -> dict[str, str | None]:
+    """Returns what is wrong with each part of an unfinished table."""
+    identity = path / embedding_parts.IDENTITY
+    parts = {identity.name: _error_of(lambda: files.read_json(identity))}
+    for part in sorted(path.glob(embedding_parts.PATTERN)):
+        parts[part.name] = _error_of(lambda part=part: embedding_parts.read_part(part))
+    return parts
+
+
+def _read_table(path: pathlib.Path) -> None:
+    from deeprank_jax.inference import embedding_table  # It needs pyarrow.
+
+    embedding_table.read_table(path)
 
 
 def _read_index(path: pathlib.Path) -> None:

@@ -22,6 +22,7 @@ from deeprank_jax.data.reader import BadImages
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, UserError, needs_extra
 from deeprank_jax.files import locks
+from deeprank_jax.inference import embedding_parts
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
@@ -169,9 +170,7 @@ def _write_parts(
 def _is_whole(path: pathlib.Path) -> bool:
     """Returns whether a part can be read; a damaged one is deleted."""
     try:
-        names = checksums.read_arrays(path).keys()
-        if names != {"embeddings", "indices"}:
-            raise ValueError(f"it holds {', '.join(names)}")
+        embedding_parts.read_part(path)
         return True
     except FileNotFoundError:
         return False
@@ -234,8 +233,8 @@ def _add(
 
 
 def _read_parts(parts: pathlib.Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for path in sorted(parts.glob("*.npz")):
-        part = checksums.read_arrays(path)
+    for path in sorted(parts.glob(embedding_parts.PATTERN)):
+        part = embedding_parts.read_part(path)
         yield part["embeddings"], part["indices"]
 
 
@@ -285,7 +284,7 @@ def _version(name: str) -> str:
 
 def _begin(parts: pathlib.Path, identity: dict[str, str], bad: pathlib.Path) -> None:
     """Creates the folder of parts; parts of another model or list are deleted."""
-    about = parts / "parts.json"
+    about = parts / embedding_parts.IDENTITY
     parts.mkdir(parents=True, exist_ok=True)
     try:
         saved_identity = files.read_json(about)
@@ -301,7 +300,7 @@ def _begin(parts: pathlib.Path, identity: dict[str, str], bad: pathlib.Path) -> 
             "beginning.",
             parts,
         )
-    for file in parts.glob("*.npz"):
+    for file in parts.glob(embedding_parts.PATTERN):
         file.unlink()
     bad.unlink(missing_ok=True)
     with files.replacing(about) as file:

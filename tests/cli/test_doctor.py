@@ -4,10 +4,12 @@ import importlib.metadata
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from deeprank_jax.cli import doctor
 from deeprank_jax.cli.__main__ import main
+from deeprank_jax.inference import embedding_parts, embedding_table
 
 
 @pytest.fixture
@@ -87,3 +89,47 @@ def test_the_command_prints_text_or_json(capsys):
     main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out)
     assert report["extras"]["train"] == "works"
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    """Returns the folder of a table of embeddings that is not finished."""
+    parts = tmp_path / "photos.parquet.parts"
+    parts.mkdir()
+    (parts / embedding_parts.IDENTITY).write_text('{"model": "m", "images": "i"}')
+    for start in (0, 1024):
+        rows = np.ones((3, 4), np.float32) * start
+        embedding_table._write(
+            rows, np.arange(start, start + 3), embedding_table._part(parts, start)
+        )
+    return parts
+
+
+@pytest.mark.parametrize("name", ["photos.parquet", "photos.parquet.parts"])
+def test_an_unfinished_table_is_checked(unfinished, capsys, name):
+    path = unfinished.with_name(name)
+    main(["doctor", str(path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "intact: parts.json, 000000000000.npz, 000000001024.npz"
+    assert "not finished: run the same `deeprank embed` again to continue" in lines[1]
+    part = unfinished / "000000001024.npz"
+    content = bytearray(part.read_bytes())
+    content[content.index(np.float32(1024).tobytes())] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"1 of 3 parts are damaged\. 000000001024"):
+        main(["doctor", str(path)])
+
+
+def test_a_table_that_is_none_is_named(tmp_path):
+    path = tmp_path / "photos.parquet"
+    path.write_bytes(b"PAR1 of nothing")
+    with pytest.raises(
+        SystemExit, match=r"1 of 1 parts are damaged\. table: .* is not a"
+    ):
+        main(["doctor", str(path)])
+    with pytest.raises(
+        SystemExit, match="is no run, exported model, index or table of"
+    ):
+        main(["doctor", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"gone does not exist; give the --workdir"):
+        main(["doctor", str(tmp_path / "gone")])
