@@ -89,9 +89,14 @@ def _show(value: object) -> str:
 def _show_difference(cell: "Cell") -> str:
     if cell.above_first is None:
         return "-"
-    value, low, high = cell.above_first
-    digits = 0 if max(abs(low), abs(high)) >= 100 else 3
-    return f"{value:+,.{digits}f} [{low:+,.{digits}f}, {high:+,.{digits}f}]"
+    value, low, high = (_signed(x, cell.digits) for x in cell.above_first)
+    return f"{value} [{low}, {high}]"
+
+
+def _signed(value: float, digits: int) -> str:
+    """Returns a number with its sign; what is rounded to 0 has none."""
+    text = f"{value:+,.{digits}f}"
+    return text if any(x in text for x in "123456789") else text[1:]
 
 
 def _to_values(comparison: "RunComparison") -> dict[str, object]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 import copy
 import json
 import pathlib
+import shlex
 from typing import Any
 
 from absl import logging
@@ -47,6 +48,8 @@ Tree = dict[str, Any]
 def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """Returns the config of a run, in today's shape.
 
+    If its file is damaged, the config is that of the latest checkpoint, with a warning.
+
     Args:
       workdir: Folder of the run.
 
@@ -63,10 +66,19 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             "of `deeprank train`."
         ) from error
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}); delete it and run the training command "
-            "again, which writes it anew."
-        ) from error
+        values = _read_from_checkpoint(workdir)
+        if values is None:
+            raise ConfigError(
+                f"{path} cannot be read ({error}), and no checkpoint has its values; "
+                f"delete it, by `rm {shlex.quote(str(path))}`, and run the training "
+                "command again, which writes it anew."
+            ) from error
+        logging.warning(
+            "%s cannot be read (%s): the values are those of the latest checkpoint. "
+            "The training command, run again, writes the file anew.",
+            path,
+            error,
+        )
     try:
         config = ml_collections.ConfigDict(upgrade_config(values))
     except (ConfigError, TypeError, AttributeError) as error:
@@ -75,6 +87,21 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ) from error
     import_plugins(config.plugins)
     return config
+
+
+def _read_from_checkpoint(workdir: pathlib.Path) -> Tree | None:
+    """Returns the config in the latest undamaged checkpoint, None if there is none."""
+    steps = (workdir / "checkpoints").glob("[0-9]*")
+    steps = [step for step in steps if step.name.isdecimal()]
+    for step in sorted(steps, key=lambda step: int(step.name), reverse=True):
+        path = step / "run" / "metadata"
+        try:
+            digest = checksums.read_checksums(step).get("run/metadata")
+            if digest == checksums.file_digest(path):
+                return _unflatten(files.read_json(path)["config"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> Tree:

@@ -62,12 +62,18 @@ class Cell:
     is_best: bool = False
     above_first: tuple[float, float, float] | None = None
 
+    @property
+    def digits(self) -> int:
+        """Returns the number of decimals to show: none for counts and large values."""
+        value = self.value or 0.0
+        is_count = abs(value) > 1 and float(value).is_integer()
+        return 0 if is_count or abs(value) >= 100 else 3
+
     def __str__(self) -> str:
         """Returns value and interval; the best has a star."""
         if self.value is None:
             return "-"
-        is_count = self.value > 1 and float(self.value).is_integer()
-        digits = 0 if is_count or abs(self.value) >= 100 else 3
+        digits = self.digits
         text = f"{self.value:,.{digits}f}"
         if self.low is not None and self.high is not None:
             text += f" [{self.low:,.{digits}f}, {self.high:,.{digits}f}]"
@@ -192,12 +198,16 @@ def _lookup(tree: object, *keys: str) -> object:
 
 def _mark_best(name: str, cells: list[Cell]) -> list[Cell]:
     values = [x.value for x in cells if x.value is not None and math.isfinite(x.value)]
-    is_count = name.split("/", 1)[1].startswith("num_")
-    if is_count or len(set(values)) < 2:
+    if _is_count(name) or len(set(values)) < 2:
         return cells
     return [
         dataclasses.replace(cell, is_best=cell.value == max(values)) for cell in cells
     ]
+
+
+def _is_count(name: str) -> bool:
+    """Returns whether `"evaluator/metric"` only counts queries or triplets."""
+    return name.split("/", 1)[1].startswith("num_")
 
 
 def _pair(runs: Sequence[Run]) -> tuple[dict[str, dict[str, _Ends]], str]:
@@ -223,10 +233,16 @@ def _pair(runs: Sequence[Run]) -> tuple[dict[str, dict[str, _Ends]], str]:
     differences: dict[str, dict[str, _Ends]] = {}
     for name, metrics in bootstrap.compare(scores, groups=groups).items():
         differences[name] = {
-            # Reported is the first less the other.
-            metric: (-x.difference.value, -x.difference.high, -x.difference.low)
+            # Reported is the first less the other; 0 stays 0, not -0.
+            metric: (
+                0.0 - x.difference.value,
+                0.0 - x.difference.high,
+                0.0 - x.difference.low,
+            )
             for metric, x in metrics.items()
-            if x.difference is not None and x.difference.is_known
+            if x.difference is not None
+            and x.difference.is_known
+            and not _is_count(metric)
         }
     return differences, (
         f"Differences to {first.name} have paired 95 % intervals over classes of test "

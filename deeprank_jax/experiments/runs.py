@@ -136,6 +136,8 @@ class Runs:
         """
         saved = config_lib.flatten_config(config_lib.read_run_config(workdir))
         current = config_lib.flatten_config(config)
+        for values in (saved, current):  # A run keeps the absolute path.
+            values["data.dir"] = files.absolute(values["data.dir"])
         # Keys added since that run have their default in it; those that are None were
         # chosen by the run.
         for key in saved.keys() & current.keys():

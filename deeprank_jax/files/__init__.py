@@ -51,6 +51,11 @@ def as_text(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def absolute(path: str) -> str:
+    """Returns a path for any working directory; "" stays."""
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
 def printable(path: str | os.PathLike[str]) -> str:
     r"""Returns a path or a part of it for messages: also without control characters.
 

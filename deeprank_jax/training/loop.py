@@ -6,6 +6,7 @@ import json
 import pathlib
 import signal
 import time
+from typing import Any
 
 from absl import logging
 import jax
@@ -93,7 +94,7 @@ def train(
         if processes.is_first():
             Workdir(workdir).remove_damaged()
             Workdir(workdir).checksums.unlink(missing_ok=True)
-            files.write_json(saved, json.loads(config.to_json_best_effort()))
+            files.write_json(saved, _with_absolute_paths(config))
             Workdir(workdir).seal()
         # Before training, so that data that cannot be evaluated raise their error now.
         with processes.first_alone():
@@ -107,6 +108,13 @@ def train(
         return final_report.finish(
             experiment, splits, leakages, seconds=seconds, command=command
         )
+
+
+def _with_absolute_paths(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the config as JSON, with a path of the data for any working directory."""
+    values = json.loads(config.to_json_best_effort())
+    values["data"]["dir"] = files.absolute(values["data"]["dir"])
+    return values
 
 
 def _check_step(

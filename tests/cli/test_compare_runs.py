@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from deeprank_jax.cli import compare_runs as compare_runs_command
 from deeprank_jax.cli.__main__ import main
 from deeprank_jax.config import load_config
 from deeprank_jax.errors import DataError, UserError
@@ -131,9 +132,24 @@ def test_differences_are_paired_where_triplets_are_the_same(twins, trained, caps
     assert value < 0  # Noise is worse.
     assert third.above_first == (0, 0, 0)
     assert comparison.metrics["validation", "retrieval/map@r"][1].above_first is None
-    main(["compare-runs", *map(str, twins)])
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.endswith("second - first") for line in lines)
+    assert comparison.metrics["test", "retrieval/num_queries"][1].above_first is None
+    main(["compare-runs", *map(str, twins), str(trained)])
+    _, table = capsys.readouterr().out.split("second - first")
+    assert "num_" not in table
+    assert "-0.000" not in table
+    rows = {line.split()[1]: line for line in table.splitlines()[1:]}
+    # A score counts triplets; the last run is the first itself.
+    assert rows["retrieval/map@r"].endswith(" 0.000 [0.000, 0.000]")
+    assert rows["triplets/score_at_30"].endswith(" 0 [0, 0]")
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(-0.0, 3, "0.000"), (-0.0004, 3, "0.000"), (-0.0006, 3, "-0.001"),
+     (0.25, 3, "+0.250"), (-12.0, 0, "-12"), (1234.0, 0, "+1,234"), (0.2, 0, "0")],
+)  # fmt: skip
+def test_only_what_differs_has_a_sign(value, digits, text):
+    assert compare_runs_command._signed(value, digits) == text
 
 
 def test_other_triplets_or_data_leave_the_values_alone(twins):
@@ -155,7 +171,7 @@ def test_other_triplets_or_data_leave_the_values_alone(twins):
     assert all(cell.above_first is None for cell in cells)
 
 
-@pytest.mark.parametrize("name", ["config.json", "results.json", "intervals.json"])
+@pytest.mark.parametrize("name", ["results.json", "intervals.json"])
 def test_a_run_that_has_changed_is_refused(twins, name):
     path = twins[1] / name
     text = path.read_text()
