@@ -319,9 +319,9 @@ def list_names(names: Iterable[str], most: int = 10) -> str:
       most: Largest number of names that are listed.
     """
     names = [*names]
-    listed = ", ".join(map(repr, names[:most]))
+    text = ", ".join(map(repr, names[:most]))
     num_others = len(names) - most
-    return listed + (f" and {num_others:,} others" if num_others > 0 else "")
+    return text + (f" and {num_others:,} others" if num_others > 0 else "")
 
 
 def did_you_mean(name: str, names: Mapping[str, Any] | Iterator[str]) -> str:

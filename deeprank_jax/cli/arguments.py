@@ -222,6 +222,14 @@ def add_picture(parser: argparse.ArgumentParser, *, table: bool = False) -> None
     )  # fmt: skip
 
 
+def add_include_query(parser: argparse.ArgumentParser) -> None:
+    """Adds `--include_query`, by which the query may be its own hit."""
+    parser.add_argument(
+        "--include_query", action="store_true",
+        help="keep the image itself among the hits, if it is one of those searched",
+    )  # fmt: skip
+
+
 def distance(text: str) -> float:
     """Parses a distance, at least 0 and finite."""
     value = float(text)

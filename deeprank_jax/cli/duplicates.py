@@ -1,5 +1,8 @@
 """Finds copies among images.
 
+Of each group the first has the most pixels, or else the largest file: keep it. The
+distance of the others to it is that of their embeddings.
+
 For example:
   deeprank duplicates photos --model=model --out=copies.html
 """
@@ -37,5 +40,7 @@ def run(options: argparse.Namespace) -> Result:
         f"{groups.num_copies:,} of {groups.num_images:,} images are copies of others "
         f"within {groups.max_distance:.4f}"
     )
+    if groups:
+        title += "; of each group the largest comes first, to keep"
     values = {"copies": groups.num_copies}
     return groups_lib.show_groups(options.out, records, groups, title, values)

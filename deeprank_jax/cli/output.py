@@ -15,7 +15,7 @@ from deeprank_jax import files, logs
 from deeprank_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from deeprank_jax.inference.results import Hit
+    from deeprank_jax.inference.results import Hit, SearchResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +107,21 @@ def hit_rows(
         for rank, hit in enumerate(hits, 1)
     ]
     return ("rank", "distance", "label", "path"), rows
+
+
+def hit_notes(result: "SearchResult") -> list[str]:
+    """Returns the sentences on a search that its table does not show."""
+    notes = []
+    if result.left_out is not None:
+        notes.append(
+            f"Left out: {result.left_out}, the image itself; --include_query keeps it."
+        )
+    if result.is_unfamiliar:
+        notes.append(
+            "The image is unlike all images of training, farther than 99 % of "
+            "validation: the nearest images may have nothing to do with it."
+        )
+    return notes
 
 
 def hit_values(hits: "Sequence[Hit]") -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ For example:
 
 import argparse
 
+from deeprank_jax import logs
 from deeprank_jax.cli import arguments, output
 from deeprank_jax.cli.output import Result
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image", metavar="IMAGE", type=arguments.PATH, required=True,
         help="image that the others are compared with",
     )  # fmt: skip
+    arguments.add_include_query(parser)
     arguments.add_picture(parser, table=True)
 
 
@@ -33,22 +35,31 @@ def run(options: argparse.Namespace) -> Result:
     from deeprank_jax.cli import sheets
 
     model, records = arguments.open_images(options)
-    result = model.search(options.image, records, k=None)
+    result = model.search(
+        options.image, records, k=None, include_query=options.include_query
+    )
     names, rows = output.hit_rows(result.hits)
-    values = {"image": options.image, "hits": output.hit_values(result.hits)}
-    if options.out and options.out.endswith(".csv"):
-        sheets.write_csv(options.out, names, rows)
-        return Result(values, output.wrote(options.out))
-    text = output.format_table(names, rows)
+    values = {
+        "image": options.image,
+        "left_out": result.left_out,
+        "is_unfamiliar": result.is_unfamiliar,
+        "hits": output.hit_values(result.hits),
+    }
+    title = f"{records.name} by similarity to {options.image}"
+    lines = [output.format_table(names, rows)]
     if options.out:
-        num = sheets.count(sheets.MAX_RANKED, len(result), "images, nearest first")
-        sheets.write_hits(
-            options.out,
-            f"{records.name} by similarity to {options.image}",
-            options.image,
-            result,
-            heading=num + "{legend}",
-            read=sheets.create_reader(records),
-        )
-        text += f"\n{output.wrote(options.out)}"
-    return Result(values, text)
+        lines = [f"{logs.counted(len(result), 'image')} of {title}."]
+        if options.out.endswith(".csv"):
+            sheets.write_csv(options.out, names, rows)
+        else:
+            num = sheets.count(sheets.MAX_RANKED, len(result), "images, nearest first")
+            sheets.write_hits(
+                options.out,
+                title,
+                options.image,
+                result,
+                heading=num + "{legend}",
+                read=sheets.create_reader(records),
+            )
+        lines.append(output.wrote(options.out))
+    return Result(values, "\n".join([*lines, *output.hit_notes(result)]))

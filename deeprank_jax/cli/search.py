@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label", action="append",
         help="search only images with this label; may be repeated",
     )  # fmt: skip
+    arguments.add_include_query(parser)
     arguments.add_picture(parser)
 
 
@@ -55,17 +56,23 @@ def run(options: argparse.Namespace) -> Result:
             raise DataError(
                 f"{options.index} holds no image with the label {label!r}{hint}."
             )
-    result = index.search(options.image, options.k, labels=options.label)
+    result = index.search(
+        options.image,
+        options.k,
+        labels=options.label,
+        include_query=options.include_query,
+    )
     summary = ", ".join(
         f"{escaped(label) or 'no label'} {share:.0%}"
         for label, share in result.votes[:5]
     )
     names, rows = output.hit_rows(result.hits)
-    text = f"{output.format_table(names, rows)}\nLabels by vote: {summary}."
+    lines = [output.format_table(names, rows), f"Labels by vote: {summary or 'none'}."]
+    text = "\n".join([*lines, *output.hit_notes(result)])
     if options.out:
         from deeprank_jax.cli import sheets
 
-        heading = "nearest{legend}; labels by vote: " + summary
+        heading = f"nearest{{legend}}; labels by vote: {summary or 'none'}"
         sheets.write_hits(
             options.out,
             f"Nearest to {options.image}",
@@ -79,6 +86,8 @@ def run(options: argparse.Namespace) -> Result:
         "image": options.image,
         "hits": output.hit_values(result.hits),
         "threshold": result.threshold,
+        "left_out": result.left_out,
+        "is_unfamiliar": result.is_unfamiliar,
         "votes": [{"label": label, "share": share} for label, share in result.votes],
     }
     return Result(values, text)

@@ -64,6 +64,8 @@ def write_hits(
     near, legend = result.threshold, ""
     if near is not None:
         legend = f", framed green within {near:.4f} and red beyond"
+    if result.is_unfamiliar:
+        legend = " (the query is unlike all images of training: no verdict)"
     frames = {True: "near", False: "far", None: ""}
     unread: list[str] = []
     tiles = [
@@ -96,10 +98,17 @@ def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
     sheet = []
     unread: list[str] = []
     for number, group in enumerate(groups.groups[:_MAX_GROUPS], 1):
-        members = zip(group.paths[:_MAX_TILES], group.labels, strict=False)
+        texts = [f"{distance:.4f}" for distance in group.distances]
+        texts = ["keep", *texts[1:]] if texts else [""] * len(group)
+        members = zip(group.paths[:_MAX_TILES], group.labels, texts, strict=False)
         tiles = [
-            _tile(_read_pixels(lambda path=path: read(path), path, unread), path, label)
-            for path, label in members
+            _tile(
+                _read_pixels(lambda path=path: read(path), path, unread),
+                path,
+                label,
+                text,
+            )
+            for path, label, text in members
         ]
         heading = f"{number}: {count(_MAX_TILES, len(group), 'images')}"
         sheet.append(Group(heading=heading, tiles=tiles))

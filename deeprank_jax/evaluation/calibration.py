@@ -8,6 +8,7 @@ distance then has the same meaning elsewhere.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from deeprank_jax.evaluation.scores import check_rows
 _MAX_RECORDS = 4096
 # Records compared with all later ones at a time.
 _BLOCK = 256
+# Fewer pairs of one class do not tell which share of them is found.
+_MIN_SAME = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,34 @@ def calibrate(
         recall=float(recall[last]),
         false_positive_rate=float(false[last]),
         num_pairs=len(distances),
+    )
+
+
+def why_too_few(labels: np.ndarray, precision: float, *, prior: float = 0.5) -> str:
+    """Returns the reason that records are too few to support a precision, or "".
+
+    A false positive rate that was 0 on `n` pairs is below `3 / n` with a confidence of
+    95 % (the rule of three), so that the pairs of two classes must be that many. The
+    pairs of one class must be at least 20.
+
+    Args:
+      labels: `[N]` int, class of each record.
+      precision: Required precision, in (0, 1]; .99 counts above that.
+      prior: Share of pairs of one class that the precision is for, in (0, 1).
+    """
+    check_share("precision", precision)
+    check_share("prior", prior, below_one=True)
+    sizes = np.unique(np.asarray(labels), return_counts=True)[1]
+    num_same = int(np.sum(sizes * (sizes - 1)) // 2)
+    num_others = len(labels) * (len(labels) - 1) // 2 - num_same
+    precision = min(precision, 0.99)
+    rate = prior / (1 - prior) * (1 - precision) / precision
+    min_others = math.ceil(3 / rate)
+    if num_same >= _MIN_SAME and num_others >= min_others:
+        return ""
+    return (
+        f"validation has {num_same:,} pairs of one class and {num_others:,} of two; a "
+        f"precision of {precision:g} needs {_MIN_SAME} and {min_others:,}"
     )
 
 

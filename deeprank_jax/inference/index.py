@@ -5,7 +5,6 @@ and their labels.
 """
 
 from collections.abc import Callable, Collection
-import dataclasses
 import os
 import pathlib
 from typing import Self
@@ -20,23 +19,17 @@ from deeprank_jax.inference.image_versions import Changes, Versions
 from deeprank_jax.inference.images import AnyImage
 from deeprank_jax.inference.model import Model
 from deeprank_jax.inference.progress import Progress
-from deeprank_jax.inference.results import SearchResult, create_search_result
+from deeprank_jax.inference.results import (
+    IndexChanges,
+    SearchResult,
+    create_search_result,
+)
 from deeprank_jax.inference.sources import ImageSource, absolute_source
 from deeprank_jax.search import store
 from deeprank_jax.search.index import VectorIndex
 
 # Number of images per commit, unreadable ones included.
 _PART_SIZE = 1024
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IndexChanges:
-    """Numbers of images that were added, embedded again, removed and unreadable."""
-
-    added: int
-    updated: int
-    removed: int
-    unreadable: int = 0
 
 
 class Index:
@@ -366,6 +359,7 @@ class Index:
         k: int = 10,
         *,
         labels: str | Collection[str] | None = None,
+        include_query: bool = False,
     ) -> SearchResult:
         """Finds the images nearest to one image.
 
@@ -376,6 +370,7 @@ class Index:
           image: Image to search with: a path, bytes, a PIL image or an array.
           k: Number of hits.
           labels: Label, or labels, of the hits; None for any.
+          include_query: True to keep the query, if its file is in the index.
 
         Returns:
           At most `k` hits, nearest first; none if no image has such a label.
@@ -385,13 +380,20 @@ class Index:
           ArtifactError: The index is damaged.
           DataError: The index is empty, or `k` is below 1.
         """
-        neighbors = self._vectors.search(self.model.embed([image]), k, labels=labels)
+        query = self.model.embed([image])
+        # One more, as the query itself may be among them.
+        num = k + 1 if k >= 1 and not include_query else k
+        neighbors = self._vectors.search(query, num, labels=labels)
         rows = [i for i, path in enumerate(neighbors.ids[0]) if path is not None]
         return create_search_result(
+            image,
             [str(neighbors.ids[0][i]) for i in rows],
             [neighbors.labels[0][i] for i in rows],
-            neighbors.distances[0][rows].tolist(),
+            neighbors.distances[0][rows],
             self.threshold,
+            k=k,
+            include_query=include_query,
+            is_unfamiliar=self.model.is_unfamiliar(query[0]),
         )
 
     def create_reader(self) -> Callable[[str], str | bytes | np.ndarray]:

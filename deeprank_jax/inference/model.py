@@ -12,23 +12,34 @@ import jax
 import ml_collections
 import numpy as np
 
-from deeprank_jax import config as config_lib
 from deeprank_jax import errors, files
 from deeprank_jax.data import decode as decode_lib
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ArtifactError
-from deeprank_jax.inference import artifact, bulk, model_info, program, sources
+from deeprank_jax.inference import (
+    artifact,
+    bulk,
+    familiarity,
+    model_info,
+    program,
+    sources,
+)
+from deeprank_jax.inference import copies as copies_lib
 from deeprank_jax.inference import images as images_lib
 from deeprank_jax.inference.bulk import BATCH_SIZE
+from deeprank_jax.inference.familiarity import Familiarity
 from deeprank_jax.inference.images import AnyImage, decode
 from deeprank_jax.inference.progress import Progress, reporting
 from deeprank_jax.inference.results import (
     Comparison,
     EmbeddedImages,
-    ImageGroup,
     ImageGroups,
     SearchResult,
+    create_comparison,
+    create_groups,
     create_search_result,
+    labels_of,
+    paths_of,
 )
 from deeprank_jax.inference.sources import ImageSource
 from deeprank_jax.search import grouping
@@ -55,8 +66,11 @@ class Model:
       image_size: Height and width of the network's input, in pixels.
       threshold: Largest squared distance of similar images, calibrated on pairs of
         which half are of one class; None if the model has none.
+      no_threshold: Reason that it has none; empty if it has, or none is known.
       cluster_distance: Largest squared distance of similar images in a collection,
         where one pair in ten is of one class; None if the model has none.
+      familiarity: Tells which images are far from all of training; None if the model
+        does not know.
       fingerprint: Identifier of the weights and preprocessing; embeddings of models
         with different fingerprints cannot be compared.
     """
@@ -72,14 +86,20 @@ class Model:
             not what it should be, or the program is refused.
         """
         self.artifact = artifact.read_artifact(path)
-        info, self._config = self.artifact.info, _read_config(self.artifact)
+        info, self._config = self.artifact.info, model_info.read_config(self.artifact)
         self.fingerprint: str = info["fingerprint"]
         self.embedding_dim: int = info["agreement"]["dim"]
         self.image_size: int = info["preprocessing"]["image_size"]
         self.threshold: float | None = None
         if info["threshold"]:
             self.threshold = info["threshold"]["distance"]
+        self.no_threshold: str = info.get("no_threshold", "")
         self.cluster_distance: float | None = info["cluster_distance"]
+        self.familiarity: Familiarity | None = None
+        if info.get("familiar"):
+            path = self.artifact.file(familiarity.FILE)
+            entry = info["familiar"]
+            self.familiarity = Familiarity(path, entry, self.embedding_dim)
         program.ensure_checked(self.artifact)
         weights = artifact.read_weights(self.artifact)
         self._call = jax.jit(program.read_program(self.artifact, weights).call)
@@ -230,9 +250,9 @@ class Model:
         unreadable = np.setdiff1d(np.arange(len(records)), indices)
         return EmbeddedImages(
             embeddings=embeddings,
-            paths=_paths(records, indices),
-            labels=_labels(records, indices),
-            unreadable=_paths(records, unreadable),
+            paths=paths_of(records, indices),
+            labels=labels_of(records, indices),
+            unreadable=paths_of(records, unreadable),
         )
 
     def compare(self, one: AnyImage, other: AnyImage) -> Comparison:
@@ -241,13 +261,19 @@ class Model:
         Raises:
           BadImageError: An image cannot be read; the message names it.
         """
-        a, b = self.embed([one, other]).astype(np.float64)
-        norms = np.linalg.norm(a) * np.linalg.norm(b)
-        return Comparison(
-            distance=float(np.sum(np.square(a - b))),
-            cosine=float(a @ b / norms) if norms else 0.0,
-            threshold=self.threshold,
+        rows = self.embed([one, other])
+        return create_comparison(
+            rows, self.threshold, self.no_threshold, *map(self.is_unfamiliar, rows)
         )
+
+    def is_unfamiliar(self, row: np.ndarray) -> bool | None:
+        """Returns whether an embedding `[D]` is far from those of all training images.
+
+        Farther than 99 % of validation images; None if the model does not know.
+        """
+        if self.familiarity is None:
+            return None
+        return bool(self.familiarity.is_unfamiliar(row[None])[0])
 
     def search(
         self,
@@ -255,6 +281,7 @@ class Model:
         images: ImageSource,
         k: int | None = 10,
         *,
+        include_query: bool = False,
         progress: Progress | None = None,
     ) -> SearchResult:
         """Finds the images of a collection nearest to one image, exactly.
@@ -265,6 +292,7 @@ class Model:
           image: Image to search with.
           images: Collection to search, see `Model`.
           k: Number of hits; None for all images.
+          include_query: True to keep the query, if its file is in the collection.
           progress: Function that receives the progress; None for a bar on a terminal.
 
         Raises:
@@ -277,12 +305,17 @@ class Model:
         query = self.embed([image])
         rows, indices = bulk.embed_records(self, records, progress=progress)
         distances = np.sum(np.square(rows - query), axis=1)
-        order = np.argsort(distances, kind="stable")[:k]
+        # One more, as the query itself may be among them.
+        order = np.argsort(distances, kind="stable")[: None if k is None else k + 1]
         return create_search_result(
-            _paths(records, indices[order]),
-            _labels(records, indices[order]),
-            distances[order].tolist(),
+            image,
+            paths_of(records, indices[order]),
+            labels_of(records, indices[order]),
+            distances[order],
             self.cluster_distance,
+            k=k,
+            include_query=include_query,
+            is_unfamiliar=self.is_unfamiliar(query[0]),
         )
 
     def duplicates(
@@ -293,6 +326,9 @@ class Model:
         progress: Progress | None = None,
     ) -> ImageGroups:
         """Finds copies among images, as groups of two or more.
+
+        The first image of a group is the one to keep: that with the most pixels, of
+        these the largest file.
 
         Args:
           images: Collection of images, see `Model`.
@@ -328,7 +364,14 @@ class Model:
             )
         else:
             groups = grouping.find_duplicates(rows, max_distance)
-        return _create_groups(records, indices, groups, max_distance)
+        max_pixels, members, distances = self.preprocessing["max_pixels"], [], []
+        for group in groups:
+            order, to_first = copies_lib.order_copies(
+                records, indices[group], rows[group], max_pixels
+            )
+            members.append(indices[group][order])
+            distances.append(to_first)
+        return create_groups(records, members, len(indices), max_distance, distances)
 
     def clusters(
         self,
@@ -362,7 +405,8 @@ class Model:
         records = self.open_images(images)
         rows, indices = bulk.embed_records(self, records, progress=progress)
         groups = grouping.find_clusters(rows, max_distance=max_distance, num=num)
-        return _create_groups(records, indices, groups, max_distance)
+        members = [indices[group] for group in groups]
+        return create_groups(records, members, len(indices), max_distance)
 
     def open_images(
         self, images: ImageSource, *, data_dir: str = "data", label_feature: str = ""
@@ -393,53 +437,6 @@ class Model:
         decoded = decode(image, name, max_pixels=max_pixels)
         fit = self.preprocessing["fit"]
         return decode_lib.resize_image(decoded, self.image_size, fit)
-
-
-def _read_config(model: artifact.Artifact) -> dict[str, Any]:
-    """Returns the config of the exported run, once it and `model.json` are checked.
-
-    Raises:
-      ArtifactError: One of them is not what it should be.
-    """
-    path = model.file(artifact.INFO)
-    try:
-        model_info.check_info(model.info)
-        path = model.file(artifact.CONFIG)
-        config = config_lib.upgrade_config(files.read_json(path))
-        model_info.check_config(config)
-        ml_collections.ConfigDict(config)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} cannot be used: {error!s:.300}; export the run again."
-        ) from error
-    return config
-
-
-def _paths(records: Records, indices: np.ndarray) -> tuple[str, ...]:
-    return tuple(records.describe(int(i)) for i in indices)
-
-
-def _labels(records: Records, indices: np.ndarray) -> tuple[str, ...]:
-    return tuple(records.label_name(int(i)) for i in indices)
-
-
-def _create_groups(
-    records: Records,
-    indices: np.ndarray,
-    groups: list[np.ndarray],
-    max_distance: float | None,
-) -> ImageGroups:
-    return ImageGroups(
-        groups=tuple(
-            ImageGroup(
-                paths=_paths(records, indices[group]),
-                labels=_labels(records, indices[group]),
-            )
-            for group in groups
-        ),
-        num_images=len(indices),
-        max_distance=max_distance,
-    )
 
 
 def _check_distance(max_distance: float | None) -> None:

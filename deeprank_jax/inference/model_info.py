@@ -5,9 +5,36 @@ import math
 import re
 from typing import Any
 
+import ml_collections
+
+from deeprank_jax import config as config_lib
+from deeprank_jax import files
+from deeprank_jax.errors import ArtifactError
+from deeprank_jax.inference import artifact
+
 _MAX_IMAGE_SIZE, _MAX_DIM, _MAX_DEPTH = 4096, 65_536, 20
 
 _Check = Callable[[Any], bool]
+
+
+def read_config(model: artifact.Artifact) -> dict[str, Any]:
+    """Returns the config of the exported run, once it and `model.json` are checked.
+
+    Raises:
+      ArtifactError: One of them is not what it should be.
+    """
+    path = model.file(artifact.INFO)
+    try:
+        check_info(model.info)
+        path = model.file(artifact.CONFIG)
+        config = config_lib.upgrade_config(files.read_json(path))
+        check_config(config)
+        ml_collections.ConfigDict(config)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be used: {error!s:.300}; export the run again."
+        ) from error
+    return config
 
 
 def check_info(info: Mapping[str, Any]) -> None:
@@ -18,6 +45,11 @@ def check_info(info: Mapping[str, Any]) -> None:
     """
     for path, (expected, check) in _INFO.items():
         _check(info, path.split("."), expected, check)
+    for name in ("no_threshold", "no_cluster_distance"):
+        if name in info:
+            _check(info, [name], *_TEXT)
+    if info.get("familiar") is not None:  # Models of earlier versions have none.
+        _check(info, ["familiar", "distance"], *_DISTANCE)
     if info["threshold"] is not None:
         _check(info, ["threshold", "distance"], *_DISTANCE)
 

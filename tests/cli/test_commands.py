@@ -148,7 +148,8 @@ def test_a_folder_becomes_a_table(deeprank, exported, photos, tmp_path):
 def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path):
     paths = sorted(photos.rglob("*.png"))
     out = tmp_path / "found.html"
-    said = deeprank("search", paths[3], f"--index={index}", "--k=5", f"--out={out}")
+    words = ("search", paths[3], f"--index={index}", "--k=5", f"--out={out}")
+    said = deeprank(*words, "--include_query")
     rows = [line.split() for line in said.splitlines()[1:6]]
     model = deeprank_jax.load(exported)
     distances = np.sum((model.embed(paths) - model.embed(paths[3])) ** 2, axis=1)
@@ -160,6 +161,13 @@ def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path)
     page = out.read_text()
     assert page.count("<img") == 6
     assert str(paths[3]) in page
+    said = deeprank(*words)
+    assert said.splitlines()[1:5] != rows[1:]
+    assert [line.split()[1] for line in said.splitlines()[1:5]] == [
+        row[1] for row in rows[1:]
+    ]
+    note = f"Left out: {paths[3]}, the image itself; --include_query keeps it."
+    assert note in said.splitlines()
 
 
 def frames_of(page):
@@ -177,7 +185,7 @@ def test_frames_and_votes_say_the_same_in_both_metrics(
         "index", photos, f"--model={exported}", f"--out={path}", f"--metric={metric}"
     )
     query = sorted(photos.rglob("*.png"))[0]
-    words = ("search", query, "--k=72")
+    words = ("search", query, "--k=72", "--include_query")
     said = [
         deeprank(*words, f"--index={x}", f"--out={tmp_path / f'{i}.html'}")
         for i, x in enumerate((index, path))
@@ -226,7 +234,7 @@ def test_images_that_look_unlike_are_no_copies(deeprank, exported, photos, tmp_p
     other = altered(exported, tmp_path, copies={"distance": 9.0, "pixel_distance": 0.0})
     out = tmp_path / "groups.csv"
     words = ("duplicates", photos, f"--model={other}", f"--out={out}")
-    assert deeprank(*words).startswith("Wrote")
+    assert deeprank(*words).splitlines()[1:] == [f"Wrote {out}."]
     assert out.read_text().strip() == "group,label,path"
 
 
@@ -274,7 +282,7 @@ def test_a_search_can_be_among_some_labels(deeprank, photos, index):
     words = ("--label=class 03", "--label=class 05", "--k=50")
     said = deeprank("search", query, f"--index={index}", *words)
     rows = said.splitlines()[1:-1]
-    assert len(rows) == 12
+    assert len(rows) == 12  # The query has another label.
     assert all("class 03" in row or "class 05" in row for row in rows)
 
 
@@ -349,9 +357,15 @@ def test_an_index_takes_only_what_is_new(deeprank, exported, photos, tmp_path):
 def test_images_are_ranked(deeprank, exported, photos, tmp_path):
     query = sorted(photos.rglob("*.png"))[9]
     words = ("rank", photos, f"--model={exported}", f"--image={query}")
-    said = deeprank(*words, f"--out={tmp_path / 'ranked.html'}")
-    assert said.splitlines()[1].split()[:2] == ["1", "0.0000"]
-    deeprank(*words, f"--out={tmp_path / 'ranked.csv'}")
+    assert len(deeprank(*words).splitlines()) == 1 + 71 + 1
+    words = (*words, "--include_query")
+    assert deeprank(*words).splitlines()[1].split()[:2] == ["1", "0.0000"]
+    for name in ("ranked.html", "ranked.csv"):
+        said = deeprank(*words, f"--out={tmp_path / name}")
+        assert said == (
+            f"72 images of {photos} by similarity to {query}.\n"
+            f"Wrote {tmp_path / name}.\n"
+        )
     with (tmp_path / "ranked.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 72
@@ -374,13 +388,19 @@ def test_copies_are_found(deeprank, exported, photos, tmp_path):
     (group,) = [g for g in groups.values() if str(one) in g]
     assert str(some / "class 07" / "copy.png") in group
     said = deeprank("duplicates", some, f"--model={exported}", "--max_distance=0")
-    assert "1 of 73 images are copies of others within 0.0000." in said
+    assert "1 of 73 images are copies of others within 0.0000; of each group" in said
+    (kept,) = [row for row in rows if row["path"] in group and row["keep"]]
+    assert (kept["keep"], kept["distance"]) == ("keep", "0.0000")
+    page = tmp_path / "groups.html"
+    said = deeprank("duplicates", some, f"--model={exported}", f"--out={page}")
+    assert len(said.splitlines()) == 2
+    assert page.read_text().count("<span>keep</span>") == len(groups)
 
 
 def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
     out = tmp_path / "clusters.html"
     words = ("clusters", photos, f"--model={exported}", "--num=12", f"--out={out}")
-    assert "12 clusters of 72 images." in deeprank(*words)
+    assert deeprank(*words) == f"12 clusters of 72 images.\nWrote {out}.\n"
     assert out.read_text().count("<h2>") == 12
 
 

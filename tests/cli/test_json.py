@@ -55,6 +55,7 @@ def test_embed(run, exported, photos, tmp_path):
     result = run("embed", photos, f"--model={exported}", f"--out={out}")
     assert result == {
         "out": str(out), "embeddings": 72, "embedding_dim": 8, "unreadable": 0,
+        "unlabelled": 0,
     }  # fmt: skip
 
 
@@ -63,10 +64,16 @@ def test_index_and_search(run, exported, photos, images, tmp_path):
     result = run("index", photos, f"--model={exported}", f"--out={out}")
     assert result == {
         "index": str(out), "added": 72, "updated": 0, "removed": 0, "images": 72,
-        "kind": "exact", "metric": "squared_euclidean",
+        "unreadable": 0, "unlabelled": 0, "kind": "exact",
+        "metric": "squared_euclidean",
     }  # fmt: skip
     page = tmp_path / "found.html"
-    result = run("search", images[3], f"--index={out}", "--k=5", f"--out={page}")
+    words = (f"--index={out}", "--k=5", f"--out={page}")
+    result = run("search", images[3], *words)
+    assert result["left_out"] == str(images[3])
+    assert result["is_unfamiliar"] is None  # Validation has too few images to tell.
+    assert len(result["hits"]) == 5
+    result = run("search", images[3], *words, "--include_query")
     assert page.exists()
     assert [hit["rank"] for hit in result["hits"]] == [1, 2, 3, 4, 5]
     first = result["hits"][0]
@@ -77,7 +84,10 @@ def test_index_and_search(run, exported, photos, images, tmp_path):
 
 
 def test_rank(run, exported, photos, images):
-    result = run("rank", photos, f"--model={exported}", f"--image={images[3]}")
+    words = (photos, f"--model={exported}", f"--image={images[3]}")
+    result = run("rank", *words)
+    assert (len(result["hits"]), result["left_out"]) == (71, str(images[3]))
+    result = run("rank", *words, "--include_query")
     assert len(result["hits"]) == 72
     assert result["hits"][0]["path"] == str(images[3])
 
@@ -92,6 +102,8 @@ def test_duplicates(run, exported, photos, tmp_path):
     assert (result["images"], result["copies"], result["max_distance"]) == (73, 1, 0)
     (group,) = result["groups"]
     assert {image["path"] for image in group} >= {str(one)}
+    assert [image["keep"] for image in group] == [True, False]
+    assert [image["distance"] for image in group] == [0, 0]
     assert out.exists()
 
 

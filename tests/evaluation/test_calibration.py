@@ -264,3 +264,26 @@ def test_large_classes_leave_none_out():
 def test_too_few_classes_have_no_precision_on_unseen_ones(num_classes, num_rows):
     rows, labels = draw_classes(num_classes, 0.1, num_rows=num_rows)
     assert calibration.measure_unseen_precision(rows, labels, 0.9) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "prior", "is_enough"),
+    [
+        ([2, 2, 2, 2], 0.5, False),  # 4 pairs of one class.
+        ([6, 5], 0.5, False),  # 25 and 30.
+        ([8, 8], 0.5, True),  # 56 and 64: 57 are needed.
+        ([8, 8], 0.1, False),
+        ([5] * 7, 0.1, True),  # 70 and 525: 513 are needed.
+        ([2] * 40, 0.1, True),
+        ([2] * 15, 0.5, False),
+    ],
+)
+def test_too_few_pairs_support_no_precision(sizes, prior, is_enough):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    reason = calibration.why_too_few(labels, 0.95, prior=prior)
+    assert (reason == "") == is_enough
+    if not is_enough:
+        same = labels[:, None] == labels
+        num_same = (same.sum() - len(labels)) // 2
+        others = (~same).sum() // 2
+        assert f"{num_same} pairs of one class and {others} of two" in reason

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from deeprank_jax import config as config_lib
 from deeprank_jax.config import loading
-from deeprank_jax.inference import artifact
+from deeprank_jax.inference import artifact, familiarity
 
 SIZE, DIM = 8, 4
 WEIGHTS = {"kernel": np.eye(3, DIM, dtype=np.float32)}
@@ -67,7 +67,9 @@ def config():
     )
 
 
-def write_model(path, *, info=INFO, code=None, weights=WEIGHTS, settings=None):
+def write_model(
+    path, *, info=INFO, code=None, weights=WEIGHTS, settings=None, references=None
+):
     """Writes a model with right checksums, whatever it holds.
 
     Args:
@@ -76,6 +78,7 @@ def write_model(path, *, info=INFO, code=None, weights=WEIGHTS, settings=None):
       code: Bytes of the program.
       weights: Weights by name, or the bytes of the file.
       settings: Contents of `config.json`, or its text.
+      references: Bytes of the embeddings of training images; None for no such file.
     """
     settings = config() if settings is None else settings
     with artifact.writing(path) as folder:
@@ -87,6 +90,8 @@ def write_model(path, *, info=INFO, code=None, weights=WEIGHTS, settings=None):
         else:
             save_file(weights, folder / artifact.WEIGHTS)
         (folder / artifact.STABLEHLO).write_bytes(program() if code is None else code)
+        if references is not None:
+            (folder / familiarity.FILE).write_bytes(references)
     return path
 
 

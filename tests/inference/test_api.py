@@ -104,7 +104,7 @@ def test_no_bar_is_drawn_where_progress_is_received(model, photos, capfd):
 
 
 def test_a_search_in_a_folder_is_exact(model, photos, paths, embeddings):
-    result = model.search(paths[9], photos, k=5)
+    result = model.search(paths[9], photos, k=5, include_query=True)
     distances = squares_to(embeddings, 9)
     order = np.argsort(distances, kind="stable")[:5]
     assert [hit.path for hit in result] == [paths[i] for i in order]
@@ -117,19 +117,67 @@ def test_a_search_in_a_folder_is_exact(model, photos, paths, embeddings):
     verdicts = [hit.distance <= model.cluster_distance for hit in result]
     assert [hit.is_similar for hit in result] == verdicts
     assert sum(share for _, share in result.votes) == pytest.approx(1.0)
-    assert len(model.search(paths[9], photos, k=None)) == 72
+    assert len(model.search(paths[9], photos, k=None)) == 71
     verdicts = {hit.is_similar for hit in model.search(paths[9], photos, k=None)}
     assert verdicts == {True, False}
 
 
 def test_a_search_takes_paths(model, paths):
     result = model.search(paths[3], np.array(paths[2:5]), k=2)
-    assert result[0].path == paths[3]
+    assert {hit.path for hit in result} == {paths[2], paths[4]}
     assert {hit.label for hit in result} == {""}
     with pytest.raises(errors.DataError, match=r"images\[1\] is a NoneType; give a pa"):
         model.search(paths[3], [paths[0], None])
     with pytest.raises(errors.DataError, match="at least 1, got 0"):
         model.search(paths[3], paths, k=0)
+
+
+def test_the_query_is_neither_its_own_hit_nor_a_voter(
+    model, photos, paths, index, tmp_path
+):
+    link = tmp_path / "link.png"
+    link.symlink_to(paths[9])
+    with_it = model.search(paths[9], photos, k=6, include_query=True)
+    assert with_it.left_out is None
+    assert with_it[0].path == paths[9]
+    for image in (paths[9], pathlib.Path(paths[9]), str(link)):
+        for search in (lambda *x: model.search(x[0], photos, x[1]), index.search):
+            result = search(image, 5)
+            assert result.left_out == paths[9]
+            assert [hit.path for hit in result] == [x.path for x in with_it[1:]]
+            weights = {}
+            for hit in result:
+                distance = hit.distance - result[0].distance
+                weight = np.exp(-distance / model.cluster_distance)
+                weights[hit.label] = weights.get(hit.label, 0) + weight
+            shares = {k: x / sum(weights.values()) for k, x in weights.items()}
+            assert dict(result.votes) == pytest.approx(shares, rel=1e-3)
+    # Pixels have no name, and a copy is another file.
+    content = pathlib.Path(paths[9]).read_bytes()
+    assert index.search(content, 5)[0].path == paths[9]
+    copy = shutil.copy(paths[9], tmp_path / "copy.png")
+    assert index.search(copy, 5)[0].path == paths[9]
+    alone = model.search(paths[9], [paths[9]])
+    assert (len(alone), alone.votes, alone.left_out) == (0, (), paths[9])
+
+
+def test_of_copies_the_largest_is_to_keep(model, photos, tmp_path):
+    original = Image.open(sorted(photos.rglob("*.png"))[0])
+    size = original.size
+    sizes = {"a.png": size, "b.png": (2 * size[0], 2 * size[1]), "c.png": size}
+    for name, new_size in sizes.items():
+        original.resize(new_size, Image.Resampling.NEAREST).save(tmp_path / name)
+    original.save(tmp_path / "c.png", compress_level=0)  # Larger than a.png.
+    (group,) = model.duplicates(tmp_path, max_distance=1e-3)
+    names = [pathlib.Path(path).name for path in group.paths]
+    assert names[0] == "b.png"
+    assert group.distances[0] == 0
+    rows = model.embed(group.paths)
+    wanted = np.sum((rows - rows[0]) ** 2, axis=1)
+    np.testing.assert_allclose(group.distances, wanted, atol=1e-6)
+    (tmp_path / "b.png").unlink()
+    (group,) = model.duplicates(tmp_path, max_distance=1e-3)
+    assert [pathlib.Path(path).name for path in group.paths] == ["c.png", "a.png"]
 
 
 def test_duplicates_are_groups_of_paths(model, photos, tmp_path):
@@ -195,7 +243,7 @@ def index(model, photos, tmp_path):
 
 
 def test_an_index_finds_what_a_search_finds(model, photos, paths, index):
-    for labels, hits in ((None, 72), ("class 03", 6), (["class 03", "class 05"], 12)):
+    for labels, hits in ((None, 71), ("class 03", 6), (["class 03", "class 05"], 12)):
         result = index.search(paths[9], k=100, labels=labels)
         assert len(result) == hits
         wanted = [
@@ -209,6 +257,7 @@ def test_an_index_finds_what_a_search_finds(model, photos, paths, index):
         np.testing.assert_allclose(
             [hit.distance for hit in result], [x.distance for x in wanted], atol=1e-5
         )
+        assert result.left_out == (paths[9] if labels is None else None)
     assert len(index.search(paths[9], labels="none")) == 0
     with pytest.raises(BadImageError, match=r"gone\.png: cannot be read"):
         index.search("gone.png")
@@ -219,7 +268,7 @@ def test_an_index_finds_what_a_search_finds(model, photos, paths, index):
 def test_an_index_is_opened_without_its_model(index, exported, paths):
     again = deeprank_jax.Index.open(index.path)
     assert again.paths() == paths
-    assert again.search(paths[0], k=1)[0].path == paths[0]
+    assert again.search(paths[0], k=1).left_out == paths[0]
     assert repr(again) == (
         f"<Index {index.path}: 72 images, exact, squared_euclidean, model {exported}>"
     )
@@ -250,7 +299,7 @@ def followed(model, photos, tmp_path):
 
     def update(source=folder, index=tmp_path / "followed.index"):
         _, changes = index_images(index, model, source, progress=lambda *report: None)
-        return dataclasses.astuple(changes)
+        return dataclasses.astuple(changes)[:3]
 
     assert update() == (72, 0, 0)
     assert update() == (0, 0, 0)
@@ -258,7 +307,9 @@ def followed(model, photos, tmp_path):
 
 
 def nearest(folder, image):
-    return deeprank_jax.Index.open(folder.parent / "followed.index").search(image, k=1)
+    return deeprank_jax.Index.open(folder.parent / "followed.index").search(
+        image, k=1, include_query=True
+    )
 
 
 def test_an_index_follows_replaced_images(followed, paths, tmp_path):

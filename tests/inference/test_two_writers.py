@@ -116,7 +116,8 @@ def test_two_indices_at_once(writers, exported, tmp_path):
         paths = index.paths()
         assert len(paths) == len(set(paths)) == 24 * answers.count("wrote")
         for path in paths[::7]:
-            assert index.search(path, k=1).hits[0].distance < 1e-9
+            result = index.search(path, k=1, include_query=True)
+            assert result.hits[0].distance < 1e-9
         assert not list(out.glob(".*"))
     assert num_refused
 
