@@ -42,13 +42,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--onnx_python", metavar="PYTHON", type=arguments.PATH,
         help="Python of an environment with requirements-onnx.txt, to write ONNX, too",
     )  # fmt: skip
+    parser.add_argument(
+        "--data_dir", metavar="DIR", type=arguments.PATH,
+        help="folder, manifest or TFDS folder with the data of the run, if they have "
+        "moved",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hub_card", action="store_true",
+        help="begin the card with the YAML by which model hubs list a model: licence, "
+        "tags, base model and metrics; nothing is uploaded",
+    )  # fmt: skip
+    parser.add_argument(
+        "--license", metavar="NAME",
+        help="licence of the model in that YAML, e.g. apache-2.0; unknown by default",
+    )  # fmt: skip
     parser.set_defaults(usage_error=parser.error)
 
 
 def check(options: argparse.Namespace) -> None:
     """Checks the combination of arguments, and the paths."""
+    if options.license and not options.hub_card:
+        options.usage_error("--license is for --hub_card")
     if options.pretrained and options.onnx_python:
         options.usage_error("--onnx_python exports a run, so it needs --workdir")
+    if options.pretrained and options.data_dir:
+        options.usage_error("--data_dir is of a run, so it needs --workdir")
     if options.pretrained and options.force_threshold:
         options.usage_error("--force_threshold is of a run, so it needs --workdir")
     if options.workdir is not None:
@@ -62,8 +80,11 @@ def run(options: argparse.Namespace) -> Result:
     from deeprank_jax import export
     from deeprank_jax.inference import artifact
 
+    hub_license = options.license or "unknown" if options.hub_card else None
     if options.pretrained:
-        folder = export.export_pretrained(options.pretrained, options.out)
+        folder = export.export_pretrained(
+            options.pretrained, options.out, hub_license=hub_license
+        )
     else:
         folder = export.export_run(
             options.workdir,
@@ -71,6 +92,8 @@ def run(options: argparse.Namespace) -> Result:
             precision=options.precision,
             force_threshold=options.force_threshold,
             onnx_python=options.onnx_python,
+            data_dir=options.data_dir,
+            hub_license=hub_license,
         )
     agreement = artifact.read_artifact(folder).info["agreement"]
     card = folder / artifact.CARD

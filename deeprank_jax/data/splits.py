@@ -388,18 +388,18 @@ def _raise_counts(counts: np.ndarray, needed: np.ndarray) -> np.ndarray:
     return np.diff(ends, prepend=0)
 
 
-def shares_classes(records: Mapping[str, Records]) -> bool:
-    """Returns whether another split has classes of training.
+def find_seen_classes(records: Mapping[str, Records]) -> list[str]:
+    """Returns the names of the other splits that have classes of training.
 
     Args:
       records: Records of each split.
     """
     trained = records["train"].labels[:, -1]
-    return any(
-        bool(np.any(np.isin(part.labels[:, -1], trained)))
+    return [
+        name
         for name, part in records.items()
-        if name != "train"
-    )
+        if name != "train" and np.any(np.isin(part.labels[:, -1], trained))
+    ]
 
 
 def _select_splits(pool: Records, assignment: np.ndarray) -> dict[str, Records]:

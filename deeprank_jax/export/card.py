@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from deeprank_jax.export import hub_card
 from deeprank_jax.export.network import PLATFORMS
 from deeprank_jax.report import templates
 
@@ -17,6 +18,7 @@ def write_card(
     info: Mapping[str, Any],
     config: ml_collections.ConfigDict,
     folder: str,
+    hub_license: str | None = None,
 ) -> None:
     """Writes the card.
 
@@ -25,6 +27,8 @@ def write_card(
       info: Contents of `model.json`.
       config: Config of the run.
       folder: Name of the model's folder.
+      hub_license: Licence for the front matter that model hubs read; None for a card
+        without one.
     """
     rows = [row for metrics in info["metrics"].values() for row in metrics.values()]
     systems = dict.fromkeys(s for row in rows for s in row if s != "model")
@@ -39,7 +43,9 @@ def write_card(
         platforms=", ".join(PLATFORMS),
         number=_format,
     )
-    path.write_text(card, encoding="utf-8")
+    if hub_license is not None:
+        card = hub_card.front_matter(info, config, hub_license) + card
+    path.write_text(card, "utf-8", "backslashreplace")
 
 
 def _format(value: float) -> str:

@@ -1,6 +1,5 @@
 """Export of a network with ImageNet weights, without any training."""
 
-import json
 import os
 import pathlib
 import time
@@ -15,8 +14,7 @@ from deeprank_jax.config import loading
 from deeprank_jax.data import decode
 from deeprank_jax.errors import ArtifactError, ExportError
 from deeprank_jax.export import copies, generated_images, network, verification
-from deeprank_jax.export.card import write_card
-from deeprank_jax.export.run import describe_network, write_network
+from deeprank_jax.export.run import describe_network, write_description, write_network
 from deeprank_jax.files import locks
 from deeprank_jax.inference import artifact, pretrained, program
 from deeprank_jax.training import experiment, tasks
@@ -28,7 +26,9 @@ _NUM_VERIFIED, _NUM_COPIED = 16, 128
 _POLL_SECONDS = 1.0
 
 
-def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
+def export_pretrained(
+    name: str, out: str | os.PathLike[str], *, hub_license: str | None = None
+) -> pathlib.Path:
     """Exports a pretrained network as a model, whose embedding are its features.
 
     It has no threshold of similar images, since it has seen none of the user's classes.
@@ -36,6 +36,7 @@ def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
     Args:
       name: Name of the network, one of `inference.pretrained.IMAGE_SIZES`.
       out: Folder to write, atomically.
+      hub_license: Licence for the YAML of model hubs; None for a card without it.
 
     Returns:
       The folder.
@@ -68,6 +69,7 @@ def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
             **describe_network(config, folder),
             "whitened": False,
             "threshold": None,
+            "no_threshold": "a pretrained network has seen none of your classes",
             "cluster_distance": None,
             "copies": copies.measure_copies(images, prepare, embed_batches),
             "agreement": verification.verify(folder, verified, embed_batches(verified)),
@@ -77,9 +79,8 @@ def export_pretrained(name: str, out: str | os.PathLike[str]) -> pathlib.Path:
             "parameters": sum(x.size for x in weights.values()),
             "commit": version.commit(),
         }
-        (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
         # The name is understood in the place of the folder.
-        write_card(folder / artifact.CARD, info, config, name)
+        write_description(folder, info, config, name, hub_license)
     program.trust(pathlib.Path(out).expanduser())
     return pathlib.Path(out)
 

@@ -6,6 +6,7 @@ gets its name.
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -19,14 +20,14 @@ from safetensors.numpy import save_file
 import tqdm
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluation, version
+from deeprank_jax import evaluation, logs, registry, version
 from deeprank_jax.data import create_records, dataset_name, decode, splits
 from deeprank_jax.data.records import Records
-from deeprank_jax.errors import ExportError
+from deeprank_jax.errors import DataError, ExportError
 from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network, verification
 from deeprank_jax.export.card import write_card
-from deeprank_jax.inference import artifact, program
+from deeprank_jax.inference import artifact, familiarity, program
 from deeprank_jax.training import checkpoints, image_digest, whitening
 from deeprank_jax.training.experiment import create_reader
 from deeprank_jax.training.workdir import Workdir, read_json
@@ -34,6 +35,10 @@ from deeprank_jax.training.workdir import Workdir, read_json
 _NUM_VERIFIED = 64
 # A threshold is exported if its precision on other classes is at most that much lower.
 _TOLERANCE = 0.1
+# Longest name of a class in the card.
+_MAX_NAME = 40
+# Share of pairs of one class in a collection.
+_RARE = 0.1
 
 
 def export_run(
@@ -43,6 +48,8 @@ def export_run(
     precision: float = 0.95,
     force_threshold: bool = False,
     onnx_python: str | None = None,
+    data_dir: str | None = None,
+    hub_license: str | None = None,
 ) -> pathlib.Path:
     """Exports the best checkpoint of a run.
 
@@ -54,6 +61,9 @@ def export_run(
         other classes.
       onnx_python: Python of an environment with requirements-onnx.txt, to write ONNX,
         too.
+      data_dir: The run's `config.data.dir`, if its data have moved.
+      hub_license: Licence of the model, to begin the card with the YAML of model hubs;
+        None for a card without it.
 
     Returns:
       The folder.
@@ -63,13 +73,12 @@ def export_run(
       CheckpointError: There is no checkpoint, or it is damaged.
       ConfigError: The folder is not a run.
       DataError: The run's results have changed since they were written.
-      ExportError: A form could not be written, or differs from the checkpoint; or the
-        precision is out of range.
+      ExportError: A form cannot be written or differs, or the precision is no share.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    if not 0 < precision <= 1:
-        raise ExportError(f"precision must be in (0, 1], got {precision}.")
+    _check_precision(precision)
     config, metrics = config_lib.read_run_config(workdir), _read_metrics(workdir)
+    records = _open_data(config, data_dir)
     saved = whitening.with_whitening(checkpoints.read_network(workdir))
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
     with artifact.writing(out) as folder:
@@ -77,22 +86,19 @@ def export_run(
         write_network(folder, config, embed, weights)
         if onnx_python:
             verification.convert_to_onnx(folder, onnx_python)
-        records = create_records(config.data)
-        changed = _find_changes(workdir, records)
         evaluated = _EvaluatedNetwork(config, embed, weights, records)
+        changed = _find_changes(workdir, records)
         info = {
             "format": artifact.FORMAT,
             "name": workdir.resolve().name,
             **describe_network(config, folder),
             **evaluated.calibrate(precision, force=force_threshold),
-            "agreement": evaluated.verify(folder, onnx_python),
+            **evaluated.write_and_verify(folder, onnx_python),
             "metrics": metrics,
             "dataset": _describe_dataset(config, records) | {"changed": changed},
             **_describe_checkpoint(saved, weights),
         }
-        (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
-        name = pathlib.Path(out).name
-        write_card(folder / artifact.CARD, info, config, name)
+        write_description(folder, info, config, pathlib.Path(out).name, hub_license)
     program.trust(pathlib.Path(out).expanduser())
     return pathlib.Path(out)
 
@@ -123,7 +129,10 @@ def write_network(
       embed: Function of the weights and images.
       weights: Weights by name.
     """
-    text = config.to_json(indent=2) + "\n"
+    # The name alone: a path is of this computer, and may tell the name of its user.
+    values = json.loads(config.to_json())
+    values["data"]["dir"] = pathlib.PurePath(config.data.dir).name
+    text = json.dumps(values, indent=2) + "\n"
     (folder / artifact.CONFIG).write_text(text, encoding="utf-8")
     try:
         save_file(weights, folder / artifact.WEIGHTS)
@@ -180,12 +189,11 @@ class _EvaluatedNetwork:
           precision: Precision on validation of the pairs called similar.
           force: True to keep a threshold that is not confirmed on other classes.
         """
-        embeddings, labels = self._embed_split("validation")
-        in_collection = calibration.calibrate(embeddings, labels, precision, prior=0.1)
+        embeddings, labels = self._validation
         data = self._config.data
         return {
             **self._calibrate_threshold(embeddings, labels, precision, force),
-            "cluster_distance": in_collection and in_collection.distance,
+            **_calibrate_clusters(embeddings, labels, precision, force),
             "copies": copies.measure_copies(
                 copies.read_some(self._records["validation"]),
                 lambda x: decode.resize_image(x, data.image_size, data.fit),
@@ -206,9 +214,10 @@ class _EvaluatedNetwork:
         """
         balanced = calibration.calibrate(embeddings, labels, precision)
         if balanced is None:
-            return {"threshold": None, "no_threshold": "no distance reaches it"}
+            return {"threshold": None, "no_threshold": _no_distance(precision)}
+        reason = calibration.why_too_few(labels, precision)
         unseen = calibration.measure_unseen_precision(embeddings, labels, precision)
-        reason = _why_unsupported(unseen, precision, len(np.unique(labels)))
+        reason = reason or _why_unsupported(unseen, precision, len(np.unique(labels)))
         if reason and not force:
             logging.warning(
                 "Images are compared without a verdict: %s. --force_threshold exports "
@@ -230,6 +239,40 @@ class _EvaluatedNetwork:
             }
         }
 
+    def write_and_verify(
+        self, folder: pathlib.Path, onnx_python: str | None
+    ) -> dict[str, Any]:
+        """Writes embeddings of training images, and verifies the forms of the network.
+
+        Args:
+          folder: Folder of the model.
+          onnx_python: Python that calls the ONNX form; None without one.
+
+        Returns:
+          The entries of model.json about both.
+        """
+        return {
+            "familiar": self._write_references(folder),
+            "agreement": self.verify(folder, onnx_python),
+        }
+
+    def _write_references(self, folder: pathlib.Path) -> dict[str, Any] | None:
+        """Writes embeddings of training images, and returns their entry of model.json.
+
+        Args:
+          folder: Folder of the model.
+        """
+        split, num = self._records["train"], familiarity.NUM_REFERENCES
+        rng = np.random.default_rng(self._config.seed)
+        with create_reader(self._config, split) as reader:
+            images, ok = reader.load(np.sort(rng.permutation(len(split))[:num]))
+        rows = np.asarray(self.embed(images[ok]), np.float32)
+        return familiarity.write_references(folder, rows, self._validation[0])
+
+    @functools.cached_property
+    def _validation(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._embed_split("validation")
+
     def _embed_split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         split = self._records[name]
         with create_reader(self._config, split) as reader:
@@ -244,6 +287,50 @@ class _EvaluatedNetwork:
         return embeddings[ok], split.labels[ok, -1]
 
 
+def _check_precision(precision: float) -> None:
+    if not 0 < precision <= 1:
+        raise ExportError(f"precision must be in (0, 1], got {precision}.")
+
+
+def write_description(
+    folder: pathlib.Path,
+    info: dict[str, Any],
+    config: ml_collections.ConfigDict,
+    name: str,
+    hub_license: str | None,
+) -> None:
+    """Writes `model.json` and the card.
+
+    Args:
+      folder: Folder to write to.
+      info: Contents of `model.json`.
+      config: Whole configuration.
+      name: Name of the model's folder.
+      hub_license: Licence for the YAML of model hubs; None for a card without it.
+    """
+    (folder / artifact.INFO).write_text(json.dumps(info, indent=2) + "\n", "utf-8")
+    write_card(folder / artifact.CARD, info, config, name, hub_license)
+
+
+def _open_data(
+    config: ml_collections.ConfigDict, data_dir: str | None
+) -> dict[str, Records]:
+    """Returns the records of a run, and sets the place of its data if it is given.
+
+    Raises:
+      DataError: They cannot be found.
+    """
+    if data_dir is not None:
+        config.data.dir = data_dir
+    try:
+        return create_records(config.data)
+    except DataError as error:
+        raise DataError(
+            f"The data of the run cannot be used: {error} If they have moved, give "
+            "--data_dir, the path of the folder or manifest."
+        ) from error
+
+
 def _describe_dataset(
     config: ml_collections.ConfigDict, records: dict[str, Records]
 ) -> dict[str, Any]:
@@ -251,8 +338,19 @@ def _describe_dataset(
     return {
         "name": dataset_name(config.data),
         **{f"{name}_images": len(split) for name, split in records.items()},
-        "shares_classes": splits.shares_classes(records),
+        "seen_classes": splits.find_seen_classes(records),
+        "classes": _describe_classes(records["train"]),
     }
+
+
+def _describe_classes(records: Records) -> str:
+    """Returns the number of a split's classes, and the names of the first."""
+    numbers = np.unique(records.labels[:, -1]).tolist()
+    names = [logs.escaped(records.label_names[-1][i]) for i in numbers]
+    names = [
+        name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…" for name in names
+    ]
+    return f"{len(names):,}: {registry.list_names(names)}"
 
 
 def _find_changes(workdir: pathlib.Path, records: dict[str, Records]) -> list[str]:
@@ -269,6 +367,30 @@ def _find_changes(workdir: pathlib.Path, records: dict[str, Records]) -> list[st
     return changed
 
 
+def _calibrate_clusters(
+    embeddings: np.ndarray, labels: np.ndarray, precision: float, force: bool
+) -> dict[str, Any]:
+    """Returns the distance of similar images in a collection, or why there is none.
+
+    Args:
+      embeddings: `[N, D]` embeddings of validation.
+      labels: `[N]` their classes.
+      precision: Precision of the pairs called similar.
+      force: True to keep a distance that rests on too few pairs.
+    """
+    balanced = calibration.calibrate(embeddings, labels, precision, prior=_RARE)
+    reason = "" if balanced else _no_distance(precision)
+    reason = reason or calibration.why_too_few(labels, precision, prior=_RARE)
+    if balanced and (force or not reason):
+        return {"cluster_distance": balanced.distance}
+    logging.warning("Images of a collection have no verdict either: %s.", reason)
+    return {"cluster_distance": None, "no_cluster_distance": reason}
+
+
+def _no_distance(precision: float) -> str:
+    return f"no distance has the precision {precision:g} on validation"
+
+
 def _why_unsupported(
     unseen: calibration.UnseenPrecision | None, precision: float, num_classes: int
 ) -> str:
@@ -280,10 +402,12 @@ def _why_unsupported(
       num_classes: Number of classes of validation.
     """
     if unseen is None:
-        return f"the {num_classes} classes of validation are too few to check it"
+        return (
+            f"the {num_classes} classes of validation are too few to check a threshold"
+        )
     if unseen.low < precision - _TOLERANCE:
         return (
-            "its precision on classes that it was not calibrated on is "
+            "the precision of a threshold on classes it was not calibrated on is "
             f"{unseen.mean:.2f}, from {unseen.low:.2f} to {unseen.high:.2f}"
         )
     return ""

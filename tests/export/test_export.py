@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,11 @@ import optax
 from PIL import Image
 import pytest
 
+import deeprank_jax
 from deeprank_jax import checksums
 from deeprank_jax import config as config_lib
 from deeprank_jax.configs import deep_ranking, emoji, emoji_lite0, keras_vgg16
+from deeprank_jax.data import create_records
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
 from deeprank_jax.evaluation import calibration
@@ -151,16 +154,38 @@ def test_a_threshold_that_validation_does_not_support_is_withheld(
     folder = export_run(trained, tmp_path / "model")
     info = json.loads((folder / artifact.INFO).read_text())
     assert info["threshold"] is None
-    reason = "classes of validation are too few to check it"
+    reason = (
+        "validation has 2 pairs of one class and 13 of two; a precision of 0.95 need"
+    )
     assert reason in info["no_threshold"]
     assert any("--force_threshold" in text for text in warnings_logged)
     assert reason in (folder / artifact.CARD).read_text()
+    assert info["cluster_distance"] is None
+    assert "a precision of 0.95 needs 20 and 513" in info["no_cluster_distance"]
+    assert info["no_cluster_distance"] in (folder / artifact.CARD).read_text()
+    # No verdict is given without a reason.
+    model = deeprank_jax.load(folder)
+    image = np.zeros((16, 16, 3), np.uint8)
+    assert str(model.compare(image, image)).endswith(f"; {info['no_threshold']}")
+
+
+def test_the_card_says_which_classes_were_seen(trained, exported):
+    """Here some images of the training classes became validation, but none of test."""
+    info = json.loads((exported / artifact.INFO).read_text())
+    assert info["dataset"]["seen_classes"] == ["validation"]
+    card = (exported / artifact.CARD).read_text()
+    assert "36 images of classes that were not in training:" in card
+    assert re.search(r"\| Classes of training \| \d+: 'class \d\d', 'class", card)
+    records = create_records(config_lib.read_run_config(trained).data)
+    classes = {name: {*split.labels[:, -1].tolist()} for name, split in records.items()}
+    assert classes["train"] >= classes["validation"]
+    assert not classes["train"] & classes["test"]
 
 
 def test_a_forced_threshold_says_so(exported):
     info = json.loads((exported / artifact.INFO).read_text())
     reason = info["threshold"]["unsupported"]
-    assert "too few to check it" in reason
+    assert "validation has 2 pairs of one class and 13 of two" in reason
     assert info["threshold"]["unseen_classes"] is None
     assert (
         f"by request, though not confirmed on other classes**: {reason}"
@@ -204,15 +229,52 @@ def test_what_cannot_be_exported_is_told(trained, exported, tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["model"]["embedding_dim"] = 9
     (other / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"config\.json .*has changed since"):
-        export_run(other, tmp_path / "model")
     workdir_lib.Workdir(other).seal()
     with pytest.raises(checkpoints.CheckpointError, match="belongs to another network"):
         export_run(other, tmp_path / "model")
     (other / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+    shutil.rmtree(other / "checkpoints")
+    remedy = r"config\.json cannot be read .*by `rm \S+config.json`, and run the train"
+    with pytest.raises(ValueError, match=remedy):
         export_run(other, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_damaged_config_is_that_of_the_checkpoint(trained, tmp_path, warnings_logged):
+    config = config_lib.read_run_config(trained)
+    other = shutil.copytree(trained, tmp_path / "other")
+    text = (other / "config.json").read_text()
+    for damaged in ("{", text.replace('"embedding_dim": 8', '"embedding_dim": 9')):
+        warnings_logged.clear()
+        (other / "config.json").write_text(damaged)
+        assert config_lib.flatten_config(
+            config_lib.read_run_config(other)
+        ) == config_lib.flatten_config(config)
+        assert "the values are those of the latest checkpoint" in warnings_logged[0]
+    for step in (other / "checkpoints").glob("*/run/metadata"):
+        step.write_bytes(step.read_bytes().replace(b"8", b"9"))
+    with pytest.raises(ValueError, match="and no checkpoint has its values; delete it"):
+        config_lib.read_run_config(other)
+
+
+def test_data_that_have_moved_are_given(trained, photos, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["data"]["dir"] = "moved/photos"
+    (other / "config.json").write_text(json.dumps(config))
+    workdir_lib.Workdir(other).seal()
+    with pytest.raises(
+        ValueError, match=r"moved/photos: there is no .* give --data_di"
+    ):
+        export_run(other, tmp_path / "model")
+    options = {"force_threshold": True, "data_dir": str(photos)}
+    path = export_run(other, tmp_path / "model", **options)
+    # The path of the images is no part of the model.
+    text = "".join(
+        x.read_text() for x in path.iterdir() if x.suffix in (".json", ".md")
+    )
+    assert str(photos.parent) not in text
+    assert json.loads((path / "config.json").read_text())["data"]["dir"] == "photos"
 
 
 @pytest.mark.parametrize(
