@@ -279,7 +279,13 @@ def test_data_that_have_moved_are_given(trained, photos, tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [emoji, deep_ranking, keras_vgg16, emoji_lite0],
+    [
+        emoji,
+        deep_ranking,
+        keras_vgg16,
+        # tests/export/test_pretrained.py exports the same trunk.
+        pytest.param(emoji_lite0, marks=pytest.mark.full),
+    ],
 )
 def test_every_kind_of_network_is_exported(config, tmp_path):
     config = shrunk.shrink(config.get_config())

@@ -97,7 +97,10 @@ SMALL = [
     (dict(name="alexnet", widths=(4, 8, 8, 8, 8), fc_dim=16), 63, "bfloat16"),
     (dict(name="vgg16", fc_dim=16), 32, "float32"),
     (dict(name="resnet50"), 32, "float32"),
-    (dict(name="efficientnet_lite0"), 33, "bfloat16"),
+    # Its step is compiled by tests/training/test_configs.py, too.
+    pytest.param(
+        *(dict(name="efficientnet_lite0"), 33, "bfloat16"), marks=pytest.mark.full
+    ),
 ]
 
 

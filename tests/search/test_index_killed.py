@@ -7,10 +7,11 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from deeprank_jax.search.index import VectorIndex
 
-_KILLS, _BATCH, _DIM = 50, 3, 40
+_BATCH, _DIM = 3, 40
 
 # Adds batches, and now and then deletes the second row of the one before; says so.
 _WRITER = f"""
@@ -33,11 +34,12 @@ with VectorIndex.open(sys.argv[1], writable=True) as index:
 """
 
 
-def test_fifty_writers_are_killed(tmp_path):
+@pytest.mark.parametrize("num_kills", [15, pytest.param(50, marks=pytest.mark.full)])
+def test_writers_are_killed(tmp_path, num_kills):
     path, told, rng = tmp_path / "x", [], random.Random(0)
     VectorIndex.create(path, dim=_DIM, model_fingerprint="m").close()
     num_cut_off = number = 0
-    for _ in range(_KILLS):
+    for _ in range(num_kills):
         command = [sys.executable, "-c", _WRITER, str(path), str(number)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             told.append(writer.stdout.readline())
@@ -46,7 +48,7 @@ def test_fifty_writers_are_killed(tmp_path):
             told += writer.stdout.read().splitlines()
         number = check(path, [line.split() for line in told])
         num_cut_off += bool(uncommitted(path))
-    assert number > 1.5 * _KILLS
+    assert number > 1.5 * num_kills
     assert num_cut_off  # A kill came in the midst of a commit.
     with VectorIndex.open(path, writable=True):
         assert not uncommitted(path)

@@ -2,6 +2,7 @@
 
 from helpers import shrunk
 import numpy as np
+import pytest
 
 from tools.benchmark import embed
 
@@ -15,6 +16,7 @@ NAMES = {
 }
 
 
+@pytest.mark.full
 def test_every_number_is_measured(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(embed, "_ROUNDS", 2)
     folder = shrunk.write_images(tmp_path / "photos", num_classes=3, num_images=3)

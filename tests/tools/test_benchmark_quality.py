@@ -32,6 +32,7 @@ def options(tmp_path_factory):
     )
 
 
+@pytest.mark.full  # Trains five times.
 def test_ours_is_measured_beside_each_peer(options, monkeypatch, capsys):
     cases = []
     monkeypatch.setattr(quality, "_SEEDS", (0, 1))

@@ -13,7 +13,7 @@ from tools.faults.kinds import KINDS, QUICK
 from tools.faults.samples import Samples
 
 # Kinds that train, export or open a checkpoint.
-SLOW = {"checkpoints": 3, "model": 6, "compared_run": 8}
+SLOW = {"checkpoints": 2, "model": 6, "compared_run": 8, "embedding_table": 8}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__i
 NAMES.remove("base")
 # Configs of other data, with the step of another config.
 SAME_STEP = {"manifest"}
+# Plans of experiments, which train the network of another config: for check-full.
+PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The configs that train Lite0 here: its step takes a minute to compile.
 TRAIN_LITE0 = {"folder"}
 
@@ -85,7 +87,13 @@ def mock_tfds(name):
     return tfds.testing.mock_data(num_examples=600 if name == "imagenet2012" else 64)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.full] if name in PLANS else [])
+        for name in NAMES
+    ],
+)
 def test_trains_two_steps(name, tmp_path, few_emoji):
     config = load(name)
     if "lite" in config.model.trunk.name and name not in TRAIN_LITE0:

@@ -381,7 +381,7 @@ def test_parts_draw_differently_and_know_which_is_not_finite(setup):
 def test_remat_keeps_the_numbers_and_fewer_activations():
     """Counted in what the gradient keeps: XLA:CPU puts the two forms together again."""
     config = shrunk.shrink(base.get_config(), **{"data.image_size": 32})
-    config.model.trunk = dict(name="resnet50")
+    config.model.trunk = dict(name="vgg16", fc_dim=16)
     config.model.paths = ()
     graphdef, _, state = network.create_network(
         config, lambda: network.create_model(config, None)
