@@ -47,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def check(options: argparse.Namespace) -> None:
+    """Connects with the other processes of a job, before the seconds of the imports."""
+    address, num = options.coordinator_address, options.num_processes
+    process_id = options.process_id
+    options.rendezvous = None
+    if address is None or num is None or process_id is None or process_id >= num > 1:
+        return
+    if num > 1 and address.rpartition(":")[2].isdigit():
+        from deeprank_jax.distributed.rendezvous import Rendezvous
+
+        options.rendezvous = Rendezvous(address, num, process_id).start()
+
+
 def run(options: argparse.Namespace) -> Result:
     """Trains."""
     from deeprank_jax import logs
@@ -56,7 +69,7 @@ def run(options: argparse.Namespace) -> Result:
     if not faulthandler.is_enabled():
         faulthandler.enable()
     job = (options.coordinator_address, options.num_processes, options.process_id)
-    with job_lib.job(*job):
+    with job_lib.job(*job, options.rendezvous):
         return _train(options)
 
 

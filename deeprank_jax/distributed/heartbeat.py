@@ -18,21 +18,22 @@ import traceback as traceback_lib
 
 import jax
 
-from deeprank_jax.distributed import signals
+from deeprank_jax.distributed import ends, signals
 from deeprank_jax.distributed.coordinator import Store
+from deeprank_jax.distributed.ends import (
+    BEAT_SECONDS,
+    CONTINUE,
+    GONE,
+    PREFIX,
+    SILENCE_SECONDS,
+)
 
-# Seconds between beats, and without a beat after which a process counts as dead.
-BEAT_SECONDS, SILENCE_SECONDS = 2.0, 20.0
 # Seconds without a beat that are suspicious once something has failed.
 _SUSPICIOUS_SECONDS = 3 * BEAT_SECONDS
 # All end for one reason; time for a process to report it in its own words.
 _GRACE_SECONDS = 3.0
-# The beginning of every sentence that a process of a job ends with.
-PREFIX = "deeprank train: "
 _POLL_SECONDS = 0.1
 _KEYS = "deeprank_jax/heartbeat"
-_GONE = " is gone"
-_CONTINUE = "start all of them again to continue from the last checkpoint."
 # The beginning of the reason of a process that a signal has ended; its number follows.
 _SIGNAL = "signal "
 # Time that the others have to read why process 0, which keeps the store, ends.
@@ -103,7 +104,7 @@ class Heartbeat:
 
     def end_by_signal(self, number: signal.Signals) -> None:
         """Ends this process, and the others, because of a signal to this one."""
-        text = f"{PREFIX}{number.name}: stopped; {_CONTINUE}"
+        text = f"{PREFIX}{number.name}: stopped; {CONTINUE}"
         self._end(text, f"{_SIGNAL}{int(number)}", status=128 + number)
 
     def tell_of_signal(self, number: signal.Signals) -> None:
@@ -167,10 +168,7 @@ class Heartbeat:
             self._end(self._failed_message(process, reason))
             return
         number = signal.Signals(int(reason.removeprefix(_SIGNAL)))
-        text = (
-            f"{PREFIX}{number.name} to process {process} of {self._num}: stopped, as "
-            f"all are; {_CONTINUE}"
-        )
+        text = ends.by_signal(number, process, self._num)
         self._end(text, reason, status=128 + number)
 
     def _silent(self, seconds: float) -> list[int]:
@@ -193,14 +191,11 @@ class Heartbeat:
         self._last_beat = dict.fromkeys(range(self._num), now)
 
     def _gone_message(self, process: int, seconds: float) -> str:
-        return (
-            f"{PREFIX}process {process} of {self._num}{_GONE} (not heard of "
-            f"for {seconds:.0f} s); {_CONTINUE}"
-        )
+        return ends.gone(process, self._num, ends.not_heard(seconds))
 
     def _failed_message(self, process: int, reason: str) -> str:
         """Returns the message about another process that ended with a reason."""
-        if _GONE in reason:  # About a third process: says it all.
+        if GONE in reason:  # About a third process: says it all.
             return reason
         reason = re.sub(r"^deeprank \w+: ", "", reason)
         return (
@@ -245,11 +240,8 @@ class Heartbeat:
             return None
         number = signals.received()
         if number is not None:
-            return f"{PREFIX}{number.name}: stopped; {_CONTINUE}"
-        return (
-            f"{PREFIX}process 0 of {self._num}{_GONE} (its connection broke); "
-            f"{_CONTINUE}"
-        )
+            return f"{PREFIX}{number.name}: stopped; {CONTINUE}"
+        return ends.gone(0, self._num, "its connection broke")
 
     def _is_reachable(self) -> bool:
         host, port = self._address.rsplit(":", 1)

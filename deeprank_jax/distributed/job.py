@@ -10,8 +10,10 @@ import contextlib
 import jax
 
 from deeprank_jax.distributed import coordinator, signals
-from deeprank_jax.distributed.heartbeat import PREFIX, Heartbeat, exit_on_abort
+from deeprank_jax.distributed.ends import PREFIX
+from deeprank_jax.distributed.heartbeat import Heartbeat, exit_on_abort
 from deeprank_jax.distributed.processes import barrier
+from deeprank_jax.distributed.rendezvous import Rendezvous, RendezvousError
 from deeprank_jax.errors import UserError
 
 _STOPPED = [128 + number for number in signals.SIGNALS]
@@ -24,7 +26,10 @@ class CannotJoinError(UserError):
 
 @contextlib.contextmanager
 def job(
-    address: str | None, num_processes: int | None, process_id: int | None
+    address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    rendezvous: Rendezvous | None = None,
 ) -> Iterator[None]:
     """Makes this process part of a job while the context lasts, if there is one.
 
@@ -39,12 +44,14 @@ def job(
       address: Address and port of process 0.
       num_processes: Number of processes; 1 ignores the environment.
       process_id: Index of this process, from 0.
+      rendezvous: Rendezvous of the processes that the arguments describe, if it has
+        been started.
 
     Raises:
       CannotJoinError: Only some of the arguments are given, or process 0 cannot be
         reached.
     """
-    if not _join(address, num_processes, process_id):
+    if not _join(address, num_processes, process_id, rendezvous):
         yield
         return
     heartbeat = Heartbeat(
@@ -54,6 +61,8 @@ def job(
         coordinator.address(),
     )
     heartbeat.start()
+    if rendezvous is not None:
+        rendezvous.leave()
     signals.on_end(heartbeat.tell_of_signal)
     try:
         yield
@@ -82,7 +91,10 @@ def _leave(heartbeat: Heartbeat) -> None:
 
 
 def _join(
-    address: str | None, num_processes: int | None, process_id: int | None
+    address: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    rendezvous: Rendezvous | None,
 ) -> bool:
     """Joins the job, if there is one, and returns True in that case."""
     arguments = (address, num_processes, process_id)
@@ -105,6 +117,8 @@ def _join(
     )
     exit_on_abort(lambda: PREFIX + message)
     try:
+        if rendezvous is not None:
+            rendezvous.wait(_JOIN_SECONDS)
         jax.distributed.initialize(
             address,
             num_processes,
@@ -112,7 +126,7 @@ def _join(
             cluster_detection_method="deactivate" if by_hand else None,
             initialization_timeout=_JOIN_SECONDS,
         )
-    except (RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())[:200]
+    except (RuntimeError, ValueError, RendezvousError) as error:
+        cause = " ".join(str(error).split())[:300]
         raise CannotJoinError(f"{message} The cause: {cause}") from error
     return jax.process_count() > 1

@@ -564,3 +564,41 @@ def test_a_signal_to_one_outside_the_loop_ends_all(images, tmp_path):
         "all of them again to continue from the last checkpoint."
     )
     assert not [*workdir.rglob("*.tmp"), *workdir.glob("lock"), *workdir.glob(".sh*")]
+
+
+def has_socket(pid):
+    """Returns whether a process listens or is connected to another one."""
+    names = []
+    for path in pathlib.Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            names.append(os.readlink(path))
+    return any(name.startswith("socket:") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "status", "sentence"),
+    [
+        (1, signal.SIGTERM, 143, "SIGTERM to process 1 of 3: stopped, as all are;"),
+        (0, signal.SIGKILL, 1, "process 0 of 3 is gone (its connection broke);"),
+    ],
+)
+def test_those_that_wait_for_others_are_told_of_an_end(
+    images, tmp_path, victim, number, status, sentence
+):
+    """The third process is never started."""
+    with start(images, tmp_path / "run", own=(["--num_processes=3"],) * 2) as job:
+        deadline = time.monotonic() + 120
+        while not all(has_socket(process.pid) for process in job.processes):
+            assert time.monotonic() < deadline, job.everything()
+            time.sleep(0.1)
+        time.sleep(2.0)
+        job.processes[victim].send_signal(number)
+        begun = time.monotonic()
+        assert job.processes[1 - victim].wait(60) == status, job.everything()
+        assert time.monotonic() - begun < 10
+        job.processes[victim].wait(10)
+    assert "Traceback" not in job.everything()
+    assert job.sentence(1 - victim) == (
+        f"deeprank train: {sentence} start all of them again to continue from the last "
+        "checkpoint."
+    )
