@@ -37,6 +37,7 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 # The disk is full, or the user may not write or read there.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PERMISSION = (errno.EACCES, errno.EPERM)
+_OPEN_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -203,6 +204,11 @@ def _exit_status(command: str | None, ending: signals.Ending) -> Iterator[None]:
         print(f"deeprank {command}: interrupted", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except OSError as error:
+        if error.errno in _OPEN_FILES:
+            sys.exit(
+                f"deeprank {command}: {error.strerror}: allow more, e.g. by "
+                "ulimit -n 1024, and run the same command again."
+            )
         if error.errno not in _DISK + _PERMISSION:
             raise
         remedy = "make room" if error.errno in _DISK else "check its permissions"

@@ -16,6 +16,7 @@ import threading
 import time
 from types import FrameType, TracebackType
 from typing import Any, Self
+import warnings
 
 from deeprank_jax import files
 from deeprank_jax.distributed import children
@@ -128,6 +129,8 @@ class Ending:
             _leave(128 + self.first)
         if kind is not None:  # The command has said why it ends.
             self._has_spoken.acquire(blocking=False)
+        if self._owns_process and isinstance(error, SystemExit) and error.code:
+            _end_in_time(error.code if isinstance(error.code, int) else 1)
         # Those of a job leave it together, which JAX sees to.
         if self._owns_process and status is not None and is_ended and not self.hooks:
             _leave(status)
@@ -242,6 +245,28 @@ def _leave(status: int) -> None:
             stream.flush()
     clean_up()
     os._exit(status)
+
+
+def _end_in_time(status: int) -> None:
+    """Lets no library hold up the end after an error, nor speak after its sentence.
+
+    A thread may wait for what will never come, as those of Orbax do after a checkpoint
+    that could not be written.
+
+    Args:
+      status: Exit status.
+    """
+    sys.unraisablehook = lambda failure: None
+    warnings.simplefilter("ignore")
+    # Python waits for the threads first.
+    have_threads_ended = threading.Event()
+    atexit.register(have_threads_ended.set)
+
+    def watch() -> None:
+        if not have_threads_ended.wait(_LIMIT_SECONDS):
+            _leave(status)
+
+    threading.Thread(target=watch, name="end", daemon=True).start()
 
 
 def _ignore_signals() -> None:

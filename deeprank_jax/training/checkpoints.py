@@ -266,9 +266,10 @@ class Checkpoints:
         # Not by the manager: its idea of what is there may be what failed.
         steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
         safe = f"step {max(steps)} is the last" if steps else "none was saved before"
+        remedy = "Allow more (ulimit -n)" if "open files" in str(error) else "Make room"
         return CheckpointError(
             f"{self.directory}: the checkpoint could not be written ({free:,.0f} MiB "
-            f"free on that disk); {safe}. Make room and run the same command again to "
+            f"free on that disk); {safe}. {remedy} and run the same command again to "
             f"go on from there. The cause: {_cause(error)}."
         )
 
@@ -437,8 +438,8 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 
 def _cause(error: Exception) -> str:
     """Returns the end of the first line, the innermost of a chain of causes."""
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return ": ".join(first.rsplit(": ", 2)[-2:])
+    lines = str(error).splitlines() or [type(error).__name__]
+    return ": ".join(lines[0].rsplit(": ", 2)[-2:])
 
 
 def _flatten(state: object) -> dict[str, jax.Array]:

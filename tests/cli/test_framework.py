@@ -201,6 +201,11 @@ def failing(error):
             "room, or give another path.",
         ),
         (
+            OSError(errno.EMFILE, "Too many open files", "x.csv"),
+            "deeprank doctor: Too many open files: allow more, e.g. by ulimit -n 1024, "
+            "and run the same command again.",
+        ),
+        (
             PermissionError(errno.EACCES, "Permission denied", "x.csv"),
             "deeprank doctor: x.csv cannot be used (Permission denied): check its "
             "permissions, or give another path.",

@@ -184,6 +184,27 @@ except BaseException as error:
     assert (status, stderr) == (143, "deeprank test: SIGTERM: stopped.\n")
 
 
+def test_a_thread_that_waits_does_not_hold_up_the_end_after_an_error(start):
+    """As one of Orbax does when a checkpoint could not be written."""
+    body = """
+class Loop:
+    def __del__(self):
+        raise AttributeError("half created")
+loop = Loop()
+threading.Thread(target=time.sleep, args=(60,)).start()
+ready()
+sys.exit("deeprank test: the disk is full.")
+"""
+    program = start(body)
+    begun = time.monotonic()
+    _, stderr = program.process.communicate(timeout=90)
+    assert (program.process.returncode, stderr) == (
+        1,
+        "deeprank test: the disk is full.\n",
+    )
+    assert time.monotonic() - begun < 10
+
+
 def test_an_ignored_signal_stays_ignored(start):
     body = "ready()\ntime.sleep(2.5)"
     status, stderr, seconds = start(body, ignored=True).stop(signal.SIGHUP)

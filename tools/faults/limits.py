@@ -73,7 +73,7 @@ class FewDescriptors(Limited):
     """Few open files."""
 
     option = "-n"
-    least, most = 12, 256
+    least, most = 8, 64
 
 
 class LittleMemory(Limited):
