@@ -36,10 +36,9 @@ def create_commands(samples: Samples, images: pathlib.Path) -> dict[str, Command
     """Returns the commands by name.
 
     Args:
-      samples: Samples with the run and the model.
+      samples: Samples, whose run and model are created for the commands that use them.
       images: Folder of images to embed.
     """
-    model = samples.model
     return {
         "train": Command(
             lambda out: ["train", *samples.flags(out, num_steps=_STEPS)],
@@ -55,12 +54,16 @@ def create_commands(samples: Samples, images: pathlib.Path) -> dict[str, Command
             _read_model,
         ),
         "embed": Command(
-            lambda out: ["embed", str(images), f"--model={model}", f"--out={out}"],
+            lambda out: [
+                "embed", str(images), f"--model={samples.model}", f"--out={out}",
+            ],
             "photos.parquet",
             _read_table,
         ),
         "index": Command(
-            lambda out: ["index", str(images), f"--model={model}", f"--out={out}"],
+            lambda out: [
+                "index", str(images), f"--model={samples.model}", f"--out={out}",
+            ],
             "index",
             _read_index,
         ),

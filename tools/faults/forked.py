@@ -68,8 +68,8 @@ def plain_reports() -> Iterator[None]:
     from deeprank_jax.report import curves, embedding_map
 
     with (
-        mock.patch.object(curves, "create_charts", lambda metrics: []),
-        mock.patch.object(embedding_map, "create_map", lambda *args, **options: None),
+        mock.patch.object(curves, "create_charts", return_value=[]),
+        mock.patch.object(embedding_map, "create_map", return_value=None),
     ):
         yield
 

@@ -5,7 +5,13 @@ import random
 import time
 
 from tools.faults.commands import create_commands
-from tools.faults.processes import Started, run_again, run_alone, share_programs
+from tools.faults.processes import (
+    Started,
+    run_again,
+    run_alone,
+    share_programs,
+    slowness,
+)
 from tools.faults.samples import Samples
 from tools.faults.trial import Trial, judge
 
@@ -21,13 +27,15 @@ class Kills:
         folder.mkdir()
         self._command = create_commands(samples, samples.images)["train"]
         whole, log = folder / "run", folder / "log.txt"
-        self._seconds = run_alone(self._command.words(whole), log, _SECONDS)
+        words = self._command.words(whole)
+        self._seconds = run_alone(words, log, _SECONDS, is_forked=True)
         self._expected = self._command.read(whole)
 
     def run(self, folder: pathlib.Path, rng: random.Random) -> Trial:
         """Kills a process, and lets another one go on."""
         workdir = folder / "run"
-        process = Started(self._command.words(workdir), folder / "log.txt")
+        words = self._command.words(workdir)
+        process = Started(words, folder / "log.txt", is_forked=True)
         fault = self._kill(process, workdir, rng)
         return judge(
             fault, ["never"], lambda: self._go_on(workdir), self._expected, _SECONDS
@@ -41,16 +49,18 @@ class Kills:
         """Kills the process at a moment, and returns a phrase for it."""
         started = time.monotonic()
         if rng.random() < 0.5:
-            delay = rng.uniform(0.3, 1.0) * self._seconds
-            phrase = f"killed after {delay:.2f} s"
+            seconds = rng.uniform(0.0, 1.0) * self._seconds
+            phrase = f"killed after {seconds:.2f} s of the processor"
+            process.work(seconds, _SECONDS)
         else:
-            step, delay = rng.randrange(2, 17, 2), rng.uniform(0, 0.06)
+            step = rng.randrange(2, 17, 2)
+            delay = rng.uniform(0, 0.06) * slowness()
             phrase = f"killed {delay * 1000:.0f} ms after step {step} appeared"
             while process.process.poll() is None and not _appeared(workdir, step):
                 time.sleep(0.001)
                 if time.monotonic() - started > _SECONDS:
                     break
-        time.sleep(delay)
+            time.sleep(delay)
         has_ended = process.process.poll() is not None
         process.kill()
         return phrase + (", when it had ended" if has_ended else "")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import pathlib
 import signal
@@ -11,8 +12,11 @@ import subprocess
 import sys
 import time
 
+from tools.faults import forked
 from tools.faults.trial import TRACEBACK, Outcome, Trial
 
+# Time that a process which has done its work has to end.
+_END_SECONDS = 30.0
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -50,19 +54,32 @@ class Ended:
 class Started:
     """A command in a process of its own."""
 
-    def __init__(self, words: Sequence[str], log: pathlib.Path, *, limits: str = ""):
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: pathlib.Path,
+        *,
+        limits: str = "",
+        is_forked: bool = False,
+    ):
         """Starts it.
 
         Args:
           words: Words of the command line, e.g. `["embed", "photos", ...]`.
           log: File for all that it writes.
           limits: Arguments of `ulimit` that the process gets, e.g. `"-f 64"`.
+          is_forked: True to fork it from a process that has imported all.
         """
         _handle_signals()
+        self.log = log
+        self.process: forked.Forked | subprocess.Popen[bytes]
+        if is_forked:
+            log.touch()
+            self.process = forked.Forked(words, log)
+            return
         command = [sys.executable, "-m", "deeprank_jax.cli", *map(str, words)]
         if limits:
             command = ["bash", "-c", f'ulimit {limits}; exec "$@"', "bash", *command]
-        self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 command, cwd=_ROOT, stdout=file, stderr=file, stdin=subprocess.DEVNULL
@@ -84,22 +101,63 @@ class Started:
         self.process.kill()
         self.process.wait()
 
+    def processor_seconds(self) -> float:
+        """Returns the processor's time that it has used; infinite once it has ended."""
+        try:
+            text = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return math.inf
+        fields = text.rpartition(")")[2].split()
+        has_ended = fields[0] == "Z"
+        ticks = int(fields[11]) + int(fields[12])
+        return math.inf if has_ended else ticks / os.sysconf("SC_CLK_TCK")
 
-def run_alone(words: Sequence[str], log: pathlib.Path, seconds: float) -> float:
-    """Runs a command that has to end well, and returns the time that it took.
+    def work(self, seconds: float, limit: float) -> None:
+        """Waits until the process has used that much of the processor's time, or ended.
+
+        Unlike a time of the day, it names the same moment on a busy machine.
+
+        Args:
+          seconds: Processor's time.
+          limit: Time to wait at most.
+        """
+        started = time.monotonic()
+        while self.processor_seconds() < seconds:
+            time.sleep(0.005)
+            if time.monotonic() - started > limit:
+                return
+
+
+def run_alone(
+    words: Sequence[str], log: pathlib.Path, seconds: float, *, is_forked: bool = False
+) -> float:
+    """Runs a command that has to end well, and returns the processor's time of it.
 
     Args:
       words: Words of the command line.
       log: File for all that it writes.
       seconds: Time that it may take.
+      is_forked: True to fork it from a process that has imported all.
 
     Raises:
       RuntimeError: It ended otherwise; the message is its log.
     """
-    ended = Started(words, log).wait(seconds)
+    started, used = Started(words, log, is_forked=is_forked), 0.0
+    limit = time.monotonic() + seconds
+    while math.isfinite(now := started.processor_seconds()):
+        used = now
+        time.sleep(0.05)
+        if time.monotonic() > limit:
+            break
+    ended = started.wait(_END_SECONDS)
     if ended.status != 0:
         raise RuntimeError(ended.stderr)
-    return ended.seconds
+    return used
+
+
+def slowness() -> float:
+    """Returns the number of processes for each processor, 1 at least."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def run_again(words: Sequence[str]) -> str:
@@ -108,7 +166,7 @@ def run_again(words: Sequence[str]) -> str:
 
     handlers = {x: signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), forked.plain_reports():
             main([*map(str, words)])
     except SystemExit as end:
         if end.code == 128 + signal.SIGINT:  # Not to the command: to the campaign.

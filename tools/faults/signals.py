@@ -4,16 +4,23 @@ import pathlib
 import random
 import shutil
 import signal
-import time
 
 from tools.faults.commands import Command, create_commands
-from tools.faults.processes import Started, run_again, run_alone, share_programs
+from tools.faults.processes import (
+    Started,
+    run_again,
+    run_alone,
+    share_programs,
+    slowness,
+)
 from tools.faults.samples import Samples
 from tools.faults.trial import Outcome, Trial, judge
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A compilation cannot be interrupted.
 _END_SECONDS, _SECONDS = 15.0, 240.0
+# Share of trials that start Python, too, and seconds of the processor for that.
+_SHARE_STARTED, _START_SECONDS = 0.1, 2.5
 
 
 class Signals:
@@ -31,7 +38,8 @@ class Signals:
         self._expected, self._durations = {}, {}
         for name, command in self._commands.items():
             out, log = folder / command.name, folder / f"{name}.txt"
-            self._durations[name] = run_alone(command.words(out), log, _SECONDS)
+            words = command.words(out)
+            self._durations[name] = run_alone(words, log, _SECONDS, is_forked=True)
             self._expected[name] = command.read(out)
 
     def run(self, folder: pathlib.Path, rng: random.Random) -> Trial:
@@ -40,12 +48,16 @@ class Signals:
         command, number = self._commands[name], rng.choice(_SIGNALS)
         place = folder / "place"
         place.mkdir()
-        delay = rng.uniform(0.3, self._durations[name])
-        fault = f"{number.name} to {name} after {delay:.2f} s"
-        process = Started(command.words(place / command.name), folder / "log.txt")
-        time.sleep(delay)
+        is_forked = rng.random() >= _SHARE_STARTED
+        seconds = rng.uniform(0.02, self._durations[name])
+        if not is_forked:
+            seconds = rng.uniform(0.3, _START_SECONDS)
+        fault = f"{number.name} to {name} after {seconds:.2f} s of the processor"
+        words = command.words(place / command.name)
+        process = Started(words, folder / "log.txt", is_forked=is_forked)
+        process.work(seconds, _SECONDS)
         process.process.send_signal(number)
-        ended = process.wait(_END_SECONDS)
+        ended = process.wait(_END_SECONDS * slowness())
         fault += f", which ended {ended.seconds:.1f} s later"
         failure = ended.failure(fault)
         if failure is None and ended.status not in (0, 128 + number, -number):
