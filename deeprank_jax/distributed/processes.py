@@ -12,6 +12,7 @@ import numpy as np
 
 from deeprank_jax import files
 from deeprank_jax.distributed import coordinator
+from deeprank_jax.distributed.signals import StopRequested
 from deeprank_jax.errors import ConfigError
 
 _DISK_SECONDS = 30
@@ -149,6 +150,24 @@ def of_first(rows: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.broadcast_one_to_all(rows))
+
+
+@contextlib.contextmanager
+def interrupted_together() -> Iterator[None]:
+    """Lets a stop request that ends the share of one process end those of all.
+
+    All have to enter the context.
+
+    Raises:
+      StopRequested: It was raised in the body of a process.
+    """
+    is_whole = True
+    try:
+        yield
+    except StopRequested:
+        is_whole = False
+    if not all_agree(is_whole):
+        raise StopRequested
 
 
 def all_agree(value: bool) -> bool:

@@ -178,7 +178,8 @@ class AgreedStop:
     none of them can have passed. The threads, not the loops, write the proposals, so
     that no process waits for a step of another.
 
-    Validation is not interrupted, as not all would leave it at the same batch.
+    Validation is interrupted between two batches of a process's share, and the others
+    are told where all shares end, see `processes.interrupted_together`.
     """
 
     def __init__(self, store: coordinator.Store | None = None):
@@ -216,11 +217,24 @@ class AgreedStop:
             os.kill(os.getpid(), number)
 
     def check(self) -> None:
-        """Does nothing: slow work is finished first."""
+        """Interrupts slow work.
 
-    def interruptible(self) -> contextlib.AbstractContextManager[None]:
-        """Returns a context that changes nothing: slow work is finished first."""
-        return contextlib.nullcontext()
+        Raises:
+          StopRequested: A signal came to one of the processes.
+        """
+        with self._lock:
+            if self._proposal is not None:
+                raise StopRequested
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Learns of the request, if all leave slow work because of it."""
+        try:
+            yield
+        except StopRequested:
+            self._agreed.wait()
+            self.requested = True
+            raise
 
     def reached(self, step: int) -> bool:
         """Returns True to stop after `step`, the last one trained."""

@@ -129,9 +129,10 @@ class SplitEvaluation:
             disable=not processes.is_first(),
         )
         batches = self._reader.batches(self._batch_size, start, stop)
-        embeddings, ok = evaluation_lib.embed_split(
-            checked, batches, len(self.records), progress=progress
-        )
+        with processes.interrupted_together():
+            embeddings, ok = evaluation_lib.embed_split(
+                checked, batches, len(self.records), progress=progress
+            )
         return processes.gather_shares(embeddings), processes.gather_shares(ok)
 
     def measure(self, embeddings: np.ndarray, ok: np.ndarray) -> Values:

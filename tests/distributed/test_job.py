@@ -345,6 +345,38 @@ def test_sigterm_to_one_stops_all_at_one_step(images, tmp_path):
     )
 
 
+SLOW_WORK = """
+import sys, time
+from deeprank_jax.distributed import job, processes, signals, stop
+address, num, process = (arg.split("=")[1] for arg in sys.argv[1:])
+with job.job(address, int(num), int(process)), stop.create_stop() as agreed:
+    agreed.reached(3)
+    try:
+        with agreed.interruptible(), processes.interrupted_together():
+            for _ in range(60 if process == "0" else 1):
+                print("works", flush=True)
+                time.sleep(0.5)
+                agreed.check()
+        print("whole")
+    except signals.StopRequested:
+        print("interrupted", agreed.requested, agreed.number.name)
+"""
+
+
+def test_slow_work_of_all_is_interrupted_by_a_signal_to_one(tmp_path):
+    """To the one whose share is done, and which waits for the other."""
+    with run_all([[sys.executable, "-c", SLOW_WORK]] * 2, tmp_path) as job:
+        deadline = time.monotonic() + 240
+        while job.said(0).count("works") < 4 or "works" not in job.said(1):
+            assert time.monotonic() < deadline, job.everything()
+            time.sleep(0.1)
+        job.processes[1].send_signal(signal.SIGTERM)
+        assert job.wait(60) == [0, 0], job.everything()
+    for process in range(2):
+        assert "interrupted True SIGTERM" in job.said(process)
+    assert job.said(0).count("works") < 60
+
+
 def test_another_config_is_refused_by_all(images, tmp_path):
     own = ((), ("--config.seed=3",))
     with start(images, tmp_path / "run", own=own) as job:

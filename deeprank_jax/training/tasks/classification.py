@@ -242,15 +242,16 @@ def measure(
     held_out = classes.held_out
     right = np.zeros((len(held_out), len(TOP)), bool)
     readable = np.zeros(len(held_out), bool)
-    for rows in _batches(*processes.own_share(len(held_out)), batch_size):
-        check()
-        images, readable[rows] = reader.load(held_out[rows])
-        # Padded, so that the last batch needs no program of its own.
-        padding = ((0, batch_size - len(images)), *((0, 0),) * 3)
-        logits = jnp.asarray(logits_fn(np.pad(images, padding))[: len(images)])
-        labels = jnp.asarray(classes.labels[held_out[rows]])
-        for column, k in enumerate(TOP):
-            right[rows, column] = cross_entropy.is_in_top(logits, labels, k)
+    with processes.interrupted_together():
+        for rows in _batches(*processes.own_share(len(held_out)), batch_size):
+            check()
+            images, readable[rows] = reader.load(held_out[rows])
+            # Padded, so that the last batch needs no program of its own.
+            padding = ((0, batch_size - len(images)), *((0, 0),) * 3)
+            logits = jnp.asarray(logits_fn(np.pad(images, padding))[: len(images)])
+            labels = jnp.asarray(classes.labels[held_out[rows]])
+            for column, k in enumerate(TOP):
+                right[rows, column] = cross_entropy.is_in_top(logits, labels, k)
     right, readable = map(processes.gather_shares, (right, readable))
     shares = right[readable].mean(axis=0) if readable.any() else [np.nan] * len(TOP)
     return {f"top{k}": float(share) for k, share in zip(TOP, shares, strict=True)}
