@@ -93,10 +93,20 @@ class BadImages:
             )
 
     def _read_listed(self) -> set[tuple[str, str]]:
+        """Returns split and record of each row, and mends a file that is damaged.
+
+        A process that was killed may have left half a row, to which the next would be
+        joined.
+        """
         if self._path is None or not self._path.exists():
             return set()
-        lines = io.StringIO(files.read_text(self._path), newline="")
-        return {(row[0], row[1]) for row in csv.reader(lines) if len(row) == 3}
+        text = files.read_text(self._path, errors="replace")
+        rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == 3]
+        mended = io.StringIO(newline="")
+        csv.writer(mended).writerows(rows)
+        if mended.getvalue().replace("\r\n", "\n") != text:
+            files.write_text(self._path, mended.getvalue())
+        return {(row[0], row[1]) for row in rows}
 
     def _write(self, split: str, record: str, reason: str) -> None:
         row = [files.defused(text) for text in (split, record, reason)]

@@ -77,10 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("Interrupted: the counts are those so far.")
     if options.json:
-        options.json.write_text(json.dumps(counts, indent=2) + "\n")
+        _write(options.json, counts)
         print(f"Wrote {options.json}.")
     if num_failures := runner.count_failures(counts):
         sys.exit(f"tools.faults: {num_failures} trials failed.")
+
+
+def _write(path: pathlib.Path | None, counts: dict[str, int]) -> None:
+    """Writes the counts so far, if a file is named."""
+    if path is not None:
+        path.write_text(json.dumps(counts, indent=2) + "\n")
 
 
 def _try_all(options: argparse.Namespace, counts: dict[str, int]) -> None:
@@ -97,6 +103,7 @@ def _try_all(options: argparse.Namespace, counts: dict[str, int]) -> None:
                 seed=options.seed,
                 first=options.first,
                 counts=counts,
+                on_trial=lambda: _write(options.json, counts),
             )
             text = ", ".join(
                 f"{value} {key.removeprefix(f'{name}_')}"

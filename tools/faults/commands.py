@@ -4,7 +4,9 @@ from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -73,8 +75,15 @@ def create_commands(samples: Samples, images: pathlib.Path) -> dict[str, Command
 def read_run(workdir: pathlib.Path) -> object:
     """Returns digests of a run's last state, its sampler's state and its results."""
     last = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(last / "state")
+        metadata: Any = checkpointer.metadata(last / "state").item_metadata
+        # Saved by one process or several.
+        abstract = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+            for name, x in metadata.items()
+        }
+        state = checkpointer.restore(last / "state", abstract)
     arrays = [np.asarray(state[name]) for name in sorted(state)]
     run = json.loads((last / "run" / "metadata").read_text())
     results = [(workdir / x).read_text() for x in ("results.json", "intervals.json")]

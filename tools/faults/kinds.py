@@ -16,6 +16,7 @@ from tools.faults.kills import Kills
 from tools.faults.limits import FewDescriptors, FullDisk, LittleMemory
 from tools.faults.model_folder import ModelFolder
 from tools.faults.run_files import (
+    BadImageList,
     ComparedRun,
     Metrics,
     PlannedRun,
@@ -23,9 +24,11 @@ from tools.faults.run_files import (
     Whitening,
 )
 from tools.faults.signals import Signals
+from tools.faults.tfds_dataset import PreparedTfds
 from tools.faults.totals import Totals
 from tools.faults.trial import Kind
 from tools.faults.two_at_once import TwoAtOnce
+from tools.faults.two_processes import TwoProcesses
 from tools.faults.vector_index import StoredGraph, StoredIndex
 
 # Kinds that start no process: a few trials take seconds.
@@ -43,6 +46,8 @@ QUICK: Mapping[str, Callable[[], Kind]] = {
     "planned_run": PlannedRun,
     "metrics": Metrics,
     "leakage": StoredLeakage,
+    "bad_images": BadImageList,
+    "tfds": PreparedTfds,
     "features": CachedFeatures,
     "vectors": StoredVectors,
     "oasis": StoredOasis,
@@ -54,6 +59,7 @@ KINDS: Mapping[str, Callable[[], Kind]] = {
     "kills": Kills,
     "signals": Signals,
     "two_at_once": TwoAtOnce,
+    "two_processes": TwoProcesses,
     "full_disk": FullDisk,
     "few_descriptors": FewDescriptors,
     "little_memory": LittleMemory,

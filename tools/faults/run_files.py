@@ -1,13 +1,17 @@
 """Damaged files of a finished run: results, config, test embeddings, log, ..."""
 
 import contextlib
+import csv
 import dataclasses
+import io
 import json
+import logging
 import pathlib
 import shutil
 from unittest import mock
 
 from deeprank_jax.data import leakage
+from deeprank_jax.data.reader import BadImages
 from deeprank_jax.errors import DataError
 from deeprank_jax.experiments import compare_runs, runs
 from deeprank_jax.training import metrics_writer, whitening
@@ -122,6 +126,34 @@ class StoredLeakage(Stored):
             }
             leakage.write_leakage(path, leakages, key)
         return json.dumps({name: dataclasses.asdict(x) for name, x in leakages.items()})
+
+
+class BadImageList(Stored):
+    """List of the images that cannot be read, which a run that goes on continues."""
+
+    _ROWS = tuple(
+        ("train", f"class {i % 3}/image, {i}.png", "not an image") for i in range(9)
+    )
+
+    def create(self, samples: Samples, folder: pathlib.Path) -> None:
+        """Lists some."""
+        self.read(folder)
+
+    def read(self, folder: pathlib.Path) -> object:
+        """Returns which of the images are listed once the run has met all again."""
+        path = folder / "bad_images.csv"
+        bad = BadImages(path, 100, max_share=1.0)
+        logger = logging.getLogger("absl")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # It names each image, not the list.
+        try:
+            for row in self._ROWS:
+                bad.add(*row)
+        finally:
+            logger.setLevel(level)
+        text = path.read_text(errors="replace")
+        rows = {tuple(row[:2]) for row in csv.reader(io.StringIO(text, newline=""))}
+        return [row[:2] in rows for row in self._ROWS]
 
 
 class Whitening(Stored):

@@ -25,6 +25,7 @@ def run_kinds(
     first: int = 0,
     report: Report = tqdm.tqdm.write,
     counts: dict[str, int] | None = None,
+    on_trial: Callable[[], object] = lambda: None,
 ) -> dict[str, int]:
     """Tries every kind, and returns the counts `KIND_tried`, `KIND_detected`, ...
 
@@ -36,6 +37,7 @@ def run_kinds(
       first: Number of the first trial.
       report: Function that receives a line for each trial that failed.
       counts: Counts to add to, which has those so far after an interrupt.
+      on_trial: Function that is called after each trial.
     """
     counts = {} if counts is None else counts
     for name, create in kinds.items():
@@ -51,6 +53,7 @@ def run_kinds(
             )
             for outcomes in _count(kind, name, numbers, folder, seed, report):
                 counts |= {f"{name}_{key}": x for key, x in outcomes.items()}
+                on_trial()
     return counts
 
 

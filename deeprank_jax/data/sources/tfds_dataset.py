@@ -117,14 +117,13 @@ def read_pool(
       is hashed, and the split of each record in the dataset, `[N]` str.
 
     Raises:
+      DataError: A file of the dataset is damaged or missing.
       ValueError: The dataset lacks a feature that an argument names.
     """
     features = builder.info.features
     levels = levels or _only_class_label(dataset, features)
     _check_features(dataset, features, levels, columns, image_feature, name_feature)
-    # A mocked builder has no list of splits, and accepts any.
-    split_names = list(builder.info.splits) or ["train", "test"]
-    sources = {split: builder.as_data_source(split=split) for split in split_names}
+    sources = _open_splits(dataset, builder)
     label_features = (*levels, *columns, *([name_feature] if name_feature else []))
     values = _read_labels(dataset, sources, {k: features[k] for k in label_features})
     sources, values = _without_unlabelled(sources, values, levels[-1])
@@ -137,6 +136,63 @@ def read_pool(
         pool = _rename_classes(pool, values[name_feature])
     sizes = [len(source) for source in sources.values()]
     return pool, class_names, np.repeat(list(sources), sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """Stored examples of a split, whose files have checksums of their own.
+
+    Attributes:
+      dataset: Name of the dataset.
+      folder: Folder of its files.
+      source: Reader of TFDS.
+    """
+
+    dataset: str
+    folder: str
+    source: DataSource
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.source)
+
+    def read(self, index: int) -> bytes | Mapping[str, Value]:
+        """Returns a stored example.
+
+        Raises:
+          DataError: Its file is damaged or missing.
+        """
+        try:
+            return self.source.data_source[index]
+        except Exception as error:
+            raise _damaged(self.dataset, self.folder, error) from error
+
+
+def _open_splits(dataset: str, builder: tfds.core.DatasetBuilder) -> dict[str, _Split]:
+    """Returns all splits of a dataset by name.
+
+    Raises:
+      DataError: They cannot be opened.
+    """
+    # A mocked builder has no list of splits, and accepts any.
+    names = list(builder.info.splits) or ["train", "test"]
+    folder = str(builder.data_path)
+    try:
+        return {
+            name: _Split(dataset, folder, builder.as_data_source(split=name))
+            for name in names
+        }
+    except Exception as error:
+        raise _damaged(dataset, folder, error) from error
+
+
+def _damaged(dataset: str, folder: str, error: Exception) -> errors.DataError:
+    """Returns the error about a damaged folder, as TFDS has one for each damage."""
+    reason = " ".join(str(error).split())[:200]
+    return errors.DataError(
+        f"{dataset}: a file of {folder} is damaged or missing ({reason}); delete that "
+        "folder, so that the dataset is prepared again."
+    )
 
 
 def _only_class_label(dataset: str, features: Mapping[str, Feature]) -> tuple[str, ...]:
@@ -197,7 +253,7 @@ def _unknown(dataset: str) -> str:
 
 
 def _read_labels(
-    dataset: str, sources: Mapping[str, DataSource], features: Mapping[str, Feature]
+    dataset: str, sources: Mapping[str, _Split], features: Mapping[str, Feature]
 ) -> dict[str, list[int | str]]:
     """Returns every record's values of the features, all splits in turn."""
     subset = tfds.features.FeaturesDict(features)
@@ -206,7 +262,7 @@ def _read_labels(
     with tqdm.tqdm(total=total, desc=f"{dataset}: labels", unit=" records") as progress:
         for source in sources.values():
             for index in range(len(source)):
-                example = _parse(source.data_source[index], subset)
+                example = _parse(source.read(index), subset)
                 for feature, column in values.items():
                     column.append(_to_plain(example[feature]))
                 progress.update()
@@ -214,10 +270,10 @@ def _read_labels(
 
 
 def _without_unlabelled(
-    sources: Mapping[str, DataSource],
+    sources: Mapping[str, _Split],
     values: Mapping[str, list[int | str]],
     level: str,
-) -> tuple[dict[str, DataSource], dict[str, list[int | str]]]:
+) -> tuple[dict[str, _Split], dict[str, list[int | str]]]:
     """Returns the labelled splits and their values."""
     ends = np.cumsum([len(source) for source in sources.values()])
     parts = dict(zip(sources, zip([0, *ends[:-1]], ends, strict=True), strict=True))
@@ -252,7 +308,7 @@ def _to_plain(value: Value) -> int | str:
 
 def _create_pool(
     dataset: str,
-    sources: Mapping[str, DataSource],
+    sources: Mapping[str, _Split],
     features: Mapping[str, Feature],
     levels: Sequence[str],
     image_feature: str,
@@ -275,7 +331,7 @@ def _create_pool(
 
     def read(index: int) -> bytes | np.ndarray:
         split, position = locate(index)
-        stored = sources[split].data_source[position]
+        stored = sources[split].read(position)
         image = _parse(stored, only_image, decoders)[image_feature]
         return cast("bytes | np.ndarray", image)
 
