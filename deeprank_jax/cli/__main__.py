@@ -37,6 +37,8 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 # The disk is full, or the user may not write or read there.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _PERMISSION = (errno.EACCES, errno.EPERM)
+# Text of a `RuntimeError`, as a thread needs memory for its stack.
+_NO_THREAD = "can't start new thread"
 _OPEN_FILES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -217,6 +219,24 @@ def _exit_status(command: str | None, ending: signals.Ending) -> Iterator[None]:
             f"deeprank {command}: {path} cannot be used ({error.strerror}): {remedy}, "
             "or give another path."
         )
+    except (MemoryError, RuntimeError) as error:
+        if (reason := _describe_shortage(error)) is None:
+            raise
+        sys.exit(
+            f"deeprank {command}: too little memory ({reason}): free some, raise its "
+            "limit (ulimit -v, ulimit -u), or use smaller batches or images."
+        )
+
+
+def _describe_shortage(error: BaseException | None) -> str | None:
+    """Returns the first sign of too little memory in a chain of errors, if any."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return str(error) or "an allocation failed"
+        if _NO_THREAD in str(error):
+            return _NO_THREAD
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

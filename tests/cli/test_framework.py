@@ -210,6 +210,12 @@ def failing(error):
             "deeprank doctor: x.csv cannot be used (Permission denied): check its "
             "permissions, or give another path.",
         ),
+        (
+            MemoryError("Unable to allocate 3.00 GiB"),
+            "deeprank doctor: too little memory (Unable to allocate 3.00 GiB): free "
+            "some, raise its limit (ulimit -v, ulimit -u), or use smaller batches or "
+            "images.",
+        ),
         (KeyboardInterrupt(), 130),
     ],
     ids=lambda x: type(x).__name__,
@@ -218,6 +224,16 @@ def test_errors_of_a_user_are_one_line(command, error, code):
     with pytest.raises(SystemExit) as stopped:
         command(failing(error))()
     assert stopped.value.code == code
+
+
+def test_a_thread_that_could_not_start_is_told_from_a_bug(command):
+    """Whatever error came of it, e.g. of a library that waits for the thread."""
+    error = RuntimeError("cannot join thread before it is started")
+    error.__context__ = RuntimeError("can't start new thread")
+    with pytest.raises(SystemExit, match=r"too little memory \(can't start new thread"):
+        command(failing(error))()
+    with pytest.raises(RuntimeError, match="a bug"):
+        command(failing(RuntimeError("a bug")))()
 
 
 @pytest.mark.parametrize(
