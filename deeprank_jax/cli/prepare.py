@@ -33,6 +33,9 @@ def run(options: argparse.Namespace) -> Result:
             for column, name in zip(records.labels.T, records.level_names, strict=True)
         }
         values[split] = {"images": len(records), "labels": levels}
-        counts = " > ".join(f"{number:,} {name}" for name, number in levels.items())
+        counts = " > ".join(
+            f"{number:,} {title}"
+            for number, title in zip(levels.values(), records.level_titles, strict=True)
+        )
         lines.append(f"{records.name}: {len(records):,} images; {counts}")
     return Result(values, "\n".join(lines))

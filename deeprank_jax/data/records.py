@@ -29,6 +29,8 @@ class Records:
         in every split.
       path: Function from an index to the path of the record's file; None if records are
         no files of their own.
+      level_titles: Titles of the `L` levels for people, as in "same folder"; the names
+        by default.
     """
 
     name: str
@@ -40,11 +42,14 @@ class Records:
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     attributes: np.ndarray = None  # pyrefly: ignore[bad-assignment]
     path: Callable[[int], str] | None = None
+    level_titles: tuple[str, ...] = ()
 
     def __post_init__(self):
-        """Uses the labels as attributes by default."""
+        """Uses the labels as attributes, and names as titles, by default."""
         if self.attributes is None:
             object.__setattr__(self, "attributes", self.labels)
+        if not self.level_titles:
+            object.__setattr__(self, "level_titles", self.level_names)
 
     def __len__(self) -> int:
         """Returns the number of records."""

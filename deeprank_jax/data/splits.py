@@ -434,6 +434,7 @@ def select(pool: Records, indices: np.ndarray, name: str) -> Records:
         name=name,
         labels=pool.labels[indices],
         level_names=pool.level_names,
+        level_titles=pool.level_titles,
         label_names=pool.label_names,
         read=_through(pool.read, indices),
         describe=_through(pool.describe, indices),

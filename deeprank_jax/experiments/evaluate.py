@@ -213,7 +213,7 @@ def open_split(config: ml_collections.ConfigDict, split: str = "test") -> Datase
     splits = create_records(config.data)
     if split not in splits:
         raise DataError(f"--split={split} does not exist; give {', '.join(splits)}.")
-    config_lib.check_levels(config, splits[split].level_names)
+    config_lib.check_levels(config, splits[split].level_titles)
     splits = attach(relevance, splits)
     _check_classes(f"the {split} split", splits[split].labels[:, -1], "another --split")
     return Dataset(

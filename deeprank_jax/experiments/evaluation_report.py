@@ -64,7 +64,7 @@ def _facts(
         "Dataset": dataset.name,
         "Images": f"{len(records):,} ({len(np.unique(records.labels[:, -1])):,} "
         f"classes); {config.data.image_size} pixels",
-        "Levels": " > ".join(records.level_names),
+        "Levels": " > ".join(records.level_titles),
         "Relevance": config.relevance.name,
         "Queries": "every image, searched for among all others",
         "Commit": version.commit(),

@@ -222,7 +222,7 @@ def _prepare_records(
     """Returns the records of each split with their attributes, and the sampler."""
     with processes.first_alone():  # The others find the prepared files.
         records = create_records(config.data)
-        config_lib.check_levels(config, records["train"].level_names)
+        config_lib.check_levels(config, records["train"].level_titles)
         records = attach(relevance, records)
         task.prepare(records)
         sampler = task.create_sampler(

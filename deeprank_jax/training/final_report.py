@@ -285,7 +285,7 @@ def _facts(experiment: Experiment, best: int | None, seconds: float) -> dict[str
     return {
         "Dataset": dataset_name(config.data),
         "Images": f"{sizes}; {config.data.image_size} pixels",
-        "Levels": " > ".join(records["train"].level_names),
+        "Levels": " > ".join(records["train"].level_titles),
         "Relevance": f"{config.relevance.name} "
         f"{tuple(config.relevance.get('levels', ())) or ''}",
         "Network": ", ".join(filter(None, (_trunk(config), lines.pop("Head", "")))),

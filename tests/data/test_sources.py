@@ -54,6 +54,21 @@ def test_a_folder_is_split_by_the_hash_of_its_class_paths(tmp_path):
     assert len(everything) == len(set(everything)) == 120
 
 
+@pytest.mark.parametrize(
+    ("parent", "titles"),
+    [
+        ("", ("folder",)),
+        ("a", ("outer folder", "folder")),
+        ("a/b", ("level-1 folder", "level-2 folder", "folder")),
+    ],
+)
+def test_levels_of_folders_have_titles_for_people(tmp_path, parent, titles):
+    write_classes(tmp_path, 6, 2, parent=lambda i: parent)
+    for part in create("folder", tmp_path).values():
+        assert part.level_titles == titles
+        assert part.level_names == tuple(f"level_{i + 1}" for i in range(len(titles)))
+
+
 def test_ordinary_names(tmp_path):
     write_classes(tmp_path, 8, 3)
     names = ["a b-c.JPG", "ünï.JpEg", "日本.PNG", "x.y.webp", "-.BMP", "q.TIF", "g.gif"]
@@ -253,6 +268,7 @@ def test_a_manifest(tmp_path, suffix):
     found = {}
     for split, part in records.items():
         assert part.name == f"manifest/{split}"
+        assert part.level_titles == ("level 1", "class")
         for i, path in enumerate(paths_of(part)):
             found[path] = (part.label_name(i, 0), part.label_name(i, 1))
             assert splits.class_split("/".join(found[path])) == split

@@ -95,7 +95,7 @@ def _draw(
     examples = query_panel.choose_queries(records, ranking, _NUM_QUERIES, seed=_SEED)
     rows = query_panel.create_rows(records, graded, ranking, examples)
     grades = query_panel.create_grades(
-        *query_panel.pairs_of_rows(records, rows), records.level_names
+        *query_panel.pairs_of_rows(records, rows), records.level_titles
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with reader.ImageReader(records, image_size=_IMAGE_SIZE) as images:

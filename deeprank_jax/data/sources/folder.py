@@ -72,9 +72,18 @@ def create_records(
         root,
         [os.path.join(*path) for path in images],
         columns,
+        level_titles=_level_titles(depth),
         split_by=split_by,
         shares=shares,
     )
+
+
+def _level_titles(depth: int) -> tuple[str, ...]:
+    """Returns the titles of the levels of folders, from the outermost."""
+    outer = [f"level-{level + 1} folder" for level in range(depth - 1)]
+    if depth == 2:
+        outer = ["outer folder"]
+    return (*outer, "folder")
 
 
 def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:

@@ -23,6 +23,7 @@ def create_records(
     columns: Sequence[np.ndarray],
     further: Mapping[str, np.ndarray] | None = None,
     *,
+    level_titles: tuple[str, ...],
     split_by: str,
     shares: splits.Shares,
 ) -> dict[str, Records]:
@@ -34,6 +35,7 @@ def create_records(
       paths: Paths of the `N` files, as the file system spells them.
       columns: Labels `[N]` str for each level, from coarse to fine.
       further: Other labels by name, each `[N]` str; empty where a file has none.
+      level_titles: Titles of the levels for people, from coarse to fine.
       split_by: `"class"`, or `"image"` for classes that all splits share.
       shares: Shares of validation and test.
 
@@ -55,6 +57,7 @@ def create_records(
         name=name,
         labels=labels,
         level_names=tuple(f"level_{level + 1}" for level in range(len(columns))),
+        level_titles=level_titles,
         label_names=labels_lib.name_labels(columns, firsts),
         read=lambda index: read_bytes(root / paths[index], MAX_BYTES),
         describe=lambda index: as_text(paths[index]),
@@ -62,12 +65,7 @@ def create_records(
         columns=codes,
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
-    if np.bincount(labels[:, 0]).max() == 1:
-        raise DataError(
-            f"{printable(root)}: every class has a single image, so nothing tells "
-            "which images are similar; put those into one class, or search without "
-            "training, by --model=efficientnet_lite0."
-        )
+    _check_some_are_similar(root, labels)
     _warn_of_single_images(pool, class_names)
     labels_lib.warn_of_case(printable(root), class_names)
     if split_by == "image":
@@ -75,6 +73,15 @@ def create_records(
     if split_by != "class":
         raise ValueError(f'split_by must be "class" or "image", got {split_by!r}.')
     return splits.split_by_class_hash(pool, class_names, shares)
+
+
+def _check_some_are_similar(root: pathlib.Path, labels: np.ndarray) -> None:
+    if np.bincount(labels[:, 0]).max() == 1:
+        raise DataError(
+            f"{printable(root)}: every class has a single image, so nothing tells "
+            "which images are similar; put those into one class, or search without "
+            "training, by --model=efficientnet_lite0."
+        )
 
 
 def _distinct_rows(

@@ -78,6 +78,8 @@ def create_records(
         table["path"],
         columns,
         further,
+        # Levels above the class are called as their columns are.
+        level_titles=(*(x.replace("_", " ") for x in level_names[:-1]), "class"),
         split_by=split_by,
         shares=shares,
     )

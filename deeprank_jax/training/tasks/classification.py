@@ -174,7 +174,7 @@ def create_classes(
       ConfigError: No such level exists, it has fewer than two classes, or nothing can
         be held out.
     """
-    names = records.level_names
+    names = records.level_titles
     if not -len(names) <= level < len(names):
         raise ConfigError(
             f"config.task.level={level} is not one of the records' {len(names)} levels "
