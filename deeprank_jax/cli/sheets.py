@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import os
 import pathlib
 from typing import IO, TYPE_CHECKING
 
@@ -38,10 +39,7 @@ def write_pair(out: str, images: Sequence[str], comparison: Comparison) -> None:
     verdict = {True: "similar", False: "not similar", None: ""}
     frame = verdict[comparison.is_similar]
     unread: list[str] = []
-    tiles = [
-        _tile(_read_pixels(image, image, unread), image, frame=frame)
-        for image in images
-    ]
+    tiles = [_tile(_read(image, image, unread), image, frame=frame) for image in images]
     group = Group(heading=str(comparison), tiles=tiles)
     _write(out, "Two images compared", [group], unread)
 
@@ -70,7 +68,7 @@ def write_hits(
     unread: list[str] = []
     tiles = [
         _tile(
-            _read_pixels(lambda path=hit.path: read(path), hit.path, unread),
+            _read(lambda path=hit.path: read(path), hit.path, unread),
             hit.path,
             hit.label,
             f"{hit.distance:.4f}",
@@ -78,8 +76,8 @@ def write_hits(
         )
         for hit in result.hits[:MAX_RANKED]
     ]
-    pixels = _read_pixels(image, image, unread)
-    query = Group(heading="query", tiles=[_tile(pixels, image, frame="query")])
+    opened = _read(image, image, unread)
+    query = Group(heading="query", tiles=[_tile(opened, image, frame="query")])
     hits = Group(heading=heading.replace("{legend}", legend), tiles=tiles)
     _write(out, title, [query, hits], unread)
 
@@ -102,12 +100,7 @@ def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
         texts = ["keep", *texts[1:]] if texts else [""] * len(group)
         members = zip(group.paths[:_MAX_TILES], group.labels, texts, strict=False)
         tiles = [
-            _tile(
-                _read_pixels(lambda path=path: read(path), path, unread),
-                path,
-                label,
-                text,
-            )
+            _tile(_read(lambda path=path: read(path), path, unread), path, label, text)
             for path, label, text in members
         ]
         heading = f"{number}: {count(_MAX_TILES, len(group), 'images')}"
@@ -130,9 +123,17 @@ def write_csv(out: str, names: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def create_reader(records: Records) -> Read:
-    """Returns the reader of records by their paths."""
+    """Returns the reader of records by their paths; those with a file are read from it.
+
+    Args:
+      records: Records of the images.
+    """
     indices = {records.describe(i): i for i in range(len(records))}
-    return lambda path: records.read(indices[path])
+    file = records.path
+    if file is None:
+        return lambda path: records.read(indices[path])
+    # Absolute, as a name that begins with "~" is not the home folder of a user.
+    return lambda path: os.path.abspath(file(indices[path]))
 
 
 def count(shown: int, num: int, noun: str) -> str:
@@ -153,7 +154,8 @@ def _write(
             unread[0],
         )
     with _replacing(out) as file:
-        write_sheet(file, pathlib.Path(out).suffix, title, groups)
+        path = pathlib.Path(out)
+        write_sheet(file, path.suffix, title, groups, folder=path.parent)
 
 
 @contextlib.contextmanager
@@ -164,19 +166,24 @@ def _replacing(path: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _read_pixels(
+def _read(
     image: str | Callable[[], AnyImage], name: str, unread: list[str]
-) -> np.ndarray:
-    """Returns an image's pixels; a grey square, with a reason more, if it has none."""
+) -> tuple[np.ndarray, str]:
+    """Returns an image's pixels, and the path of its file, "" if it has none.
+
+    One that cannot be read is a grey square without a file, and a reason more.
+    """
     try:
-        return decode(image() if callable(image) else image, "")
+        opened = image() if callable(image) else image
+        file = os.path.expanduser(opened) if isinstance(opened, str) else ""
+        return decode(opened, ""), file
     except (ValueError, OSError) as error:
         unread.append(f"{files.printable(name)}: {str(error).removeprefix(': ')}")
-        return np.full((8, 8, 3), 200, np.uint8)
+        return np.full((8, 8, 3), 200, np.uint8), ""
 
 
 def _tile(
-    image: np.ndarray,
+    image: tuple[np.ndarray, str],
     path: str,
     label: str = "",
     distance: str = "",
@@ -187,8 +194,10 @@ def _tile(
     from deeprank_jax.report.contact_sheet import Tile
 
     lines = [label or pathlib.PurePath(path).name]
+    pixels, file = image
     return Tile(
-        image=image,
+        image=pixels,
+        file=file,
         lines=[*lines, distance] if distance else lines,
         title=path,
         frame=frame,

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import faulthandler
 import pathlib
+import shlex
 import sys
 
 from deeprank_jax.cli import arguments
@@ -73,6 +74,15 @@ def run(options: argparse.Namespace) -> Result:
         return _train(options)
 
 
+def _whole_command(options: argparse.Namespace, workdir: str) -> str:
+    """Returns the command line, with config and folder where they were left out."""
+    words = shlex.split(options.whole_command_line)
+    for option, value in (("--config", options.config), ("--workdir", workdir)):
+        if not any(word.partition("=")[0] == option for word in words):
+            words.append(f"{option}={value}")
+    return shlex.join(words)
+
+
 def _train(options: argparse.Namespace) -> Result:
     """Trains in the job of all processes, which ends with the first error."""
     from absl import logging
@@ -86,7 +96,9 @@ def _train(options: argparse.Namespace) -> Result:
     workdir = options.workdir or f"runs/{arguments.config_name(options)}"
     try:
         report = loop.train(
-            arguments.load_config(options), workdir, command=options.whole_command_line
+            arguments.load_config(options),
+            workdir,
+            command=_whole_command(options, workdir),
         )
     except loop.Stopped as stopped:
         # The terminal may be gone.

@@ -20,6 +20,8 @@ EmbedFn = Callable[[np.ndarray], np.ndarray]
 _NUM_NEIGHBORS = 8
 # Queries below which a metric is given with a warning.
 _FEW_QUERIES = 100
+# Classes of queries below which an interval over classes is too narrow to be shown.
+LEAST_CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +79,31 @@ def compare_with_baselines(
     results, intervals = _tabulate(evaluation, systems)
     ranking = systems["model"].ranking
     return SystemComparison(results=results, intervals=intervals, ranking=ranking)
+
+
+def count_query_classes(labels: np.ndarray) -> int:
+    """Returns the number of classes whose images have another one to be found.
+
+    Args:
+      labels: `[N, L]` int, labels of a split, of which the last are the classes.
+    """
+    return int(np.count_nonzero(np.bincount(labels[:, -1]) > 1))
+
+
+def believable_intervals(
+    intervals: Mapping[str, Intervals], num_classes: Mapping[str, int]
+) -> dict[str, Intervals]:
+    """Returns the intervals of the splits with enough classes to show them.
+
+    Args:
+      intervals: Intervals by split.
+      num_classes: Number of classes of queries by split.
+    """
+    return {
+        split: x
+        for split, x in intervals.items()
+        if num_classes.get(split, 0) >= LEAST_CLASSES
+    }
 
 
 def describe_few_queries(results: Results, intervals: Intervals) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from deeprank_jax import files, report, version
 from deeprank_jax.evaluation.best_metric import describe_metrics
-from deeprank_jax.evaluation.compare import SystemComparison
+from deeprank_jax.evaluation.compare import SystemComparison, count_query_classes
 from deeprank_jax.experiments.evaluation_inputs import Dataset, Network
 from deeprank_jax.training import experiment
 
@@ -38,6 +38,7 @@ def write_evaluation(
                 facts=_facts(network, dataset, config, ok),
                 results=results,
                 intervals=intervals,
+                num_classes={split: count_query_classes(records.labels)},
                 metrics=(),
                 embeddings=embeddings,
                 records=records,

@@ -1,9 +1,12 @@
 """Contact sheets: groups of images with captions, as a PNG or an HTML page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
+import functools
+import math
 import os
 import pathlib
+import re
 from typing import IO
 
 from matplotlib import font_manager
@@ -11,12 +14,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeprank_jax.errors import UserError
-from deeprank_jax.report import templates, thumbnails
+from deeprank_jax.report import links, templates, thumbnails
 
 SUFFIXES = (".html", ".png")
 _SIZE = 112  # Pixels of an image; a page shows it at half size for sharp screens.
 _GAP, _LINE = 10, 16
 _COLUMNS = 8
+# Lines of a caption or heading in a picture; a name of 255 characters has fewer.
+_MAX_LINES = 24
 _INK, _QUIET = "#222222", "#666666"
 # Colours of frames: the query, the verdict of a comparison, within a distance or not.
 _FRAMES = {
@@ -36,6 +41,7 @@ class Tile:
       image: `[H, W, 3]` uint8, shown as a square.
       lines: Short lines below the image.
       title: Text that a page shows on pointing, e.g. the path.
+      file: Path of the image's file, which a page links to; "" for none.
       frame: `"query"`, `"similar"`, `"not similar"`, `"near"`, `"far"`, or `""` for
         none.
     """
@@ -43,6 +49,7 @@ class Tile:
     image: np.ndarray
     lines: Sequence[str] = ()
     title: str = ""
+    file: str = ""
     frame: str = ""
 
 
@@ -60,7 +67,12 @@ class Group:
 
 
 def write_sheet(
-    file: IO[bytes], suffix: str, title: str, groups: Sequence[Group]
+    file: IO[bytes],
+    suffix: str,
+    title: str,
+    groups: Sequence[Group],
+    *,
+    folder: str | os.PathLike[str] = ".",
 ) -> None:
     """Writes a sheet.
 
@@ -69,8 +81,12 @@ def write_sheet(
       suffix: Kind of sheet, one of `SUFFIXES`.
       title: Title of the sheet.
       groups: Groups in order.
+      folder: Folder of the sheet, from which a page links to the files of images.
     """
-    {".html": _write_page, ".png": _write_png}[suffix](file, title, groups)
+    if suffix == ".html":
+        _write_page(file, title, groups, folder)
+    else:
+        {".png": _write_png}[suffix](file, title, groups)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -99,13 +115,19 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(square)
 
 
-def _write_page(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
+def _write_page(
+    file: IO[bytes],
+    title: str,
+    groups: Sequence[Group],
+    folder: str | os.PathLike[str],
+) -> None:
     page = templates.render(
         pathlib.Path(__file__).with_name("contact_sheet.html"),
         title=title,
         groups=groups,
         frames=_FRAMES,
         encode=lambda tile: thumbnails.encode_image(thumbnail(tile.image)),
+        link=lambda tile: links.link_to(tile.file, folder) if tile.file else "",
     )
     file.write(page.encode("utf-8", "backslashreplace"))
 
@@ -114,64 +136,95 @@ def _write_png(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
     """Draws the sheet twice: without output for its height, then into the picture."""
     columns = max(2, min(_COLUMNS, max((len(g.tiles) for g in groups), default=0)))
     width = _GAP + columns * (_SIZE + _GAP)
-    width = max(width, round(_font(15).getlength(title)) + 2 * _GAP)
-    height = _draw(None, title, groups, columns)
+    # A long title or heading widens the sheet up to that of all columns, then wraps.
+    texts = [_font(15).getlength(title)]
+    texts += [_font(12).getlength(group.heading) for group in groups]
+    widest = _GAP + _COLUMNS * (_SIZE + _GAP)
+    width = max(width, min(widest, math.ceil(max(texts)) + 2 * _GAP))
+    sheet = _Sheet(width, columns)
+    height = sheet.draw(None, title, groups)
     picture = Image.new("RGB", (width, height), "white")
-    _draw(ImageDraw.Draw(picture), title, groups, columns, paste=picture.paste)
+    sheet.draw(picture, title, groups)
     picture.save(file, "PNG")
 
 
-def _draw(
-    draw: ImageDraw.ImageDraw | None,
-    title: str,
-    groups: Sequence[Group],
-    columns: int,
-    *,
-    paste: Callable[..., object] | None = None,
-) -> int:
-    """Draws the groups, unless `draw` is None, and returns the height."""
-    y = _GAP
-    if draw is not None:
-        draw.text((_GAP, y), title, fill=_INK, font=_font(15))
-    y += 28
-    for group in groups:
-        if group.heading:
-            if draw is not None:
-                draw.text((_GAP, y), group.heading, fill=_QUIET, font=_font(12))
-            y += 22
-        lines = max((len(tile.lines) for tile in group.tiles), default=0)
-        for first in range(0, len(group.tiles), columns):
-            if draw is not None and paste is not None:
-                for column, tile in enumerate(group.tiles[first : first + columns]):
-                    _draw_tile(draw, paste, tile, _GAP + column * (_SIZE + _GAP), y)
-            y += _SIZE + 6 + lines * _LINE + _GAP
-    return y
+@dataclasses.dataclass(frozen=True)
+class _Sheet:
+    """Layout of a sheet as a picture: its width in pixels and in columns."""
+
+    width: int
+    columns: int
+
+    def draw(
+        self, picture: Image.Image | None, title: str, groups: Sequence[Group]
+    ) -> int:
+        """Draws the groups, unless there is no picture, and returns the height."""
+        y = self._write(picture, title, _GAP, size=15, color=_INK) + 8
+        for group in groups:
+            if group.heading:
+                heading = group.heading
+                y = self._write(picture, heading, y, size=12, color=_QUIET) + 5
+            for first in range(0, len(group.tiles), self.columns):
+                row = group.tiles[first : first + self.columns]
+                captions = [_wrap_lines(tile.lines) for tile in row]
+                if picture is not None:
+                    for column, tile in enumerate(row):
+                        x = _GAP + column * (_SIZE + _GAP)
+                        _draw_tile(picture, tile, captions[column], x, y)
+                y += _SIZE + 6 + max(map(len, captions)) * _LINE + _GAP
+        return y
+
+    def _write(
+        self, picture: Image.Image | None, text: str, y: int, *, size: int, color: str
+    ) -> int:
+        """Writes a text over the width of the sheet, and returns the y below it."""
+        for line in _wrap(text, _font(size), self.width - 2 * _GAP):
+            if picture is not None:
+                place = (_GAP, y)
+                ImageDraw.Draw(picture).text(place, line, fill=color, font=_font(size))
+            y += size + 5
+        return y
 
 
 def _draw_tile(
-    draw: ImageDraw.ImageDraw,
-    paste: Callable[..., object],
-    tile: Tile,
-    x: int,
-    y: int,
+    picture: Image.Image, tile: Tile, caption: Sequence[str], x: int, y: int
 ) -> None:
-    paste(Image.fromarray(thumbnail(tile.image)), (x, y))
+    draw = ImageDraw.Draw(picture)
+    picture.paste(Image.fromarray(thumbnail(tile.image)), (x, y))
     box = (x - 3, y - 3, x + _SIZE + 2, y + _SIZE + 2)
     color = _FRAMES.get(tile.frame, "#dddddd")
     draw.rectangle(box, outline=color, width=3 if tile.frame else 1)
-    for number, line in enumerate(tile.lines):
+    for number, line in enumerate(caption):
         place = (x, y + _SIZE + 6 + number * _LINE)
-        draw.text(place, _shorten(line, _font(11)), fill=_INK, font=_font(11))
+        draw.text(place, line, fill=_INK, font=_font(11))
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """Returns the beginning that fits below an image."""
-    if font.getlength(text) <= _SIZE:
-        return text
-    while text and font.getlength(f"{text}…") > _SIZE:
-        text = text[:-1]
-    return f"{text}…"
+def _wrap_lines(lines: Sequence[str]) -> list[str]:
+    """Returns the lines of a caption, broken to the width of an image."""
+    return [part for line in lines for part in _wrap(line, _font(11), _SIZE)]
 
 
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Returns a text in lines of a width, broken at blanks and inside long words.
+
+    After the most lines that a caption may have, an ellipsis stands for the rest.
+    """
+    lines, line = [], ""
+    for word in re.findall(r"\S+\s*|\s+", text):
+        if line and font.getlength((line + word).rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        for letter in word:
+            if line and font.getlength(line + letter.strip()) > width:
+                lines.append(line)
+                line = ""
+            line += letter
+    lines.append(line.rstrip())
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[: _MAX_LINES - 1], f"{lines[_MAX_LINES - 1][:-2]}…"]
+    return lines
+
+
+@functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

@@ -4,13 +4,14 @@ The returned dicts are the arguments of the template's macro `picture`.
 """
 
 from collections.abc import Sequence
+import pathlib
 from typing import Any
 
 import markupsafe
 import numpy as np
 
 from deeprank_jax.data.records import Records
-from deeprank_jax.report import query_panel
+from deeprank_jax.report import links, query_panel
 from deeprank_jax.report import thumbnails as thumbnails_lib
 from deeprank_jax.report.number_format import format_number
 
@@ -26,6 +27,7 @@ class Pictures:
         records: Records,
         thumbnails: thumbnails_lib.Thumbnails,
         grades: query_panel.Grades,
+        folder: pathlib.Path,
     ):
         """Creates the images of one split.
 
@@ -33,13 +35,20 @@ class Pictures:
           records: Records of the split.
           thumbnails: Function from record indices `[n]` to uint8 `[n, S, S, 3]`.
           grades: Grades of the relevances.
+          folder: Folder of the page, which links to the files of the images.
         """
         self._records = records
         self._thumbnails = thumbnails
         self._grades = grades
+        self._folder = folder
+
+    def link(self, index: int) -> str:
+        """Returns the address of a record's file, "" if it has none of its own."""
+        path = self._records.path
+        return "" if path is None else links.link_to(path(index), self._folder)
 
     def images(self, indices: np.ndarray) -> list[dict[str, Any]]:
-        """Returns source, name and title of each record's image."""
+        """Returns source, name, title and link of each record's image."""
         pictures = self._thumbnails(np.asarray(indices))
         size = min(_THUMBNAIL, *pictures.shape[1:3])
         pictures = thumbnails_lib.resize_thumbnails(pictures, size)
@@ -48,6 +57,7 @@ class Pictures:
                 "src": markupsafe.Markup(thumbnails_lib.encode_image(picture)),
                 "name": self._records.label_name(int(index)),
                 "title": describe(self._records, int(index)),
+                "href": self.link(int(index)),
             }
             for index, picture in zip(indices, pictures, strict=True)
         ]

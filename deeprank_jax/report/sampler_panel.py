@@ -5,6 +5,7 @@ A mean over the run counts each step once, however often metrics were logged.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import pathlib
 from typing import Any
 
 import markupsafe
@@ -92,6 +93,7 @@ def sampler_values(
     metrics: Sequence[Mapping[str, Any]],
     charts: Sequence[curves.Chart],
     grades: query_panel.Grades,
+    folder: pathlib.Path,
 ) -> dict[str, Any] | None:
     """Returns the template's values of the sampler, or None if there are none.
 
@@ -100,6 +102,7 @@ def sampler_values(
       metrics: Entries of metrics.jsonl, after `drop_idle_causes`.
       charts: Charts of these metrics; those named in `CHARTS` are shown.
       grades: Grades of the relevances.
+      folder: Folder of the page.
     """
     means, order = mean_over_steps(metrics), list(CHARTS)
     charts = [chart for chart in charts if chart.title in CHARTS]
@@ -133,7 +136,7 @@ def sampler_values(
         "failures": _failures(drawn, means),
         "charts": figures,
         "noun": _noun(drawn),
-        "steps": _steps(drawn, grades) if drawn is not None else [],
+        "steps": _steps(drawn, grades, folder) if drawn is not None else [],
     }
 
 
@@ -247,9 +250,11 @@ def _failures(
     ]
 
 
-def _steps(drawn: DrawnTriplets, grades: query_panel.Grades) -> list[dict[str, Any]]:
+def _steps(
+    drawn: DrawnTriplets, grades: query_panel.Grades, folder: pathlib.Path
+) -> list[dict[str, Any]]:
     """Returns the displayed triplets, by step."""
-    pictures = Pictures(drawn.records, drawn.thumbnails, grades)
+    pictures = Pictures(drawn.records, drawn.thumbnails, grades, folder)
     rows = drawn.shown()
     anchors, relevance = pictures.images(drawn.indices[rows, 0]), drawn.relevance[rows]
     others = pictures.framed(drawn.indices[rows, 1:].ravel(), relevance.ravel())

@@ -16,7 +16,9 @@ from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation.compare import (
     Intervals,
     Results,
+    believable_intervals,
     compare_with_baselines,
+    count_query_classes,
     describe_few_queries,
 )
 from deeprank_jax.evaluation.rankings import Ranking
@@ -29,6 +31,7 @@ from deeprank_jax.training.experiment import (
     create_reader,
     describe_run_metrics,
 )
+from deeprank_jax.training.next_commands import next_commands
 from deeprank_jax.training.workdir import Workdir
 
 _THUMBNAIL = 72  # Pixels.
@@ -137,34 +140,74 @@ def finish(
             f"power {experiment.config.model.whitening_power:g}, fitted on "
             f"{num_fitted:,} training images"
         )
+    few = _warn_of_few_queries(experiment, splits, results, intervals)
+    _add_lines(facts, splits, leakages, few)
+    inputs = _create_inputs(experiment, results, intervals, facts, command)
+    inputs["caveats"] = _find_caveats(leakages, few)
+    return _write_report(experiment, inputs, embeddings, ok, ranking)
+
+
+def _add_lines(
+    facts: dict[str, str],
+    splits: dict[str, SplitEvaluation],
+    leakages: dict[str, leakage.Leakage],
+    few_queries: dict[str, str],
+) -> None:
+    """Adds facts of each split, one line per split."""
     lines = [("Seen in training", s, x.describe()) for s, x in leakages.items()]
-    lines += _describe_splits(splits, results, intervals)
+    lines += [("Few queries", split, text) for split, text in few_queries.items()]
+    lines += _describe_splits(splits)
     for title, split, text in lines:
         line = f"{split}: {text}"
         facts[title] = f"{facts[title]}\n{line}" if title in facts else line
-    return _write_report(
-        experiment, results, intervals, embeddings, ok, ranking, facts, command
-    )
+
+
+def _find_caveats(
+    leakages: dict[str, leakage.Leakage], few_queries: dict[str, str]
+) -> list[str]:
+    """Returns sentences on what makes the metrics less certain, or too good."""
+    caveats = [f"{split}: {text}." for split, text in few_queries.items()]
+    return caveats + [
+        f"{split} shares images or classes with training: {x.describe()}."
+        for split, x in leakages.items()
+        if x.copies or x.seen_classes
+    ]
+
+
+def _warn_of_few_queries(
+    experiment: Experiment,
+    splits: dict[str, SplitEvaluation],
+    results: dict[str, Results],
+    intervals: dict[str, Intervals],
+) -> dict[str, str]:
+    """Logs and returns a warning for each split with few queries."""
+    believable = believable_intervals(intervals, _num_classes(experiment))
+    warnings = {}
+    for split in splits:
+        if warning := describe_few_queries(results[split], believable.get(split, {})):
+            logging.warning("%s: %s.", split, warning)
+            warnings[split] = warning
+    return warnings
+
+
+def _num_classes(experiment: Experiment) -> dict[str, int]:
+    """Returns the number of classes of queries by split."""
+    return {
+        split: count_query_classes(records.labels)
+        for split, records in experiment.records.items()
+    }
 
 
 def _describe_splits(
     splits: dict[str, SplitEvaluation],
-    results: dict[str, Results],
-    intervals: dict[str, Intervals],
 ) -> list[tuple[str, str, str]]:
-    """Returns title, split and text of lines of the report; warns of few queries."""
-    lines = []
-    for split in splits:
-        if warning := describe_few_queries(results[split], intervals[split]):
-            logging.warning("%s: %s.", split, warning)
-            lines.append(("Few queries", split, warning))
-    lines += [
+    """Returns title, split and text of the evaluators' lines of the report."""
+    return [
         (title, split, text)
         for split, evaluation in splits.items()
         for evaluator in evaluation.evaluators.values()
         for title, text in evaluator.facts().items()
     ]
-    return lines
 
 
 def _measure(
@@ -207,15 +250,36 @@ def _measure(
     return results, intervals, embeddings, ok, ranking
 
 
-def _write_report(
+def _create_inputs(
     experiment: Experiment,
     results: dict[str, Results],
     intervals: dict[str, Intervals],
+    facts: dict[str, str],
+    command: str,
+) -> dict[str, Any]:
+    """Returns the inputs of the report that need neither images nor embeddings."""
+    config = experiment.config
+    return {
+        "title": experiment.workdir.name,
+        "command": command,
+        "next_commands": next_commands(config, experiment.workdir),
+        "facts": facts,
+        "results": results,
+        "intervals": intervals,
+        "num_classes": _num_classes(experiment),
+        "metrics": metrics_writer.read_metrics(experiment.workdir),
+        "relevance": experiment.relevance,
+        "meanings": describe_run_metrics(config, experiment.task),
+        "seed": config.seed,
+    }
+
+
+def _write_report(
+    experiment: Experiment,
+    inputs: dict[str, Any],
     embeddings: np.ndarray,
     ok: np.ndarray,
     ranking: Ranking | None,
-    facts: dict[str, str],
-    command: str,
 ) -> pathlib.Path:
     logging.info("Writing the report.")
     config, records = experiment.config, experiment.records
@@ -231,21 +295,13 @@ def _write_report(
             )
         return report.write_report(
             report.ReportInputs(
-                title=experiment.workdir.name,
-                command=command,
-                facts=facts,
-                results=results,
-                intervals=intervals,
-                metrics=metrics_writer.read_metrics(experiment.workdir),
+                **inputs,
                 embeddings=embeddings,
                 records=test,
-                relevance=experiment.relevance,
                 thumbnails=lambda indices: test_reader.load(indices)[0],
                 ok=ok,
                 ranking=ranking,
-                meanings=describe_run_metrics(config, experiment.task),
                 drawn=triplets,
-                seed=config.seed,
             ),
             Workdir(experiment.workdir).report,
         )

@@ -10,6 +10,7 @@ import tqdm
 
 from deeprank_jax.distributed import devices
 from deeprank_jax.errors import UserError
+from deeprank_jax.report.metric_notes import ACTIVE, STALL
 from deeprank_jax.sampling.groups import Groups
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
@@ -38,6 +39,7 @@ class TrainingLog:
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
         self._monitor = experiment.task.health()
+        self._has_explained = False
         self._pending: list[tuple[int, Batch, Metrics]] = []
         self._interval: list[Mapping[str, float]] = []
         self.restart_clock()
@@ -105,11 +107,22 @@ class TrainingLog:
                 if key in means:
                     postfix[name] = f"{means[key]:.0%}"
             self._bar.set_postfix(postfix, refresh=False)
+            self._explain(postfix)
         self.restart_clock()
         if "loss" in means and self._monitor is not None:
             for text in self._monitor.observe(means):
                 logging.warning("Step %d: %s", step, text)
         self._writer.write(step, {f"train/{k}": v for k, v in means.items()})
+
+    def _explain(self, postfix: Mapping[str, str]) -> None:
+        """Logs the meaning of two words of the bar, the first time that it has them."""
+        if self._has_explained or self._bar.disable:
+            return
+        self._has_explained = True
+        text = f"Beside the bar, stall is the {STALL}"
+        if "active" in postfix:
+            text += f", and active the {ACTIVE}"
+        logging.info("%s.", text)
 
     def _check_finite(
         self, step: int, batch: Batch, finite: np.ndarray, in_a_row: int

@@ -55,8 +55,10 @@ def train(
       CheckpointError: A checkpoint is damaged or belongs to another run.
       NonFiniteError: Training diverged.
     """
+    argument = "config"
     if not isinstance(config, ml_collections.ConfigDict):
         name = os.fspath(config)
+        argument = repr(name)
         workdir = workdir or pathlib.Path("runs", pathlib.Path(name).stem)
         config = load_config(name)
     elif workdir is None:
@@ -65,6 +67,7 @@ def train(
             'run, e.g. "runs/mine".'
         )
     path = pathlib.Path(workdir).expanduser()
-    report = loop.train(config, path, progress=progress)
+    command = f"deeprank_jax.train({argument}, {os.fspath(workdir)!r})"
+    report = loop.train(config, path, progress=progress, command=command)
     results = read_json(Workdir(path).results)
     return TrainingResult(workdir=path, report=report, results=results)

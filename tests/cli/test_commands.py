@@ -1,6 +1,7 @@
 """The command `deeprank`, from the images of a folder to what it prints and draws."""
 
 import csv
+import html
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.parse
 
 import numpy as np
 from PIL import Image
@@ -75,6 +77,19 @@ def test_names_that_a_terminal_lacks_are_escaped(
     rows = csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines())
     assert {row["label"] for row in rows} == {r"class\xe9"}
     assert "鳥.png" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    files = {os.fsencode(folder / name) for name in names}
+    assert set(linked_files(tmp_path / "out.html")) == files
+
+
+def linked_files(page):
+    """Returns the path of each file that a page links to, as bytes."""
+    addresses = re.findall(r'<a href="(.*?)">', page.read_text("utf-8"))
+    return [
+        os.path.normpath(
+            os.path.join(os.fsencode(page.parent), urllib.parse.unquote_to_bytes(x))
+        )
+        for x in map(html.unescape, addresses)
+    ]
 
 
 def test_closed_output_is_said_before_the_work(tmp_path, monkeypatch):
@@ -161,6 +176,9 @@ def test_a_search_finds_the_nearest(deeprank, exported, photos, index, tmp_path)
     page = out.read_text()
     assert page.count("<img") == 6
     assert str(paths[3]) in page
+    linked = linked_files(out)
+    assert linked[:2] == [os.fsencode(paths[3])] * 2
+    assert {os.fsdecode(file) for file in linked} <= set(map(str, paths))
     said = deeprank(*words)
     assert said.splitlines()[1:5] != rows[1:]
     assert [line.split()[1] for line in said.splitlines()[1:5]] == [
@@ -402,6 +420,8 @@ def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
     words = ("clusters", photos, f"--model={exported}", "--num=12", f"--out={out}")
     assert deeprank(*words) == f"12 clusters of 72 images.\nWrote {out}.\n"
     assert out.read_text().count("<h2>") == 12
+    paths = map(os.fsencode, photos.rglob("*.png"))
+    assert sorted(linked_files(out)) == sorted(paths)
 
 
 def altered(exported, tmp_path, **values):

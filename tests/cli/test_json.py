@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shlex
 import shutil
 
 from helpers import shrunk
@@ -142,10 +143,10 @@ def test_golden_feature(run, photos, tmp_path):
 
 def test_train(run, monkeypatch, tmp_path):
     report = tmp_path / "run" / "report" / "index.html"
-    configs = []
+    configs, command_lines = [], []
 
     def train(config, workdir, *, command):
-        assert command.startswith("deeprank train --workdir=")
+        command_lines.append(shlex.split(command))
         configs.append(config)
         print("training prints")
         return report
@@ -159,6 +160,12 @@ def test_train(run, monkeypatch, tmp_path):
     }
     assert configs[0].data.source.name == "emoji"
     assert configs[0].num_steps == shrunk.VALUES["num_steps"]
+    # The report shows a command line that is whole.
+    words = ["deeprank", "train", f"--workdir={tmp_path / 'run'}", *shrunk.flags()]
+    assert command_lines[0] == [*words, "--json", "--config=emoji"]
+    run("train", "--config", "folder", "--config.data.dir=my photos")
+    words = ["deeprank", "train", "--config", "folder", "--config.data.dir=my photos"]
+    assert command_lines[1] == [*words, "--json", "--workdir=runs/folder"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -23,13 +23,39 @@ addEventListener("load", () => {
     .filter(name => !name.startsWith("data:"));
   const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
   found.repeated = ids.filter((id, i) => ids.indexOf(id) !== i);
-  found.overflow = document.documentElement.scrollWidth - innerWidth;
-  const result = document.createElement("pre");
-  result.id = "result";
-  result.textContent = JSON.stringify(found);
-  document.body.append(result);
+  const details = [...document.querySelectorAll("details")];
+  found.folded = details.filter(d => !d.open).map(d =>
+    (d.querySelector("summary h2") || d.firstElementChild).textContent.trim());
+  details.forEach(d => d.open = true);
+  // Scrolled tables show their hints a frame later.
+  setTimeout(() => {
+    const boxes = [...document.querySelectorAll(".scroll")];
+    const inside = e => boxes.some(box => box !== e && box.contains(e));
+    found.overflow = document.documentElement.scrollWidth - innerWidth;
+    found.cut = [...document.querySelectorAll("main *, body > *, li, span")].filter(e =>
+      !inside(e) && !e.closest("svg")
+      && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML);
+    const hint = box => box.querySelector(".hint");
+    found.scrolled = boxes.filter(b => b.scrollWidth > b.clientWidth).length;
+    found.hints = boxes.filter(b => hint(b) && hint(b).offsetHeight).length;
+    const result = document.createElement("pre");
+    result.id = "result";
+    result.textContent = JSON.stringify(found);
+    document.body.append(result);
+    parent.postMessage(result.textContent, "*");
+  }, 300);
 });
 </script>
+"""
+# Browsers open no window as narrow as a telephone.
+_LEAST_WIDTH = 500
+_FRAME = """<!doctype html><meta charset="utf-8"><title>frame</title>
+<script>
+addEventListener("message", e => {
+  document.querySelector("pre").textContent = e.data;
+});
+</script>
+<pre id="result"></pre><iframe src="page.html" width="%d" height="900"></iframe>
 """
 
 
@@ -48,7 +74,10 @@ def open_in_browser(page, tmp_path, *, width=1280):
     path.write_text(page.replace(head, _CHECK + head, 1), encoding="utf-8")
     flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync"
     flags += " disable-background-networking disable-component-update dump-dom"
-    flags += " enable-logging=stderr v=0"
+    flags += " enable-logging=stderr v=0 virtual-time-budget=5000"
+    if width < _LEAST_WIDTH:
+        path = tmp_path / "frame.html"
+        path.write_text(_FRAME % width, encoding="utf-8")
     done = subprocess.run(
         [
             browser,

@@ -54,6 +54,7 @@ def create_inputs(**changes):
         records=records,
         relevance=RELEVANCE,
         thumbnails=thumbnails,
+        num_classes={"validation": 15, "test": 15},
         drawn=create_drawn(records, thumbnails),
     )
     return ReportInputs(**(inputs | changes))

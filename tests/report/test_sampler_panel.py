@@ -163,7 +163,7 @@ def test_charts_of_the_sampler_stand_in_its_section(tmp_path):
     page, section = write(tmp_path)
     titles = r"<figcaption>(.*?)<"
     assert re.findall(titles, section) == ["relevance", *sampler_panel.CHARTS]
-    assert re.findall(titles, page[: -len(section)]) == ["train/loss"]
+    assert re.findall(titles, page[: -len(section)]) == ["Loss"]
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 

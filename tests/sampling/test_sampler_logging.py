@@ -55,8 +55,19 @@ def of_sampler(entry):
     return {n for n in entry if n.startswith(("train/sampler", "train/buffers"))}
 
 
-def test_negatives_failures_and_buffers_are_logged_and_reported(config, tmp_path):
-    page = loop.train(config, tmp_path / "run").read_text()
+def test_negatives_failures_and_buffers_are_logged_and_reported(
+    config, tmp_path, caplog
+):
+    with caplog.at_level("INFO"):
+        page = loop.train(config, tmp_path / "run").read_text()
+    # Words beside the bar are explained, once; levels have plain names.
+    for words in (
+        "stall is the share of the time in which training waited for images",
+        "active the share of triplets whose loss is above 0",
+    ):
+        assert caplog.text.count(words) == 1
+    assert "level_" not in page
+    assert "same outer folder" in page
     for entry in logged(tmp_path / "run"):
         assert of_sampler(entry) == COUNTS | BUFFERS
         kinds = "train/sampler_negatives/{}_class"

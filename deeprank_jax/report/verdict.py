@@ -1,0 +1,102 @@
+"""Sentence at the top of the page that compares the model with its baselines."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from deeprank_jax.evaluation.compare import LEAST_CLASSES
+from deeprank_jax.report import metric_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A sentence, and a note on what it rests on; both are empty without results."""
+
+    text: str = ""
+    note: str = ""
+
+
+def create_verdict(
+    results: Mapping[str, Any],
+    intervals: Mapping[str, Any],
+    num_classes: Mapping[str, int],
+    meanings: Mapping[str, str],
+) -> Verdict:
+    """Returns the verdict by the first headline of the main split that has intervals.
+
+    Args:
+      results: Values as in `ReportInputs`.
+      intervals: Intervals as in `ReportInputs`.
+      num_classes: Number of classes of queries by split.
+      meanings: Meaning of each metric by "evaluator/metric".
+    """
+    split = metric_tables.main_split(results)
+    if not split:
+        return Verdict()
+    num = num_classes.get(split, 0)
+    if num < LEAST_CLASSES:
+        classes = "class" if num == 1 else "classes"
+        return Verdict(
+            "No verdict: the numbers rest on too few classes.",
+            f"The {split} split has queries of {num} {classes}. With fewer than "
+            f"{LEAST_CLASSES}, an interval is too narrow to be believed, so none is "
+            "shown.",
+        )
+    for evaluator, metric in metric_tables.HEADLINES:
+        differences = {
+            system: ends["model_better_by"]
+            for system, ends in intervals.get(split, {})
+            .get(evaluator, {})
+            .get(metric, {})
+            .items()
+            if "model_better_by" in ends
+        }
+        if differences:
+            meaning = meanings.get(f"{evaluator}/{metric}", "")
+            return Verdict(
+                _compare(metric, split, differences),
+                f"{metric}: {meaning[:1].lower()}{meaning[1:]} ".removeprefix(": ")
+                + f"Brackets are 95 % intervals over the {num:,} classes of queries; "
+                "another training run would vary, too.",
+            )
+    return Verdict("No verdict: no difference to a baseline has an interval.")
+
+
+def _compare(metric: str, split: str, differences: Mapping[str, Any]) -> str:
+    """Returns the sentence from `(value, low, high)` of each baseline."""
+    better, worse, unsure, same = [], [], [], []
+    for system, (value, low, high) in differences.items():
+        name = _name(system, has_frozen="frozen" in differences)
+        text = metric_tables.format_difference(metric, (value, low, high))
+        if low == high == 0:
+            same.append(name)
+        elif low > 0:
+            better.append(f"{name} by {text}")
+        elif high < 0:
+            worse.append(f"{name} ({text})")
+        else:
+            unsure.append(f"{name} ({text})")
+    parts = [
+        f"{relation} {' and '.join(names)}"
+        for relation, names in (
+            ("better than", better),
+            ("not surely better than", unsure),
+            ("worse than", worse),
+            ("the same as", same),
+        )
+        if names
+    ]
+    first, *others = parts
+    sentence = "; ".join([f"{first} in {metric} on {split}", *others])
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _name(system: str, *, has_frozen: bool) -> str:
+    """Returns a baseline as it is called in a sentence."""
+    if system == "untrained" and has_frozen:
+        return "the network before training"
+    return {
+        "untrained": "the untrained network",
+        "frozen": "the pretrained trunk alone",
+        "pixels": "the images shrunk to 16x16 pixels",
+    }.get(system, system)

@@ -1,0 +1,74 @@
+"""The verdict at the top of the page, from intervals made up by hand."""
+
+import pytest
+
+from deeprank_jax.report.verdict import create_verdict
+
+MINUS, BLANK = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
+MEANINGS = {"retrieval/recall@1": "Share of queries with a hit."}
+
+
+def verdict(differences, num_classes=12, metric="recall@1", split="test"):
+    systems = dict(model=0.5, **dict.fromkeys(differences, 0.4))
+    results = {"validation": {}, split: {"retrieval": {metric: systems}}}
+    ends = {"model": {"low": 0.4, "high": 0.6}}
+    for system, difference in differences.items():
+        ends[system] = {"low": 0.3, "high": 0.5, "model_better_by": difference}
+    intervals = {split: {"retrieval": {metric: ends}}}
+    return create_verdict(results, intervals, {split: num_classes}, MEANINGS)
+
+
+@pytest.mark.parametrize(
+    ("differences", "text"),
+    [
+        (
+            {"untrained": [0.05, 0.02, 0.08], "pixels": [0.1, 0.05, 0.15]},
+            "Better than the untrained network by +0.050 [+0.020, +0.080] and the "
+            "images shrunk to 16x16 pixels by +0.100 [+0.050, +0.150] in recall@1 on "
+            "test.",
+        ),
+        (
+            {"untrained": [0.05, 0.02, 0.08], "frozen": [0.01, -0.01, 0.03]},
+            "Better than the network before training by +0.050 [+0.020, +0.080] in "
+            "recall@1 on test; not surely better than the pretrained trunk alone "
+            f"(+0.010 [{MINUS}0.010, +0.030]).",
+        ),
+        (
+            {"untrained": [0.0, 0.0, 0.0], "pixels": [-0.1, -0.2, -0.05]},
+            "Worse than the images shrunk to 16x16 pixels "
+            f"({MINUS}0.100 [{MINUS}0.200, {MINUS}0.050]) in recall@1 on test; the "
+            "same as the untrained network.",
+        ),
+        # An interval that ends at 0 is not above it.
+        (
+            {"pixels": [0.01, 0.0, 0.03]},
+            "Not surely better than the images shrunk to 16x16 pixels "
+            "(+0.010 [0.000, +0.030]) in recall@1 on test.",
+        ),
+    ],
+)
+def test_the_verdict_is_read_off_the_paired_intervals(differences, text):
+    result = verdict(differences)
+    assert result.text.replace(BLANK, " ") == text
+    assert "share of queries with a hit." in result.note
+    assert "12 classes" in result.note
+
+
+@pytest.mark.parametrize(("num", "words"), [(9, "9 classes"), (1, "1 class")])
+def test_below_ten_classes_there_is_none_and_the_reason(num, words):
+    result = verdict({"pixels": [0.1, 0.05, 0.15]}, num_classes=num)
+    assert result.text.startswith("No verdict")
+    assert f"queries of {words}." in result.note
+    assert verdict({"pixels": [0.1, 0.05, 0.15]}, num_classes=10).text[:6] == "Better"
+
+
+def test_without_an_interval_there_is_none():
+    assert verdict({"pixels": [0.1, 0.05, 0.15]}, metric="mrr").text == (
+        "No verdict: no difference to a baseline has an interval."
+    )
+    assert create_verdict({}, {}, {}, {}).text == ""
+
+
+def test_without_a_test_split_the_verdict_is_on_the_last():
+    result = verdict({"pixels": [0.1, 0.05, 0.15]}, split="photos")
+    assert result.text.endswith("in recall@1 on photos.")

@@ -1,0 +1,34 @@
+"""Commands that the report of a run shows, against the parser of the command line."""
+
+import shlex
+
+from deeprank_jax.cli.__main__ import create_parser
+from deeprank_jax.config import load_config
+from deeprank_jax.training.next_commands import next_commands
+
+
+def parse(name, workdir, **data):
+    """Returns the options of each command, by the command's name."""
+    config = load_config(name)
+    config.data.update(data)
+    parsed = {}
+    for line in next_commands(config, workdir).values():
+        program, command, *words = shlex.split(line)
+        assert program == "deeprank"
+        parsed[command] = create_parser(command).parse_args([command, *words])
+    return parsed
+
+
+def test_a_run_is_exported_indexed_and_searched():
+    options = parse("folder", "my runs/1", dir="my photos")
+    assert options["export"].workdir == "my runs/1"
+    assert options["index"].source == "my photos"
+    assert options["export"].out == options["index"].model == "models/1"
+    assert options["search"].index == options["index"].out
+    assert options["compare-runs"].runs[0] == "my runs/1"
+
+
+def test_images_of_a_dataset_are_called_as_commands_call_them():
+    assert parse("emoji", "runs/emoji")["index"].source == "tfds:emoji/test"
+    elsewhere = parse("emoji", "runs/emoji", dir="/data")["index"]
+    assert (elsewhere.source, elsewhere.data_dir) == ("tfds:emoji/test", "/data")
