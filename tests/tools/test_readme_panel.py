@@ -14,6 +14,8 @@ from deeprank_jax.configs import emoji
 from deeprank_jax.data import reader
 from deeprank_jax.data.sources import tfds_dataset
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
+from deeprank_jax.errors import DataError
+from tools.docs import readme_panel
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHOWN = ("google", "twitter")
@@ -78,6 +80,38 @@ def test_the_picture_shows_the_two_vendors_only(
     rows = [part for part in np.array_split(tiles, 6) if (part < 250).mean() > 0.2]
     assert len(rows) == 6
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
+    # Each query has found its other design: the first answer has the green frame.
+    green = (np.abs(picture[44:-52].astype(int) - (0x56, 0x7A, 0x0B)) < 40).all(axis=2)
+    for row in np.array_split(green, 6):
+        assert row[:, 165:290].sum() > 500
+    # The caption tells how many of all queries do.
+    nearest = nearest_of(embeddings[np.isin(vendors, SHOWN)])
+    labels = labels_of(data_dir)[np.isin(vendors, SHOWN)]
+    share = (labels == labels[nearest]).mean()
+    assert f"{share:.0%} of all find their other design first." in done.stdout
+    assert "drawn at random from the" in done.stdout
+
+
+def nearest_of(rows):
+    """Returns the index of each row's nearest other row."""
+    similarity = rows @ rows.T
+    np.fill_diagonal(similarity, -np.inf)
+    return similarity.argmax(axis=1)
+
+
+def labels_of(data_dir):
+    config = emoji.get_config()
+    config.data.dir = str(data_dir)
+    return data.create_records(config.data)["test"].labels[:, -1]
+
+
+def test_a_run_that_finds_nothing_gets_one_sentence(vendors, data_dir, tmp_path):
+    rng = np.random.default_rng(0)
+    save(tmp_path, rng.normal(size=(len(vendors), 8)).astype(np.float32))
+    # In this process, as another takes seconds to begin.
+    with pytest.raises(DataError, match="too few for 6 rows: give the folder of a run"):
+        readme_panel.draw_panel(tmp_path, data_dir, tmp_path / "panel.png")
+    assert not (tmp_path / "panel.png").exists()
 
 
 def test_both_vendors_take_part(embeddings, vendors, data_dir, tmp_path):
