@@ -180,7 +180,13 @@ def pairs_of_rows(
 
 
 def _name_zero(depths: np.ndarray, level_names: Sequence[str]) -> str:
-    return f"another {level_names[0]}" if not depths.any() else "not relevant"
+    """Returns the level that no irrelevant pair shares, e.g. "another class"."""
+    deepest = int(depths.max(initial=0))
+    return (
+        f"another {level_names[deepest]}"
+        if deepest < len(level_names)
+        else "not relevant"
+    )
 
 
 def _occurrence(labels: np.ndarray) -> np.ndarray:

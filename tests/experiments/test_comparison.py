@@ -168,7 +168,7 @@ def test_bars_are_as_long_as_their_numbers(compared):
     assert comparison._bars(compared, "score")[0]["low"] == 0.0
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_shows_all_and_fits(compared, tmp_path, width):
     path = comparison.write_comparison(compared, tmp_path / "new" / "table.html")
     page = path.read_text(encoding="utf-8")
@@ -183,6 +183,8 @@ def test_the_page_shows_all_and_fits(compared, tmp_path, width):
     assert not found["repeated"]
     assert found["overflow"] <= 0
     assert not console
+    assert found["cut"] == []
+    assert found["scrolled"] == found["hints"]
 
 
 def test_a_page_without_a_sweep_has_no_place_for_it(compared, tmp_path):

@@ -136,6 +136,9 @@ def test_grades_of_nothing_and_of_one_class():
     nothing = np.zeros(0)
     assert query_panel.create_grades(nothing, nothing.astype(int), LEVELS).edges == ()
     same = query_panel.create_grades(np.array([1.0, 0.0]), np.array([3, 2]), LEVELS)
+    assert same.names == ("another shape", "same shape")
+    # A relevance that the labels do not decide.
+    same = query_panel.create_grades(np.array([1.0, 0.0]), np.array([3, 3]), LEVELS)
     assert same.names == ("not relevant", "same shape")
 
 

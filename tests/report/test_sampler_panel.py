@@ -216,12 +216,13 @@ def test_a_report_without_triplets_keeps_what_was_logged(tmp_path):
     assert "<h2>Sampler</h2>" not in page
 
 
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_the_section_fits_the_page(width, tmp_path):
     page, _ = write(tmp_path)
     found, console = open_in_browser(page, tmp_path, width=width)
     assert console == []
     assert found["overflow"] <= 0
+    assert found["cut"] == []
     assert (found["broken"], found["unnamed"], found["repeated"]) == (0, 0, [])
 
 
