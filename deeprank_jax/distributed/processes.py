@@ -16,6 +16,7 @@ from deeprank_jax.distributed.signals import StopRequested
 from deeprank_jax.errors import ConfigError
 
 _DISK_SECONDS = 30
+_POLL_SECONDS = 0.1
 
 
 def is_first() -> bool:
@@ -166,8 +167,22 @@ def interrupted_together() -> Iterator[None]:
         yield
     except StopRequested:
         is_whole = False
-    if not all_agree(is_whole):
+    if not _all_whole(is_whole):
         raise StopRequested
+
+
+def _all_whole(is_whole: bool) -> bool:
+    """Returns True if all shares are whole; waits for those of all processes.
+
+    A process that waits in a library, as in `all_agree`, would not notice a signal.
+    """
+    if jax.process_count() == 1:
+        return is_whole
+    store, prefix = coordinator.store(), f"{coordinator.next_prefix()}/whole"
+    store.key_value_set(f"{prefix}/{jax.process_index()}", str(int(is_whole)))
+    while len(values := store.key_value_dir_get(prefix)) < jax.process_count():
+        time.sleep(_POLL_SECONDS)
+    return all(value == "1" for _, value in values)
 
 
 def all_agree(value: bool) -> bool:

@@ -315,7 +315,7 @@ def test_cheap_checks_come_before_the_command(command, monkeypatch):
     ("line", "words"),
     [
         ("deeprank dup", {"duplicates "}),
-        ("deeprank search x --in", {"--index "}),
+        ("deeprank search x --ind", {"--index "}),
         ("deeprank index x --kind ", {"auto", "exact", "hnsw"}),
     ],
 )
