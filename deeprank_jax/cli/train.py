@@ -31,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", metavar="DIR", type=arguments.PATH,
         help="folder of the run; runs/NAME by default, after the config's name",
     )  # fmt: skip
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument(
+        "-q", "--quiet", action="store_true",
+        help="show warnings and the result alone, and no bars",
+    )  # fmt: skip
+    talk.add_argument(
+        "-v", "--verbose", action="store_true",
+        help="show more: where each message comes from, and warnings of other packages",
+    )  # fmt: skip
     job = parser.add_argument_group(
         "several processes",
         "Slurm, Kubernetes and TPU pods need none of these; see docs/hosts.md.",
@@ -49,7 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Connects with the other processes of a job, before the seconds of the imports."""
+    """Chooses what is shown, and connects with the other processes of a job.
+
+    Both come before the seconds of the imports.
+    """
+    if not options.verbose:
+        from deeprank_jax import logs
+
+        logs.hide_xla_messages()
     address, num = options.coordinator_address, options.num_processes
     process_id = options.process_id
     options.rendezvous = None
@@ -63,14 +79,22 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Trains."""
+    from absl import logging
+
     from deeprank_jax import logs
     from deeprank_jax.distributed import job as job_lib
+    from deeprank_jax.inference import progress
 
-    logs.configure_logging(timestamps=True)
+    level = logging.INFO
+    if options.quiet or options.verbose:
+        level = logging.WARNING if options.quiet else logging.DEBUG
+    style = logs.Style.DETAILED if options.verbose else logs.Style.DATED
+    logs.configure_logging(level, style=style)
     if not faulthandler.is_enabled():
         faulthandler.enable()
     job = (options.coordinator_address, options.num_processes, options.process_id)
-    with job_lib.job(*job, options.rendezvous):
+    hidden = progress.without_bars() if options.quiet else contextlib.nullcontext()
+    with hidden, job_lib.job(*job, options.rendezvous):
         return _train(options)
 
 
@@ -88,12 +112,15 @@ def _train(options: argparse.Namespace) -> Result:
     from absl import logging
 
     from deeprank_jax.distributed import backend, processes
-    from deeprank_jax.training import loop
+    from deeprank_jax.inference.progress import working
 
     backend.check_platforms()
     if not processes.is_first():
         logging.set_verbosity(logging.WARNING)
     workdir = options.workdir or f"runs/{arguments.config_name(options)}"
+    logging.info("Folder of the run: %s", workdir)
+    with working("Starting", shown=processes.is_first()):
+        from deeprank_jax.training import loop, summary
     try:
         report = loop.train(
             arguments.load_config(options),
@@ -119,4 +146,4 @@ def _train(options: argparse.Namespace) -> Result:
         return Result({}, "")
     results = pathlib.Path(workdir) / "results.json"
     values = {"workdir": workdir, "results": results, "report": report}
-    return Result(values, f"Results: {results}\nReport:  {report}")
+    return Result(values, summary.describe_end(workdir))

@@ -7,9 +7,11 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
+from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import Measurement, SplitEvaluation
+from deeprank_jax.inference.progress import working
 
 # {evaluator: {metric: {system: value}}}
 Results = dict[str, dict[str, dict[str, float]]]
@@ -70,13 +72,14 @@ def compare_with_baselines(
                 "another system has none.",
                 *(evaluation.name, left_out, system),
             )
-    systems = {
-        system: evaluation.measure_queries(
-            rows, common, num_neighbors=_NUM_NEIGHBORS if system == "model" else 0
-        )
-        for system, (rows, _) in embedded.items()
-    }
-    results, intervals = _tabulate(evaluation, systems)
+    with working(f"Measuring {evaluation.name}", shown=processes.is_first()):
+        systems = {
+            system: evaluation.measure_queries(
+                rows, common, num_neighbors=_NUM_NEIGHBORS if system == "model" else 0
+            )
+            for system, (rows, _) in embedded.items()
+        }
+        results, intervals = _tabulate(evaluation, systems)
     ranking = systems["model"].ranking
     return SystemComparison(results=results, intervals=intervals, ranking=ranking)
 

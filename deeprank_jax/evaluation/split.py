@@ -8,7 +8,6 @@ import pathlib
 from absl import logging
 import ml_collections
 import numpy as np
-import tqdm
 
 from deeprank_jax import evaluation as evaluation_lib
 from deeprank_jax.data import cache_dir
@@ -19,6 +18,7 @@ from deeprank_jax.distributed import processes
 from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation import EVALUATORS, Evaluator, NothingToMeasureError
 from deeprank_jax.evaluation.rankings import Ranking
+from deeprank_jax.inference.progress import Bar
 from deeprank_jax.relevance import Relevance, create_relevance
 
 # {evaluator: {metric: value}}
@@ -121,12 +121,12 @@ class SplitEvaluation:
 
         start, stop = processes.own_share(len(self.records))
         progress = functools.partial(
-            tqdm.tqdm,
+            Bar,
             desc=description,
             total=-(-(stop - start) // self._batch_size),
             unit="batch",
             leave=False,
-            disable=not processes.is_first(),
+            shown=processes.is_first(),
         )
         batches = self._reader.batches(self._batch_size, start, stop)
         with processes.interrupted_together():

@@ -1,12 +1,192 @@
-"""Progress of slow operations: a bar, or a function of the caller's own."""
+"""Progress of slow operations: a bar, lines in a log, or a function of the caller's.
 
-from collections.abc import Callable, Iterator
+On a terminal a bar moves each second, also while nothing is done. Where standard error
+is a file, a line is logged every half minute instead.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import itertools
+import sys
+import threading
+import time
+from typing import Any
+import weakref
 
+from absl import logging
 import tqdm
 
 # Called with the number of units done, the total and a description.
 Progress = Callable[[int, int, str], object]
+
+_BAR_SECONDS, _LINE_SECONDS = 1.0, 30.0
+# Time after which an operation of unknown length is named in a log.
+_NAME_SECONDS = 5.0
+_CLOCK_FORMAT = "{desc} ... {elapsed}"
+
+
+class Bar(tqdm.tqdm):
+    """A bar on a terminal that moves each second; elsewhere a line now and then."""
+
+    def __init__(
+        self,
+        *args: Any,
+        shown: bool = True,
+        first_line_seconds: float = _LINE_SECONDS,
+        **options: Any,
+    ):
+        """Creates the bar.
+
+        Args:
+          *args: Arguments of `tqdm.tqdm`.
+          shown: False for neither a bar nor lines.
+          first_line_seconds: Time until the first line where there is no terminal.
+          **options: Options of `tqdm.tqdm`, with a description.
+        """
+        on_terminal = shown and _is_terminal()
+        super().__init__(*args, dynamic_ncols=True, disable=not on_terminal, **options)
+        self._title, self._unit = options["desc"], options.get("unit", "it")
+        self._values, self._begun = "", (time.monotonic(), self.n)
+        self._ended = threading.Event()
+        if shown:
+            # Without the bar itself, so that one that is left unfinished can go.
+            work = (weakref.ref(self), self._ended)
+            if on_terminal:
+                target, pauses = _redraw, itertools.repeat(_BAR_SECONDS)
+            else:
+                target = _log
+                pauses = itertools.chain(
+                    [first_line_seconds], itertools.repeat(_LINE_SECONDS)
+                )
+            threading.Thread(
+                target=target, args=(*work, pauses), name="progress", daemon=True
+            ).start()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the items, and counts them."""
+        if not self.disable:
+            yield from super().__iter__()
+            return
+        with contextlib.closing(self):
+            for item in self.iterable:
+                yield item
+                self.n += 1
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Advances by a number of units."""
+        if self.disable:
+            self.n += n or 0
+        return super().update(n)
+
+    def show(self, values: Mapping[str, str]) -> None:
+        """Shows values behind the bar, or in the lines.
+
+        Args:
+          values: Texts by name.
+        """
+        self._values = "".join(f", {name} {text}" for name, text in values.items())
+        self.set_postfix(values, refresh=False)
+
+    def restart_clock(self) -> None:
+        """Excludes the time since the last unit from the speed and the time left."""
+        self._begun = time.monotonic(), self.n
+        if not self.disable:
+            self.unpause()
+
+    def close(self) -> None:
+        """Ends the bar."""
+        # Not there if the constructor failed.
+        if hasattr(self, "_ended"):
+            self._ended.set()
+        super().close()
+
+    def line(self) -> str:
+        """Returns the state as a sentence."""
+        if self.total is None:
+            return f"{self._title} ..."
+        units = self._unit + ("es" if self._unit.endswith("ch") else "s")
+        text = f"{self._title}: {self.n:,} of {self.total:,} {units}{self._values}"
+        begun, done_before = self._begun
+        num_timed = self.n - done_before
+        if num_timed <= 0 or self.n >= self.total:
+            return f"{text}."
+        seconds = (time.monotonic() - begun) / num_timed * (self.total - self.n)
+        return f"{text}, about {self.format_interval(seconds)} left."
+
+
+def _redraw(
+    reference: weakref.ref[Bar], ended: threading.Event, pauses: Iterator[float]
+) -> None:
+    """Draws a bar now and then, also if nothing is done."""
+    while not ended.wait(next(pauses)):
+        bar = reference()
+        if bar is None:
+            return
+        with bar.get_lock():
+            if not bar.disable:
+                bar.refresh(nolock=True)
+        del bar
+
+
+def _log(
+    reference: weakref.ref[Bar], ended: threading.Event, pauses: Iterator[float]
+) -> None:
+    """Logs the state of a bar now and then."""
+    while not ended.wait(next(pauses)):
+        bar = reference()
+        if bar is None:
+            return
+        logging.info("%s", bar.line())
+        del bar
+
+
+@contextlib.contextmanager
+def working(
+    description: str, *, shown: bool = True, is_named: bool = False
+) -> Iterator[None]:
+    """Shows that an operation of unknown length lasts.
+
+    Args:
+      description: Description of the operation, e.g. `"Compiling the network"`.
+      shown: False to show nothing.
+      is_named: True if a line has named it already.
+    """
+    bar = Bar(
+        desc=description,
+        bar_format=_CLOCK_FORMAT,
+        leave=False,
+        shown=shown,
+        first_line_seconds=_LINE_SECONDS if is_named else _NAME_SECONDS,
+    )
+    with bar:
+        yield
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Shows no bar of this module in the context, and no clock."""
+    _Bars.are_hidden = True
+    try:
+        yield
+    finally:
+        _Bars.are_hidden = False
+
+
+class _Bars:
+    """State of all bars.
+
+    Attributes:
+      are_hidden: True to show none.
+    """
+
+    are_hidden = False
+
+
+def _is_terminal() -> bool:
+    """Returns whether bars are drawn."""
+    if _Bars.are_hidden:
+        return False
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextlib.contextmanager

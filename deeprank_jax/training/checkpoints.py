@@ -87,10 +87,11 @@ class Checkpoints:
         self.wait()
         return self._manager.best_step()
 
-    def has_metrics(self, step: int) -> bool:
-        """Returns whether the checkpoint of `step` was evaluated."""
-        saved = step in self._manager.all_steps()
-        return saved and self._manager.metrics(step) is not None
+    def metrics(self, step: int | None) -> Mapping[str, float] | None:
+        """Returns the metrics of a step, None if it was not evaluated or saved."""
+        if step is None or step not in self._manager.all_steps():
+            return None
+        return self._manager.metrics(step)
 
     def save(
         self,
@@ -111,7 +112,7 @@ class Checkpoints:
             self._manager.check_for_errors()
             self._wait_for_seal()
             if step in self._manager.all_steps():
-                if metrics is None or self.has_metrics(step):
+                if metrics is None or self.metrics(step):
                     return
                 self._manager.delete(step)
             self._manager.save(

@@ -8,7 +8,6 @@ from absl import logging
 import jax
 import ml_collections
 import numpy as np
-import tqdm
 
 from deeprank_jax import files, report, version
 from deeprank_jax.data import dataset_name, leakage, rated_triplets
@@ -23,6 +22,7 @@ from deeprank_jax.evaluation.compare import (
 )
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
+from deeprank_jax.inference.progress import Bar, working
 from deeprank_jax.report.thumbnails import Thumbnails
 from deeprank_jax.sampling import create
 from deeprank_jax.training import image_digest, metrics_writer, whitening
@@ -79,13 +79,14 @@ def find_leakage(experiment: Experiment) -> dict[str, leakage.Leakage]:
     inputs["max_images"] = max_images
     leakages = leakage.read_leakage(path, inputs)
     if leakages is None:
-        progress = functools.partial(tqdm.tqdm, unit="batch", leave=False)
-        leakages = leakage.find_leakage(
-            records,
-            experiment.readers,
-            max_images=max_images,
-            progress=lambda batches, description: progress(batches, desc=description),
-        )
+        progress = functools.partial(Bar, unit="batch", leave=False)
+        with working("Looking for copies of training images"):
+            leakages = leakage.find_leakage(
+                records,
+                experiment.readers,
+                max_images=max_images,
+                progress=lambda batches, name: progress(batches, desc=name),
+            )
         leakage.write_leakage(path, leakages, inputs)
     leakage.warn_of_leakage(leakages)
     return leakages
@@ -144,7 +145,10 @@ def finish(
     _add_lines(facts, splits, leakages, few)
     inputs = _create_inputs(experiment, results, intervals, facts, command)
     inputs["caveats"] = _find_caveats(leakages, few)
-    return _write_report(experiment, inputs, embeddings, ok, ranking)
+    page = _write_report(experiment, inputs, embeddings, ok, ranking)
+    # With the checksum of the report, the run is finished.
+    workdir.seal_finished()
+    return page
 
 
 def _add_lines(
@@ -216,8 +220,9 @@ def _measure(
     dict[str, Results], dict[str, Intervals], np.ndarray, np.ndarray, Ranking | None
 ]:
     """Returns results and intervals of all splits, and the last split's embeddings."""
-    untrained = experiment.create_initial_state()
     config = experiment.config
+    with working("Creating the network before training", shown=processes.is_first()):
+        untrained = experiment.create_initial_state()
     frozen_fn = None
     if config.init_from or config.model.weights:
         frozen_fn = lambda images: experiment.features(untrained, images)
@@ -285,6 +290,7 @@ def _write_report(
     config, records = experiment.config, experiment.records
     test, train = records.get("test", records["validation"]), records["train"]
     with (
+        working("Writing the report", is_named=True),
         create_reader(config, test, image_size=_THUMBNAIL) as test_reader,
         create_reader(config, train, image_size=_THUMBNAIL) as train_reader,
     ):

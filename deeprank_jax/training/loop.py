@@ -12,7 +12,6 @@ from absl import logging
 import jax
 import ml_collections
 import numpy as np
-import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import files
@@ -20,11 +19,19 @@ from deeprank_jax.distributed import devices, processes, signals
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import split as split_lib
-from deeprank_jax.inference.progress import Progress
+from deeprank_jax.inference.progress import Bar, Progress, working
 from deeprank_jax.sampling.stream import Batch
-from deeprank_jax.training import data_defaults, final_report, metrics_writer, whitening
+from deeprank_jax.training import (
+    data_defaults,
+    final_report,
+    finished,
+    metrics_writer,
+    summary,
+    whitening,
+)
 from deeprank_jax.training.experiment import Experiment, create_experiment, device_batch
 from deeprank_jax.training.progress import TrainingLog
+from deeprank_jax.training.step import Metrics
 from deeprank_jax.training.workdir import Workdir
 
 
@@ -79,14 +86,39 @@ def train(
     config_lib.check_keys(config, complete=True)
     config_lib.check_config(config)
     saved = Workdir(workdir).config
-    config = data_defaults.fit_to_data(config, saved)
+    with _showing("Reading the data"):
+        config = data_defaults.fit_to_data(config, saved)
     config = config_lib.resolve_config(config, saved)
     flat = config_lib.flatten_config(config)
     processes.check_same({f"config.{key}": x for key, x in flat.items()}, workdir)
-    with _locked(workdir), create_experiment(config, workdir) as experiment:
+    with _locked(workdir):
+        with _showing("Reading the data"):
+            is_finished = finished.is_finished(config, workdir)
+        if is_finished:
+            logging.info(
+                "%s is finished: nothing is trained or measured again. To measure it "
+                "again, delete its results.json.",
+                workdir,
+            )
+            return Workdir(workdir).report / "index.html"
+        return _train(config, workdir, started, progress, command)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    started: float,
+    progress: Progress | None,
+    command: str,
+) -> pathlib.Path:
+    """Trains in a folder that is locked; see `train`."""
+    saved = Workdir(workdir).config
+    with _create_experiment(config, workdir) as experiment:
         latest = experiment.checkpoints.latest_step()
         step = latest or 0
         _check_step(config, step, workdir)
+        for sentence in summary.describe_start(experiment):
+            logging.info("%s", sentence)
         whitening.check_whitening(experiment, saved if latest is not None else None)
         if latest is not None:
             experiment.restore(step)
@@ -97,7 +129,7 @@ def train(
             files.write_json(saved, _with_absolute_paths(config))
             Workdir(workdir).seal()
         # Before training, so that data that cannot be evaluated raise their error now.
-        with processes.first_alone():
+        with _showing("Preparing the evaluation"), processes.first_alone():
             splits = final_report.create_split_evaluations(experiment)
             is_first = processes.is_first()
             leakages = final_report.find_leakage(experiment) if is_first else {}
@@ -115,6 +147,19 @@ def _with_absolute_paths(config: ml_collections.ConfigDict) -> dict[str, Any]:
     values = json.loads(config.to_json_best_effort())
     values["data"]["dir"] = files.absolute(values["data"]["dir"])
     return values
+
+
+def _create_experiment(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> Experiment:
+    """Returns the parts of a run, and shows meanwhile that they are created."""
+    with _showing("Reading the data and creating the network"):
+        return create_experiment(config, workdir)
+
+
+def _showing(description: str) -> contextlib.AbstractContextManager[None]:
+    """Returns a context that shows an operation, in the first process alone."""
+    return working(description, shown=processes.is_first())
 
 
 def _check_step(
@@ -139,7 +184,7 @@ def _locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[object]:
     return Workdir(workdir).locked()
 
 
-def _create_bar(total: int, step: int, progress: Progress | None) -> tqdm.tqdm:
+def _create_bar(total: int, step: int, progress: Progress | None) -> Bar:
     """Returns the bar of the training steps, which only the first process shows."""
     return metrics_writer.progress_bar(
         total,
@@ -154,7 +199,7 @@ def run_loop(
     experiment: Experiment,
     step: int,
     validation: split_lib.SplitEvaluation,
-    bar: tqdm.tqdm,
+    bar: Bar,
 ) -> None:
     """Trains from `step` to the end, and leaves the last state in `experiment.state`.
 
@@ -177,21 +222,17 @@ def run_loop(
         stop_lib.create_stop() as stop,
     ):
         log = TrainingLog(experiment, stream, writer, bar)
-        if _is_due(config, step) and not experiment.checkpoints.has_metrics(step):
+        if _is_due(config, step) and not experiment.checkpoints.metrics(step):
             # The network to start from, or one that was saved but not yet validated.
             metrics = _validate(experiment, validation, step, writer, stop)
             if metrics:
-                _save(experiment, step, metrics, writer)
+                _save(experiment, step, metrics, log)
         ends = stop.requested or _has_converged(experiment, step)
         if not ends and step < config.num_steps:
             _compile_validation(experiment)
         log.restart_clock()
         for batch, on_device in () if ends else devices.prefetch(stream, device_batch):
-            # Everything is on the devices already: a transfer would wait for the host.
-            with jax.transfer_guard("disallow"):
-                experiment.state, step_metrics = experiment.train_step(
-                    experiment.state, on_device
-                )
+            step_metrics = _run_step(experiment, on_device, log)
             step += 1
             log.add(step, batch, step_metrics)
             stopping, metrics = stop.reached(step), None
@@ -202,7 +243,7 @@ def run_loop(
             if stopping or metrics or step % config.checkpoint_every == 0:
                 log.flush(step)
                 if _has_finite_embeddings(experiment, step, batch):
-                    _save(experiment, step, metrics, writer)
+                    _save(experiment, step, metrics, log)
                 log.restart_clock()
             converged = metrics is not None and _has_converged(experiment, step)
             if stopping or converged:
@@ -210,6 +251,16 @@ def run_loop(
         experiment.checkpoints.wait()
     if stop.requested:
         raise Stopped(stop.number, experiment.checkpoints.latest_step() or 0)
+
+
+def _run_step(
+    experiment: Experiment, on_device: Mapping[str, jax.Array], log: TrainingLog
+) -> Metrics:
+    """Runs one step, which the first call compiles, and returns its metrics."""
+    # Everything is on the devices already: a transfer would wait for the host.
+    with jax.transfer_guard("disallow"), log.compiling():
+        experiment.state, metrics = experiment.train_step(experiment.state, on_device)
+    return metrics
 
 
 def _compile_validation(experiment: Experiment) -> None:
@@ -221,9 +272,10 @@ def _compile_validation(experiment: Experiment) -> None:
     config = experiment.config
     shape = (config.evaluation.batch_size, *2 * (config.data.image_size,), 3)
     blank = np.zeros(shape, np.uint8)
-    experiment.embed(experiment.state, blank)
-    if experiment.task.METRICS:
-        experiment.logits(experiment.state, blank)
+    with _showing("Compiling the validation"):
+        experiment.embed(experiment.state, blank)
+        if experiment.task.METRICS:
+            experiment.logits(experiment.state, blank)
 
 
 def _create_writer(experiment: Experiment, step: int) -> metrics_writer.MetricsWriter:
@@ -274,7 +326,8 @@ def _validate(
         with stop.interruptible():
             embedded = validation.embed(embed_fn, "validation", check=stop.check)
             task_metrics = experiment.validate_task(experiment.state, stop.check)
-            values = split_lib.flatten(validation.measure(*embedded))
+            with _showing("Measuring validation"):
+                values = split_lib.flatten(validation.measure(*embedded))
     except signals.StopRequested:
         return None
     values.update(task_metrics)
@@ -335,7 +388,9 @@ def _save(
     experiment: Experiment,
     step: int,
     metrics: Mapping[str, float] | None,
-    writer: metrics_writer.MetricsWriter,
+    log: TrainingLog,
 ) -> None:
-    run_state = {**experiment.run_state(step), "log": writer.checksum}
+    run_state = {**experiment.run_state(step), "log": log.checksum}
     experiment.checkpoints.save(step, experiment.state, run_state, metrics)
+    if metrics:
+        log.report_validation(step, metrics)

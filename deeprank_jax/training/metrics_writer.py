@@ -5,17 +5,15 @@ import contextlib
 import hashlib
 import json
 import pathlib
-import sys
 import time
 from typing import Any
 
 from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
-import tqdm
 
 from deeprank_jax import files
-from deeprank_jax.inference.progress import Progress
+from deeprank_jax.inference.progress import Bar, Progress
 from deeprank_jax.training.workdir import Workdir
 
 
@@ -143,7 +141,7 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     return entries
 
 
-class ProgressBar(tqdm.tqdm):
+class ProgressBar(Bar):
     """A bar that also reports to a function."""
 
     def __init__(self, *, progress: Progress | None = None, **options: Any):
@@ -151,7 +149,7 @@ class ProgressBar(tqdm.tqdm):
 
         Args:
           progress: Function that receives the progress; None for no reports.
-          **options: Options of `tqdm.tqdm`.
+          **options: Options of `Bar`.
         """
         super().__init__(**options)
         self._progress = progress
@@ -174,7 +172,7 @@ def progress_bar(
     shown: bool = True,
     progress: Progress | None = None,
 ) -> ProgressBar:
-    """Returns a bar with rate and time left, updated twice a minute in a log file.
+    """Returns a bar with rate and time left.
 
     Args:
       total: Number of steps.
@@ -189,7 +187,6 @@ def progress_bar(
         initial=initial,
         desc=description,
         unit="step",
-        dynamic_ncols=True,
-        disable=not shown or progress is not None,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        shown=shown and progress is None,
+        mininterval=0.5,
     )

@@ -39,7 +39,7 @@ def create_network(
         trunk=config.model.trunk.name,
     )
     if weights:
-        logging.info("%s", report)
+        logging.debug("%s", report)
     schedule = optimizers.make_schedule(
         **config_lib.resolve_config(config).schedule,
         learning_rate=config.optimizer.learning_rate,

@@ -1,16 +1,18 @@
 """Metrics of training steps: averaging, logging and the watch for bad numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import time
 
 from absl import logging
 import jax
 import numpy as np
-import tqdm
 
-from deeprank_jax.distributed import devices
+from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import UserError
+from deeprank_jax.inference.progress import Bar, working
 from deeprank_jax.report.metric_notes import ACTIVE, STALL
+from deeprank_jax.report.metric_tables import format_metric
 from deeprank_jax.sampling.groups import Groups
 from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
@@ -34,7 +36,7 @@ class TrainingLog:
         experiment: Experiment,
         stream: BatchStream,
         writer: metrics_writer.MetricsWriter,
-        bar: tqdm.tqdm,
+        bar: Bar,
     ):
         self._experiment = experiment
         self._stream, self._writer, self._bar = stream, writer, bar
@@ -42,6 +44,12 @@ class TrainingLog:
         self._has_explained = False
         self._pending: list[tuple[int, Batch, Metrics]] = []
         self._interval: list[Mapping[str, float]] = []
+        self._has_started = False
+        self._best_metric: str = experiment.config.evaluation.best_metric
+        self._best: tuple[int, float] | None = None
+        best_step = experiment.checkpoints.best_step()
+        if metrics := experiment.checkpoints.metrics(best_step):
+            self._best = int(best_step or 0), metrics[self._best_metric]
         self.restart_clock()
 
     def add(self, step: int, batch: Batch, metrics: Metrics) -> None:
@@ -61,6 +69,42 @@ class TrainingLog:
         """Excludes the time since the last step from the speed."""
         self._clock, self._waited = time.perf_counter(), self._stream.wait_seconds
         self._timed = 0
+
+    @property
+    def checksum(self) -> str:
+        """Returns the checksum of all logged metrics."""
+        return self._writer.checksum
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Shows that the first step is compiled, and excludes it from the speed."""
+        if self._has_started:
+            yield
+            return
+        with working("Compiling the training step", shown=processes.is_first()):
+            yield
+        self._has_started = True
+        self._bar.restart_clock()
+        self.restart_clock()
+
+    def report_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Says how good a step is that was validated and then saved."""
+        value = metrics[self._best_metric]
+        name = self._best_metric.split("/", 1)[-1]
+        if self._best is None or value > self._best[1]:
+            self._best, comparison = (step, value), ", the best so far"
+        else:
+            best_step, best = self._best
+            best_text = format_metric(name, best)
+            comparison = f"; the best is still {best_text} of step {best_step:,}"
+        logging.info(
+            "Step %s of %s: %s on validation is %s%s. Saved.",
+            f"{step:,}",
+            f"{self._experiment.config.num_steps:,}",
+            self._best_metric,
+            format_metric(name, value),
+            comparison,
+        )
 
     def _take(self, step: int, batch: Batch, metrics: Metrics) -> None:
         values = dict(jax.device_get(metrics))
@@ -106,7 +150,7 @@ class TrainingLog:
             for name, key in (("active", "active_share"), ("top1", "top1")):
                 if key in means:
                     postfix[name] = f"{means[key]:.0%}"
-            self._bar.set_postfix(postfix, refresh=False)
+            self._bar.show(postfix)
             self._explain(postfix)
         self.restart_clock()
         if "loss" in means and self._monitor is not None:

@@ -103,6 +103,12 @@ class StepFolders:
                 "continue from a checkpoint that is not."
             )
 
+    def are_intact(self) -> bool:
+        """Returns whether there are steps, and each is as it was when it was sealed."""
+        folders = _step_folders(self.directory)
+        sealed = all(map(_is_sealed, folders))
+        return bool(folders) and sealed and not any(self.inspect().values())
+
     def intact_directory(self, step: int) -> pathlib.Path:
         """Returns the folder to read a step from: that of the copy if it is damaged.
 

@@ -9,7 +9,6 @@ from typing import Any
 from absl import logging
 import jax
 import numpy as np
-import tqdm
 
 from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
@@ -17,6 +16,7 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation.embed import embed_split
+from deeprank_jax.inference.progress import Bar
 from deeprank_jax.training.checkpoints import Saved, digest_arrays
 from deeprank_jax.training.experiment import Experiment
 from deeprank_jax.training.step import TrainState, network_arrays
@@ -226,12 +226,12 @@ def _embed_training_images(experiment: Experiment) -> np.ndarray:
     start, stop = processes.own_share(num)
     size = experiment.config.evaluation.batch_size
     progress = functools.partial(
-        tqdm.tqdm,
+        Bar,
         desc="whitening",
         total=-(-(stop - start) // size),
         unit="batch",
         leave=False,
-        disable=not processes.is_first(),
+        shown=processes.is_first(),
     )
     embeddings, ok = embed_split(
         # Shifts take five times as long, and whiten no better.

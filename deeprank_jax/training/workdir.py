@@ -11,6 +11,8 @@ from deeprank_jax import checksums, files
 from deeprank_jax.errors import DataError
 from deeprank_jax.files import locks
 
+_REPORT = "report/index.html"
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
@@ -115,6 +117,25 @@ class Workdir:
         names = [path.name for path in (self.config, *self._made) if path.exists()]
         checksums.list_checksums(self.checksums, names)
 
+    def seal_finished(self) -> None:
+        """Lists the checksum of the report, too, the last file of a run."""
+        paths = [path for path in self._finished if path.exists()]
+        names = [path.relative_to(self.path).as_posix() for path in paths]
+        checksums.list_checksums(self.checksums, names)
+
+    def is_finished(self) -> bool:
+        """Returns whether results and report are there as the run left them."""
+        try:
+            sums = checksums.read_checksums(self.path, self.checksums.name)
+            needed = {self.results, self.intervals, self.test_embeddings}
+            names = {path.relative_to(self.path).as_posix() for path in needed}
+            if not names | {_REPORT} <= sums.keys():
+                return False
+            digests = {name: checksums.file_digest(self.path / name) for name in sums}
+        except (OSError, ValueError):
+            return False
+        return digests == sums
+
     def unseal(self) -> None:
         """Lists the checksum of the config alone."""
         checksums.list_checksums(self.checksums, [self.config.name])
@@ -127,6 +148,11 @@ class Workdir:
             except ValueError as error:
                 logging.warning("%s: %s; it is made anew.", path, error)
                 path.unlink(missing_ok=True)
+
+    @property
+    def _finished(self) -> tuple[pathlib.Path, ...]:
+        """Config, and files that the end of training writes, with the report."""
+        return self.config, *self._made, self.path / _REPORT
 
     @property
     def _made(self) -> tuple[pathlib.Path, ...]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging as python_logging
+import re
 import subprocess
 import sys
 
@@ -58,12 +59,13 @@ def test_messages_of_the_log_cannot_control_a_terminal(capsys):
     assert "\u202e" not in done.stderr
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
-def test_timestamps_are_as_before(timestamps):
+@pytest.mark.parametrize("style", logs.Style)
+def test_each_style_escapes_control_characters(style):
     record = python_logging.LogRecord("x", 20, __file__, 1, "a\x1bb\nc", (), None)
-    text = logs._Formatter(timestamps=timestamps).format(record)
+    text = logs._Formatter(style).format(record)
     assert text.endswith("a\\x1bb\nc")
-    assert text.startswith("I") == timestamps
+    begin = {"PLAIN": "a", "DATED": r"\d{4}-\d\d-\d\d [\d:]{8} a", "DETAILED": "I"}
+    assert re.match(begin[style.name], text)
 
 
 def test_errors_cannot_control_a_terminal(tmp_path):

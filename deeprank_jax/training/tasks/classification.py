@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import tqdm
 
 from deeprank_jax import losses
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import ConfigError
+from deeprank_jax.inference.progress import Bar
 from deeprank_jax.losses import cross_entropy
 from deeprank_jax.losses.cross_entropy import TOP
 from deeprank_jax.relevance import Relevance
@@ -261,5 +261,5 @@ def _batches(start: int, stop: int, batch_size: int) -> Iterator[slice]:
     """Yields the rows of each batch, with a progress bar."""
     bar = {"desc": "held out", "unit": "batch", "leave": False}
     starts = range(start, stop, batch_size)
-    for first in tqdm.tqdm(starts, **bar, disable=not processes.is_first()):
+    for first in Bar(starts, **bar, shown=processes.is_first()):
         yield slice(first, min(first + batch_size, stop))
