@@ -50,24 +50,31 @@ def list_checksums(path: pathlib.Path, names: Sequence[str]) -> None:
     files.write_text(path, "".join(lines))
 
 
-def check_listed(path: pathlib.Path, list_name: str = RUN_CHECKSUMS) -> None:
+def check_listed(
+    path: pathlib.Path,
+    list_name: str = RUN_CHECKSUMS,
+    folder: pathlib.Path | None = None,
+) -> None:
     """Checks a file against the list beside it, if that lists the file.
 
     Args:
       path: Path of the file.
-      list_name: Name of the list in the same folder.
+      list_name: Name of the list.
+      folder: Folder of the list; None for that of the file.
 
     Raises:
       ValueError: The file has changed or is missing, or the list cannot be read.
     """
+    folder = path.parent if folder is None else folder
+    name = path.relative_to(folder).as_posix()
     try:
-        sums = read_checksums(path.parent, list_name)
+        sums = read_checksums(folder, list_name)
     except FileNotFoundError:
         return
     except OSError as error:
         raise ValueError(f"{list_name} cannot be read: {error.strerror}") from error
     try:
-        if path.name in sums and file_digest(path) != sums[path.name]:
+        if name in sums and file_digest(path) != sums[name]:
             raise ValueError(f"it has changed since {list_name} was written")
     except OSError as error:
         raise ValueError(f"{list_name} lists it: {error.strerror}") from error

@@ -57,7 +57,9 @@ def _verify_listed(path: pathlib.Path) -> dict[str, str | None]:
     except (OSError, ValueError) as error:
         return {list_path.name: str(error)}
     return {
-        name: _error_of(lambda name=name: checksums.check_listed(path / name))
+        name: _error_of(
+            lambda name=name: checksums.check_listed(path / name, folder=path)
+        )
         for name in sorted(names)
     }
 

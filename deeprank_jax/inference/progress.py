@@ -10,7 +10,7 @@ import itertools
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, ClassVar
 import weakref
 
 from absl import logging
@@ -32,7 +32,7 @@ class Bar(tqdm.tqdm):
         self,
         *args: Any,
         shown: bool = True,
-        first_line_seconds: float = _LINE_SECONDS,
+        first_line_seconds: float | None = None,
         **options: Any,
     ):
         """Creates the bar.
@@ -40,15 +40,23 @@ class Bar(tqdm.tqdm):
         Args:
           *args: Arguments of `tqdm.tqdm`.
           shown: False for neither a bar nor lines.
-          first_line_seconds: Time until the first line where there is no terminal.
+          first_line_seconds: Time until the first line where there is no terminal;
+            None for that between two lines.
           **options: Options of `tqdm.tqdm`, with a description.
         """
         on_terminal = shown and _is_terminal()
-        super().__init__(*args, dynamic_ncols=True, disable=not on_terminal, **options)
+        super().__init__(
+            *args,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            disable=not on_terminal,
+            **options,
+        )
         self._title, self._unit = options["desc"], options.get("unit", "it")
         self._values, self._begun = "", (time.monotonic(), self.n)
         self._ended = threading.Event()
         if shown:
+            _Bars.open.append(self._ended)
             # Without the bar itself, so that one that is left unfinished can go.
             work = (weakref.ref(self), self._ended)
             if on_terminal:
@@ -56,7 +64,8 @@ class Bar(tqdm.tqdm):
             else:
                 target = _log
                 pauses = itertools.chain(
-                    [first_line_seconds], itertools.repeat(_LINE_SECONDS)
+                    [first_line_seconds or _LINE_SECONDS],
+                    itertools.repeat(_LINE_SECONDS),
                 )
             threading.Thread(
                 target=target, args=(*work, pauses), name="progress", daemon=True
@@ -98,19 +107,22 @@ class Bar(tqdm.tqdm):
         # Not there if the constructor failed.
         if hasattr(self, "_ended"):
             self._ended.set()
+            with contextlib.suppress(ValueError):
+                _Bars.open.remove(self._ended)
         super().close()
 
     def line(self) -> str:
         """Returns the state as a sentence."""
+        begun, done_before = self._begun
+        elapsed = time.monotonic() - begun
         if self.total is None:
-            return f"{self._title} ..."
+            return f"{self._title} ... {self.format_interval(elapsed)}"
         units = self._unit + ("es" if self._unit.endswith("ch") else "s")
         text = f"{self._title}: {self.n:,} of {self.total:,} {units}{self._values}"
-        begun, done_before = self._begun
         num_timed = self.n - done_before
         if num_timed <= 0 or self.n >= self.total:
             return f"{text}."
-        seconds = (time.monotonic() - begun) / num_timed * (self.total - self.n)
+        seconds = elapsed / num_timed * (self.total - self.n)
         return f"{text}, about {self.format_interval(seconds)} left."
 
 
@@ -131,12 +143,13 @@ def _redraw(
 def _log(
     reference: weakref.ref[Bar], ended: threading.Event, pauses: Iterator[float]
 ) -> None:
-    """Logs the state of a bar now and then."""
+    """Logs the state of a bar now and then, unless a newer one tells more."""
     while not ended.wait(next(pauses)):
         bar = reference()
         if bar is None:
             return
-        logging.info("%s", bar.line())
+        if _Bars.open[-1:] == [ended]:
+            logging.info("%s", bar.line())
         del bar
 
 
@@ -156,7 +169,7 @@ def working(
         bar_format=_CLOCK_FORMAT,
         leave=False,
         shown=shown,
-        first_line_seconds=_LINE_SECONDS if is_named else _NAME_SECONDS,
+        first_line_seconds=None if is_named else _NAME_SECONDS,
     )
     with bar:
         yield
@@ -177,9 +190,11 @@ class _Bars:
 
     Attributes:
       are_hidden: True to show none.
+      open: Ends of the bars that are shown, in the order of their creation.
     """
 
     are_hidden = False
+    open: ClassVar[list[threading.Event]] = []
 
 
 def _is_terminal() -> bool:

@@ -49,7 +49,7 @@ class TrainingLog:
         self._best: tuple[int, float] | None = None
         best_step = experiment.checkpoints.best_step()
         if metrics := experiment.checkpoints.metrics(best_step):
-            self._best = int(best_step or 0), metrics[self._best_metric]
+            self._best = int(best_step or 0), metrics.get(self._best_metric, -np.inf)
         self.restart_clock()
 
     def add(self, step: int, batch: Batch, metrics: Metrics) -> None:
@@ -91,8 +91,9 @@ class TrainingLog:
         """Says how good a step is that was validated and then saved."""
         value = metrics[self._best_metric]
         name = self._best_metric.split("/", 1)[-1]
-        if self._best is None or value > self._best[1]:
-            self._best, comparison = (step, value), ", the best so far"
+        rank = value if np.isfinite(value) else -np.inf
+        if self._best is None or rank > self._best[1]:
+            self._best, comparison = (step, rank), ", the best so far"
         else:
             best_step, best = self._best
             best_text = format_metric(name, best)

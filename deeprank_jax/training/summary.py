@@ -32,16 +32,25 @@ def describe_start(experiment: Experiment) -> list[str]:
         for i, (name, split) in enumerate(experiment.records.items())
     ]
     leaves = jax.tree.leaves(experiment.state.params)
-    start = config.init_from or config.model.weights
-    weights = f" that starts from {start}" if start else ""
     side = config.data.image_size
     return [
         f"Data: {', '.join(counts)}.",
-        f"Network: {config.model.trunk.name}{weights}, "
-        f"{sum(x.size for x in leaves):,} parameters, images of {side} \u00d7 {side} "
+        f"Network: {config.model.trunk.name}{_describe_weights(config)}, "
+        f"{sum(x.size for x in leaves):,} parameters, images of {side} x {side} "
         "pixels.",
         f"Devices: {_describe_devices()}.",
     ]
+
+
+def _describe_weights(config: ml_collections.ConfigDict) -> str:
+    """Returns the weights that training begins with, "" for random ones."""
+    if config.init_from:
+        return f" from {config.init_from}"
+    if config.model.weights == "package":
+        return " with the weights of its package"
+    return (
+        f" with the weights of {config.model.weights}" if config.model.weights else ""
+    )
 
 
 def _describe_devices() -> str:
@@ -158,7 +167,7 @@ def _format_table(
     before: str,
 ) -> list[str]:
     """Returns lines of aligned columns, a row for each metric."""
-    titles = {"model": "model", "untrained": before, "pixels": "16\u00d716 pixels"}
+    titles = {"model": "model", "untrained": before, "pixels": "16x16 pixels"}
     num_queries = results.get("retrieval", {}).get("num_queries", {}).get("model")
     queries = "" if num_queries is None else f", {num_queries:,.0f} queries"
     cells = [[f"{split}{queries}", *titles.values()]]

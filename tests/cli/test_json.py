@@ -13,7 +13,7 @@ from deeprank_jax.cli import __main__, commands
 from deeprank_jax.distributed import backend
 from deeprank_jax.experiments import ablation, rejudge
 from deeprank_jax.experiments.paper_table import run as paper_table
-from deeprank_jax.training import loop
+from deeprank_jax.training import loop, summary
 
 # Commands with `--json` tests in files of their own.
 ELSEWHERE = {"evaluate", "doctor", "configs", "compare-runs"}
@@ -152,6 +152,7 @@ def test_train(run, monkeypatch, tmp_path):
         return report
 
     monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(summary, "describe_end", lambda workdir: "")
     result = run("train", f"--workdir={tmp_path / 'run'}", *shrunk.flags())
     assert result == {
         "workdir": str(tmp_path / "run"),

@@ -47,7 +47,14 @@ def test_a_run_is_checked_by_its_checkpoints(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "results.json", "intervals.json", "run.sha256"]
+    "name",
+    [
+        "config.json",
+        "results.json",
+        "intervals.json",
+        "report/index.html",
+        "run.sha256",
+    ],
 )
 def test_the_files_of_a_run_are_checked(trained, tmp_path, name):
     run = shutil.copytree(trained, tmp_path / "run")

@@ -1,5 +1,6 @@
 """A small run and what is exported of it, made once for the tests that use a model."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -21,15 +22,22 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(photos, tmp_path_factory):
-    """Returns the workdir of a finished run on `photos`."""
+    """Returns the workdir of a finished run on `photos`.
+
+    Beside it are its command line, as JSON, and all that it printed.
+    """
     workdir = tmp_path_factory.mktemp("runs") / "small"
-    subprocess.run(
-        [
-            sys.executable, "-m", "deeprank_jax.main", "--config=configs/base.py",
-            f"--config.data.dir={photos}", f"--workdir={workdir}", *shrunk.flags(),
-        ],
-        cwd=ROOT, capture_output=True, check=True, timeout=300,
+    command = [
+        "--config=configs/base.py", f"--config.data.dir={photos}",
+        f"--workdir={workdir}", *shrunk.flags(),
+    ]  # fmt: skip
+    workdir.with_name("command.json").write_text(json.dumps(command))
+    done = subprocess.run(
+        [sys.executable, "-m", "deeprank_jax.main", *command],
+        cwd=ROOT, capture_output=True, check=True, timeout=300, text=True,
     )  # fmt: skip
+    workdir.with_name("stdout.txt").write_text(done.stdout)
+    workdir.with_name("stderr.txt").write_text(done.stderr)
     return workdir
 
 
