@@ -86,7 +86,7 @@ class Workdir:
 
     @property
     def checksums(self) -> pathlib.Path:
-        """Checksums of the config, the results and the whitening."""
+        """Checksums of the config, the results, the whitening and the report."""
         return self.path / checksums.RUN_CHECKSUMS
 
     @property
