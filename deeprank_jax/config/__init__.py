@@ -16,6 +16,7 @@ from deeprank_jax.config.saved import (
     check_same_run,
     flatten_config,
     read_run_config,
+    saved_values,
     upgrade_config,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "load_config",
     "read_run_config",
     "resolve_config",
+    "saved_values",
     "upgrade_config",
 ]

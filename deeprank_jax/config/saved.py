@@ -45,6 +45,18 @@ _TFDS_OPTIONS = ("levels", "image_feature", "name_feature", "columns", "split_by
 Tree = dict[str, Any]
 
 
+def saved_values(config: ml_collections.ConfigDict) -> Tree:
+    """Returns the values of a config as they are written into the folder of a run.
+
+    Args:
+      config: Whole configuration, whose data may lie in a relative path; the one that
+        is written holds in any working directory.
+    """
+    values = json.loads(config.to_json_best_effort())
+    values["data"]["dir"] = files.absolute(values["data"]["dir"])
+    return values
+
+
 def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """Returns the config of a run, in today's shape.
 

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import math
 import pathlib
-import shutil
 import time
 from typing import Any
 
@@ -22,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError
+from deeprank_jax.training.save_errors import describe_cause, save_error
 from deeprank_jax.training.step import TrainState
 from deeprank_jax.training.step_folders import StepFolders
 from deeprank_jax.training.workdir import Workdir
@@ -126,7 +126,7 @@ class Checkpoints:
             if processes.is_first():
                 self._seal_later(step)
         except Exception as error:
-            raise self._save_error(error) from error
+            raise save_error(self.directory, error) from error
 
     def wait(self) -> None:
         """Waits until pending checkpoints are on disk.
@@ -139,7 +139,7 @@ class Checkpoints:
             self._manager.check_for_errors()
             self._wait_for_seal()
         except Exception as error:
-            raise self._save_error(error) from error
+            raise save_error(self.directory, error) from error
 
     def restore(
         self, template: TrainState, step: int
@@ -167,9 +167,9 @@ class Checkpoints:
         # The kind of damage decides the type of the error.
         except Exception as error:
             raise CheckpointError(
-                f"{self.directory / str(step)} cannot be read ({_cause(error)}); "
-                "delete that folder and run again, to continue from the checkpoint "
-                "before it or from the start."
+                f"{self.directory / str(step)} cannot be read "
+                f"({describe_cause(error)}); delete that folder and run again, to "
+                "continue from the checkpoint before it or from the start."
             ) from error
         leaves = [restored.state[name] for name in arrays]
         structure = jax.tree.structure(template)
@@ -202,7 +202,8 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(
                 f"{self.directory}: a checkpoint could not be checked or mended "
-                f"({_cause(error)}); see that its disk can be written to and has room."
+                f"({describe_cause(error)}); see that its disk can be written to and "
+                "has room."
             ) from error
 
     def _seal_later(self, step: int | None) -> None:
@@ -260,18 +261,6 @@ class Checkpoints:
             f"{saved.get(name, 'missing')} in the checkpoint and "
             f"{expected.get(name, 'missing')} in this config. Give another --workdir, "
             "or the config the checkpoint was made with."
-        )
-
-    def _save_error(self, error: Exception) -> CheckpointError:
-        free = shutil.disk_usage(self.directory).free / 2**20
-        # Not by the manager: its idea of what is there may be what failed.
-        steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
-        safe = f"step {max(steps)} is the last" if steps else "none was saved before"
-        remedy = "Allow more (ulimit -n)" if "open files" in str(error) else "Make room"
-        return CheckpointError(
-            f"{self.directory}: the checkpoint could not be written ({free:,.0f} MiB "
-            f"free on that disk); {safe}. {remedy} and run the same command again to "
-            f"go on from there. The cause: {_cause(error)}."
         )
 
 
@@ -352,7 +341,7 @@ def _readable(where: pathlib.Path) -> Iterator[None]:
     # The kind of damage decides the type of the error.
     except Exception as error:
         raise CheckpointError(
-            f"{where} is damaged ({_cause(error)}); give another step or run."
+            f"{where} is damaged ({describe_cause(error)}); give another step or run."
         ) from error
 
 
@@ -435,12 +424,6 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
         "state": ocp.StandardCheckpointHandler(),
         "run": ocp.JsonCheckpointHandler(),
     }
-
-
-def _cause(error: Exception) -> str:
-    """Returns the end of the first line, the innermost of a chain of causes."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return ": ".join(lines[0].rsplit(": ", 2)[-2:])
 
 
 def _flatten(state: object) -> dict[str, jax.Array]:

@@ -1,5 +1,6 @@
 """Final evaluation of a run: metrics, test embeddings and the report."""
 
+from collections.abc import Mapping
 import functools
 import pathlib
 from typing import Any
@@ -23,6 +24,7 @@ from deeprank_jax.evaluation.compare import (
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.inference.progress import Bar, working
+from deeprank_jax.report import verdict
 from deeprank_jax.report.thumbnails import Thumbnails
 from deeprank_jax.sampling import create
 from deeprank_jax.training import image_digest, metrics_writer, whitening
@@ -146,9 +148,18 @@ def finish(
     inputs = _create_inputs(experiment, results, intervals, facts, command)
     inputs["caveats"] = _find_caveats(leakages, few)
     page = _write_report(experiment, inputs, embeddings, ok, ranking)
+    _write_verdict(workdir.verdict, inputs)
     # With the checksum of the report, the run is finished.
     workdir.seal_finished()
     return page
+
+
+def _write_verdict(path: pathlib.Path, inputs: Mapping[str, Any]) -> None:
+    """Writes the sentence at the top of the report, which the end of a run shows."""
+    names = ("results", "intervals", "num_classes", "meanings")
+    made = verdict.create_verdict(**{name: inputs[name] for name in names})
+    with files.replacing(path) as file:
+        file.write(f"{made.text}\n{made.note}\n".encode())
 
 
 def _add_lines(

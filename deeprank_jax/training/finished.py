@@ -1,7 +1,6 @@
 """Recognition of a finished run, which need not be trained or measured again."""
 
 from collections.abc import Iterator
-import json
 import pathlib
 
 import jax
@@ -35,7 +34,7 @@ def is_finished(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> boo
     return (
         jax.process_count() == 1
         and run.is_finished()
-        and files.read_json(run.config) == json.loads(config.to_json_best_effort())
+        and files.read_json(run.config) == config_lib.saved_values(config)
         and not any(_named_files(config))
         and StepFolders(run.checkpoints.absolute()).are_intact()
         and _has_same_images(config, run.images)

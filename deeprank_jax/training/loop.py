@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 import contextlib
-import json
 import pathlib
 import signal
 import time
-from typing import Any
 
 from absl import logging
 import jax
@@ -126,7 +124,7 @@ def _train(
         if processes.is_first():
             Workdir(workdir).remove_damaged()
             Workdir(workdir).checksums.unlink(missing_ok=True)
-            files.write_json(saved, _with_absolute_paths(config))
+            files.write_json(saved, config_lib.saved_values(config))
             Workdir(workdir).seal()
         # Before training, so that data that cannot be evaluated raise their error now.
         with _showing("Preparing the evaluation"), processes.first_alone():
@@ -140,13 +138,6 @@ def _train(
         return final_report.finish(
             experiment, splits, leakages, seconds=seconds, command=command
         )
-
-
-def _with_absolute_paths(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the config as JSON, with a path of the data for any working directory."""
-    values = json.loads(config.to_json_best_effort())
-    values["data"]["dir"] = files.absolute(values["data"]["dir"])
-    return values
 
 
 def _create_experiment(

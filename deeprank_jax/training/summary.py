@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import pathlib
-import shlex
 from typing import Any
 
 import jax
@@ -11,11 +10,9 @@ import numpy as np
 
 from deeprank_jax.config import read_run_config
 from deeprank_jax.report.metric_tables import HEADLINES, format_metric, main_split
-from deeprank_jax.report.number_format import with_sign
 from deeprank_jax.training.experiment import Experiment
+from deeprank_jax.training.next_commands import next_commands
 from deeprank_jax.training.workdir import Workdir, read_json
-
-_BETTER_BY = "model_better_by"
 
 
 def describe_start(experiment: Experiment) -> list[str]:
@@ -89,75 +86,22 @@ def describe_end(workdir: str | pathlib.Path) -> str:
       DataError: The results have changed since they were written.
     """
     files = Workdir(pathlib.Path(workdir))
-    results, intervals = read_json(files.results), read_json(files.intervals)
+    results = read_json(files.results)
     config = read_run_config(files.path)
     before = "before training" if _has_start(config) else "untrained"
     split = main_split(results)
     lines = [
         *_format_table(split, results[split], headline_rows(results), before),
         "",
-        describe_verdict(results, intervals, config),
+        *_in_ascii(files.verdict.read_text("utf-8")).splitlines(),
         "",
         f"Results: {files.results}",
         f"Report:  {files.report / 'index.html'}",
         "",
         "Next:",
-        *(f"  {command}" for command in _next_commands(files.path, config)),
+        *(f"  {command}" for command in next_commands(config, workdir).values()),
     ]
     return "\n".join(lines)
-
-
-def describe_verdict(
-    results: Mapping[str, Any],
-    intervals: Mapping[str, Any],
-    config: ml_collections.ConfigDict,
-) -> str:
-    """Returns a sentence that compares the model with the network before training.
-
-    Args:
-      results: `{split: {evaluator: {metric: {system: value}}}}`.
-      intervals: Same keys, of which "untrained" has "model_better_by".
-      config: Config of the run, whose metric for the choice of a checkpoint is used.
-    """
-    split, rows = main_split(results), headline_rows(results)
-    metric = config.evaluation.best_metric
-    metric = metric if metric in rows else next(iter(rows), "")
-    if "untrained" not in rows.get(metric, {}):
-        return "There is no metric to compare with the network before training."
-    evaluator, name = metric.split("/", 1)
-    before = "network before training" if _has_start(config) else "untrained network"
-    values = rows[metric]
-    of_metric = intervals.get(split, {}).get(evaluator, {}).get(name, {})
-    ends = of_metric.get("untrained", {}).get(_BETTER_BY)
-    if ends is None:
-        difference = _format(name, values["model"] - values["untrained"], signed=True)
-        return (
-            f"Compared with the {before}: {metric} on {split} differs by {difference}, "
-            "without an interval."
-        )
-    if ends[1] == ends[2] == 0:
-        verdict, change = "As good as", "is the same"
-    else:
-        value, low, high = (_format(name, x, signed=True) for x in ends)
-        change = f"differs by {value} [{low}, {high}] (95 % interval)"
-        verdict = "Not surely better than"
-        if ends[1] > 0:
-            verdict = "Better than"
-        elif ends[2] < 0:
-            verdict = "Worse than"
-    pixels = _describe_pixels(metric, values, of_metric)
-    return f"{verdict} the {before}: {metric} on {split} {change}{pixels}."
-
-
-def _describe_pixels(
-    metric: str, values: Mapping[str, float], intervals: Mapping[str, Any]
-) -> str:
-    """Returns a warning if plain pixels are surely better than the model, else ""."""
-    ends = intervals.get("pixels", {}).get(_BETTER_BY)
-    if ends is None or ends[2] >= 0:
-        return ""
-    value = _format(metric.split("/", 1)[1], values["pixels"])
-    return f"; plain pixels are better, with {value}"
 
 
 def _format_table(
@@ -173,7 +117,9 @@ def _format_table(
     cells = [[f"{split}{queries}", *titles.values()]]
     for metric, values in rows.items():
         name = metric.split("/", 1)[1]
-        cells.append([metric, *(_format(name, values.get(x)) for x in titles)])
+        cells.append(
+            [metric, *(_in_ascii(format_metric(name, values.get(x))) for x in titles)]
+        )
     return [_align(row, cells) for row in cells]
 
 
@@ -183,33 +129,13 @@ def _align(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "  ".join([first[0].ljust(first[1]), *(x.rjust(n) for x, n in others)])
 
 
-def _format(name: str, value: float | None, *, signed: bool = False) -> str:
-    """Returns a metric in characters that every terminal has."""
-    text = format_metric(name, value)
-    text = with_sign(text) if signed else text
-    return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+def _in_ascii(text: str) -> str:
+    """Returns signs and blanks of numbers in characters that every terminal has."""
+    return text.translate(
+        {ord("\N{MINUS SIGN}"): "-", ord("\N{EN DASH}"): "-", 0xA0: " "}
+    )
 
 
 def _has_start(config: ml_collections.ConfigDict) -> bool:
     """Returns whether training began with trained weights."""
     return bool(config.init_from or config.model.weights)
-
-
-def _next_commands(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict
-) -> list[str]:
-    """Returns the commands that export the model and search with it."""
-    name = workdir.absolute().name
-    model, index, source = f"models/{name}", f"{name}.index", "photos"
-    if config.data.source.name == "folder":
-        source = config.data.dir
-    elif "dataset" in config.data.source:
-        source = f"tfds:{config.data.source.dataset}/test"
-    elif config.data.source.name == "emoji":
-        source = "tfds:emoji/test"
-    commands = (
-        ["deeprank", "export", f"--workdir={workdir}", f"--out={model}"],
-        ["deeprank", "index", source, f"--model={model}", f"--out={index}"],
-        ["deeprank", "search", "query.jpg", f"--index={index}", "--out=found.html"],
-    )
-    return list(map(shlex.join, commands))

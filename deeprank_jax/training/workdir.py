@@ -11,7 +11,7 @@ from deeprank_jax import checksums, files
 from deeprank_jax.errors import DataError
 from deeprank_jax.files import locks
 
-_REPORT = "report/index.html"
+_REPORT, _VERDICT = "report/index.html", "report/verdict.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,11 @@ class Workdir:
         """Folder of the report."""
         return self.path / "report"
 
+    @property
+    def verdict(self) -> pathlib.Path:
+        """Verdict at the top of the report, and a note on what it rests on."""
+        return self.path / _VERDICT
+
     def locked(self) -> locks.Lock:
         """Keeps a second run out of the folder until the lock is released.
 
@@ -129,7 +134,7 @@ class Workdir:
             sums = checksums.read_checksums(self.path, self.checksums.name)
             needed = {self.results, self.intervals, self.test_embeddings}
             names = {path.relative_to(self.path).as_posix() for path in needed}
-            if not names | {_REPORT} <= sums.keys():
+            if not names | {_REPORT, _VERDICT} <= sums.keys():
                 return False
             digests = {name: checksums.file_digest(self.path / name) for name in sums}
         except (OSError, ValueError):
@@ -152,7 +157,7 @@ class Workdir:
     @property
     def _finished(self) -> tuple[pathlib.Path, ...]:
         """Config, and files that the end of training writes, with the report."""
-        return self.config, *self._made, self.path / _REPORT
+        return self.config, *self._made, self.path / _REPORT, self.verdict
 
     @property
     def _made(self) -> tuple[pathlib.Path, ...]:

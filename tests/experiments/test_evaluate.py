@@ -62,7 +62,9 @@ def test_a_model_gets_the_numbers_of_its_run(model, run, others):
 
 def test_the_report_and_its_numbers_are_written(model, others, tmp_path):
     dataset = evaluate.open_images(others, model)
-    evaluation = evaluate.evaluate(model, dataset, tmp_path / "out", command="evaluate-this")
+    evaluation = evaluate.evaluate(
+        model, dataset, tmp_path / "out", command="evaluate-this"
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == {"images": evaluation.results}
     intervals = json.loads((tmp_path / "out" / "intervals.json").read_text())

@@ -50,8 +50,8 @@ def test_a_run_that_has_not_changed_is_finished(start_again):
     "name",
     [
         "results.json", "intervals.json", "test_embeddings.npz", "report/index.html",
-        "images.json", "config.json", "run.sha256", "checkpoints/8/run/metadata",
-        "checkpoints/8/SHA256SUMS",
+        "report/verdict.txt", "images.json", "config.json", "run.sha256",
+        "checkpoints/8/run/metadata", "checkpoints/8/SHA256SUMS",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])
