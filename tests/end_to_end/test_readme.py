@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 from helpers import shrunk
 import pytest
@@ -48,6 +49,10 @@ def test_make_knows_the_target(line):
     "line", [x for x in LINES if "pip install" in x and "-e ." not in x]
 )
 def test_what_pip_installs_is_there(line):
+    if extra := re.fullmatch(r"(?:python -m )?pip install '\.\[(\w+)\]'", line):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert extra[1] in project["optional-dependencies"]
+        return
     (name,) = re.findall(r"-r (\S+)", line)
     assert "--hash=sha256:" in (ROOT / name).read_text()
 
