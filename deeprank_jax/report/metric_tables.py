@@ -41,8 +41,11 @@ def describe_baselines(results: Mapping[str, Any]) -> list[str]:
 
 
 def main_split(results: Mapping[str, Any]) -> str:
-    """Returns the split that the page is about: test, or the last one; "" if none."""
-    return "test" if "test" in results else next(reversed([*results]), "")
+    """Returns the split that the page is about; "" if there is none.
+
+    It is test, else validation, else the first.
+    """
+    return next((x for x in ("test", "validation", *results) if x in results), "")
 
 
 def create_headlines(

@@ -341,10 +341,12 @@ class TripletSampler:
         num_anchors = table.num_effective_anchors()
         if self.version != STATE_VERSION or num_anchors >= _MANY_ANCHORS:
             return True
-        if not (num_anchors and self._expected_weight):
+        if not self._expected_weight:
             return True
-        # Three standard deviations above the expected weight.
-        most = self._expected_weight * (1 + 3 / np.sqrt(num_anchors))
+        if not num_anchors:
+            return False
+        # Six standard deviations above the expected weight: hardly a table has more.
+        most = self._expected_weight * (1 + 6 / np.sqrt(num_anchors))
         rng = counter_rng.step_rng(self.seed, counter_rng.TABLE, epoch, self.shard)
         return bool(rng.random() * most < table.anchor_sums[-1])
 
