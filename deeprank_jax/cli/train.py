@@ -81,9 +81,8 @@ def run(options: argparse.Namespace) -> Result:
     """Trains."""
     from absl import logging
 
-    from deeprank_jax import logs
+    from deeprank_jax import logs, progress
     from deeprank_jax.distributed import job as job_lib
-    from deeprank_jax.inference import progress
 
     level = logging.INFO
     if options.quiet or options.verbose:
@@ -112,7 +111,7 @@ def _train(options: argparse.Namespace) -> Result:
     from absl import logging
 
     from deeprank_jax.distributed import backend, processes
-    from deeprank_jax.inference.progress import working
+    from deeprank_jax.progress import working
 
     backend.check_platforms()
     if not processes.is_first():

@@ -117,11 +117,11 @@ def _draw_from_config(
 ) -> "tuple[Records, Iterable[Groups], int | None]":
     """Returns the records, batches of triplets, and their number if it is fixed."""
     import numpy as np
-    import tqdm
 
     from deeprank_jax import config as config_lib
     from deeprank_jax import data, files, relevance
     from deeprank_jax.evaluation import split as split_lib
+    from deeprank_jax.progress import Bar
     from deeprank_jax.sampling import create, file_sampler
     from deeprank_jax.training import data_defaults, experiment
 
@@ -142,7 +142,7 @@ def _draw_from_config(
     if not options.evaluation:
         num = options.num or 100_000
         sampler = create.create_sampler(config, records, run_relevance)
-        steps = tqdm.trange(-(-num // config.batch_size), unit=" batches")
+        steps = Bar(range(-(-num // config.batch_size)), desc="triplets", unit="batch")
         batches = (sampler.sample(step, config.batch_size) for step in steps)
         return records, batches, num
     with files.scratch_folder() as directory:
@@ -164,9 +164,9 @@ def _draw_from_folder(
 ) -> "tuple[Records, Iterable[Groups], None]":
     """Returns the records of a folder and batches of triplets."""
     import numpy as np
-    import tqdm
 
     from deeprank_jax.data.sources import folder
+    from deeprank_jax.progress import Bar
     from deeprank_jax.sampling import file_sampler
 
     root = pathlib.Path(options.input_directory).absolute()
@@ -181,4 +181,4 @@ def _draw_from_folder(
         options.num_neg_images or 1,
         seed=options.seed or 0,
     )
-    return pool, tqdm.tqdm(batches, total=len(pool), unit=" images"), None
+    return pool, Bar(batches, total=len(pool), desc="triplets", unit="image"), None

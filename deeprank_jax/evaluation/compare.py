@@ -11,7 +11,7 @@ from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import Measurement, SplitEvaluation
-from deeprank_jax.inference.progress import working
+from deeprank_jax.progress import working
 
 # {evaluator: {metric: {system: value}}}
 Results = dict[str, dict[str, dict[str, float]]]

@@ -18,7 +18,7 @@ from deeprank_jax.distributed import processes
 from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation import EVALUATORS, Evaluator, NothingToMeasureError
 from deeprank_jax.evaluation.rankings import Ranking
-from deeprank_jax.inference.progress import Bar
+from deeprank_jax.progress import Bar
 from deeprank_jax.relevance import Relevance, create_relevance
 
 # {evaluator: {metric: value}}

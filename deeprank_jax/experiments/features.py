@@ -6,12 +6,12 @@ import pathlib
 
 import ml_collections
 import numpy as np
-import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import descriptors, evaluation
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import CheckpointError
+from deeprank_jax.progress import Bar
 from deeprank_jax.training import experiment, whitening
 from deeprank_jax.training.workdir import Workdir
 
@@ -101,7 +101,7 @@ def _embed(
     parts = []
     for name, records in splits.items():
         progress = functools.partial(
-            tqdm.tqdm,
+            Bar,
             desc=f"{description}, {name}",
             total=-(-len(records) // _BATCH),
             unit="batch",

@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 import ml_collections
-import tqdm
 
 from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
@@ -19,6 +18,7 @@ from deeprank_jax.distributed import children
 from deeprank_jax.errors import DataError, UserError
 from deeprank_jax.experiments import plans
 from deeprank_jax.files import locks
+from deeprank_jax.progress import Bar
 from deeprank_jax.training import checkpoints
 from deeprank_jax.training.workdir import read_json
 
@@ -70,7 +70,7 @@ class Runs:
         """
         with futures.ThreadPoolExecutor(self.jobs) as pool:
             results = pool.map(self.train, settings, settings.values())
-            bar = tqdm.tqdm(results, total=len(settings), desc=description, unit="run")
+            bar = Bar(results, total=len(settings), desc=description, unit="run")
             try:
                 return dict(zip(settings, bar, strict=True))
             except KeyboardInterrupt:

@@ -17,7 +17,6 @@ import ml_collections
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-import tqdm
 
 from deeprank_jax import config as config_lib
 from deeprank_jax import evaluation, logs, registry, version
@@ -28,6 +27,7 @@ from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.inference import artifact, familiarity, program
+from deeprank_jax.progress import Bar
 from deeprank_jax.training import checkpoints, image_digest, whitening
 from deeprank_jax.training.experiment import create_reader
 from deeprank_jax.training.workdir import Workdir, read_json
@@ -276,7 +276,7 @@ class _EvaluatedNetwork:
     def _embed_split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         split = self._records[name]
         with create_reader(self._config, split) as reader:
-            batches = tqdm.tqdm(
+            batches = Bar(
                 reader.batches(network.BATCH_SIZE),
                 desc=name,
                 total=-(-len(split) // network.BATCH_SIZE),

@@ -15,7 +15,7 @@ import numpy as np
 from deeprank_jax import errors
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
-from deeprank_jax.inference.progress import Progress, reporting
+from deeprank_jax.progress import Progress, reporting
 
 # Number of images per program call; smaller batches are padded, so few shapes compile.
 BATCH_SIZE = 64

@@ -25,7 +25,7 @@ from deeprank_jax.files import locks
 from deeprank_jax.inference import embedding_parts
 from deeprank_jax.inference.bulk import embed_parts, none_readable
 from deeprank_jax.inference.model import Model
-from deeprank_jax.inference.progress import Progress
+from deeprank_jax.progress import Progress
 
 with needs_extra("search"):
     import pyarrow

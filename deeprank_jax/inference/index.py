@@ -18,13 +18,13 @@ from deeprank_jax.inference import bulk, image_versions, index_origins
 from deeprank_jax.inference.image_versions import Changes, Versions
 from deeprank_jax.inference.images import AnyImage
 from deeprank_jax.inference.model import Model
-from deeprank_jax.inference.progress import Progress
 from deeprank_jax.inference.results import (
     IndexChanges,
     SearchResult,
     create_search_result,
 )
 from deeprank_jax.inference.sources import ImageSource, absolute_source
+from deeprank_jax.progress import Progress
 from deeprank_jax.search import store
 from deeprank_jax.search.index import VectorIndex
 

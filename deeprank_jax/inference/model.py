@@ -29,7 +29,6 @@ from deeprank_jax.inference import images as images_lib
 from deeprank_jax.inference.bulk import BATCH_SIZE
 from deeprank_jax.inference.familiarity import Familiarity
 from deeprank_jax.inference.images import AnyImage, decode
-from deeprank_jax.inference.progress import Progress, reporting
 from deeprank_jax.inference.results import (
     Comparison,
     EmbeddedImages,
@@ -42,6 +41,7 @@ from deeprank_jax.inference.results import (
     paths_of,
 )
 from deeprank_jax.inference.sources import ImageSource
+from deeprank_jax.progress import Progress, reporting
 from deeprank_jax.search import grouping
 
 __all__ = ["BATCH_SIZE", "AnyImage", "Comparison", "Model", "decode"]

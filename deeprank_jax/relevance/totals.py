@@ -12,10 +12,10 @@ import pathlib
 
 from absl import logging
 import numpy as np
-import tqdm
 
 from deeprank_jax import files
 from deeprank_jax.errors import DataError, WriteError
+from deeprank_jax.progress import Bar
 from deeprank_jax.relevance.base import Relevance
 from deeprank_jax.relevance.fingerprint import add_parts
 
@@ -121,13 +121,13 @@ def _compare_all(
 ) -> np.ndarray:
     """Returns the totals from all pairs; those of a large category from a sample."""
     totals = np.zeros(len(attributes))
-    with tqdm.tqdm(
+    with Bar(
         total=len(attributes),
         desc="total relevance",
-        unit=" records",
+        unit="record",
         unit_scale=True,
         leave=False,
-        disable=not progress,
+        shown=progress,
     ) as bar:
         for members in _categories(category):
             inside = np.asarray(attributes[members])
@@ -152,7 +152,7 @@ def _sums(
     attributes: np.ndarray,
     rows: np.ndarray,
     columns: np.ndarray,
-    bar: tqdm.tqdm | None = None,
+    bar: Bar | None = None,
 ) -> np.ndarray:
     """Returns the summed relevance of each of `rows` to all other `columns`."""
     sums = np.zeros(len(rows))
@@ -173,9 +173,7 @@ def _sums(
     return sums
 
 
-def _estimate(
-    relevance: Relevance, attributes: np.ndarray, bar: tqdm.tqdm
-) -> np.ndarray:
+def _estimate(relevance: Relevance, attributes: np.ndarray, bar: Bar) -> np.ndarray:
     """Returns unbiased estimates of the totals from a random sample of records."""
     size = len(attributes)
     rng = np.random.default_rng(_SEED)

@@ -22,11 +22,11 @@ import warnings
 
 from absl import logging
 import numpy as np
-import tqdm
 
 from deeprank_jax import files
 from deeprank_jax.errors import missing_extra, needs_extra
 from deeprank_jax.files.arrays import check_npy
+from deeprank_jax.progress import Bar
 from deeprank_jax.search import graph_recall
 from deeprank_jax.search import store as store_lib
 from deeprank_jax.search.distinct_rows import DistinctRows, RowsOfNodes
@@ -176,7 +176,7 @@ class Graph:
         if not self.rows.is_remembered:
             self._remember_nodes()
         num_new = sum(batch.num_rows for batch in batches[self.num_batches :])
-        with tqdm.tqdm(total=num_new, desc="graph", unit=" rows", disable=None) as bar:
+        with Bar(total=num_new, desc="graph", unit="row") as bar:
             for embeddings in store.embeddings(self.num_batches):
                 rows = prepare(embeddings)
                 for start in range(0, len(rows), _AT_ONCE):

@@ -23,7 +23,7 @@ from deeprank_jax.evaluation.compare import (
 )
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
-from deeprank_jax.inference.progress import Bar, working
+from deeprank_jax.progress import Bar, working
 from deeprank_jax.report import verdict
 from deeprank_jax.report.thumbnails import Thumbnails
 from deeprank_jax.sampling import create

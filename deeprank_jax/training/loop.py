@@ -17,7 +17,7 @@ from deeprank_jax.distributed import devices, processes, signals
 from deeprank_jax.distributed import stop as stop_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import split as split_lib
-from deeprank_jax.inference.progress import Bar, Progress, working
+from deeprank_jax.progress import Bar, Progress, working
 from deeprank_jax.sampling.stream import Batch
 from deeprank_jax.training import (
     data_defaults,

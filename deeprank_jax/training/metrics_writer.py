@@ -13,7 +13,7 @@ from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 from deeprank_jax import files
-from deeprank_jax.inference.progress import Bar, Progress
+from deeprank_jax.progress import Bar, Progress
 from deeprank_jax.training.workdir import Workdir
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import UserError
-from deeprank_jax.inference.progress import Bar, working
+from deeprank_jax.progress import Bar, working
 from deeprank_jax.report.metric_notes import ACTIVE, STALL
 from deeprank_jax.report.metric_tables import format_metric
 from deeprank_jax.sampling.groups import Groups

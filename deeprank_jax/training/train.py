@@ -9,7 +9,7 @@ import ml_collections
 
 from deeprank_jax.config import load_config
 from deeprank_jax.errors import ConfigError
-from deeprank_jax.inference.progress import Progress
+from deeprank_jax.progress import Progress
 from deeprank_jax.training import loop
 from deeprank_jax.training.workdir import Workdir, read_json
 

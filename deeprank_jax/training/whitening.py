@@ -16,7 +16,7 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import CheckpointError, ConfigError
 from deeprank_jax.evaluation.embed import embed_split
-from deeprank_jax.inference.progress import Bar
+from deeprank_jax.progress import Bar
 from deeprank_jax.training.checkpoints import Saved, digest_arrays
 from deeprank_jax.training.experiment import Experiment
 from deeprank_jax.training.step import TrainState, network_arrays

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / "deeprank_jax"
 LAYERS = [
-    {"errors", "version", "logs"},
+    {"errors", "version", "logs", "progress"},
     {"files", "registry"},
     {"checksums"},
     {"config"},

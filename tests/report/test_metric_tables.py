@@ -17,4 +17,4 @@ from deeprank_jax.report import metric_tables
     ],
 )
 def test_the_main_split_is_test_else_validation(splits, expected):
-    assert metric_tables.main_split(dict.fromkeys(splits, {})) == expected
+    assert metric_tables.main_split({split: {} for split in splits}) == expected

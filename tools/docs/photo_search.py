@@ -59,11 +59,11 @@ def write_pieces(folder: pathlib.Path) -> None:
         with Image.open(samples / file) as opened:
             picture = opened.convert("RGB")
         side = min(picture.size) // 3
-        left, top = ((size - 3 * side) // 2 for size in picture.size)
+        margins = [(size - 3 * side) // 2 for size in picture.size]
         (folder / name).mkdir(parents=True)
         for number in range(9):
             row, column = divmod(number, 3)
-            x, y = left + column * side, top + row * side
+            x, y = margins[0] + column * side, margins[1] + row * side
             piece = picture.crop((x, y, x + side, y + side))
             piece.save(folder / name / f"{number}.jpg", quality=92)
 

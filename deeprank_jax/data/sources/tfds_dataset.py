@@ -11,7 +11,6 @@ import pathlib
 from typing import Protocol, cast
 
 import numpy as np
-import tqdm
 
 from deeprank_jax import errors, files
 from deeprank_jax.data import labels as labels_lib
@@ -19,6 +18,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import emoji_builder
 from deeprank_jax.errors import needs_extra
 from deeprank_jax.files import locks
+from deeprank_jax.progress import Bar
 
 with needs_extra("train"):
     import tensorflow_datasets as tfds
@@ -259,7 +259,7 @@ def _read_labels(
     subset = tfds.features.FeaturesDict(features)
     values: dict[str, list[int | str]] = {feature: [] for feature in features}
     total = sum(len(source) for source in sources.values())
-    with tqdm.tqdm(total=total, desc=f"{dataset}: labels", unit=" records") as progress:
+    with Bar(total=total, desc=f"{dataset}: labels", unit="record") as progress:
         for source in sources.values():
             for index in range(len(source)):
                 example = _parse(source.read(index), subset)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 import pathlib
 
 import numpy as np
-import tqdm
 
 from deeprank_jax import files
 from deeprank_jax.baselines.systems import System
 from deeprank_jax.evaluation import QueryScores
 from deeprank_jax.experiments.paper_table.dataset import Table
+from deeprank_jax.progress import Bar
 
 # Per-query scores by metric, of one system.
 Scores = Mapping[str, QueryScores]
@@ -49,7 +49,7 @@ def measure(
       systems: Systems by name.
       ok: `[N]` bool, the records of test to measure on.
     """
-    bar = tqdm.tqdm(systems.items(), desc="measuring", unit="row")
+    bar = Bar(systems.items(), desc="measuring", unit="row")
     return {name: table.measure(system, ok) for name, system in bar}
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 
 import numpy as np
-import tqdm
 
 from deeprank_jax import files, version
 from deeprank_jax.baselines.systems import System
@@ -16,6 +15,7 @@ from deeprank_jax.experiments.paper_table import rows as rows_lib
 from deeprank_jax.experiments.paper_table.dataset import Table
 from deeprank_jax.experiments.paper_table.measuring import Scores
 from deeprank_jax.files import locks
+from deeprank_jax.progress import Bar
 from deeprank_jax.report import comparison
 
 # Points of the sweep `(share, (value, low, high))`, by metric and sampling mode.
@@ -74,7 +74,7 @@ def compare(
         first=rows_lib.ROWS[rows_lib.FIRST].name,
         rows=[
             _row(name, intervals[name], table.measure_whole(systems[name], ok), metrics)
-            for name in tqdm.tqdm(rows_lib.ROWS, desc="clusters", unit="row")
+            for name in Bar(rows_lib.ROWS, desc="clusters", unit="row")
         ],
         metrics=metrics,
         published_by="paper (other data)",

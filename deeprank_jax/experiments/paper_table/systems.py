@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 import functools
 
 import numpy as np
-import tqdm
 
 from deeprank_jax.baselines import combined, handmade
 from deeprank_jax.baselines.systems import System, unit_rows
@@ -14,6 +13,7 @@ from deeprank_jax.experiments import features, runs
 from deeprank_jax.experiments.paper_table import rows as rows_lib
 from deeprank_jax.experiments.paper_table.dataset import IMAGE_SIZE, Table
 from deeprank_jax.experiments.paper_table.plan import Plan
+from deeprank_jax.progress import Bar
 from deeprank_jax.training import experiment
 
 Embed = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -37,7 +37,7 @@ def hand_made_systems(table: Table) -> dict[str, System]:
         folder=cache_dir.cache_dir(config),
         workers=config.data.workers,
         seed=config.seed,
-        progress=lambda batches, text: tqdm.tqdm(batches, desc=text, unit="batch"),
+        progress=lambda batches, text: Bar(batches, desc=text, unit="batch"),
     )
     golden, _ = combined.golden_feature(
         descriptors, table.rated_triplets, train, seed=config.seed
@@ -62,7 +62,7 @@ def network_systems(
       plan: Plan with the networks' settings.
       visual: System joined with the single-scale network.
     """
-    for name in tqdm.tqdm(plan.networks, desc="networks", unit="run"):
+    for name in Bar(plan.networks, desc="networks", unit="run"):
         launcher.train(name, plan.settings(name, launcher.workdir))
     embed = functools.partial(
         features.embed_by_run,

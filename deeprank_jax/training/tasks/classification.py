@@ -19,9 +19,9 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
 from deeprank_jax.errors import ConfigError
-from deeprank_jax.inference.progress import Bar
 from deeprank_jax.losses import cross_entropy
 from deeprank_jax.losses.cross_entropy import TOP
+from deeprank_jax.progress import Bar
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling.labelled_sampler import LabelledSampler, hold_out
 from deeprank_jax.sampling.stream import Sampler

@@ -52,7 +52,7 @@ class Bar(tqdm.tqdm):
             disable=not on_terminal,
             **options,
         )
-        self._title, self._unit = options["desc"], options.get("unit", "it")
+        self._title, self._unit = options["desc"], options.get("unit", "it").strip()
         self._values, self._begun = "", (time.monotonic(), self.n)
         self._ended = threading.Event()
         if shown:
@@ -117,7 +117,9 @@ class Bar(tqdm.tqdm):
         elapsed = time.monotonic() - begun
         if self.total is None:
             return f"{self._title} ... {self.format_interval(elapsed)}"
-        units = self._unit + ("es" if self._unit.endswith("ch") else "s")
+        units = self._unit
+        if not units.endswith("s"):
+            units += "es" if units.endswith("ch") else "s"
         text = f"{self._title}: {self.n:,} of {self.total:,} {units}{self._values}"
         num_timed = self.n - done_before
         if num_timed <= 0 or self.n >= self.total:
@@ -217,7 +219,7 @@ def reporting(
       unit: Unit of the bar.
     """
     if progress is None:
-        with tqdm.tqdm(total=total, desc=description, unit=unit, disable=None) as bar:
+        with Bar(total=total, desc=description, unit=unit) as bar:
             yield bar.update
         return
     count = 0

@@ -10,8 +10,7 @@ import types
 from absl import logging
 import pytest
 
-from deeprank_jax import logs
-from deeprank_jax.inference import progress
+from deeprank_jax import logs, progress
 
 
 class Terminal(io.StringIO):
@@ -140,7 +139,7 @@ class Terminal(io.StringIO):
         return True
 stdout, sys.stderr = sys.stdout, Terminal()
 from deeprank_jax import logs
-from deeprank_jax.inference import progress
+from deeprank_jax import progress
 logs.configure_logging(style=logs.Style.{logs.Style.DATED.name})
 with progress.Bar(desc="train", total=3, ncols=50):
     logging.warning("careful")
