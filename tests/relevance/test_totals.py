@@ -10,7 +10,7 @@ from absl import logging
 import numpy as np
 import pytest
 
-from deeprank_jax import relevance
+from deeprank_jax import progress, relevance
 from deeprank_jax.relevance import fingerprint, totals
 
 KIND = relevance.Embedding("not read.npy")
@@ -159,7 +159,8 @@ def test_a_total_that_cannot_be(tmp_path, bad, closed):
     assert not os.listdir(tmp_path)
 
 
-def test_a_pass_shows_how_far_it_is(capfd):
+def test_a_pass_shows_how_far_it_is(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
     relevance.total_relevance(KIND, random_vectors(40), np.zeros(40, int))
     assert "total relevance" in capfd.readouterr().err
     relevance.total_relevance(
