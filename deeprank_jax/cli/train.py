@@ -45,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Slurm, Kubernetes and TPU pods need none of these; see docs/hosts.md.",
     )
     job.add_argument(
-        "--coordinator_address", metavar="HOST:PORT", help="address of process 0"
-    )
+        "--coordinator_address", metavar="HOST:PORT", type=_address,
+        help="address of process 0",
+    )  # fmt: skip
     job.add_argument(
         "--num_processes", metavar="N", type=arguments.at_least(1),
         help="number of processes",
@@ -55,6 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--process_id", metavar="I", type=arguments.at_least(0),
         help="number of this process, from 0",
     )  # fmt: skip
+
+
+def _address(text: str) -> str:
+    """Returns an address that has a host and a port."""
+    host, _, port = text.rpartition(":")
+    is_number = port.isascii() and port.isdigit() and len(port) <= len("65535")
+    if not host or not is_number or not 0 < int(port) <= 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be HOST:PORT, with a port from 1 to 65535"
+        )
+    return text
 
 
 def check(options: argparse.Namespace) -> None:
@@ -71,7 +83,7 @@ def check(options: argparse.Namespace) -> None:
     options.rendezvous = None
     if address is None or num is None or process_id is None or process_id >= num > 1:
         return
-    if num > 1 and address.rpartition(":")[2].isdigit():
+    if num > 1:
         from deeprank_jax.distributed.rendezvous import Rendezvous
 
         options.rendezvous = Rendezvous(address, num, process_id).start()

@@ -1,12 +1,13 @@
-"""Rendezvous of a job's processes before JAX joins them, which is told of their ends.
+"""Connects a job's processes before JAX does, so that each notices if another ends.
 
 JAX waits for all processes inside its library, for minutes, and does not notice that
 one has ended meanwhile. Here process 0 listens at the coordinator's address until the
 others are connected; JAX uses the same port afterwards. The connections stay until the
 heartbeats begin. Nothing here imports JAX, so that a process is connected while it
-imports that.
+imports that. Anybody can connect to the port: only lines of the job's processes count.
 """
 
+import contextlib
 import os
 import selectors
 import signal
@@ -23,7 +24,10 @@ _POLL_SECONDS, _RETRY_SECONDS = 0.1, 0.2
 _CONNECT_SECONDS = 2.0
 # Time without a word from another process after which this one was itself suspended.
 _SUSPENDED_SECONDS = ends.SILENCE_SECONDS / 4
-_MAX_LINE = 200
+# Time in which the last lines arrive, before a connection is closed.
+_LINGER_SECONDS = 1.0
+_MAX_LINE = 500
+_MAX_NAMES = 8
 
 
 class RendezvousError(UserError):
@@ -49,7 +53,8 @@ class _Peer:
             return []
         except OSError:
             return None
-        self.last_sign = time.monotonic()
+        if self.process is not None:  # A stranger has to say its number in time.
+            self.last_sign = time.monotonic()
         *lines, self._text = (self._text + received).split(b"\n")
         if not received or len(self._text) > _MAX_LINE:
             return None
@@ -84,12 +89,16 @@ class Rendezvous:
         self._selector = selectors.DefaultSelector()
         self._is_complete, self._has_joined = threading.Event(), False
         self._error = ""
+        # Seconds after which process 0 gives up, once they have passed.
+        self._limit: float | None = None
 
     def start(self) -> Self:
         """Starts to listen or to connect."""
-        signals.on_said(self._tell)
-        thread = threading.Thread(target=self._run, name="rendezvous", daemon=True)
-        thread.start()
+        signals.on_announced(self._tell)
+        self._thread = threading.Thread(
+            target=self._run, name="rendezvous", daemon=True
+        )
+        self._thread.start()
         return self
 
     def wait(self, seconds: float) -> None:
@@ -102,20 +111,26 @@ class Rendezvous:
           RendezvousError: They are not, or do not belong together.
         """
         if not self._is_complete.wait(seconds):
-            missing = set(range(1, self._num)) - {x.process for x in self._peers}
-            names = ", ".join(f"process {x}" for x in sorted(missing))
-            raise RendezvousError(
-                f"{'process 0' if self._process else names} did not appear within "
-                f"{seconds:.0f} s."
-            )
+            if self._process and not self._peers:
+                raise RendezvousError(
+                    f"process 0 did not appear within {seconds:.0f} s."
+                )
+            # The thread of process 0 tells all which processes are missing.
+            self._limit = None if self._process else seconds
+            if not self._is_complete.wait(seconds):
+                raise RendezvousError(
+                    "process 0 is connected, but the others did not appear within "
+                    f"{2 * seconds:.0f} s."
+                )
         if self._error:
+            self._thread.join(2 * _LINGER_SECONDS)  # The others are told.
             raise RendezvousError(self._error)
 
     def leave(self) -> None:
         """Ends the connections, as the heartbeats have begun."""
-        self._has_joined = True
         for peer in self._peers:
             peer.send("joined")
+        self._has_joined = True  # The thread may now close the connections.
 
     def _run(self) -> None:
         try:
@@ -123,23 +138,60 @@ class Rendezvous:
                 self._connect()
             else:
                 self._listen()
+            self._exchange()
         except OSError as error:
-            self._fail(f"{os.strerror(error.errno) if error.errno else error}.")
-            return
+            number = error.errno or 0  # Negative where a name has no address.
+            text = os.strerror(number) if number > 0 else error.strerror or error
+            self._fail(f"{text}.")
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error}.")
+        with contextlib.suppress(OSError):
+            self._close_all()
+
+    def _exchange(self) -> None:
+        """Handles the lines of the others until none of them is needed."""
         before, last_beat = time.monotonic(), 0.0
         while not self._is_done():
             for key, _ in self._selector.select(_POLL_SECONDS):
                 self._accept() if key.data is None else self._receive(key.data)
             now = time.monotonic()
             if now - before > _SUSPENDED_SECONDS:  # This process itself was.
-                for peer in self._peers:
+                for peer in self._connected():
                     peer.last_sign = now
             before = now
             if now - last_beat > ends.BEAT_SECONDS:
                 last_beat = now
                 self._beat(now)
-        for peer in self._peers:
-            peer.connection.close()
+            if self._limit is not None and not self._is_complete.is_set():
+                self._give_up(self._limit)
+
+    def _connected(self) -> list[_Peer]:
+        """Returns the ends of all open connections, also those of strangers."""
+        keys = self._selector.get_map().values()
+        return [key.data for key in keys if key.data is not None]
+
+    def _close(self, peer: _Peer) -> None:
+        self._selector.unregister(peer.connection)
+        peer.connection.close()
+
+    def _close_all(self) -> None:
+        """Closes all connections once the last lines have arrived.
+
+        To close a connection with unread lines would discard those on their way.
+        """
+        if None in {key.data for key in self._selector.get_map().values()}:
+            self._stop_listening()
+        for peer in self._connected():
+            with contextlib.suppress(OSError):
+                peer.connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _LINGER_SECONDS
+        while (peers := self._connected()) and time.monotonic() < deadline:
+            for key, _ in self._selector.select(_POLL_SECONDS):
+                if key.data.read() is None:
+                    self._close(key.data)
+        for peer in peers:
+            self._close(peer)
+        self._selector.close()
 
     def _is_done(self) -> bool:
         """Returns whether no process needs this one here any longer."""
@@ -161,6 +213,10 @@ class Rendezvous:
         )
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _stop_listening(self) -> None:
+        self._selector.unregister(self._listener)
+        self._listener.close()
 
     def _connect(self) -> None:
         """Connects to process 0, as often as it takes."""
@@ -188,51 +244,82 @@ class Rendezvous:
         self._selector.register(connection, selectors.EVENT_READ, _Peer(connection))
 
     def _receive(self, peer: _Peer) -> None:
-        """Handles what another process has sent, or that it has ended."""
+        """Handles the lines of another process or a stranger, or that it has ended."""
         lines = peer.read()
-        for line in lines or ():
-            match line.split():
-                case ["deeprank", process, num] if not self._process:
-                    self._welcome(peer, process, num)
-                case ["all"]:
-                    self._is_complete.set()
-                case ["end", process, number]:
-                    self._follow(int(process), int(number))
-                case ["refused", *words]:
-                    self._fail(" ".join(words))
-                case ["joined"]:
-                    peer.has_joined = True
+        try:
+            for line in lines or ():
+                self._handle(peer, line.split())
+        except ValueError:  # Not a line of ours.
+            lines = None
         if lines is None:
-            self._selector.unregister(peer.connection)
-            peer.connection.close()
+            self._close(peer)
             if peer.process is not None and not peer.has_joined:
                 peer.has_joined = True  # Not to be waited for.
                 self._end(peer.process, "its connection broke")
 
-    def _welcome(self, peer: _Peer, process: str, num: str) -> None:
+    def _handle(self, peer: _Peer, words: list[str]) -> None:
+        """Handles a line.
+
+        Raises:
+          ValueError: None of the job's processes sends such a line.
+        """
+        match words:
+            case ["deeprank", process, num] if not self._process and not peer.process:
+                self._welcome(peer, int(process), int(num))
+            case ["all"] if self._process:
+                self._is_complete.set()
+            case ["refused", *text] if self._process:
+                self._fail(" ".join(text))
+            case ["end", process, number] if peer.process is not None:
+                self._follow(int(process), int(number))
+            case ["joined"] if peer.process is not None:
+                peer.has_joined = True
+            case ["alive"] if peer.process is not None:
+                pass
+            case _:
+                raise ValueError
+
+    def _welcome(self, peer: _Peer, process: int, num: int) -> None:
         """Adds a process; the last one completes the job."""
-        members = {0, *(x.process for x in self._peers)}
-        if num != str(self._num) or not process.isdigit() or int(process) in members:
+        if not 0 < process < num:
+            raise ValueError
+        if num != self._num or process in {x.process for x in self._peers}:
             text = (
                 f"A process with --process_id={process} and --num_processes={num} "
                 f"wants to join process 0, which has --num_processes={self._num}: give "
                 "each process the same number and another --process_id."
             )
-            for other in (*self._peers, peer):
-                other.send(f"refused {text}")
-            self._fail(text)
+            peer.send(f"refused {text}")
+            if not self._is_complete.is_set():
+                self._refuse(text)
             return
-        peer.process = int(process)
+        peer.process, peer.last_sign = process, time.monotonic()
         self._peers.append(peer)
         if len(self._peers) == self._num - 1:
-            self._selector.unregister(self._listener)
-            self._listener.close()  # JAX listens at the same port.
+            self._stop_listening()  # JAX listens at the same port.
             for other in self._peers:
                 other.send("all")
             self._is_complete.set()
 
+    def _give_up(self, seconds: float) -> None:
+        """Ends the job as processes are missing, and names them to the others."""
+        missing = sorted(set(range(1, self._num)) - {x.process for x in self._peers})
+        names = ", ".join(f"process {x}" for x in missing[:_MAX_NAMES])
+        if len(missing) > _MAX_NAMES:
+            names += f" and {len(missing) - _MAX_NAMES} others"
+        self._refuse(f"{names} did not appear within {seconds:.0f} s.")
+
+    def _refuse(self, text: str) -> None:
+        """Lets process 0 and all that are connected fail with the same sentence."""
+        for peer in self._peers:
+            peer.send(f"refused {text}")
+        self._fail(text)
+
     def _beat(self, now: float) -> None:
         """Shows the others that this process lives, and looks whether they do."""
+        for peer in self._connected():
+            if peer.process is None and now - peer.last_sign > ends.SILENCE_SECONDS:
+                self._close(peer)  # A stranger.
         for peer in self._peers:
             peer.send("alive")
             if now - peer.last_sign > ends.SILENCE_SECONDS and not peer.has_joined:
@@ -245,6 +332,8 @@ class Rendezvous:
 
     def _follow(self, process: int, number: int) -> None:
         """Ends this process because a signal has ended another one."""
+        if not 0 <= process < self._num or number not in signals.SIGNALS:
+            raise ValueError
         if self._has_joined or signals.received() is not None:
             return  # The heartbeats know, or this process ends anyway.
         for peer in self._peers:

@@ -80,7 +80,7 @@ class Ending:
         # The first signal, also one that another handler received.
         self.first: signal.Signals | None = None
         self.hooks: list[Callable[[signal.Signals], None]] = []
-        self.listeners: list[Callable[[signal.Signals], None]] = []
+        self.on_announced: list[Callable[[signal.Signals], None]] = []
         self.num_patient = 0
         self._describe = describe
         self._owns_process = owns_process
@@ -148,8 +148,8 @@ class Ending:
             with contextlib.suppress(OSError):  # The terminal may be gone.
                 newline = "\n" if _has_bar() else ""
                 os.write(2, f"{newline}{self._describe(number)}\n".encode())
-            for listener in self.listeners:
-                listener(number)
+            for hook in self.on_announced:
+                hook(number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -315,14 +315,14 @@ def on_end(hook: Callable[[signal.Signals], None]) -> None:
         _current.hooks.append(hook)
 
 
-def on_said(listener: Callable[[signal.Signals], None]) -> None:
+def on_announced(hook: Callable[[signal.Signals], None]) -> None:
     """Adds a function that is called when the command says that a signal ends it.
 
     Args:
-      listener: Function of the signal.
+      hook: Function of the signal.
     """
     if _current is not None:
-        _current.listeners.append(listener)
+        _current.on_announced.append(hook)
 
 
 def clean_up() -> None:
