@@ -6,8 +6,12 @@ import shlex
 
 import ml_collections
 
+from deeprank_jax import files
+
 # Folder of images in commands of a run whose images no command can list.
 _PHOTOS = "photos"
+# Folder of datasets that commands use by default.
+_DATA_DIR = "data"
 
 
 def next_commands(
@@ -37,12 +41,22 @@ def _images(config: ml_collections.ConfigDict) -> list[str]:
     """Returns the words that name the run's images as a source of a command."""
     source, directory = config.data.source, config.data.dir
     if source.name in ("folder", "manifest"):
-        return [directory]
+        return [_shorten(directory)]
     dataset = {"emoji": "emoji", "tfds": source.get("dataset")}.get(source.name)
     if not dataset:
         return [_PHOTOS]
     words = [f"tfds:{dataset}/test"]
-    return words if directory in ("", "data") else [*words, f"--data_dir={directory}"]
+    if files.absolute(directory) in ("", files.absolute(_DATA_DIR)):
+        return words
+    return [*words, f"--data_dir={_shorten(directory)}"]
+
+
+def _shorten(path: str) -> str:
+    """Returns a path as it is typed here: relative below the working directory."""
+    path = files.absolute(path)
+    if pathlib.Path(path).is_relative_to(pathlib.Path.cwd()):
+        return os.path.relpath(path)
+    return path
 
 
 def _join(*words: str) -> str:

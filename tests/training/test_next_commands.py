@@ -1,9 +1,13 @@
 """Commands that the report of a run shows, against the parser of the command line."""
 
+import os
 import shlex
 
+import ml_collections
+import pytest
+
 from deeprank_jax.cli.__main__ import create_parser
-from deeprank_jax.config import load_config
+from deeprank_jax.config import load_config, saved_values
 from deeprank_jax.training.next_commands import next_commands
 
 
@@ -11,8 +15,12 @@ def parse(name, workdir, **data):
     """Returns the options of each command, by the command's name."""
     config = load_config(name)
     config.data.update(data)
+    commands = next_commands(config, workdir)
+    # The report has those of the run's config, the end of a run those of the saved one.
+    saved = ml_collections.ConfigDict(saved_values(config))
+    assert next_commands(saved, workdir) == commands
     parsed = {}
-    for line in next_commands(config, workdir).values():
+    for line in commands.values():
         program, command, *words = shlex.split(line)
         assert program == "deeprank"
         parsed[command] = create_parser(command).parse_args([command, *words])
@@ -32,3 +40,25 @@ def test_images_of_a_dataset_are_called_as_commands_call_them():
     assert parse("emoji", "runs/emoji")["index"].source == "tfds:emoji/test"
     elsewhere = parse("emoji", "runs/emoji", dir="/data")["index"]
     assert (elsewhere.source, elsewhere.data_dir) == ("tfds:emoji/test", "/data")
+
+
+@pytest.mark.parametrize(
+    ("directory", "source"),
+    [
+        ("photos/2024", "photos/2024"),
+        ("{}/photos", "photos"),
+        ("{}", "."),
+        ("{}-more/photos", "{}-more/photos"),
+        ("../photos", "{}/../photos"),
+        ("~/photos", "/home/her/photos"),
+    ],
+)
+def test_images_are_named_as_they_are_typed_in_the_working_directory(
+    tmp_path, monkeypatch, directory, source
+):
+    monkeypatch.setenv("HOME", "/home/her")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    here = tmp_path / "here"
+    options = parse("folder", "runs/1", dir=directory.format(here))["index"]
+    assert options.source == os.path.normpath(source.format(here))
