@@ -15,7 +15,7 @@ import unicodedata
 from absl import logging
 import numpy as np
 
-from deeprank_jax import errors
+from deeprank_jax import errors, logs
 from deeprank_jax.data.records import Records
 
 T = TypeVar("T")
@@ -301,10 +301,11 @@ def _with_validation(
     validated = _split_records(pool, labels, rest, ends)
     if validated is not None:
         logging.warning(
-            "%s: %d classes are too few for validation; some records of the training "
-            "classes are used instead.",
+            "%s: %s too few for validation; some records of the training classes are "
+            "used instead.",
             pool.name,
-            num_paired,
+            f"{logs.counted(num_paired, 'class', 'classes')} "
+            f"{'is' if num_paired == 1 else 'are'}",
         )
     return validated
 

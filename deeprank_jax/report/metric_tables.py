@@ -16,16 +16,19 @@ HEADLINES = (
     ("rated", "precision"),
 )
 
-
-_BASELINES = {
-    "untrained": "the network before training",
-    "frozen": "the pretrained trunk alone (frozen)",
-    "pixels": "the images shrunk to 16x16 pixels",
+# Title of a column and name in a sentence of each system.
+_SYSTEMS = {
+    "model": ("model", "the model"),
+    "untrained": ("untrained", "the untrained network"),
+    "frozen": ("frozen", "the pretrained trunk alone"),
+    "pixels": ("16x16 pixels", "the images shrunk to 16x16 pixels"),
 }
+# Of the network that training began with, if its trunk was trained before.
+_START = ("before training", "the network before training")
 
 
-def describe_baselines(results: Mapping[str, Any]) -> list[str]:
-    """Returns a phrase for each baseline of the results.
+def name_systems(results: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns title of a column and name in a sentence of each system of the results.
 
     Args:
       results: Values as in `ReportInputs`.
@@ -37,7 +40,23 @@ def describe_baselines(results: Mapping[str, Any]) -> list[str]:
         for values in metrics.values()
         for system in values
     }
-    return [text for system, text in _BASELINES.items() if system in systems]
+    names = _SYSTEMS | ({"untrained": _START} if "frozen" in systems else {})
+    others = {system: (system, system) for system in sorted(systems - names.keys())}
+    known = {system: x for system, x in names.items() if system in systems}
+    return known | others
+
+
+def describe_baselines(results: Mapping[str, Any]) -> list[str]:
+    """Returns a phrase for each baseline of the results.
+
+    Args:
+      results: Values as in `ReportInputs`.
+    """
+    return [
+        f"{text} ({system})" if system == "frozen" else text
+        for system, (_, text) in name_systems(results).items()
+        if system in _SYSTEMS and system != "model"
+    ]
 
 
 def main_split(results: Mapping[str, Any]) -> str:
@@ -46,6 +65,32 @@ def main_split(results: Mapping[str, Any]) -> str:
     It is test, else validation, else the first.
     """
     return next((x for x in ("test", "validation", *results) if x in results), "")
+
+
+def headline_rows(
+    results: Mapping[str, Any],
+) -> list[tuple[str, str, Mapping[str, float]]]:
+    """Returns evaluator, name and values of each headline that was measured.
+
+    Args:
+      results: Values as in `ReportInputs`.
+    """
+    metrics = results.get(main_split(results), {})
+    return [
+        (evaluator, name, values)
+        for evaluator, name in HEADLINES
+        if (values := metrics.get(evaluator, {}).get(name))
+    ]
+
+
+def full_name(evaluator: str, name: str) -> str:
+    """Returns the name of a metric where those of several evaluators are shown.
+
+    Args:
+      evaluator: Name of the evaluator.
+      name: Name of the metric.
+    """
+    return f"rated {name}" if evaluator == "rated" else name
 
 
 def create_headlines(
@@ -59,7 +104,7 @@ def create_headlines(
     """
     return [
         {
-            "name": _full_name(evaluator, name),
+            "name": full_name(evaluator, name),
             "explanation": meanings.get(f"{evaluator}/{name}", ""),
             "value": format_metric(name, values.get("model")),
             "bars": [
@@ -72,7 +117,7 @@ def create_headlines(
                 if math.isfinite(value)
             ],
         }
-        for evaluator, name, values in _headline_rows(results)
+        for evaluator, name, values in headline_rows(results)
     ]
 
 
@@ -89,8 +134,8 @@ def create_head_table(
       meanings: Meaning of each metric by "evaluator/metric".
     """
     rows = [
-        (_full_name(evaluator, name), evaluator, name, values)
-        for evaluator, name, values in _headline_rows(results)
+        (full_name(evaluator, name), evaluator, name, values)
+        for evaluator, name, values in headline_rows(results)
     ]
     if not rows:
         return None
@@ -149,22 +194,6 @@ def format_difference(name: str, difference: Sequence[float]) -> str:
     """
     value, low, high = (with_sign(format_metric(name, x)) for x in difference)
     return f"{value} [{low},\N{NO-BREAK SPACE}{high}]"
-
-
-def _headline_rows(
-    results: Mapping[str, Any],
-) -> list[tuple[str, str, Mapping[str, float]]]:
-    """Returns evaluator, name and values of each headline that was measured."""
-    metrics = results.get(main_split(results), {})
-    return [
-        (evaluator, name, values)
-        for evaluator, name in HEADLINES
-        if (values := metrics.get(evaluator, {}).get(name))
-    ]
-
-
-def _full_name(evaluator: str, name: str) -> str:
-    return f"rated {name}" if evaluator == "rated" else name
 
 
 def _create_table(

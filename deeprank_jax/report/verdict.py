@@ -52,21 +52,38 @@ def create_verdict(
             if "model_better_by" in ends
         }
         if differences:
-            meaning = meanings.get(f"{evaluator}/{metric}", "")
+            name = metric_tables.full_name(evaluator, metric)
+            names = metric_tables.name_systems(results)
+            texts = {
+                names.get(system, (system, system))[1]: difference
+                for system, difference in differences.items()
+            }
             return Verdict(
-                _compare(metric, split, differences),
-                f"{metric}: {meaning[:1].lower()}{meaning[1:]} ".removeprefix(": ")
+                _compare(metric, f"{name} on {split}", texts),
+                _explain(name, meanings.get(f"{evaluator}/{metric}", ""))
                 + f"Brackets are 95 % intervals over the {num:,} classes of queries; "
                 "another training run would vary, too.",
             )
     return Verdict("No verdict: no difference to a baseline has an interval.")
 
 
-def _compare(metric: str, split: str, differences: Mapping[str, Any]) -> str:
-    """Returns the sentence from `(value, low, high)` of each baseline."""
+def _explain(name: str, meaning: str) -> str:
+    """Returns the sentence on a metric, "" if its meaning is not known."""
+    if not meaning:
+        return ""
+    return f"{name}: {meaning[:1].lower()}{meaning[1:]}".rstrip(".") + ". "
+
+
+def _compare(metric: str, place: str, differences: Mapping[str, Any]) -> str:
+    """Returns the sentence from `(value, low, high)` of each baseline, by its name.
+
+    Args:
+      metric: Name of the metric.
+      place: Metric and split, as the sentence names them.
+      differences: Difference of the model to each baseline.
+    """
     better, worse, unsure, same = [], [], [], []
-    for system, (value, low, high) in differences.items():
-        name = _name(system, has_frozen="frozen" in differences)
+    for name, (value, low, high) in differences.items():
         text = metric_tables.format_difference(metric, (value, low, high))
         if low == high == 0:
             same.append(name)
@@ -87,16 +104,5 @@ def _compare(metric: str, split: str, differences: Mapping[str, Any]) -> str:
         if names
     ]
     first, *others = parts
-    sentence = "; ".join([f"{first} in {metric} on {split}", *others])
+    sentence = "; ".join([f"{first} in {place}", *others])
     return f"{sentence[:1].upper()}{sentence[1:]}."
-
-
-def _name(system: str, *, has_frozen: bool) -> str:
-    """Returns a baseline as it is called in a sentence."""
-    if system == "untrained" and has_frozen:
-        return "the network before training"
-    return {
-        "untrained": "the untrained network",
-        "frozen": "the pretrained trunk alone",
-        "pixels": "the images shrunk to 16x16 pixels",
-    }.get(system, system)

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax.config import read_run_config
-from deeprank_jax.report.metric_tables import HEADLINES, format_metric, main_split
+from deeprank_jax.report import metric_tables
 from deeprank_jax.training.experiment import Experiment
 from deeprank_jax.training.next_commands import next_commands
 from deeprank_jax.training.workdir import Workdir, read_json
@@ -62,20 +62,6 @@ def _describe_devices() -> str:
     return text
 
 
-def headline_rows(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns the metrics at the top of the report by name, each of all systems.
-
-    Args:
-      results: `{split: {evaluator: {metric: {system: value}}}}`.
-    """
-    of_split = results[main_split(results)]
-    return {
-        f"{evaluator}/{name}": dict(values)
-        for evaluator, name in HEADLINES
-        if (values := of_split.get(evaluator, {}).get(name))
-    }
-
-
 def describe_end(workdir: str | pathlib.Path) -> str:
     """Returns the end of a finished run: its metrics, a verdict and the next commands.
 
@@ -88,10 +74,8 @@ def describe_end(workdir: str | pathlib.Path) -> str:
     files = Workdir(pathlib.Path(workdir))
     results = read_json(files.results)
     config = read_run_config(files.path)
-    before = "before training" if _has_start(config) else "untrained"
-    split = main_split(results)
     lines = [
-        *_format_table(split, results[split], headline_rows(results), before),
+        *_format_table(results),
         "",
         *_in_ascii(files.verdict.read_text("utf-8")).splitlines(),
         "",
@@ -104,22 +88,27 @@ def describe_end(workdir: str | pathlib.Path) -> str:
     return "\n".join(lines)
 
 
-def _format_table(
-    split: str,
-    results: Mapping[str, Any],
-    rows: Mapping[str, Mapping[str, float]],
-    before: str,
-) -> list[str]:
-    """Returns lines of aligned columns, a row for each metric."""
-    titles = {"model": "model", "untrained": before, "pixels": "16x16 pixels"}
-    num_queries = results.get("retrieval", {}).get("num_queries", {}).get("model")
+def _format_table(results: Mapping[str, Any]) -> list[str]:
+    """Returns the headlines of the report in aligned columns, a row for each metric."""
+    split, rows = (
+        metric_tables.main_split(results),
+        metric_tables.headline_rows(results),
+    )
+    systems = [
+        (system, title)
+        for system, (title, _) in metric_tables.name_systems(results).items()
+        if any(system in values for *_, values in rows)
+    ]
+    retrieval = results.get(split, {}).get("retrieval", {})
+    num_queries = retrieval.get("num_queries", {}).get("model")
     queries = "" if num_queries is None else f", {num_queries:,.0f} queries"
-    cells = [[f"{split}{queries}", *titles.values()]]
-    for metric, values in rows.items():
-        name = metric.split("/", 1)[1]
-        cells.append(
-            [metric, *(_in_ascii(format_metric(name, values.get(x))) for x in titles)]
-        )
+    cells = [[f"{split}{queries}", *(title for _, title in systems)]]
+    for evaluator, metric, values in rows:
+        texts = [
+            _in_ascii(metric_tables.format_metric(metric, values.get(system)))
+            for system, _ in systems
+        ]
+        cells.append([metric_tables.full_name(evaluator, metric), *texts])
     return [_align(row, cells) for row in cells]
 
 
@@ -134,8 +123,3 @@ def _in_ascii(text: str) -> str:
     return text.translate(
         {ord("\N{MINUS SIGN}"): "-", ord("\N{EN DASH}"): "-", 0xA0: " "}
     )
-
-
-def _has_start(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether training began with trained weights."""
-    return bool(config.init_from or config.model.weights)

@@ -2,20 +2,28 @@
 
 import pytest
 
+from deeprank_jax.report.metric_tables import describe_baselines
 from deeprank_jax.report.verdict import create_verdict
 
 MINUS, BLANK = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 MEANINGS = {"retrieval/recall@1": "Share of queries with a hit."}
 
 
-def verdict(differences, num_classes=12, metric="recall@1", split="test"):
+def verdict(
+    differences,
+    num_classes=12,
+    metric="recall@1",
+    split="test",
+    evaluator="retrieval",
+    meanings=MEANINGS,
+):
     systems = dict(model=0.5, **dict.fromkeys(differences, 0.4))
-    results = {"validation": {}, split: {"retrieval": {metric: systems}}}
+    results = {"validation": {}, split: {evaluator: {metric: systems}}}
     ends = {"model": {"low": 0.4, "high": 0.6}}
     for system, difference in differences.items():
         ends[system] = {"low": 0.3, "high": 0.5, "model_better_by": difference}
-    intervals = {split: {"retrieval": {metric: ends}}}
-    return create_verdict(results, intervals, {split: num_classes}, MEANINGS)
+    intervals = {split: {evaluator: {metric: ends}}}
+    return create_verdict(results, intervals, {split: num_classes}, meanings)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +80,26 @@ def test_without_an_interval_there_is_none():
 def test_without_a_test_split_the_verdict_is_on_the_last():
     result = verdict({"pixels": [0.1, 0.05, 0.15]}, split="photos")
     assert result.text.endswith("in recall@1 on photos.")
+
+
+def test_the_metric_is_named_as_in_the_tables():
+    differences = {"pixels": [0.1, 0.05, 0.15]}
+    meanings = {"rated/precision": "Share of the rated triplets in order"}
+    result = verdict(
+        differences, metric="precision", evaluator="rated", meanings=meanings
+    )
+    assert result.text.endswith("in rated precision on test.")
+    assert result.note.startswith(
+        "rated precision: share of the rated triplets in order. Brackets are "
+    )
+    result = verdict(differences, meanings={})
+    assert result.note.startswith("Brackets are ")
+
+
+@pytest.mark.parametrize("system", ["frozen", "pixels"])
+def test_a_baseline_has_one_name_on_the_page(system):
+    differences = {name: [0.1, 0.05, 0.15] for name in ("untrained", system)}
+    text = verdict(differences).text
+    results = {"test": {"retrieval": {"recall@1": {"model": 1.0, **differences}}}}
+    for name in describe_baselines(results):
+        assert name.removesuffix(" (frozen)") in text
