@@ -148,18 +148,19 @@ def finish(
     inputs = _create_inputs(experiment, results, intervals, facts, command)
     inputs["caveats"] = _find_caveats(leakages, few)
     page = _write_report(experiment, inputs, embeddings, ok, ranking)
-    _write_verdict(workdir.verdict, inputs)
+    _write_verdict(workdir, inputs)
     # With the checksum of the report, the run is finished.
     workdir.seal_finished()
     return page
 
 
-def _write_verdict(path: pathlib.Path, inputs: Mapping[str, Any]) -> None:
-    """Writes the sentence at the top of the report, which the end of a run shows."""
+def _write_verdict(workdir: Workdir, inputs: Mapping[str, Any]) -> None:
+    """Writes the verdict of the report, and the version that both are of."""
     names = ("results", "intervals", "num_classes", "meanings")
-    made = verdict.create_verdict(**{name: inputs[name] for name in names})
-    with files.replacing(path) as file:
-        file.write(f"{made.text}\n{made.note}\n".encode())
+    result = verdict.create_verdict(**{name: inputs[name] for name in names})
+    files.write_text(workdir.version, f"{version.number()}\n")
+    with files.replacing(workdir.verdict) as file:
+        file.write(f"{result.text}\n{result.note}\n".encode())
 
 
 def _add_lines(

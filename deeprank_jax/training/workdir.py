@@ -80,6 +80,11 @@ class Workdir:
         return self.path / "intervals.json"
 
     @property
+    def version(self) -> pathlib.Path:
+        """Version of this project that measured the run and wrote its report."""
+        return self.path / "version.txt"
+
+    @property
     def test_embeddings(self) -> pathlib.Path:
         """Embeddings of the test split, `embeddings [N, D]` and `ok [N]`."""
         return self.path / "test_embeddings.npz"
@@ -132,7 +137,7 @@ class Workdir:
         """Returns whether results and report are there as the run left them."""
         try:
             sums = checksums.read_checksums(self.path, self.checksums.name)
-            needed = {self.results, self.intervals, self.test_embeddings}
+            needed = {*self._measured, self.version}
             names = {path.relative_to(self.path).as_posix() for path in needed}
             if not names | {_REPORT, _VERDICT} <= sums.keys():
                 return False
@@ -157,12 +162,18 @@ class Workdir:
     @property
     def _finished(self) -> tuple[pathlib.Path, ...]:
         """Config, and files that the end of training writes, with the report."""
-        return self.config, *self._made, self.path / _REPORT, self.verdict
+        report = (self.path / _REPORT, self.verdict)
+        return self.config, *self._made, *report, self.version
 
     @property
     def _made(self) -> tuple[pathlib.Path, ...]:
         """Files that the end of training writes."""
-        return self.results, self.intervals, self.test_embeddings, self.whitening
+        return *self._measured, self.whitening
+
+    @property
+    def _measured(self) -> tuple[pathlib.Path, ...]:
+        """Files of the metrics and the embeddings."""
+        return self.results, self.intervals, self.test_embeddings
 
 
 def read_json(path: pathlib.Path) -> Any:

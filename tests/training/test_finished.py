@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deeprank_jax import config as config_lib
+from deeprank_jax import version
 from deeprank_jax.training import loop, workdir
 
 
@@ -50,7 +51,7 @@ def test_a_run_that_has_not_changed_is_finished(start_again):
     "name",
     [
         "results.json", "intervals.json", "test_embeddings.npz", "report/index.html",
-        "report/verdict.txt", "images.json", "config.json", "run.sha256",
+        "report/verdict.txt", "version.txt", "images.json", "config.json", "run.sha256",
         "checkpoints/8/run/metadata", "checkpoints/8/SHA256SUMS",
     ],
 )  # fmt: skip
@@ -86,18 +87,51 @@ def test_replaced_images_are_noticed(start_again, photos):
     assert not start()
 
 
-def test_a_file_that_the_config_names_may_have_changed(start_again, tmp_path):
-    run, _, start = start_again
-    ratings = tmp_path / "ratings.csv"
-    ratings.write_text("query,positive,negative\n")
-    flag = f"--config.evaluation.evaluators.rated_triplets.file={ratings}"
+def finish_with(run, section, name, value):
+    """Makes a run one whose config had another value."""
     path = run / "config.json"
     config = json.loads(path.read_text())
-    config["evaluation"]["evaluators"]["rated_triplets"] = {"file": str(ratings)}
+    part = config
+    for key in section:
+        part = part[key]
+    part[name] = value
     path.write_text(json.dumps(config))
     workdir.Workdir(run).seal_finished()
     assert workdir.Workdir(run).is_finished()
-    assert start(flag)
+
+
+@pytest.mark.parametrize("place", ["{}/ratings.csv", "~/ratings.csv", "{}/deleted.csv"])
+def test_a_file_that_the_config_names_may_have_changed(
+    start_again, tmp_path, monkeypatch, place
+):
+    run, _, start = start_again
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ratings.csv").write_text("query,positive,negative\n")
+    ratings = place.format(tmp_path)
+    finish_with(
+        run, ["evaluation", "evaluators"], "rated_triplets", {"file": ratings}
+    )  # fmt: skip
+    assert start(f"--config.evaluation.evaluators.rated_triplets.file={ratings}")
+
+
+@pytest.mark.parametrize(
+    ("text", "starts"), [("x" * 300, False), ("~/layout.json", True)]
+)
+def test_any_text_of_the_config_may_be_a_path_or_none(
+    start_again, tmp_path, monkeypatch, text, starts
+):
+    run, _, start = start_again
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "layout.json").write_text("{}")
+    finish_with(run, ["model"], "weights_layout", text)
+    assert start(f"--config.model.weights_layout={text}") == starts
+
+
+def test_a_run_of_another_version_is_measured_again(start_again, monkeypatch):
+    _, _, start = start_again
+    assert not start()
+    monkeypatch.setattr(version, "number", lambda: "99.0")
+    assert start()
 
 
 def test_a_run_is_unfinished_while_it_is_made_again(start_again):
