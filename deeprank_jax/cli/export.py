@@ -78,9 +78,10 @@ def run(options: argparse.Namespace) -> Result:
     """Exports the run, or the pretrained network."""
     pretrained.check_export_is_installed()
     from deeprank_jax import export
+    from deeprank_jax.export import hub_card
     from deeprank_jax.inference import artifact
 
-    hub_license = options.license or "unknown" if options.hub_card else None
+    hub_license = options.license or hub_card.NO_LICENSE if options.hub_card else None
     if options.pretrained:
         folder = export.export_pretrained(
             options.pretrained, options.out, hub_license=hub_license

@@ -115,3 +115,21 @@ def write_stablehlo(
     }
     exported = jax_export.export(jax.jit(embed), platforms=PLATFORMS)(shapes, images)
     path.write_bytes(exported.serialize())
+
+
+def without_folders(value: Any) -> Any:
+    """Returns a config's value with the name alone of each file or folder in it.
+
+    A path is of this computer, and may tell the name of its user. A model in use reads
+    none of these files.
+
+    Args:
+      value: Section, list or value of the config.
+    """
+    if isinstance(value, dict):
+        return {key: without_folders(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_folders(part) for part in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return pathlib.PurePath(value).name
+    return value

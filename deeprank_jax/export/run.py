@@ -73,7 +73,7 @@ def export_run(
       CheckpointError: There is no checkpoint, or it is damaged.
       ConfigError: The folder is not a run.
       DataError: The run's results have changed since they were written.
-      ExportError: A form cannot be written or differs, or the precision is no share.
+      ExportError: A form cannot be written or differs, or precision is not in (0, 1].
     """
     workdir = pathlib.Path(workdir).expanduser()
     _check_precision(precision)
@@ -129,8 +129,7 @@ def write_network(
       embed: Function of the weights and images.
       weights: Weights by name.
     """
-    # The name alone: a path is of this computer, and may tell the name of its user.
-    values = json.loads(config.to_json())
+    values = network.without_folders(json.loads(config.to_json()))
     values["data"]["dir"] = pathlib.PurePath(config.data.dir).name
     text = json.dumps(values, indent=2) + "\n"
     (folder / artifact.CONFIG).write_text(text, encoding="utf-8")

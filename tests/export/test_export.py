@@ -261,6 +261,7 @@ def test_data_that_have_moved_are_given(trained, photos, tmp_path):
     other = shutil.copytree(trained, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["data"]["dir"] = "moved/photos"
+    config["evaluation"]["evaluators"]["rated_triplets"] = {"file": "/home/her/r.csv"}
     (other / "config.json").write_text(json.dumps(config))
     workdir_lib.Workdir(other).seal()
     with pytest.raises(
@@ -274,7 +275,11 @@ def test_data_that_have_moved_are_given(trained, photos, tmp_path):
         x.read_text() for x in path.iterdir() if x.suffix in (".json", ".md")
     )
     assert str(photos.parent) not in text
-    assert json.loads((path / "config.json").read_text())["data"]["dir"] == "photos"
+    assert "/home/her" not in text
+    exported_config = json.loads((path / "config.json").read_text())
+    assert exported_config["data"]["dir"] == "photos"
+    evaluators = exported_config["evaluation"]["evaluators"]
+    assert evaluators["rated_triplets"] == {"file": "r.csv"}
 
 
 @pytest.mark.parametrize(
