@@ -110,7 +110,10 @@ def _read_from_checkpoint(workdir: pathlib.Path) -> Tree | None:
         try:
             digest = checksums.read_checksums(step).get("run/metadata")
             if digest == checksums.file_digest(path):
-                return _unflatten(files.read_json(path)["config"])
+                values = _unflatten(files.read_json(path)["config"])
+                # As in config.json; a checkpoint has the path as it was typed.
+                values["data"]["dir"] = files.absolute(values["data"]["dir"])
+                return values
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None

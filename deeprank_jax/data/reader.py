@@ -6,6 +6,7 @@ counted.
 
 from collections.abc import Iterator
 from concurrent import futures
+import contextlib
 import csv
 import io
 import pathlib
@@ -101,7 +102,7 @@ class BadImages:
         if self._path is None or not self._path.exists():
             return set()
         text = files.read_text(self._path, errors="replace")
-        rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == 3]
+        rows = [row for row in _whole_rows(text) if len(row) == 3]
         mended = io.StringIO(newline="")
         csv.writer(mended).writerows(rows)
         if mended.getvalue().replace("\r\n", "\n") != text:
@@ -118,6 +119,16 @@ class BadImages:
             if not file.tell():
                 writer.writerow(("split", "record", "reason"))
             writer.writerow(row)
+
+
+def _whole_rows(text: str) -> Iterator[list[str]]:
+    """Yields the rows of a CSV, up to one that cannot be read.
+
+    A quote that is never closed makes a cell of all that follows, which may be longer
+    than the module `csv` allows.
+    """
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(io.StringIO(text))
 
 
 class ImageReader:

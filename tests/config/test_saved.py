@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from deeprank_jax import checksums, files
 from deeprank_jax import config as config_lib
 from deeprank_jax.configs import base, emoji
 from deeprank_jax.errors import CheckpointError, ConfigError
@@ -196,6 +197,21 @@ def test_a_folder_that_is_not_a_run_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
         config_lib.read_run_config(tmp_path)
+
+
+def test_a_checkpoint_gives_back_the_absolute_path_of_the_data(tmp_path, monkeypatch):
+    config = config_lib.resolve_config(base.get_config())
+    config.data.dir = "photos"
+    step = tmp_path / "checkpoints" / "8"
+    files.create_folder(step / "run")
+    values = {"config": config_lib.flatten_config(config)}
+    files.write_json(step / "run" / "metadata", values)
+    checksums.list_checksums(step / checksums.CHECKSUMS, ["run/metadata"])
+    (tmp_path / "config.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    run_config = config_lib.read_run_config(tmp_path)
+    assert config_lib.saved_values(run_config) == config_lib.saved_values(config)
+    assert run_config.data.dir == str(tmp_path / "photos")
 
 
 def test_a_run_keeps_the_warm_up_that_it_began_with(tmp_path):

@@ -171,6 +171,14 @@ def test_bad_images_are_logged_and_listed_once(tmp_path, warnings_logged):
     assert again.num_bad == 2
 
 
+def test_a_list_with_an_open_quote_is_mended(tmp_path):
+    path = tmp_path / "bad_images.csv"
+    rows = "split,record,reason\na/train,1.png,truncated\n"
+    path.write_text(f'{rows}a/train,"2.png,{"x" * 200_000}')
+    reader.BadImages(path, 9, max_share=1).add("a/train", "3.png", "truncated")
+    assert path.read_text() == f"{rows}a/train,3.png,truncated\n"
+
+
 def test_too_many_bad_images(tmp_path):
     source = Source(20, BAD)
     path = tmp_path / "bad_images.csv"
