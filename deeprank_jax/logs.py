@@ -85,7 +85,7 @@ def counted(num: int, noun: str, plural: str = "") -> str:
 
 
 class _Stderr:
-    """Standard error of the moment, on which lines do not break bars."""
+    """The current standard error, on which lines do not break bars."""
 
     def write(self, text: str) -> None:
         """Writes whole lines, and draws the bars anew below them."""

@@ -31,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", metavar="DIR", type=arguments.PATH,
         help="folder of the run; runs/NAME by default, after the config's name",
     )  # fmt: skip
-    talk = parser.add_mutually_exclusive_group()
-    talk.add_argument(
+    verbosity = parser.add_mutually_exclusive_group()
+    verbosity.add_argument(
         "-q", "--quiet", action="store_true",
         help="show warnings and the result alone, and no bars",
     )  # fmt: skip
-    talk.add_argument(
+    verbosity.add_argument(
         "-v", "--verbose", action="store_true",
         help="show more: where each message comes from, and warnings of other packages",
     )  # fmt: skip

@@ -41,9 +41,8 @@ def name_systems(results: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         for system in values
     }
     names = _SYSTEMS | ({"untrained": _START} if "frozen" in systems else {})
-    others = {system: (system, system) for system in sorted(systems - names.keys())}
-    known = {system: x for system, x in names.items() if system in systems}
-    return known | others
+    order = [x for x in names if x in systems] + sorted(systems - names.keys())
+    return {system: names.get(system, (system, system)) for system in order}
 
 
 def describe_baselines(results: Mapping[str, Any]) -> list[str]:
