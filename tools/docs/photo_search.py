@@ -1,6 +1,6 @@
 r"""Picture of a search among photographs: pieces of scikit-image's sample pictures.
 
-  python -m tools.docs.photo_search --out=docs/images/photo_search.png
+  python -m tools.docs.photo_search --out=docs/photo_search.png
 
 Each of nine pictures that may be used freely is cut into nine pieces. They are indexed
 by EfficientNet-Lite0, which is not trained on them, and one is searched for.
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--out",
         type=pathlib.Path,
-        default=pathlib.Path("docs/images/photo_search.png"),
+        default=pathlib.Path("docs/photo_search.png"),
         help="file to write (default: %(default)s)",
     )
     out = parser.parse_args().out.absolute()
