@@ -18,7 +18,8 @@ def verdict(
     meanings=MEANINGS,
 ):
     systems = dict(model=0.5, **dict.fromkeys(differences, 0.4))
-    results = {"validation": {}, split: {evaluator: {metric: systems}}}
+    # The images that a classifier did not train on come last.
+    results = {"train": {}, split: {evaluator: {metric: systems}}, "held out": {}}
     ends = {"model": {"low": 0.4, "high": 0.6}}
     for system, difference in differences.items():
         ends[system] = {"low": 0.3, "high": 0.5, "model_better_by": difference}
@@ -77,9 +78,9 @@ def test_without_an_interval_there_is_none():
     assert create_verdict({}, {}, {}, {}).text == ""
 
 
-def test_without_a_test_split_the_verdict_is_on_the_last():
-    result = verdict({"pixels": [0.1, 0.05, 0.15]}, split="photos")
-    assert result.text.endswith("in recall@1 on photos.")
+def test_without_a_test_split_the_verdict_is_on_validation():
+    result = verdict({"pixels": [0.1, 0.05, 0.15]}, split="validation")
+    assert result.text.endswith("in recall@1 on validation.")
 
 
 def test_the_metric_is_named_as_in_the_tables():
