@@ -32,6 +32,13 @@ def create_shards(num, capacity=1000, **options):
     ]
 
 
+def with_all_tables(samplers):
+    """Returns the samplers, which draw from tables of few anchors, too."""
+    for sampler in samplers:
+        sampler.continue_as(4)
+    return samplers
+
+
 def held(samplers, step):
     return [set(sampler.seek(step).index.tolist()) for sampler in samplers]
 
@@ -39,9 +46,7 @@ def held(samplers, step):
 @pytest.mark.parametrize("num", [1, 2, 4])
 @pytest.mark.parametrize("step", [0, 5, 12, 40])
 def test_shards_are_disjoint_and_complete(num, step):
-    samplers = create_shards(num)
-    for sampler in samplers:
-        sampler.continue_as(4)  # All tables, not only those that are drawn from.
+    samplers = with_all_tables(create_shards(num))
     parts = held(samplers, step)
     assert sum(map(len, parts)) == SIZE
     assert set.union(*parts) == set(range(SIZE))
@@ -60,7 +65,7 @@ def test_no_record_passes_twice_while_a_pass_is_under_way(num):
 
 def test_shards_are_dealt_anew_every_pass():
     """So that positives cross hosts: any two records meet in time."""
-    samplers = create_shards(2)
+    samplers = with_all_tables(create_shards(2))
     steps = np.arange(40) * 11  # More than a pass apart.
     shard_of = np.zeros((len(steps), SIZE), int)
     for row, step in enumerate(steps):
@@ -129,14 +134,14 @@ def test_laws_hold_over_all_shards_together():
 
 def test_a_run_goes_on_with_another_number_of_processes():
     """What has passed stays the same; every pass is still dealt without repeats."""
-    two, four = create_shards(2), create_shards(4)
+    two, four = with_all_tables(create_shards(2)), with_all_tables(create_shards(4))
     step = 25  # In the third pass: tables are of the second.
     for samplers in (two, four):
         for sampler in samplers:
             for before in range(step - 3, step):
                 sampler.sample(before, 4)
     assert set.union(*held(two, step)) == set.union(*held(four, step))
-    fresh = create_shards(4)
+    fresh = with_all_tables(create_shards(4))
     for sampler, other in zip(four, fresh, strict=True):
         np.testing.assert_array_equal(
             sampler.sample(step, 8).indices, other.sample(step, 8).indices
