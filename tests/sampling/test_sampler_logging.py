@@ -7,7 +7,7 @@ from helpers import shrunk, tensorboard_events
 import numpy as np
 import pytest
 
-from deeprank_jax import data
+from deeprank_jax import data, progress
 from deeprank_jax.configs import base
 from deeprank_jax.sampling.reservoir import draws
 from deeprank_jax.training import final_report, loop, metrics_writer
@@ -56,8 +56,9 @@ def of_sampler(entry):
 
 
 def test_negatives_failures_and_buffers_are_logged_and_reported(
-    config, tmp_path, caplog
+    config, tmp_path, caplog, monkeypatch
 ):
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
     with caplog.at_level("INFO"):
         page = loop.train(config, tmp_path / "run").read_text()
     # Words beside the bar are explained, once; levels have plain names.
