@@ -41,15 +41,17 @@ def test_a_signal_after_a_step_is_noticed_at_the_next(images, tmp_path, monkeypa
 def test_a_slow_validation_is_interrupted(images, tmp_path, monkeypatch, name):
     """Anywhere in it, and the network is saved without metrics."""
 
+    begun = []
+
     def slow(*args, **options):
+        begun.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGHUP)
-        time.sleep(30)
+        time.sleep(60)
 
     monkeypatch.setattr(split.SplitEvaluation, name, slow)
     config = shrunk.create_config(images, **{**RARE, "eval_every": 4})
-    start = time.monotonic()
     with pytest.raises(loop.Stopped, match=r"SIGHUP: stopped.*continue from step 4"):
         loop.train(config, tmp_path)
-    assert time.monotonic() - start < 25
+    assert time.monotonic() - begun[0] < 30
     assert saved_steps(tmp_path) == [4]
     assert not (tmp_path / "checkpoints" / "4" / "metrics").exists()
