@@ -26,7 +26,11 @@ _CLOCK_FORMAT = "{desc} ... {elapsed}"
 
 
 class Bar(tqdm.tqdm):
-    """A bar on a terminal that moves each second; elsewhere a line now and then."""
+    """A bar on a terminal that moves each second; elsewhere a line now and then.
+
+    Attributes:
+      ended: Set once the bar is closed.
+    """
 
     def __init__(
         self,
@@ -54,21 +58,23 @@ class Bar(tqdm.tqdm):
         )
         self._title, self._unit = options["desc"], options.get("unit", "it").strip()
         self._values, self._begun = "", (time.monotonic(), self.n)
-        self._ended = threading.Event()
+        self.ended = threading.Event()
         if shown:
-            _Bars.open.append(self._ended)
-            # Without the bar itself, so that one that is left unfinished can go.
-            work = (weakref.ref(self), self._ended)
+            _Bars.open.append(self.ended)
             if on_terminal:
-                target, pauses = _redraw, itertools.repeat(_BAR_SECONDS)
+                show, pauses = _redraw, itertools.repeat(_BAR_SECONDS)
             else:
-                target = _log
+                show = _log
                 pauses = itertools.chain(
                     [first_line_seconds or _LINE_SECONDS],
                     itertools.repeat(_LINE_SECONDS),
                 )
             threading.Thread(
-                target=target, args=(*work, pauses), name="progress", daemon=True
+                target=_show_now_and_then,
+                # Without the bar itself, so that one that is left unfinished can go.
+                args=(weakref.ref(self), self.ended, show, pauses),
+                name="progress",
+                daemon=True,
             ).start()
 
     def __iter__(self) -> Iterator[Any]:
@@ -105,10 +111,10 @@ class Bar(tqdm.tqdm):
     def close(self) -> None:
         """Ends the bar."""
         # Not there if the constructor failed.
-        if hasattr(self, "_ended"):
-            self._ended.set()
+        if hasattr(self, "ended"):
+            self.ended.set()
             with contextlib.suppress(ValueError):
-                _Bars.open.remove(self._ended)
+                _Bars.open.remove(self.ended)
         super().close()
 
     def line(self) -> str:
@@ -128,31 +134,31 @@ class Bar(tqdm.tqdm):
         return f"{text}, about {self.format_interval(seconds)} left."
 
 
-def _redraw(
-    reference: weakref.ref[Bar], ended: threading.Event, pauses: Iterator[float]
+def _show_now_and_then(
+    reference: weakref.ref[Bar],
+    ended: threading.Event,
+    show: Callable[[Bar], object],
+    pauses: Iterator[float],
 ) -> None:
-    """Draws a bar now and then, also if nothing is done."""
+    """Shows a bar after each pause, also if nothing is done, until it has ended."""
     while not ended.wait(next(pauses)):
         bar = reference()
         if bar is None:
             return
-        with bar.get_lock():
-            if not bar.disable:
-                bar.refresh(nolock=True)
+        show(bar)
         del bar
 
 
-def _log(
-    reference: weakref.ref[Bar], ended: threading.Event, pauses: Iterator[float]
-) -> None:
-    """Logs the state of a bar now and then, unless a newer one tells more."""
-    while not ended.wait(next(pauses)):
-        bar = reference()
-        if bar is None:
-            return
-        if _Bars.open[-1:] == [ended]:
-            logging.info("%s", bar.line())
-        del bar
+def _redraw(bar: Bar) -> None:
+    with bar.get_lock():
+        if not bar.disable:
+            bar.refresh(nolock=True)
+
+
+def _log(bar: Bar) -> None:
+    """Logs the state of a bar, unless a newer one tells more."""
+    if _Bars.open[-1:] == [bar.ended]:
+        logging.info("%s", bar.line())
 
 
 @contextlib.contextmanager

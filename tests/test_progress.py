@@ -95,7 +95,7 @@ def test_a_bar_moves_though_nothing_is_done(terminal):
 
 def test_a_bar_that_is_left_unfinished_ends(terminal):
     bar = progress.Bar(range(9), desc="left", total=9)
-    ended = bar._ended
+    ended = bar.ended
     iter(bar)
     del bar
     wait_until(ended.is_set)
