@@ -86,7 +86,7 @@ def write_sheet(
     if suffix == ".html":
         _write_page(file, title, groups, folder)
     else:
-        {".png": _write_png}[suffix](file, title, groups)
+        _write_png(file, title, groups)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
