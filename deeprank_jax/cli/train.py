@@ -12,10 +12,14 @@ import faulthandler
 import pathlib
 import shlex
 import sys
+from typing import TYPE_CHECKING, NoReturn
 
 from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result
 from deeprank_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -118,6 +122,19 @@ def _whole_command(options: argparse.Namespace, workdir: str) -> str:
     return shlex.join(words)
 
 
+def _load_config(options: argparse.Namespace) -> "ml_collections.ConfigDict":
+    """Returns the config, before the seconds of the imports that training needs."""
+    try:
+        return arguments.load_config(options)
+    except UserError as error:
+        _end_with(error)
+
+
+def _end_with(error: UserError) -> NoReturn:
+    """Ends within the job, so that the other processes are told the reason."""
+    sys.exit(f"deeprank train: {error}")
+
+
 def _train(options: argparse.Namespace) -> Result:
     """Trains in the job of all processes, which ends with the first error."""
     from absl import logging
@@ -128,24 +145,21 @@ def _train(options: argparse.Namespace) -> Result:
     backend.check_platforms()
     if not processes.is_first():
         logging.set_verbosity(logging.WARNING)
+    config = _load_config(options)
     workdir = options.workdir or f"runs/{arguments.config_name(options)}"
     logging.info("Folder of the run: %s", workdir)
     with working("Starting", shown=processes.is_first()):
         from deeprank_jax.training import loop, summary
     try:
-        report = loop.train(
-            arguments.load_config(options),
-            workdir,
-            command=_whole_command(options, workdir),
-        )
+        command = _whole_command(options, workdir)
+        report = loop.train(config, workdir, command=command)
     except loop.Stopped as stopped:
         # The terminal may be gone.
         with contextlib.suppress(OSError):
             print(f"deeprank train: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except UserError as error:
-        # Within the job, so that the other processes are told the reason.
-        sys.exit(f"deeprank train: {error}")
+        _end_with(error)
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
