@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.parse
 
+from helpers.commands import run_command
 import numpy as np
 from PIL import Image
 import pytest
@@ -115,10 +116,8 @@ def test_commands_lead_from_images_and_from_a_run_to_a_search(
     shutil.copytree(trained, tmp_path / "runs" / "emoji")
     shutil.copy(sorted(photos.rglob("*.png"))[7], tmp_path / "query.jpg")
     for line in lines:
-        words = [sys.executable, "-m", "deeprank_jax.cli", *line.split()[1:]]
-        done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
+        words = line.split()[1:]
+        done = run_command(words, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         if "search" in words:

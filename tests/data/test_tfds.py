@@ -2,11 +2,11 @@ from concurrent import futures
 import contextlib
 import hashlib
 import importlib.util
-import os
 import pathlib
 import subprocess
 import sys
 
+from helpers.commands import run_command
 import ml_collections
 import numpy as np
 import pytest
@@ -368,14 +368,7 @@ def run_prepare(tmp_path, directory):
 
 
 def run_tool(path):
-    return subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.cli", "prepare", f"--config={path}"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command(["prepare", f"--config={path}"], folder=ROOT)
 
 
 def test_the_prepare_tool(tmp_path, emoji_dir):

@@ -1,4 +1,7 @@
-"""Several processes as a user starts them: real ones, really killed."""
+"""Several processes as a user starts them: real ones, really killed.
+
+Most are forked; those that are not also show that a job starts.
+"""
 
 import contextlib
 import functools
@@ -22,6 +25,7 @@ from deeprank_jax.distributed import coordinator, devices, heartbeat, stop
 from deeprank_jax.distributed import job as job_lib
 from deeprank_jax.training import checkpoints, metrics_writer
 from deeprank_jax.training import loop as loop_lib
+from tools.faults.forked import Forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENV = {
@@ -39,19 +43,27 @@ def free_port():
 
 
 class Started:
-    """Processes of one job, whose output goes to files beside the workdir."""
+    """Processes of one job, whose output goes to files beside the workdir.
+
+    A command of words of `deeprank` is run by a forked process.
+    """
 
     def __init__(self, commands, directory):
         directory.mkdir(parents=True, exist_ok=True)
         self.logs = [directory / f"log{i}.txt" for i in range(len(commands))]
         self.processes = []
         for command, log in zip(commands, self.logs, strict=True):
-            with log.open("w") as file:
-                self.processes.append(
-                    subprocess.Popen(
+            log.write_text("")
+            if command[0] != sys.executable:
+                process = Forked(
+                    command, log, folder=ROOT, environment=ENV, has_pictures=True
+                )
+            else:
+                with log.open("w") as file:
+                    process = subprocess.Popen(
                         command, cwd=ROOT, env=ENV, stdout=file, stderr=file
                     )
-                )
+            self.processes.append(process)
 
     def wait(self, timeout=240):
         """Returns the exit statuses."""
@@ -72,10 +84,10 @@ class Started:
 
 
 @contextlib.contextmanager
-def start(images, workdir, *, num=2, own=((), ()), **values):
+def start(images, workdir, *, num=2, own=((), ()), is_forked=True, **values):
     """Starts a run of `num` processes; `own` are further flags of each."""
     command = [
-        sys.executable, "-m", "deeprank_jax.main",
+        *(("train",) if is_forked else (sys.executable, "-m", "deeprank_jax.main")),
         f"--config={ROOT / 'configs' / 'base.py'}",
         f"--config.data.dir={images}", f"--workdir={workdir}", *shrunk.flags(**values),
     ]  # fmt: skip
@@ -138,7 +150,7 @@ def images(tmp_path_factory):
 def trained(images, tmp_path_factory):
     """Returns the job and workdir of a finished run of two processes."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    return run(images, workdir, num_steps=8), workdir
+    return run(images, workdir, num_steps=8, is_forked=False), workdir
 
 
 PROGRAM = """

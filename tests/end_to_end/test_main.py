@@ -1,4 +1,7 @@
-"""The main job as a user runs it: real processes, real files, real signals."""
+"""The main job as a user runs it: real processes, real files, real signals.
+
+Most processes are forked; those that are not also show that the job starts.
+"""
 
 import json
 import os
@@ -12,27 +15,39 @@ import time
 
 from helpers import shrunk
 from helpers.browser import open_in_browser
+from helpers.commands import run_command
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from deeprank_jax import checksums
 from deeprank_jax.training import metrics_writer
+from tools.faults.forked import Forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENV = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
 
 
-def command(images, workdir, *flags, **values):
+def arguments(images, workdir, *flags, **values):
     return [
-        sys.executable, "-m", "deeprank_jax.main",
         f"--config={ROOT / 'configs' / 'base.py'}",
         f"--config.data.dir={images}", f"--workdir={workdir}",
         *shrunk.flags(**values), *flags,
     ]  # fmt: skip
 
 
-def run(*args, **kwargs):
+def command(*args, **kwargs):
+    return [sys.executable, "-m", "deeprank_jax.main", *arguments(*args, **kwargs)]
+
+
+def run(*args, environment=ENV, **kwargs):
+    """Returns a run that has ended, in a forked process."""
+    words = ["train", *arguments(*args, **kwargs)]
+    return run_command(words, folder=ROOT, environment=environment)
+
+
+def run_anew(*args, **kwargs):
+    """Returns a run that has ended, in a process that was started for it."""
     return subprocess.run(
         command(*args, **kwargs),
         cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300,
@@ -49,7 +64,7 @@ def images(tmp_path_factory):
 def uninterrupted(images, tmp_path_factory):
     """Returns the workdir of a finished run."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    done = run(images, workdir, num_steps=16)
+    done = run_anew(images, workdir, num_steps=16)
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -124,10 +139,8 @@ def kill_and_go_on(images, whole, workdir, moments):
     for step, seconds in moments:
         log = workdir / "metrics.jsonl"
         before = log.stat().st_ino if log.exists() else None
-        process = subprocess.Popen(
-            command(images, workdir, num_steps=16),
-            cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        words = ["train", *arguments(images, workdir, num_steps=16)]
+        process = Forked(words, pathlib.Path(os.devnull), environment=ENV)
         # The file is replaced when training starts: what it says then is the process's.
         wait_until(
             lambda step=step, before=before, log=log: (
@@ -174,7 +187,7 @@ runpy.run_module("deeprank_jax.main", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_within_ten_seconds(images, tmp_path, number):
     rare = {"checkpoint_every": 100_000, "eval_every": 100_000}
-    flags = command(images, tmp_path, num_steps=100_000, **rare)[3:]
+    flags = arguments(images, tmp_path, num_steps=100_000, **rare)
     process = subprocess.Popen(
         [sys.executable, "-c", WITH_CTRL_C, *flags],
         cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -326,7 +339,7 @@ def refusals(images, tmp_path_factory):
     """
     workdir = tmp_path_factory.mktemp("refused") / "run"
     words = [
-        ["train", *command(images, workdir, *re.split(r" (?=--)", flag))[3:]]
+        ["train", *arguments(images, workdir, *re.split(r" (?=--)", flag))]
         for flag in WRONG_FLAGS
     ]
     done = subprocess.run(
@@ -349,16 +362,13 @@ def test_a_wrong_flag_gets_one_sentence(refusals, flag):
 
 
 def test_a_process_with_a_wrong_flag_ends_with_a_sentence(images, tmp_path):
-    sentence = refused(run(images, tmp_path / "run", "--config.batch_sise=8"))
+    sentence = refused(run_anew(images, tmp_path / "run", "--config.batch_sise=8"))
     assert "did you mean" in sentence
 
 
 def test_a_batch_that_does_not_divide_is_refused(images, tmp_path):
-    done = subprocess.run(
-        command(images, tmp_path / "run", batch_size=6),
-        cwd=ROOT, env={**ENV, "JAX_NUM_CPU_DEVICES": "4"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    environment = {**ENV, "JAX_NUM_CPU_DEVICES": "4"}
+    done = run(images, tmp_path / "run", batch_size=6, environment=environment)
     assert "batch_size=6 does not divide over 4 devices" in refused(done)
 
 
@@ -423,7 +433,7 @@ def start_in_background(images, workdir, log):
     """Starts a run that Ctrl-C reaches, with its text in a file."""
     with log.open("w") as file:
         return subprocess.Popen(
-            [sys.executable, "-c", WITH_CTRL_C, *command(images, workdir)[3:]],
+            [sys.executable, "-c", WITH_CTRL_C, *arguments(images, workdir)],
             cwd=ROOT, env=ENV, stdout=file, stderr=file,
         )  # fmt: skip
 

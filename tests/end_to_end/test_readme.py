@@ -9,6 +9,7 @@ import sys
 import tomllib
 
 from helpers import shrunk
+from helpers.commands import run_command
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,7 +90,7 @@ SHORT = {
 def commands(block):
     """Returns the block's `deeprank` and `python -m` lines that are run here.
 
-    Each is a name, as in `ELSEWHERE`, and the arguments of Python.
+    Each is a name, as in `ELSEWHERE`, and the words of the command line.
     """
     pairs = []
     for line in block.replace("\\\n", " ").splitlines():
@@ -97,12 +98,23 @@ def commands(block):
             shlex.split(line) if line.startswith(("deeprank ", "python -m ")) else []
         )
         if words[:1] == ["deeprank"]:
-            pairs.append((words[1], ["-m", "deeprank_jax.cli", *words[1:]]))
+            pairs.append((words[1], words))
         elif words[2:3] == ["deeprank_jax.main"]:
-            pairs.append(("train", words[1:]))
+            pairs.append(("train", ["deeprank", "train", *words[3:]]))
         elif words and words[2] != "pip":
-            pairs.append((words[2], words[1:]))
+            pairs.append((words[2], words))
     return [(name, words) for name, words in pairs if name not in ELSEWHERE]
+
+
+def run(words, folder):
+    """Runs the words of a command line in a folder."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    if words[0] == "deeprank":
+        return run_command(words[1:], folder=folder, environment=environment)
+    return subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -131,14 +143,7 @@ def test_commands_run(block, folder, data_dir, few_emoji):
             extra += [f"--config.data.dir={photos}"]
         else:
             extra += [f"--config.data.dir={few_emoji}"]
-        done = subprocess.run(
-            [sys.executable, *words, *extra],
-            cwd=folder,
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = run([*words, *extra], folder)
         assert done.returncode == 0, done.stderr
 
 

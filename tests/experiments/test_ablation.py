@@ -3,9 +3,9 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 from helpers import shrunk
+from helpers.commands import run_command
 import numpy as np
 import pytest
 from scipy import stats
@@ -68,16 +68,10 @@ get_config = ablation_sampling.get_config
 def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
     plan = tmp_path / "plan.py"
     plan.write_text(PLAN)
-    command = [
-        sys.executable,
-        "-m",
-        "deeprank_jax.cli",
-        "ablation",
-        f"--config={plan}",
-    ]
+    command = ["ablation", f"--config={plan}"]
     command += [f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'x.json'}"]
     command += [f"--config.data.dir={tmp_path / 'data'}", *shrunk.flags()]
-    run = lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    run = lambda: run_command(command, folder=ROOT)
     done = run()
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "x.json").read_text())

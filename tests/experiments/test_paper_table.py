@@ -3,11 +3,10 @@
 import csv
 import json
 import pathlib
-import subprocess
-import sys
 
 from helpers import shrunk
 from helpers.browser import open_in_browser
+from helpers.commands import run_command
 import pytest
 
 from deeprank_jax.configs import paper_table_emoji
@@ -27,16 +26,10 @@ get_config = base.get_config
 
 
 def run(tmp_path, *flags):
-    command = [
-        sys.executable,
-        "-m",
-        "deeprank_jax.cli",
-        "paper-table",
-        f"--out={tmp_path / 'out'}",
-    ]
+    command = ["paper-table", f"--out={tmp_path / 'out'}"]
     command += [f"--config={tmp_path / 'plan.py'}", f"--workdir={tmp_path / 'runs'}"]
     command += [f"--config.data.dir={tmp_path / 'photos'}", *flags, *shrunk.flags()]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run_command(command, folder=ROOT)
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 from flax import nnx
 from helpers import shrunk
+from helpers.commands import run_command
 import jax
 import numpy as np
 import pytest
@@ -34,13 +33,6 @@ def cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         deeprank_jax.load(NAME)
         yield
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.cli", *map(str, arguments)],
-        capture_output=True, text=True,
-    )  # fmt: skip
 
 
 def test_a_name_is_a_model(cache):
@@ -75,10 +67,14 @@ def test_the_embedding_is_the_trunk_with_the_package_s_weights(cache):
 
 def test_two_commands_lead_from_a_folder_to_a_search(cache, tmp_path):
     photos = shrunk.write_images(tmp_path / "photos", num_images=4, size=64)
-    index = run("index", photos, f"--model={NAME}", f"--out={tmp_path / 'index'}")
+    index = run_command(
+        ["index", photos, f"--model={NAME}", f"--out={tmp_path / 'index'}"]
+    )
     assert index.returncode == 0, index.stderr
     query = photos / "class 01" / "0.png"
-    search = run("search", query, f"--index={tmp_path / 'index'}", "--json", "--k=3")
+    search = run_command(
+        ["search", query, f"--index={tmp_path / 'index'}", "--json", "--k=3"]
+    )
     assert search.returncode == 0, search.stderr
     hits = json.loads(search.stdout)["hits"]
     assert {hit["label"] for hit in hits} == {"class 01"}
@@ -151,8 +147,8 @@ def test_another_process_that_writes_the_cache_is_waited_for(
 def test_other_names_are_refused(tmp_path):
     with pytest.raises(ExportError, match="resnet50 is not a pretrained network; cho"):
         export_pretrained("resnet50", tmp_path / "model")
-    process = run("index", tmp_path, "--model=efficientnet_lite9", "--out=x")
+    process = run_command(["index", tmp_path, "--model=efficientnet_lite9", "--out=x"])
     assert "or one of efficientnet_lite0" in process.stderr
     assert process.stderr.count("\n") == 1
-    both = run("export", "--pretrained=efficientnet_lite0", "--workdir=x", "--out=y")
+    both = run_command(["export", f"--pretrained={NAME}", "--workdir=x", "--out=y"])
     assert "not allowed with argument" in both.stderr

@@ -2,13 +2,12 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from deeprank_jax.export import export_run
 from helpers import shrunk
+from helpers.commands import run_command
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,10 +31,8 @@ def trained(photos, tmp_path_factory):
         f"--workdir={workdir}", *shrunk.flags(),
     ]  # fmt: skip
     workdir.with_name("command.json").write_text(json.dumps(command))
-    done = subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.main", *command],
-        cwd=ROOT, capture_output=True, check=True, timeout=300, text=True,
-    )  # fmt: skip
+    done = run_command(["train", *command], folder=ROOT)
+    assert done.returncode == 0, done.stderr
     workdir.with_name("stdout.txt").write_text(done.stdout)
     workdir.with_name("stderr.txt").write_text(done.stderr)
     return workdir

@@ -1,11 +1,9 @@
 """The golden feature as a relevance, and the program that makes it."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 from helpers import own_images, shrunk
+from helpers.commands import run_command
 import numpy as np
 import pytest
 
@@ -69,13 +67,7 @@ def test_other_vectors_are_refused(tmp_path):
 
 
 def run_tool(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.cli", "golden-feature", *flags],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        check=False,
-    )
+    return run_command(["golden-feature", *flags])
 
 
 @pytest.fixture(scope="module")

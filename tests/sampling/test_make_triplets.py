@@ -2,10 +2,9 @@
 
 import csv
 import pathlib
-import subprocess
-import sys
 
 from helpers import shrunk
+from helpers.commands import run_command
 import numpy as np
 import pytest
 
@@ -31,10 +30,7 @@ def images(tmp_path_factory):
 
 
 def run(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "deeprank_jax.cli", "triplets", *map(str, flags)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    return run_command(["triplets", *flags], folder=ROOT)
 
 
 def draw(images, out, *flags):

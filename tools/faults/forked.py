@@ -1,11 +1,12 @@
 """Commands in processes that are forked from one which has imported all they need.
 
-Python and its imports take longer than the work that is struck. Only the pictures of
-the report, which no trial compares, are left out.
+Python and its imports take longer than the little work of a trial or a test. Only the
+pictures of the report, which no trial compares, are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -14,22 +15,72 @@ import subprocess
 import sys
 from unittest import mock
 
-_IMPORTED = ["tools.faults.forked", "deeprank_jax.training.loop"]
+_IMPORTED = [
+    "tools.faults.forked",
+    "deeprank_jax.training.loop",
+    "deeprank_jax.cli.__main__",
+    "sklearn.manifold",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """What surrounds a command: the files that it writes to, folder and environment."""
+
+    output: pathlib.Path
+    errors: pathlib.Path
+    folder: pathlib.Path
+    environment: dict[str, str]
+
+    def enter(self) -> None:
+        """Makes it that of this process, which JAX has not been used in."""
+        import jax
+
+        for number, path in ((1, self.output), (2, self.errors)):
+            with path.open("a") as file:
+                os.dup2(file.fileno(), number)
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        # JAX has read its variables when it was imported.
+        if number := self.environment.get("JAX_NUM_CPU_DEVICES"):
+            jax.config.update("jax_num_cpu_devices", int(number))
 
 
 class Forked:
     """A command in a forked process, with the methods of `subprocess.Popen`."""
 
-    def __init__(self, words: Sequence[str], log: pathlib.Path):
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: pathlib.Path,
+        *,
+        errors: pathlib.Path | None = None,
+        folder: pathlib.Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        has_pictures: bool = False,
+    ):
         """Starts it.
 
         Args:
           words: Words of the command line.
           log: File for all that it writes.
+          errors: File for what it writes to standard error; None for `log`.
+          folder: Folder to run in; None for this process's.
+          environment: Variables of the environment; None for this process's.
+          has_pictures: True to draw the charts and the map of reports.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED)
-        self._process = context.Process(target=_run, args=([*map(str, words)], log))
+        where = _Place(
+            log,
+            errors or log,
+            folder or pathlib.Path.cwd(),
+            dict(environment or os.environ),
+        )
+        self._process = context.Process(
+            target=_run, args=([*map(str, words)], where, has_pictures)
+        )
         self._process.start()
 
     @property
@@ -74,15 +125,13 @@ def plain_reports() -> Iterator[None]:
         yield
 
 
-def _run(words: list[str], log: pathlib.Path) -> None:
+def _run(words: list[str], place: _Place, has_pictures: bool) -> None:
     """Runs a command in the forked process."""
     from deeprank_jax.cli.__main__ import main
 
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    place.enter()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     sys.argv = ["deeprank", *words]
-    with plain_reports():
+    with contextlib.nullcontext() if has_pictures else plain_reports():
         main()
