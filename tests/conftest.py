@@ -11,11 +11,14 @@ if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
     quick = f"{_LEVEL}=0 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 # Every worker and every process that a test starts inherits these: a program is
-# compiled once in a run of the tests. The next run compiles anew.
+# compiled once in a run of the tests, and a pretrained network exported once. The next
+# run does so anew.
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _OWN_CACHE = None
 if _CACHE not in os.environ:
-    _OWN_CACHE = os.environ[_CACHE] = tempfile.mkdtemp(prefix="deeprank_tests_xla_")
+    _OWN_CACHE = tempfile.mkdtemp(prefix="deeprank_tests_")
+    os.environ[_CACHE] = os.path.join(_OWN_CACHE, "xla")
+    os.environ["XDG_CACHE_HOME"] = _OWN_CACHE
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from absl import logging  # noqa: E402
@@ -37,7 +40,7 @@ def warnings_logged(monkeypatch):
     return logged
 
 
-pytest_plugins = ["helpers.emoji", "helpers.exported"]
+pytest_plugins = ["helpers.emoji", "helpers.exported", "helpers.without_pictures"]
 
 # Fixtures that train, export or start a browser; modules that do so by themselves, or
 # take ten seconds for another reason.

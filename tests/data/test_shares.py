@@ -15,6 +15,8 @@ from deeprank_jax.relevance import create_relevance
 from deeprank_jax.sampling.create import create_sampler
 from deeprank_jax.training import loop
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NAMES = [f"class {i}" for i in range(2000)]
 
 

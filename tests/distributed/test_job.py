@@ -55,9 +55,7 @@ class Started:
         for command, log in zip(commands, self.logs, strict=True):
             log.write_text("")
             if command[0] != sys.executable:
-                process = Forked(
-                    command, log, folder=ROOT, environment=ENV, has_pictures=True
-                )
+                process = Forked(command, log, folder=ROOT, environment=ENV)
             else:
                 with log.open("w") as file:
                     process = subprocess.Popen(

@@ -17,6 +17,8 @@ from deeprank_jax.config.overrides import parse_words
 from deeprank_jax.descriptors import compute
 from deeprank_jax.training import loop
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 BASE = str(config_folder() / "base.py")
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "extending.md").read_text("utf-8")
 _SECTION = re.compile(

@@ -250,9 +250,12 @@ def refused(done, *, quiet=True):
     if quiet:
         assert "Traceback" not in done.stderr
         lines = lines[-1:]
-    # Threads of a library may print after us, if they have to.
-    (sentence,) = [line for line in lines if line.startswith("deeprank train: ")]
-    return sentence
+    # Threads of a library may print around it, if they have to.
+    sentences = [
+        line.strip() for line in lines if line.strip().startswith("deeprank train: ")
+    ]
+    assert len(sentences) == 1, done.stderr
+    return sentences[0]
 
 
 def test_another_model_in_the_workdir_is_refused(images, uninterrupted):

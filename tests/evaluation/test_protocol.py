@@ -13,6 +13,8 @@ from deeprank_jax.data import rated_triplets
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.training import final_report, loop, metrics_writer
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ORDER = ("train", "validation", "test")
 
 

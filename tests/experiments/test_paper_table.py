@@ -34,14 +34,27 @@ def run(tmp_path, *flags):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "plan.py").write_text(PLAN)
-    shrunk.write_images(tmp_path / "photos", num_classes=14, num_images=8)
-    return tmp_path
+    return fill(tmp_path)
 
 
-def test_every_row_is_measured_and_written(folder):
+def fill(folder):
+    """Writes a plan and the images for it."""
+    (folder / "plan.py").write_text(PLAN)
+    shrunk.write_images(folder / "photos", num_classes=14, num_images=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Returns the folder of a table without its sweep, and what was printed."""
+    folder = fill(tmp_path_factory.mktemp("measured"))
     done = run(folder, "--nosweep")
     assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_every_row_is_measured_and_written(measured):
+    folder, printed = measured
     told = json.loads((folder / "out" / "plan.json").read_text())
     names = [row.name for row in ROWS.values()]
     assert [row["name"] for row in told["rows"]] == names
@@ -60,7 +73,7 @@ def test_every_row_is_measured_and_written(folder):
     assert told["command"].startswith("deeprank paper-table --config=")
     assert "Seen in training" in told["facts"]
     markdown = (folder / "out" / "plan.md").read_text()
-    assert markdown in done.stdout
+    assert markdown in printed
     assert "Similarity precision, paper (other data) |" in markdown
     lines = (folder / "out" / "plan.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))
@@ -72,6 +85,11 @@ def test_every_row_is_measured_and_written(folder):
     assert not found["violations"] + found["errors"] + found["requests"] + console
     assert found["overflow"] <= 0
 
+
+@pytest.mark.full  # All is measured again.
+def test_runs_that_are_there_are_not_trained_again(measured):
+    folder, _ = measured
+    told = json.loads((folder / "out" / "plan.json").read_text())
     times = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("*/results.json")}
     assert len(times) == 4
     again = run(folder, "--nosweep")

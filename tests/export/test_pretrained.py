@@ -27,12 +27,9 @@ NAME = "efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache folder of its own, in which the network is exported once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        deeprank_jax.load(NAME)
-        yield
+def cache():
+    """The network in the cache folder of the tests."""
+    deeprank_jax.load(NAME)
 
 
 def test_a_name_is_a_model(cache):

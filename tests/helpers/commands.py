@@ -17,6 +17,7 @@ def run_command(
     *,
     folder: pathlib.Path | None = None,
     environment: Mapping[str, str] | None = None,
+    has_pictures: bool = False,
     timeout: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `deeprank` with these words, as `subprocess.run` would.
@@ -25,6 +26,7 @@ def run_command(
       words: Words of the command line after `deeprank`.
       folder: Folder to run in; None for this process's.
       environment: Variables of the environment; None for this process's.
+      has_pictures: True to draw the charts and the map of reports.
       timeout: Seconds that it may take.
 
     Returns:
@@ -38,7 +40,7 @@ def run_command(
         output, errors = pathlib.Path(place, "output"), pathlib.Path(place, "errors")
         process = Forked(
             words, output, errors=errors, folder=folder, environment=environment,
-            has_pictures=True,
+            has_pictures=has_pictures,
         )  # fmt: skip
         try:
             status = process.wait(timeout)

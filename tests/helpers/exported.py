@@ -31,7 +31,7 @@ def trained(photos, tmp_path_factory):
         f"--workdir={workdir}", *shrunk.flags(),
     ]  # fmt: skip
     workdir.with_name("command.json").write_text(json.dumps(command))
-    done = run_command(["train", *command], folder=ROOT)
+    done = run_command(["train", *command], folder=ROOT, has_pictures=True)
     assert done.returncode == 0, done.stderr
     workdir.with_name("stdout.txt").write_text(done.stdout)
     workdir.with_name("stderr.txt").write_text(done.stderr)

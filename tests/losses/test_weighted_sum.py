@@ -17,6 +17,8 @@ from deeprank_jax.losses.rank_n_contrast import rank_n_contrast_loss
 from deeprank_jax.relevance import Hierarchy
 from deeprank_jax.training import loop
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 AT_START = dict(step=0, key=jax.random.key(0))
 
 

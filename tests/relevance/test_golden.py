@@ -12,6 +12,8 @@ from deeprank_jax.configs import base
 from deeprank_jax.relevance import vectors
 from deeprank_jax.training import loop
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 POOL = own_images.create_pool(["a", "b"], 3)
 
 
