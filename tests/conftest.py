@@ -1,5 +1,6 @@
 """Runs every test on four simulated CPU devices, with JAX at its strictest."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -70,6 +71,13 @@ def pytest_collection_modifyitems(items):
         slow = SLOW_FIXTURES & set(item.fixturenames)
         if slow or item.path.stem in SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Spares what is imported from the search for garbage, a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_unconfigure():

@@ -100,6 +100,7 @@ def test_closed_output_is_said_before_the_work(tmp_path, monkeypatch):
         __main__.main(["rank", str(tmp_path), f"--model={tmp_path}", "--image=x.png"])
 
 
+@pytest.mark.usefixtures("pretrained_folder")
 def test_commands_lead_from_images_and_from_a_run_to_a_search(
     trained, photos, tmp_path
 ):

@@ -15,8 +15,10 @@ from deeprank_jax.cli.__main__ import create_parser
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from deeprank_jax.distributed import ends, rendezvous, signals
+# Ignored where the tests run in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ends.SILENCE_SECONDS, ends.BEAT_SECONDS = 3.0, 0.3
 address, num, process, seconds, limit = sys.argv[1:]
 describe = lambda number: f"deeprank: {number.name}."

@@ -258,6 +258,7 @@ def test_the_command_line_takes_every_command():
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("pretrained_folder")
 def test_the_commands_that_use_a_model_work(exported, photos, tmp_path, monkeypatch):
     """Runs all of use.md but the export, which test_commands runs."""
     for name in ("photos", "more_photos"):

@@ -140,7 +140,10 @@ def kill_and_go_on(images, whole, workdir, moments):
         log = workdir / "metrics.jsonl"
         before = log.stat().st_ino if log.exists() else None
         words = ["train", *arguments(images, workdir, num_steps=16)]
-        process = Forked(words, pathlib.Path(os.devnull), environment=ENV)
+        # With pictures, so that the end takes longer than it waits to be killed.
+        process = Forked(
+            words, pathlib.Path(os.devnull), environment=ENV, has_pictures=True
+        )
         # The file is replaced when training starts: what it says then is the process's.
         wait_until(
             lambda step=step, before=before, log=log: (

@@ -26,13 +26,12 @@ from deeprank_jax.models.trunks.efficientnet_lite import EfficientNetLite
 NAME = "efficientnet_lite0"
 
 
-@pytest.fixture(scope="module")
-def cache():
-    """The network in the cache folder of the tests."""
-    deeprank_jax.load(NAME)
+@pytest.fixture(autouse=True, scope="module")
+def cache(pretrained_folder):
+    """The network is in the cache folder of the tests."""
 
 
-def test_a_name_is_a_model(cache):
+def test_a_name_is_a_model():
     model = deeprank_jax.load(NAME)
     assert model.artifact.path == pretrained.cached_folder(NAME)
     assert (model.image_size, model.embedding_dim) == (224, 1280)
@@ -43,7 +42,7 @@ def test_a_name_is_a_model(cache):
     assert model.trained_on == "ImageNet"
 
 
-def test_the_embedding_is_the_trunk_with_the_package_s_weights(cache):
+def test_the_embedding_is_the_trunk_with_the_package_s_weights():
     """Against the network itself, read by another way than the export's."""
     network = models.create_jitted(
         lambda: models.create_classifier(
@@ -62,7 +61,7 @@ def test_the_embedding_is_the_trunk_with_the_package_s_weights(cache):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_two_commands_lead_from_a_folder_to_a_search(cache, tmp_path):
+def test_two_commands_lead_from_a_folder_to_a_search(tmp_path):
     photos = shrunk.write_images(tmp_path / "photos", num_images=4, size=64)
     index = run_command(
         ["index", photos, f"--model={NAME}", f"--out={tmp_path / 'index'}"]
@@ -77,7 +76,7 @@ def test_two_commands_lead_from_a_folder_to_a_search(cache, tmp_path):
     assert {hit["label"] for hit in hits} == {"class 01"}
 
 
-def test_copies_are_found(cache, tmp_path):
+def test_copies_are_found(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, image in enumerate(generated_images.draw_images(6, seed=3)):
@@ -88,7 +87,7 @@ def test_copies_are_found(cache, tmp_path):
     assert groups.num_copies == 1
 
 
-def test_the_card_says_what_it_is(cache):
+def test_the_card_says_what_it_is():
     card = (pretrained.cached_folder(NAME) / artifact.CARD).read_text()
     assert "| Trained on | ImageNet: 1,281,167 images" in card
     assert "as it comes" in card
@@ -103,7 +102,7 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
         deeprank_jax.load(NAME)
 
 
-def test_a_damaged_cache_is_named(cache, tmp_path, monkeypatch):
+def test_a_damaged_cache_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = pretrained.cached_folder(NAME)
     folder.mkdir(parents=True)
@@ -111,7 +110,7 @@ def test_a_damaged_cache_is_named(cache, tmp_path, monkeypatch):
         deeprank_jax.load(NAME)
 
 
-def test_another_process_may_write_the_cache_meanwhile(cache, tmp_path, monkeypatch):
+def test_another_process_may_write_the_cache_meanwhile(tmp_path, monkeypatch):
     written = pretrained.cached_folder(NAME)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -123,9 +122,7 @@ def test_another_process_may_write_the_cache_meanwhile(cache, tmp_path, monkeypa
     assert deeprank_jax.load(NAME).embedding_dim == 1280
 
 
-def test_another_process_that_writes_the_cache_is_waited_for(
-    cache, tmp_path, monkeypatch
-):
+def test_another_process_that_writes_the_cache_is_waited_for(tmp_path, monkeypatch):
     written, calls = pretrained.cached_folder(NAME), []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 

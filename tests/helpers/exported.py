@@ -1,11 +1,15 @@
 """A small run and what is exported of it, made once for the tests that use a model."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from deeprank_jax.export import export_run
+from deeprank_jax.inference.pretrained import cached_folder
 from helpers import shrunk
 from helpers.commands import run_command
 
@@ -36,6 +40,21 @@ def trained(photos, tmp_path_factory):
     workdir.with_name("stdout.txt").write_text(done.stdout)
     workdir.with_name("stderr.txt").write_text(done.stderr)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def pretrained_folder():
+    """Returns the folder of EfficientNet-Lite0 as a model, in the cache of the tests.
+
+    It embeds hundreds of images there, which takes less time if XLA optimizes a little.
+    """
+    level = "--xla_backend_optimization_level"
+    flags = os.environ["XLA_FLAGS"].replace(f"{level}=0", f"{level}=1")
+    code = "import deeprank_jax; deeprank_jax.load('efficientnet_lite0')"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": flags}
+    )
+    return cached_folder("efficientnet_lite0")
 
 
 @pytest.fixture(scope="session")

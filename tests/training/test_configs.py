@@ -20,8 +20,12 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__i
 NAMES.remove("base")
 # Configs of other data, with the step of another config.
 SAME_STEP = {"manifest"}
+# The network of another config with another loss, which takes as long: for check-full.
+LOWERS_LATE = {"emoji_lite0"}
 # Plans of experiments, which train the network of another config: for check-full.
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
+# A network that other tests train, and that takes half a minute: for check-full.
+TRAINS_LATE = {"keras_vgg16"}
 # The configs that train Lite0 here: its step takes a minute to compile.
 TRAIN_LITE0 = {"folder"}
 
@@ -32,7 +36,14 @@ def load(name):
     return config
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SAME_STEP])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.full] if name in LOWERS_LATE else [])
+        for name in NAMES
+        if name not in SAME_STEP
+    ],
+)
 def test_train_step_lowers(name):
     config = load(name)
     config.unlock()
@@ -90,7 +101,9 @@ def mock_tfds(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.full] if name in PLANS else [])
+        pytest.param(
+            name, marks=[pytest.mark.full] if name in PLANS | TRAINS_LATE else []
+        )
         for name in NAMES
     ],
 )

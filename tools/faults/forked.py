@@ -7,6 +7,7 @@ pictures of the report, which no trial compares, are left out.
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -129,6 +130,7 @@ def _run(words: list[str], place: _Place, has_pictures: bool) -> None:
     """Runs a command in the forked process."""
     from deeprank_jax.cli.__main__ import main
 
+    gc.freeze()  # What was imported is no garbage.
     place.enter()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
