@@ -34,7 +34,7 @@ def test_every_number_is_measured(shrunk):
 
 
 def test_clusters_are_as_far_apart_as_told(shrunk):
-    rows, queries = search.create_clusters()
+    rows, queries = search.create_clusters(6000)
     assert rows.shape == (6000, 128)
     assert queries.shape == (50, 128)
     squares = np.sum(np.square(queries[:, None] - rows[None]), axis=2)

@@ -14,11 +14,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 # After the limits of NumPy's threads.
-from tools.benchmark import embed, metrics, quality, search, step  # noqa: E402
+from tools.benchmark import collection, embed, metrics, quality, search, step  # noqa: E402
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
 
 Measure = Callable[[argparse.Namespace], dict[str, float]]
 BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
+    "collection": (collection.__doc__, lambda o: collection.measure(o.rows)),
     "embed": (embed.__doc__, lambda o: embed.measure(o.model, o.source)),
     "metrics": (metrics.__doc__, lambda o: metrics.measure(o.torch_python)),
     "quality": (quality.__doc__, quality.measure),
@@ -45,6 +46,8 @@ def create_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--json", metavar="FILE", type=pathlib.Path, help="file for the numbers"
         )
+        if name == "collection":
+            collection.add_arguments(command)
         if name == "embed":
             embed.add_arguments(command)
         if name == "quality":

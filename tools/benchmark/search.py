@@ -84,7 +84,7 @@ def measure_graph() -> dict[str, float]:
     from deeprank_jax.search.index import VectorIndex
 
     faiss = hnsw.import_faiss()
-    gallery, queries = create_clusters()
+    gallery, queries = create_clusters(_ROWS)
     truth = exact.ExactSearch([gallery], _ROWS, _DIM).search(queries, _K)[1]
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch) / "index"
@@ -115,13 +115,16 @@ def measure_graph() -> dict[str, float]:
     }
 
 
-def create_clusters() -> tuple[np.ndarray, np.ndarray]:
+def create_clusters(num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns rows and queries of one distribution: clusters in random subspaces.
 
     The squared distance of two rows is 32 within a cluster and 288 between clusters.
+
+    Args:
+      num_rows: Number of rows.
     """
     rng = np.random.default_rng(0)
-    per_cluster = -(-(_ROWS + _QUERIES) // _CLUSTERS)
+    per_cluster = -(-(num_rows + _QUERIES) // _CLUSTERS)
     points = np.empty((_CLUSTERS, per_cluster, _DIM), np.float32)
     for cluster in points:
         subspace = rng.standard_normal((_INTRINSIC_DIM, _DIM), np.float32)
@@ -129,7 +132,7 @@ def create_clusters() -> tuple[np.ndarray, np.ndarray]:
         cluster[:] = rng.standard_normal((1, _DIM), np.float32)
         cluster += inside @ subspace / np.float32(_DIM**0.5)
     points = points.reshape(-1, _DIM)[rng.permutation(_CLUSTERS * per_cluster)]
-    return points[:_ROWS], points[_ROWS : _ROWS + _QUERIES]
+    return points[:num_rows], points[num_rows : num_rows + _QUERIES]
 
 
 if __name__ == "__main__":
