@@ -1,7 +1,7 @@
 """Commands in processes that are forked from one which has imported all they need.
 
-Python and its imports take longer than the little work of a trial or a test. Only the
-pictures of the report, which no trial compares, are left out.
+Python and its imports take longer than the little work of a trial or a test. The
+pictures of reports, which no trial compares, are left out unless they are asked for.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ class Forked:
             log,
             errors or log,
             folder or pathlib.Path.cwd(),
-            dict(environment or os.environ),
+            dict(os.environ if environment is None else environment),
         )
         self._process = context.Process(
             target=_run, args=([*map(str, words)], where, has_pictures)
