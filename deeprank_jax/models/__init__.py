@@ -34,6 +34,7 @@ __all__ = [
     "create_classifier",
     "create_jitted",
     "create_model",
+    "draw_missing",
     "register_trunk",
 ]
 
@@ -74,8 +75,32 @@ def create_jitted(create: Callable[[], Network]) -> Network:
     Args:
       create: Function that creates a network.
     """
-    graphdef, _ = nnx.split(create_abstract(create))
-    return nnx.merge(graphdef, jax.jit(lambda: nnx.state(create()))())
+    return draw_missing(create_abstract(create), create)
+
+
+def draw_missing(network: Network, create: Callable[[], Network]) -> Network:
+    """Returns a network with drawn arrays in place of shapes, by one XLA program.
+
+    Args:
+      network: Network of `create_abstract`, some of whose variables may have been given
+        arrays since; those are kept, and cost no compilation.
+      create: Function that creates the network, with the same arrays at every call.
+    """
+    graphdef, state = nnx.split(network)
+    variables = nnx.to_flat_state(state)
+    missing = [
+        path
+        for path, variable in variables
+        if isinstance(variable.get_value(), jax.ShapeDtypeStruct)
+    ]
+
+    @jax.jit
+    def draw() -> list[nnx.Variable]:
+        drawn = dict(nnx.to_flat_state(nnx.state(create())))
+        return [drawn[path] for path in missing]
+
+    drawn = dict(variables) | dict(zip(missing, draw(), strict=True))
+    return nnx.merge(graphdef, nnx.from_flat_state(drawn))
 
 
 def create_abstract(create: Callable[[], Network]) -> Network:

@@ -30,7 +30,7 @@ def create_network(
         do not fit it.
       CheckpointError: `config.init_from` cannot be read or is of another network.
     """
-    model = models.create_jitted(create)
+    model = models.create_abstract(create)
     weights = config.model.weights
     report = load_weights(
         model,
@@ -40,6 +40,7 @@ def create_network(
     )
     if weights:
         logging.debug("%s", report)
+    model = models.draw_missing(model, create)
     schedule = optimizers.make_schedule(
         **config_lib.resolve_config(config).schedule,
         learning_rate=config.optimizer.learning_rate,

@@ -44,12 +44,12 @@ def test_a_name_is_a_model():
 
 def test_the_embedding_is_the_trunk_with_the_package_s_weights():
     """Against the network itself, read by another way than the export's."""
-    network = models.create_jitted(
-        lambda: models.create_classifier(
-            trunk=dict(name=NAME), image_size=224, num_classes=1
-        )
+    create = lambda: models.create_classifier(
+        trunk=dict(name=NAME), image_size=224, num_classes=1
     )
+    network = models.create_abstract(create)
     load_weights(network, weights="package", layout="", trunk=NAME)
+    network = models.draw_missing(network, create)
     network.eval()
     assert isinstance(network.trunk, EfficientNetLite)
     images = generated_images.draw_images(2, seed=2)

@@ -214,3 +214,16 @@ def test_a_compiled_draw_is_the_same_network_to_the_bit(trunk, size):
     assert [x.shape for x in jax.tree.leaves(shapes)] == [
         x.shape for x in jax.tree.leaves(one)
     ]
+
+
+def test_what_is_given_is_not_drawn():
+    create = lambda: models.create_model(
+        trunk={"name": "convnet", "widths": (4, 8)}, image_size=16, embedding_dim=4
+    )
+    drawn, network = models.create_jitted(create), models.create_abstract(create)
+    given = np.full(drawn.embedding.kernel.shape, 2.0, np.float32)
+    network.embedding.kernel.set_value(given)
+    drawn.embedding.kernel.set_value(given)
+    one, other = (nnx.state(x) for x in (drawn, models.draw_missing(network, create)))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
