@@ -1,14 +1,17 @@
 """The whole table on a small folder: every row, the files, the page; and again."""
 
+import contextlib
 import csv
+import io
 import json
 import pathlib
 
 from helpers import shrunk
 from helpers.browser import open_in_browser
-from helpers.commands import run_command
+from helpers.commands import forked_runs, run_command
 import pytest
 
+from deeprank_jax.cli.__main__ import main
 from deeprank_jax.configs import paper_table_emoji
 from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
 
@@ -25,11 +28,15 @@ get_config = base.get_config
 """
 
 
-def run(tmp_path, *flags):
+def words(tmp_path, *flags):
     command = ["paper-table", f"--out={tmp_path / 'out'}"]
     command += [f"--config={tmp_path / 'plan.py'}", f"--workdir={tmp_path / 'runs'}"]
-    command += [f"--config.data.dir={tmp_path / 'photos'}", *flags, *shrunk.flags()]
-    return run_command(command, folder=ROOT)
+    return [*command, f"--config.data.dir={tmp_path / 'photos'}", *flags,
+            *shrunk.flags()]  # fmt: skip
+
+
+def run(tmp_path, *flags):
+    return run_command(words(tmp_path, *flags), folder=ROOT)
 
 
 @pytest.fixture
@@ -48,9 +55,10 @@ def fill(folder):
 def measured(tmp_path_factory):
     """Returns the folder of a table without its sweep, and what was printed."""
     folder = fill(tmp_path_factory.mktemp("measured"))
-    done = run(folder, "--nosweep")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    printed = io.StringIO()
+    with forked_runs(), contextlib.redirect_stdout(printed):
+        main(words(folder, "--nosweep"))
+    return folder, printed.getvalue()
 
 
 def test_every_row_is_measured_and_written(measured):

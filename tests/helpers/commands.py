@@ -4,12 +4,18 @@ A process is forked from one that has imported JAX, which saves two of a test's 
 Tests of how a process starts use `subprocess`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import pathlib
 import subprocess
 import tempfile
+from typing import IO
+from unittest import mock
 
+from deeprank_jax.distributed import children
 from tools.faults.forked import Forked
+
+_TRAIN = "deeprank_jax.main"
 
 
 def run_command(
@@ -48,3 +54,21 @@ def run_command(
             process.kill()
         told = [path.read_text(errors="replace") for path in (output, errors)]
     return subprocess.CompletedProcess(["deeprank", *words], status, *told)
+
+
+@contextlib.contextmanager
+def forked_runs() -> Iterator[None]:
+    """Forks the runs of experiments that this process does."""
+    run = children.run
+
+    def run_forked(
+        command: Sequence[str], *, log: IO[str] | None = None, **options
+    ) -> subprocess.CompletedProcess[str]:
+        if log is None or _TRAIN not in command:
+            return run(command, log=log, **options)
+        words = command[command.index(_TRAIN) + 1 :]
+        process = Forked(["train", *words], pathlib.Path(log.name))
+        return subprocess.CompletedProcess(command, process.wait())
+
+    with mock.patch.object(children, "run", run_forked):
+        yield
