@@ -87,20 +87,20 @@ def draw_missing(network: Network, create: Callable[[], Network]) -> Network:
       create: Function that creates the network, with the same arrays at every call.
     """
     graphdef, state = nnx.split(network)
-    variables = nnx.to_flat_state(state)
-    missing = [
+    variables = dict(nnx.to_flat_state(state))
+    shapes = [
         path
-        for path, variable in variables
+        for path, variable in variables.items()
         if isinstance(variable.get_value(), jax.ShapeDtypeStruct)
     ]
 
     @jax.jit
     def draw() -> list[nnx.Variable]:
-        drawn = dict(nnx.to_flat_state(nnx.state(create())))
-        return [drawn[path] for path in missing]
+        drawn_network = dict(nnx.to_flat_state(nnx.state(create())))
+        return [drawn_network[path] for path in shapes]
 
-    drawn = dict(variables) | dict(zip(missing, draw(), strict=True))
-    return nnx.merge(graphdef, nnx.from_flat_state(drawn))
+    variables.update(zip(shapes, draw(), strict=True))
+    return nnx.merge(graphdef, nnx.from_flat_state(variables))
 
 
 def create_abstract(create: Callable[[], Network]) -> Network:

@@ -130,7 +130,10 @@ def _run(words: list[str], place: _Place, has_pictures: bool) -> None:
     """Runs a command in the forked process."""
     from deeprank_jax.cli.__main__ import main
 
-    gc.freeze()  # What was imported is no garbage.
+    # What was imported is no garbage, and little else is: tracing programs makes many
+    # objects, which Python would search several times.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     place.enter()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
