@@ -92,12 +92,12 @@ def create(trunk, size, **change):
     return models.create_model(**{**options, **change})
 
 
-# XLA takes long to compile the deep ones, so each is here once.
+# XLA takes long to compile the step of the deep ones.
 SMALL = [
     (dict(name="alexnet", widths=(4, 8, 8, 8, 8), fc_dim=16), 63, "bfloat16"),
     (dict(name="vgg16", fc_dim=16), 32, "float32"),
-    (dict(name="resnet50"), 32, "float32"),
-    # Its step is compiled by tests/training/test_configs.py, too.
+    pytest.param(dict(name="resnet50"), 32, "float32", marks=pytest.mark.full),
+    # tests/training/test_configs.py compiles it, too.
     pytest.param(
         *(dict(name="efficientnet_lite0"), 33, "bfloat16"), marks=pytest.mark.full
     ),
