@@ -11,9 +11,9 @@ demo: .venv/installed
 	$(BIN)/deeprank prepare --config=emoji
 	$(BIN)/python -m deeprank_jax.main
 
-# Three at a time on two cores: tests wait for processes of their own.
+# Four at a time on two cores: tests wait for processes of their own.
 test: .venv/dev lint
-	$(BIN)/python -m pytest -n 3 --dist=worksteal -m "not full"
+	$(BIN)/python -m pytest -n 4 --dist=worksteal -m "not full"
 
 # Without tests that train, start a browser or take long: a minute and a half.
 quick: .venv/dev

@@ -27,6 +27,7 @@ import jax  # noqa: E402  It reads its flags when it starts.
 import pytest  # noqa: E402
 
 from deeprank_jax.distributed import backend  # noqa: E402
+from deeprank_jax.registry import Registry  # noqa: E402
 
 backend.configure_backend()
 jax.config.update("jax_num_cpu_devices", 4)
@@ -73,9 +74,23 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+# Found once all modules are imported.
+_REGISTRIES = []
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_one_test():
+    """Forgets the plug-ins that a test registers."""
+    kinds = [dict(registry._kinds) for registry in _REGISTRIES]
+    yield
+    for registry, before in zip(_REGISTRIES, kinds, strict=True):
+        registry._kinds = before
+
+
 def pytest_collection_finish():
     """Spares what is imported from the search for garbage, a tenth of the time."""
     gc.collect()
+    _REGISTRIES.extend(x for x in gc.get_objects() if type(x) is Registry)
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
 

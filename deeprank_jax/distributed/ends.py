@@ -44,6 +44,13 @@ def by_signal(number: signal.Signals, process: int, num_processes: int) -> str:
     )
 
 
+def say(text: str) -> None:
+    """Prints the sentence that this process ends with, unless another was printed."""
+    if signals.claim_last_word():
+        with contextlib.suppress(OSError):  # The terminal may be gone.
+            os.write(2, f"\n{text}\n".encode())
+
+
 def end_process(text: str, status: int) -> None:
     """Ends this process at once, from any thread.
 
@@ -51,7 +58,6 @@ def end_process(text: str, status: int) -> None:
       text: Sentence that it ends with.
       status: Exit status.
     """
-    with contextlib.suppress(OSError):  # The terminal may be gone.
-        os.write(2, f"\n{text}\n".encode())
+    say(text)
     signals.clean_up()
     os._exit(status)

@@ -206,8 +206,7 @@ class Heartbeat:
     def _end(self, text: str, reason: str | None = None, *, status: int = 1) -> None:
         """Ends this process once, with the reason on stderr and for the others."""
         self._lock.acquire()  # Never released: the first caller ends the process.
-        with contextlib.suppress(OSError):  # The terminal may be gone.
-            os.write(2, f"\n{text}\n".encode())
+        ends.say(text)
         self._tell(reason or text)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -270,7 +269,7 @@ def exit_on_abort(explain: Callable[[], str | None]) -> None:
     def on_abort(number: int) -> None:
         sentence = explain()
         if sentence is not None:
-            os.write(2, f"\n{sentence}\n".encode())
+            ends.say(sentence)
             received = signals.received()
             os._exit(1 if received is None else 128 + received)
         library.signal(signal.SIGABRT, None)  # The default, for `abort` to go on.

@@ -128,7 +128,7 @@ class Ending:
                 raise SystemExit(status) from error
             _leave(128 + self.first)
         if kind is not None:  # The command has said why it ends.
-            self._has_spoken.acquire(blocking=False)
+            self.claim_last_word()
         if self._owns_process and isinstance(error, SystemExit) and error.code:
             _end_in_time(error.code if isinstance(error.code, int) else 1)
         # Those of a job leave it together, which JAX sees to.
@@ -142,9 +142,13 @@ class Ending:
         _current, sys.unraisablehook, sys.excepthook = self._previous
         os.close(self._write_end)  # Ends the thread.
 
+    def claim_last_word(self) -> bool:
+        """Returns True the first time."""
+        return self._has_spoken.acquire(blocking=False)
+
     def say(self, number: signal.Signals) -> None:
         """Prints the sentence, once."""
-        if self._has_spoken.acquire(blocking=False):
+        if self.claim_last_word():
             with contextlib.suppress(OSError):  # The terminal may be gone.
                 newline = "\n" if _has_bar() else ""
                 os.write(2, f"{newline}{self._describe(number)}\n".encode())
@@ -323,6 +327,14 @@ def on_announced(hook: Callable[[signal.Signals], None]) -> None:
     """
     if _current is not None:
         _current.on_announced.append(hook)
+
+
+def claim_last_word() -> bool:
+    """Returns whether nothing has been said yet of why this process ends.
+
+    Who is told so says it; what else ends the process then says nothing more.
+    """
+    return _current is None or _current.claim_last_word()
 
 
 def clean_up() -> None:

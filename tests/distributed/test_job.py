@@ -74,8 +74,9 @@ class Started:
     def sentence(self, process):
         """Returns the one sentence that a process ends with."""
         lines = self.said(process).splitlines()
-        (line,) = [line for line in lines if line.startswith("deeprank train: ")]
-        return line
+        lines = [line for line in lines if line.startswith("deeprank train: ")]
+        assert len(lines) == 1, self.everything()
+        return lines[0]
 
     def everything(self):
         return "\n".join(self.said(i) for i in range(len(self.logs)))

@@ -303,3 +303,28 @@ Runs(folder, folder, jobs=2).train_all(dict.fromkeys("abcd", {}), description="r
         "a": "saved",
         "b": "saved",
     }
+
+
+WAITS_FOR_OTHERS = """
+from deeprank_jax.distributed.heartbeat import Heartbeat
+class Store:
+    def key_value_set(self, *args, **options):
+        pass
+beat = Heartbeat(Store(), 0, 2, "127.0.0.1:1")
+beat._reset()
+ready()
+try:
+    time.sleep(60)
+except signals.Interrupted as interrupted:
+    beat.end_by_signal(interrupted.number)
+"""
+
+
+def test_a_process_of_a_job_says_once_why_it_ends(start):
+    """Also if the others take longer to read it than the command has to end."""
+    status, stderr, _ = start(WAITS_FOR_OTHERS).stop(signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert stderr.strip() == (
+        "deeprank train: SIGTERM: stopped; start all of them again to continue from "
+        "the last checkpoint."
+    )
