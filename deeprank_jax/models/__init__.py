@@ -7,6 +7,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from deeprank_jax.distributed import backend
 from deeprank_jax.errors import ConfigError, needs_extra
 
 with needs_extra("train"):
@@ -94,7 +95,7 @@ def draw_missing(network: Network, create: Callable[[], Network]) -> Network:
         if isinstance(variable.get_value(), jax.ShapeDtypeStruct)
     ]
 
-    @jax.jit
+    @backend.jit_once
     def draw() -> list[nnx.Variable]:
         drawn_network = dict(nnx.to_flat_state(nnx.state(create())))
         return [drawn_network[path] for path in shapes]

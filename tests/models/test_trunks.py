@@ -227,3 +227,15 @@ def test_what_is_given_is_not_drawn():
     one, other = (nnx.state(x) for x in (drawn, models.draw_missing(network, create)))
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_draw_that_is_compiled_quickly_is_the_same_to_the_bit(monkeypatch):
+    """With the levels that users have, not the tests."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    create = lambda: models.create_model(
+        trunk={"name": "convnet", "widths": (4, 8)}, image_size=16, embedding_dim=4
+    )
+    options = {"xla_backend_optimization_level": 3}
+    draw = jax.jit(lambda: nnx.state(create()), compiler_options=options)
+    one, other = draw(), nnx.state(models.create_jitted(create))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
