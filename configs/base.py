@@ -53,6 +53,9 @@ def _data() -> ConfigDict:
     data.cache_mib = 512  # Memory for decoded images of each split.
     data.workers = 2  # Decoding threads.
     data.prefetch = 2  # Batches prepared ahead.
+    # File of another model's embeddings of the training images, which the loss
+    # "distillation" learns from; `deeprank embed` writes it.
+    data.teacher = ""
     data.augment = dict(
         shift_pixels=4,  # Largest shift, drawn for each image.
         flip=True,  # Mirroring, drawn once per triplet.
@@ -129,7 +132,8 @@ def _model() -> ConfigDict:
 def _loss() -> ConfigDict:
     # Or "triplet_soft_margin", which has no margin; or a loss on all pairs of a batch:
     # "contrastive", "multi_similarity", "supcon", "rank_n_contrast", "circle" or
-    # "fast_ap", each with options of its own and `memory_size`; or "weighted_sum".
+    # "fast_ap", each with options of its own and `memory_size`; or "distillation"; or
+    # "weighted_sum" of several.
     loss = ConfigDict(dict(name="triplet_hinge"))
     loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
     loss.symmetric = False  # True: each positive is also an anchor.

@@ -1,9 +1,7 @@
 """XLA flags and the cache of compiled programs, set before JAX starts."""
 
-from collections.abc import Callable
 import os
 import pathlib
-from typing import ParamSpec, TypeVar
 
 import jax
 
@@ -11,10 +9,6 @@ from deeprank_jax.errors import UserError
 
 _CACHE_BYTES = 4 * 2**30  # The least recently used programs are removed first.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type="
-_LEVEL = "xla_backend_optimization_level"
-
-Arguments = ParamSpec("Arguments")
-Returned = TypeVar("Returned")
 
 
 def configure_backend() -> None:
@@ -40,21 +34,6 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     # There are many small programs: also keep those that compile in 0.1 s.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def jit_once(
-    function: Callable[Arguments, Returned],
-) -> Callable[Arguments, Returned]:
-    """Compiles a function that is called once, such as the draw of the parameters.
-
-    XLA:CPU optimizes the program less, which takes a quarter of the time; the numbers
-    are the same. A level in `XLA_FLAGS` stays.
-
-    Args:
-      function: Function of arrays.
-    """
-    keeps = jax.default_backend() != "cpu" or _LEVEL in os.environ.get("XLA_FLAGS", "")
-    return jax.jit(function, compiler_options=None if keeps else {_LEVEL: 1})
 
 
 def check_platforms() -> None:

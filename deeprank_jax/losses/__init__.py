@@ -15,6 +15,7 @@ from deeprank_jax.losses.batch_mining import (
 from deeprank_jax.losses.circle import Circle
 from deeprank_jax.losses.contrastive import Contrastive
 from deeprank_jax.losses.cross_entropy import CrossEntropy
+from deeprank_jax.losses.distillation import Distillation
 from deeprank_jax.losses.fast_ap import FastAP
 from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
@@ -37,6 +38,7 @@ __all__ = [
     "CosFace",
     "CrossEntropy",
     "DistanceWeighted",
+    "Distillation",
     "FastAP",
     "Images",
     "Loss",
@@ -59,6 +61,7 @@ __all__ = [
     "memory_size",
     "register_loss",
     "register_miner",
+    "takes_teacher",
 ]
 
 LOSSES: Registry[Loss] = Registry(
@@ -72,6 +75,7 @@ LOSSES: Registry[Loss] = Registry(
         "rank_n_contrast": RankNContrast,
         "circle": Circle,
         "fast_ap": FastAP,
+        "distillation": Distillation,
         "cross_entropy": CrossEntropy,
         "normface": NormFace,
         "cosface": CosFace,
@@ -145,3 +149,9 @@ def memory_size(section: Mapping[str, Any]) -> int:
     terms = section.get("terms") or {}
     sizes = [memory_size(term) for term in terms.values()]
     return max([section.get("memory_size", 0), *sizes])
+
+
+def takes_teacher(section: Mapping[str, Any]) -> bool:
+    """Returns whether the loss of a section compares with a teacher's embeddings."""
+    terms = section.get("terms") or {}
+    return "distillation" in (section.get("name"), *terms)

@@ -1,7 +1,7 @@
 """In-batch mining across devices.
 
 Each device keeps its own anchors and sees the images of all devices, so that it holds
-no more than its anchors by all images, and no more than `_PAIRS` of these at a time.
+no more than its anchors by all images, and no more than `PAIRS` of these at a time.
 The result does not depend on how the batch is distributed over devices.
 """
 
@@ -17,7 +17,7 @@ Array = jax.Array
 T = TypeVar("T")
 
 # 16 MiB as float32; some five such matrices are alive at once.
-_PAIRS = 2**22
+PAIRS = 2**22
 # 128 MiB, where XLA does not fuse the `[B, M, A]` that a relevance broadcasts to: on
 # CPU it splits a sum of more than 32 values, as a kernel of vectors is.
 _COMPARED = 2**25
@@ -157,7 +157,7 @@ def mine(
 
 def rows_per_block(images: Images) -> int:
     """Returns the number of anchors that are compared with all images at a time."""
-    pairs = min(_PAIRS, _COMPARED // images.attributes.shape[-1])
+    pairs = min(PAIRS, _COMPARED // images.attributes.shape[-1])
     return max(1, pairs // len(images.embeddings))
 
 

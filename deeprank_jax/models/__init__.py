@@ -7,7 +7,6 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from deeprank_jax.distributed import backend
 from deeprank_jax.errors import ConfigError, needs_extra
 
 with needs_extra("train"):
@@ -15,6 +14,7 @@ with needs_extra("train"):
 
 from deeprank_jax.models import layers
 from deeprank_jax.models.classifier import Classifier
+from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.multiscale import MultiScale
 from deeprank_jax.models.trunks.alexnet import AlexNet
 from deeprank_jax.models.trunks.base import ATTRIBUTES, Trunk
@@ -95,7 +95,7 @@ def draw_missing(network: Network, create: Callable[[], Network]) -> Network:
         if isinstance(variable.get_value(), jax.ShapeDtypeStruct)
     ]
 
-    @backend.jit_once
+    @jit_once
     def draw() -> list[nnx.Variable]:
         drawn_network = dict(nnx.to_flat_state(nnx.state(create())))
         return [drawn_network[path] for path in shapes]

@@ -32,6 +32,7 @@ from deeprank_jax.training import checkpoints, data_defaults
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 from deeprank_jax.training.tasks import Task, create_task
+from deeprank_jax.training.teacher import check_teacher, digest, read_teacher
 from deeprank_jax.training.workdir import Workdir
 
 
@@ -47,6 +48,8 @@ class Experiment:
       relevance: Graded similarity of two records.
       task: Task that the network is trained for.
       sampler: Sampler of the training split.
+      teacher: `[N, T]` float32, a teacher's embeddings of the training records; None
+        without one.
       state: Train state, on all devices.
       train_step: Function from `(state, batch)` to `(state, metrics)`, on all devices.
       embed: Function from `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
@@ -66,6 +69,7 @@ class Experiment:
     relevance: Relevance
     task: Task
     sampler: Sampler
+    teacher: np.ndarray | None
     state: step_lib.TrainState
     train_step: Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]
     embed: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
@@ -121,11 +125,14 @@ class Experiment:
 
     def run_state(self, step: int) -> dict[str, Any]:
         """Returns the state that a run needs beside the train state to continue."""
-        return {
+        state = {
             "sampler": self.sampler.state(step),
             "records": self.records["train"].fingerprint,
             "config": config_lib.flatten_config(self.config),
         }
+        if self.teacher is not None:
+            state["teacher"] = digest(self.teacher)
+        return state
 
     def restore(self, step: int) -> None:
         """Replaces the state by the checkpoint of a step.
@@ -145,6 +152,12 @@ class Experiment:
                 "Give another --workdir, or the data the run began with. If they are "
                 "the same, an earlier version took a file that is listed twice for two "
                 "images: use that version, or begin anew."
+            )
+        if saved.get("teacher") != expected.get("teacher"):
+            raise CheckpointError(
+                f"{where} was made with another teacher than {self.config.data.teacher}"
+                " now holds: the run could not go on as it began. Give another "
+                "--workdir, or the file the run began with."
             )
         config_lib.check_same_run(
             saved["config"],
@@ -174,6 +187,7 @@ def create_experiment(
     workdir = pathlib.Path(workdir)
     devices.check_divides(config.batch_size)
     _check_accumulates(config)
+    check_teacher(config)
     relevance = create_run_relevance(config)
     task = create_task(config, relevance)
     check_best_metric(config, task)
@@ -202,6 +216,7 @@ def create_experiment(
         relevance=relevance,
         task=task,
         sampler=sampler,
+        teacher=read_teacher(config, records["train"]),
         state=devices.replicate(
             _with_memory(config, graphdef, records["train"], state)
         ),
@@ -338,9 +353,18 @@ def create_reader(
         )
 
 
-def device_batch(batch: Batch) -> dict[str, jax.Array]:
-    """Puts the arrays of a batch on the devices."""
+def device_batch(
+    batch: Batch, teacher: np.ndarray | None = None
+) -> dict[str, jax.Array]:
+    """Puts the arrays of a batch on the devices.
+
+    Args:
+      batch: Batch of the stream.
+      teacher: `[N, T]`, a teacher's embeddings of the training records.
+    """
     arrays = {name: devices.for_devices(x) for name, x in batch.groups.arrays().items()}
+    if teacher is not None:
+        arrays["teacher"] = teacher[batch.groups.indices]
     return devices.split_over_devices({"images": batch.images, **arrays})
 
 

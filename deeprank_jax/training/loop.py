@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import contextlib
+import functools
 import pathlib
 import signal
 import time
@@ -222,7 +223,8 @@ def run_loop(
         if not ends and step < config.num_steps:
             _compile_validation(experiment)
         log.restart_clock()
-        for batch, on_device in () if ends else devices.prefetch(stream, device_batch):
+        to_devices = functools.partial(device_batch, teacher=experiment.teacher)
+        for batch, on_device in () if ends else devices.prefetch(stream, to_devices):
             step_metrics = _run_step(experiment, on_device, log)
             step += 1
             log.add(step, batch, step_metrics)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from deeprank_jax.distributed import backend
 from deeprank_jax.distributed.devices import DATA_AXIS
 from deeprank_jax.losses.memory import remember
+from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.layers import BLOCK_OUTPUT, l2_normalize
 from deeprank_jax.training import optimizers
 
@@ -97,7 +97,7 @@ def create_train_state(
         skipped_in_a_row=jnp.int32(0),
         params=params,
         model_state=model_state,
-        opt_state=backend.jit_once(tx.init)(params),
+        opt_state=jit_once(tx.init)(params),
         averaged=jax.tree.map(jnp.copy, params) if averages else {},
     )
     return graphdef, state

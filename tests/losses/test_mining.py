@@ -275,7 +275,7 @@ def test_blocks_change_nothing(miner, symmetric, monkeypatch):
         "pairwise_squared_distances",
         lambda x, y: sizes.append(len(x)) or pairwise(x, y),
     )
-    monkeypatch.setattr(batch_mining, "_PAIRS", 27 * 4)  # Does not divide 9, nor 18.
+    monkeypatch.setattr(batch_mining, "PAIRS", 27 * 4)  # Does not divide 9, nor 18.
     for a, b in zip(run(), whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert max(sizes) <= 4

@@ -230,7 +230,7 @@ def test_blocks_change_nothing(name, monkeypatch):
     batch = {"attributes": jnp.asarray(labels)}
     loss = lambda x: create(name, GRADED)(x, batch, **AT_START).mean()
     value, grads = jax.value_and_grad(loss)(embeddings)
-    monkeypatch.setattr(batch_mining, "_PAIRS", 24 * 5)
+    monkeypatch.setattr(batch_mining, "PAIRS", 24 * 5)
     in_blocks = lambda x: loss(x)  # Not the function that is compiled already.
     value_of_blocks, grads_of_blocks = jax.value_and_grad(in_blocks)(embeddings)
     np.testing.assert_allclose(value_of_blocks, value, rtol=1e-6)

@@ -64,7 +64,8 @@ def test_nothing_is_compiled_after_the_second_step(
 
 
 def test_a_batch_that_is_not_on_the_devices_is_noticed(config, tmp_path, monkeypatch):
-    def not_moved(batch):
+    def not_moved(batch, teacher):
+        assert teacher is None
         arrays = {"images": batch.images, **batch.groups.arrays()}
         return jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), arrays)
 

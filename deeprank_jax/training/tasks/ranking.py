@@ -208,7 +208,9 @@ def check_compiles(
     loss_fn = functools.partial(loss, step=0, key=jax.random.key(0))
     try:
         losses_shape = jax.eval_shape(
-            loss_fn, jnp.zeros((2, num_images, 4)), {"attributes": sides}
+            loss_fn,
+            jnp.zeros((2, num_images, 4)),
+            {"attributes": sides, "teacher": jnp.zeros((2, num_images, 4))},
         ).shape
     except _CannotTraceError as error:
         reason = str(error.__cause__).splitlines()[0]

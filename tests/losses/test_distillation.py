@@ -1,0 +1,95 @@
+"""Distillation: the published formula, devices, blocks and bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from deeprank_jax import losses
+from deeprank_jax.distributed import devices
+from deeprank_jax.errors import ConfigError
+from deeprank_jax.losses import batch_mining
+from deeprank_jax.relevance import SameClass
+
+AT_START = dict(step=0, key=jax.random.key(0))
+
+
+def create(axis_name=None, **options):
+    return losses.create_loss(
+        {"name": "distillation", **options},
+        relevance_fn=SameClass().pairwise,
+        min_relevance_gap=0.1,
+        axis_name=axis_name,
+        positives_per_anchor=2,
+        negatives_per_anchor=0,
+    )
+
+
+def random_groups(seed, size=8, num_images=3, dim=5):
+    """Returns embeddings of both models; those of the teacher are of any length."""
+    rng = np.random.default_rng(seed)
+    ours = rng.normal(size=(size, num_images, dim)).astype(np.float32)
+    ours /= np.linalg.norm(ours, axis=-1, keepdims=True)
+    teacher = rng.normal(size=(size, num_images, 2 * dim)).astype(np.float32)
+    teacher /= np.linalg.norm(teacher, axis=-1, keepdims=True)
+    return jnp.asarray(ours), jnp.asarray(teacher)
+
+
+def test_it_is_the_divergence_from_the_teacher_s_neighbours():
+    ours, teacher = random_groups(0)
+    x, t = (np.asarray(a, np.float64).reshape(24, -1) for a in (ours, teacher))
+    expected = []
+    for i in range(24):
+        others = np.arange(24) != i
+        p = special.softmax((x @ x[i])[others] / 0.2)
+        q = special.softmax((t @ t[i])[others] / 0.05)
+        expected.append(special.rel_entr(q, p).sum())
+    loss = create(temperature=0.2, teacher_temperature=0.05)
+    actual = loss(ours, {"teacher": teacher}, **AT_START)
+    np.testing.assert_allclose(actual, np.reshape(expected, (8, 3)).mean(1), rtol=1e-5)
+
+
+def test_who_sees_as_the_teacher_has_no_loss():
+    ours, _ = random_groups(1)
+    loss = lambda x: create()(x, {"teacher": ours}, **AT_START).mean()
+    value, grads = jax.value_and_grad(loss)(ours)
+    assert abs(value) < 1e-6
+    assert jnp.abs(grads).max() < 1e-4
+
+
+def test_four_devices_are_as_one():
+    ours, teacher = random_groups(2)
+    value, grads = jax.value_and_grad(
+        lambda x: create()(x, {"teacher": teacher}, **AT_START).mean()
+    )(ours)
+    shared = create(axis_name=devices.DATA_AXIS)
+    split = lambda x: x.reshape(4, 2, *x.shape[1:])
+
+    def on_device(x, teacher):
+        loss = lambda x: shared(x, {"teacher": teacher}, **AT_START).mean()
+        value, grads = jax.value_and_grad(loss)(x)
+        return jax.lax.pmean(value, devices.DATA_AXIS), grads
+
+    values, of_devices = jax.pmap(on_device, axis_name=devices.DATA_AXIS)(
+        split(ours), split(teacher)
+    )
+    np.testing.assert_allclose(values, np.full(4, value), rtol=1e-5)
+    np.testing.assert_allclose(of_devices / 4, split(grads), rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    ours, teacher = random_groups(3)
+    loss = lambda x: create()(x, {"teacher": teacher}, **AT_START).mean()
+    value, grads = jax.value_and_grad(loss)(ours)
+    monkeypatch.setattr(batch_mining, "PAIRS", 24 * 5)
+    in_blocks, of_blocks = jax.value_and_grad(loss)(ours)
+    assert "scan" in str(jax.make_jaxpr(loss)(ours))
+    np.testing.assert_allclose(in_blocks, value, rtol=1e-6)
+    np.testing.assert_allclose(of_blocks, grads, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["temperature", "teacher_temperature"])
+def test_a_temperature_must_be_positive(name):
+    with pytest.raises(ConfigError, match=rf"config\.loss\.{name} must be above 0"):
+        create(**{name: 0.0})

@@ -1,0 +1,125 @@
+"""Runs that learn from a teacher's embeddings."""
+
+import cv2
+from helpers import shrunk
+import numpy as np
+import pytest
+
+import deeprank_jax
+from deeprank_jax.cli.__main__ import main
+from deeprank_jax.errors import CheckpointError, ConfigError, DataError
+from deeprank_jax.relevance.vectors import write_vectors
+from deeprank_jax.training import loop
+from deeprank_jax.training.experiment import create_experiment, device_batch
+from deeprank_jax.training.metrics_writer import read_metrics
+
+TERMS = {"multi_similarity": {}, "distillation": {"weight": 2.0}}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    return shrunk.write_images(folder, num_classes=12, num_images=6)
+
+
+def write_teacher(path, images, *, seed=0, left_out=0):
+    """Writes a file of random vectors, named as `deeprank embed` names images."""
+    names = sorted(str(p.relative_to(images)) for p in images.rglob("*.png"))
+    names = names[left_out:]
+    values = np.random.default_rng(seed).normal(size=(len(names), 7))
+    write_vectors(path, names, values, {})
+    return values / np.linalg.norm(values, axis=1, keepdims=True), names
+
+
+@pytest.fixture
+def config(images, tmp_path):
+    write_teacher(tmp_path / "teacher.parquet", images)
+    return create_config(images, str(tmp_path / "teacher.parquet"))
+
+
+def create_config(images, teacher, terms=TERMS):
+    config = shrunk.create_config(
+        images, num_steps=4, eval_every=4, **{"data.teacher": teacher}
+    )
+    config.loss = {"name": "weighted_sum", "terms": terms}
+    return config
+
+
+def test_each_image_comes_with_its_vector(config, images, tmp_path):
+    values, names = write_teacher(tmp_path / "teacher.parquet", images)
+    with create_experiment(config, tmp_path / "run") as run, run.stream(0) as stream:
+        batch = next(stream)
+        on_devices = np.asarray(device_batch(batch, run.teacher)["teacher"])
+        indices = batch.groups.indices
+        expected = [
+            values[names.index(run.records["train"].describe(int(i)))]
+            for i in indices.reshape(-1)
+        ]
+    np.testing.assert_allclose(on_devices.reshape(-1, 7), expected, rtol=1e-6)
+
+
+def test_it_changes_what_is_learned_and_the_run_goes_on_with_it(
+    config, images, tmp_path
+):
+    loop.train(config, tmp_path / "run")
+    alone = create_config(images, "", {"multi_similarity": {}})
+    loop.train(alone, tmp_path / "alone")
+    losses = [
+        [e["train/loss"] for e in read_metrics(tmp_path / name) if "train/loss" in e]
+        for name in ("run", "alone")
+    ]
+    assert all(a > b + 0.1 for a, b in zip(*losses, strict=True))
+    config.num_steps = 6
+    loop.train(config, tmp_path / "run")
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 6
+
+
+def test_another_teacher_is_refused_by_the_run(config, images, tmp_path):
+    loop.train(config, tmp_path / "run")
+    write_teacher(tmp_path / "teacher.parquet", images, seed=1)
+    config.num_steps = 6
+    with pytest.raises(CheckpointError, match="made with another teacher than"):
+        loop.train(config, tmp_path / "run")
+
+
+def test_images_without_a_vector_are_named(config, images, tmp_path):
+    write_teacher(tmp_path / "teacher.parquet", images, left_out=40)
+    with pytest.raises(DataError, match=r"has no vector for \d+ of the .* records"):
+        create_experiment(config, tmp_path / "run")
+
+
+def test_a_file_that_is_not_there_is_named_with_its_key(images, tmp_path):
+    config = create_config(images, "gone.parquet")
+    with pytest.raises(DataError, match=r"gone\.parquet.*\(config\.data\.teacher\)"):
+        create_experiment(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "terms", "message"),
+    [
+        ("", TERMS, r"distillation needs config\.data\.teacher: the file"),
+        ("x.parquet", {"supcon": {}}, r"teacher='x\.parquet' has no effect without"),
+    ],
+)
+def test_teacher_and_loss_go_together(images, tmp_path, teacher, terms, message):
+    config = create_config(images, teacher, terms)
+    with pytest.raises(ConfigError, match=message):
+        create_experiment(config, tmp_path / "run")
+
+
+def test_a_table_of_embeddings_is_a_teacher(exported, photos, tmp_path):
+    """That of another model, as `deeprank embed` writes it."""
+    table = tmp_path / "teacher.parquet"
+    main(["embed", str(photos), f"--model={exported}", f"--out={table}"])
+    config = create_config(photos, str(table))
+    with create_experiment(config, tmp_path / "run") as run:
+        first = cv2.imread(str(photos / run.records["train"].describe(0)))
+        (expected,) = deeprank_jax.load(exported).embed([first[..., ::-1]])
+        np.testing.assert_allclose(run.teacher[0], expected, atol=1e-5)
+
+
+def test_a_vector_of_zeros_is_named(config, images, tmp_path):
+    values, names = write_teacher(tmp_path / "teacher.parquet", images)
+    write_vectors(tmp_path / "teacher.parquet", names, 0 * values, {})
+    with pytest.raises(DataError, match=r"vector of 'class .* is 0 and has no direct"):
+        create_experiment(config, tmp_path / "run")
