@@ -18,7 +18,7 @@ AT_START = dict(step=0, key=jax.random.key(0))
 BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
     "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
-    "cosface", "arcface", "proxy_anchor",
+    "cosface", "arcface", "proxy_anchor", "distillation",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -41,6 +41,7 @@ def random_batch(loss, size=8, dim=4):
     batch = {
         "attributes": jnp.asarray(labels, jnp.int32),
         "labels": jnp.asarray(coarse[:, :1], jnp.int32),
+        "teacher": jnp.asarray(np.eye(5, dtype=np.float32)[coarse]),
     }
     return jnp.asarray(outputs), batch
 
