@@ -19,8 +19,8 @@ _FREE = (
     "plugins", "model.remat", "log_every", "eval_every", "checkpoint_every",
     "max_skipped", "patience", "model.whitening_power",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
-    "data.max_bad_share", "evaluation.batch_size", "evaluation.evaluators",
-    "evaluation.max_compared",
+    "data.max_bad_share", "data.teacher", "evaluation.batch_size",
+    "evaluation.evaluators", "evaluation.max_compared",
 )  # fmt: skip
 # Keys that may change while a run goes on, e.g. after it diverged.
 _FREE_UNTIL_THE_END = ("loss", "optimizer", "schedule")
@@ -174,6 +174,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
         if isinstance(values["task"], str):
             for convert in _CONVERSIONS:
                 convert(values)
+        values["data"].setdefault("teacher", "")
         values["data"]["augment"] = _LATER_AUGMENT | values["data"]["augment"]
         values["model"].setdefault("embed_shift", 0)
         values["model"].setdefault("whitening_power", 0.0)

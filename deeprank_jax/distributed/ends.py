@@ -44,7 +44,7 @@ def by_signal(number: signal.Signals, process: int, num_processes: int) -> str:
     )
 
 
-def say(text: str) -> None:
+def say_last_word(text: str) -> None:
     """Prints the sentence that this process ends with, unless another was printed."""
     if signals.claim_last_word():
         with contextlib.suppress(OSError):  # The terminal may be gone.
@@ -58,6 +58,6 @@ def end_process(text: str, status: int) -> None:
       text: Sentence that it ends with.
       status: Exit status.
     """
-    say(text)
+    say_last_word(text)
     signals.clean_up()
     os._exit(status)

@@ -206,7 +206,7 @@ class Heartbeat:
     def _end(self, text: str, reason: str | None = None, *, status: int = 1) -> None:
         """Ends this process once, with the reason on stderr and for the others."""
         self._lock.acquire()  # Never released: the first caller ends the process.
-        ends.say(text)
+        ends.say_last_word(text)
         self._tell(reason or text)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -269,7 +269,7 @@ def exit_on_abort(explain: Callable[[], str | None]) -> None:
     def on_abort(number: int) -> None:
         sentence = explain()
         if sentence is not None:
-            ends.say(sentence)
+            ends.say_last_word(sentence)
             received = signals.received()
             os._exit(1 if received is None else 128 + received)
         library.signal(signal.SIGABRT, None)  # The default, for `abort` to go on.

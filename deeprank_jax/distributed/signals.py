@@ -84,7 +84,7 @@ class Ending:
         self.num_patient = 0
         self._describe = describe
         self._owns_process = owns_process
-        self._is_done = self.has_raised = False
+        self._is_done = self.has_raised = self._has_failed = False
         self._has_spoken = threading.Lock()
         self._raises_again, self._num_sent_again = False, 0
         self._before: dict[int, Any] = {}
@@ -127,8 +127,7 @@ class Ending:
             if not self._owns_process:
                 raise SystemExit(status) from error
             _leave(128 + self.first)
-        if kind is not None:  # The command has said why it ends.
-            self.claim_last_word()
+        self._has_failed = kind is not None  # The command says why it ends.
         if self._owns_process and isinstance(error, SystemExit) and error.code:
             _end_in_time(error.code if isinstance(error.code, int) else 1)
         # Those of a job leave it together, which JAX sees to.
@@ -148,7 +147,7 @@ class Ending:
 
     def say(self, number: signal.Signals) -> None:
         """Prints the sentence, once."""
-        if self.claim_last_word():
+        if not self._has_failed and self.claim_last_word():
             with contextlib.suppress(OSError):  # The terminal may be gone.
                 newline = "\n" if _has_bar() else ""
                 os.write(2, f"{newline}{self._describe(number)}\n".encode())
@@ -330,9 +329,10 @@ def on_announced(hook: Callable[[signal.Signals], None]) -> None:
 
 
 def claim_last_word() -> bool:
-    """Returns whether nothing has been said yet of why this process ends.
+    """Claims the right to print why this process ends.
 
-    Who is told so says it; what else ends the process then says nothing more.
+    Returns:
+      True for the first caller, which must print it.
     """
     return _current is None or _current.claim_last_word()
 

@@ -154,4 +154,7 @@ def memory_size(section: Mapping[str, Any]) -> int:
 def takes_teacher(section: Mapping[str, Any]) -> bool:
     """Returns whether the loss of a section compares with a teacher's embeddings."""
     terms = section.get("terms") or {}
-    return "distillation" in (section.get("name"), *terms)
+    name = section.get("name", "")
+    return (name in LOSSES and getattr(LOSSES[name], "takes_teacher", False)) or any(
+        takes_teacher({"name": name, **term}) for name, term in terms.items()
+    )

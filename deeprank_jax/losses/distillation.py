@@ -10,6 +10,9 @@ from deeprank_jax.losses.pairs import LOWEST
 
 Array = jax.Array
 
+# Rounding of a product of two equal unit vectors.
+_SAME = 1e-5
+
 
 def distillation_loss(
     similarities: Array,
@@ -29,7 +32,7 @@ def distillation_loss(
     Args:
       similarities: `[..., M]` float, cosine similarities `s` of an image to `M` others.
       teacher_similarities: `[..., M]` float, cosine similarities `t` by the teacher.
-      is_other: `[..., M]` bool, False for the image itself.
+      is_other: `[..., M]` bool, False for the image itself and its copies.
       temperature: Temperature `tau`, above 0.
       teacher_temperature: Temperature `tau_t` of the teacher, above 0.
 
@@ -56,11 +59,16 @@ def distillation_loss(
 class Distillation:
     """Loss against the embeddings of a teacher: `distillation_loss`.
 
-    They are `config.data.teacher`, and come with each batch as `teacher [B, n, T]`,
-    unit vectors. No label is used. All images of a batch are compared, on all devices.
+    The teacher's embeddings, read from `config.data.teacher`, come with each batch as
+    `teacher [B, n, T]`, unit vectors. No label is used. All images of a batch are
+    compared, on all devices; images that the teacher embeds alike count as one.
+
+    Attributes:
+      takes_teacher: True, as the loss takes these embeddings.
     """
 
     outputs = "embeddings"
+    takes_teacher = True
 
     def __init__(
         self,
@@ -120,7 +128,8 @@ class Distillation:
         return distillation_loss(
             by_student,
             by_teacher,
-            rows[:, None] != jnp.arange(len(images.embeddings))[None],
+            # An image of two groups would be its own nearest neighbour.
+            by_teacher < 1.0 - _SAME,
             temperature=self._temperature,
             teacher_temperature=self._teacher_temperature,
         )

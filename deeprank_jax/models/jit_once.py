@@ -23,5 +23,7 @@ def jit_once(
     Args:
       function: Function of arrays.
     """
-    keeps = jax.default_backend() != "cpu" or _LEVEL in os.environ.get("XLA_FLAGS", "")
-    return jax.jit(function, compiler_options=None if keeps else {_LEVEL: 1})
+    keeps_level = jax.default_backend() != "cpu" or _LEVEL in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    return jax.jit(function, compiler_options=None if keeps_level else {_LEVEL: 1})

@@ -32,7 +32,7 @@ from deeprank_jax.training import checkpoints, data_defaults
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
 from deeprank_jax.training.tasks import Task, create_task
-from deeprank_jax.training.teacher import check_teacher, digest, read_teacher
+from deeprank_jax.training.teacher import Teacher, check_teacher, read_teacher
 from deeprank_jax.training.workdir import Workdir
 
 
@@ -48,8 +48,7 @@ class Experiment:
       relevance: Graded similarity of two records.
       task: Task that the network is trained for.
       sampler: Sampler of the training split.
-      teacher: `[N, T]` float32, a teacher's embeddings of the training records; None
-        without one.
+      teacher: A teacher's embeddings of the training records; None without one.
       state: Train state, on all devices.
       train_step: Function from `(state, batch)` to `(state, metrics)`, on all devices.
       embed: Function from `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
@@ -69,7 +68,7 @@ class Experiment:
     relevance: Relevance
     task: Task
     sampler: Sampler
-    teacher: np.ndarray | None
+    teacher: Teacher | None
     state: step_lib.TrainState
     train_step: Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]
     embed: Callable[[step_lib.TrainState, np.ndarray], np.ndarray]
@@ -131,7 +130,7 @@ class Experiment:
             "config": config_lib.flatten_config(self.config),
         }
         if self.teacher is not None:
-            state["teacher"] = digest(self.teacher)
+            state["teacher"] = self.teacher.digest
         return state
 
     def restore(self, step: int) -> None:
@@ -153,18 +152,18 @@ class Experiment:
                 "the same, an earlier version took a file that is listed twice for two "
                 "images: use that version, or begin anew."
             )
-        if saved.get("teacher") != expected.get("teacher"):
-            raise CheckpointError(
-                f"{where} was made with another teacher than {self.config.data.teacher}"
-                " now holds: the run could not go on as it began. Give another "
-                "--workdir, or the file the run began with."
-            )
         config_lib.check_same_run(
             saved["config"],
             expected["config"],
             where,
             ended=step >= self.config.num_steps,
         )
+        if len({x["teacher"] for x in (saved, expected) if "teacher" in x}) > 1:
+            raise CheckpointError(
+                f"{where} was made with other embeddings than "
+                f"{self.config.data.teacher} now holds: the run could not go on as it "
+                "began. Give another --workdir, or the file the run began with."
+            )
         check_sampler(saved.get("sampler", {}), expected["sampler"], where)
         self.state, self.log_checksum = state, saved.get("log")
 
@@ -187,9 +186,9 @@ def create_experiment(
     workdir = pathlib.Path(workdir)
     devices.check_divides(config.batch_size)
     _check_accumulates(config)
-    check_teacher(config)
     relevance = create_run_relevance(config)
     task = create_task(config, relevance)
+    check_teacher(config)
     check_best_metric(config, task)
     # Before data are prepared, which takes long, unless it depends on them.
     network = None
@@ -353,18 +352,16 @@ def create_reader(
         )
 
 
-def device_batch(
-    batch: Batch, teacher: np.ndarray | None = None
-) -> dict[str, jax.Array]:
+def device_batch(batch: Batch, teacher: Teacher | None = None) -> dict[str, jax.Array]:
     """Puts the arrays of a batch on the devices.
 
     Args:
       batch: Batch of the stream.
-      teacher: `[N, T]`, a teacher's embeddings of the training records.
+      teacher: Teacher's embeddings of the training records.
     """
     arrays = {name: devices.for_devices(x) for name, x in batch.groups.arrays().items()}
     if teacher is not None:
-        arrays["teacher"] = teacher[batch.groups.indices]
+        arrays["teacher"] = teacher.of(batch.groups.indices)
     return devices.split_over_devices({"images": batch.images, **arrays})
 
 

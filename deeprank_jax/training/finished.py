@@ -17,7 +17,7 @@ from deeprank_jax.training.step_folders import StepFolders
 from deeprank_jax.training.workdir import Workdir
 
 # Last parts of keys whose value is a file or a folder, even if it is not there now.
-_FILE_KEYS = ("file", "weights", "init_from")
+_FILE_KEYS = ("file", "weights", "init_from", "teacher")
 # Names of kinds; a folder of that name beside the run is none of its files.
 _KIND_KEY = "name"
 

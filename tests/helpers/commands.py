@@ -68,7 +68,10 @@ def forked_runs() -> Iterator[None]:
             return run(command, log=log, **options)
         words = command[command.index(_TRAIN) + 1 :]
         process = Forked(["train", *words], pathlib.Path(log.name))
-        return subprocess.CompletedProcess(command, process.wait())
+        try:
+            return subprocess.CompletedProcess(command, process.wait(300.0))
+        finally:
+            process.kill()
 
     with mock.patch.object(children, "run", run_forked):
         yield

@@ -50,7 +50,7 @@ def test_it_is_the_divergence_from_the_teacher_s_neighbours():
     np.testing.assert_allclose(actual, np.reshape(expected, (8, 3)).mean(1), rtol=1e-5)
 
 
-def test_who_sees_as_the_teacher_has_no_loss():
+def test_the_loss_is_zero_if_the_network_equals_the_teacher():
     ours, _ = random_groups(1)
     loss = lambda x: create()(x, {"teacher": ours}, **AT_START).mean()
     value, grads = jax.value_and_grad(loss)(ours)
@@ -93,3 +93,22 @@ def test_blocks_change_nothing(monkeypatch):
 def test_a_temperature_must_be_positive(name):
     with pytest.raises(ConfigError, match=rf"config\.loss\.{name} must be above 0"):
         create(**{name: 0.0})
+
+
+def test_an_image_of_two_groups_is_not_its_own_neighbour():
+    """Its copy says nothing of how it is to lie among the others."""
+    ours, teacher = random_groups(4)
+    same = ours.at[1, 2].set(ours[0, 1]), teacher.at[1, 2].set(teacher[0, 1])
+    x, t = (np.asarray(a, np.float64).reshape(24, -1) for a in same)
+    others = [i for i in range(24) if i not in (1, 5)]
+    p, q = (special.softmax(a[others] @ a[1] / 0.1) for a in (x, t))
+    row = create()._row_losses(
+        batch_mining.gather_images(*same, None), jnp.arange(24)[1:2]
+    )
+    np.testing.assert_allclose(row[0], special.rel_entr(q, p).sum(), rtol=1e-5)
+
+
+def test_sums_of_sums_take_a_teacher_too():
+    nested = {"terms": {"weighted_sum": {"terms": {"distillation": {}}}}}
+    assert losses.takes_teacher({"name": "weighted_sum", **nested})
+    assert not losses.takes_teacher({"name": "weighted_sum", "terms": {"supcon": {}}})

@@ -1,5 +1,9 @@
 """Runs that learn from a teacher's embeddings."""
 
+import json
+import pathlib
+import shutil
+
 import cv2
 from helpers import shrunk
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 
 import deeprank_jax
 from deeprank_jax.cli.__main__ import main
+from deeprank_jax.config.saved import upgrade_config
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
 from deeprank_jax.relevance.vectors import write_vectors
 from deeprank_jax.training import loop
@@ -78,19 +83,35 @@ def test_another_teacher_is_refused_by_the_run(config, images, tmp_path):
     loop.train(config, tmp_path / "run")
     write_teacher(tmp_path / "teacher.parquet", images, seed=1)
     config.num_steps = 6
-    with pytest.raises(CheckpointError, match="made with another teacher than"):
+    with pytest.raises(CheckpointError, match="made with other embeddings than"):
         loop.train(config, tmp_path / "run")
+
+
+def test_a_run_goes_on_without_its_teacher_and_before_there_was_one(config, tmp_path):
+    loop.train(config, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    saved = json.loads(path.read_text())
+    config.num_steps, config.data.teacher = 6, ""
+    config.loss = {"name": "weighted_sum", "terms": {"supcon": {}}}
+    loop.train(config, tmp_path / "run")
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 6
+    del saved["data"]["teacher"]
+    assert upgrade_config(saved)["data"]["teacher"] == ""
 
 
 def test_images_without_a_vector_are_named(config, images, tmp_path):
     write_teacher(tmp_path / "teacher.parquet", images, left_out=40)
-    with pytest.raises(DataError, match=r"has no vector for \d+ of the .* records"):
+    with pytest.raises(
+        DataError, match=r"has no vector for \d+ of the .*add them under these names"
+    ):
         create_experiment(config, tmp_path / "run")
 
 
 def test_a_file_that_is_not_there_is_named_with_its_key(images, tmp_path):
     config = create_config(images, "gone.parquet")
-    with pytest.raises(DataError, match=r"gone\.parquet.*\(config\.data\.teacher\)"):
+    with pytest.raises(
+        DataError, match=r"gone\.parquet: .* do not exist; .*\(config\.data\.tea"
+    ):
         create_experiment(config, tmp_path / "run")
 
 
@@ -99,6 +120,7 @@ def test_a_file_that_is_not_there_is_named_with_its_key(images, tmp_path):
     [
         ("", TERMS, r"distillation needs config\.data\.teacher: the file"),
         ("x.parquet", {"supcon": {}}, r"teacher='x\.parquet' has no effect without"),
+        ("", {"weighted_sum": {"terms": TERMS}}, r"distillation needs config\.data"),
     ],
 )
 def test_teacher_and_loss_go_together(images, tmp_path, teacher, terms, message):
@@ -107,19 +129,55 @@ def test_teacher_and_loss_go_together(images, tmp_path, teacher, terms, message)
         create_experiment(config, tmp_path / "run")
 
 
-def test_a_table_of_embeddings_is_a_teacher(exported, photos, tmp_path):
+@pytest.mark.parametrize("source", ["folder", "link", "manifest"])
+def test_a_table_of_embeddings_is_a_teacher(
+    exported, photos, tmp_path, monkeypatch, source
+):
     """That of another model, as `deeprank embed` writes it."""
-    table = tmp_path / "teacher.parquet"
-    main(["embed", str(photos), f"--model={exported}", f"--out={table}"])
-    config = create_config(photos, str(table))
+    monkeypatch.chdir(photos.parent)
+    table, listed = tmp_path / "teacher.parquet", photos.parent / "images.csv"
+    names = sorted(path.relative_to(photos.parent) for path in photos.rglob("*.png"))
+    lines = [f"{name.as_posix()},{name.parent.name}" for name in names]
+    listed.write_text("\n".join(["path,level_1", *lines]))
+    (tmp_path / "link").symlink_to(photos)
+    images = {"folder": photos, "link": tmp_path / "link", "manifest": listed}[source]
+    main(["embed", photos.name, f"--model={exported}", f"--out={table}"])
+    config = create_config(images, str(table))
+    config.data.source = {"name": "manifest" if source == "manifest" else "folder"}
     with create_experiment(config, tmp_path / "run") as run:
-        first = cv2.imread(str(photos / run.records["train"].describe(0)))
+        records = run.records["train"]
+        first = cv2.imread(records.path(0))
         (expected,) = deeprank_jax.load(exported).embed([first[..., ::-1]])
-        np.testing.assert_allclose(run.teacher[0], expected, atol=1e-5)
+        np.testing.assert_allclose(
+            run.teacher.of(np.array([0]))[0], expected, atol=1e-5
+        )
+        assert not np.isnan(run.teacher.embeddings).any()
+
+
+def test_images_that_embed_could_not_read_are_no_obstacle(
+    exported, photos, tmp_path, warnings_logged
+):
+    """They are in no batch either."""
+    images, table = tmp_path / "images", tmp_path / "teacher.parquet"
+    shutil.copytree(photos, images)
+    config = create_config(images, str(table))
+    config.data.max_bad_share = 0.5
+    bad = None
+    with create_experiment(create_config(images, "", {"supcon": {}}), tmp_path) as run:
+        bad = run.records["train"].path(3)
+    pathlib.Path(bad).write_text("no image")
+    main(["embed", str(images), f"--model={exported}", f"--out={table}"])
+    with create_experiment(config, tmp_path / "run") as run:
+        assert any("no vector for 1 of the" in line for line in warnings_logged)
+        with pytest.raises(DataError, match=f"no vector of .*{pathlib.Path(bad).name}"):
+            run.teacher.of(np.array([[2, 3]]))
+    loop.train(config, tmp_path / "run")
 
 
 def test_a_vector_of_zeros_is_named(config, images, tmp_path):
     values, names = write_teacher(tmp_path / "teacher.parquet", images)
     write_vectors(tmp_path / "teacher.parquet", names, 0 * values, {})
-    with pytest.raises(DataError, match=r"vector of 'class .* is 0 and has no direct"):
+    with pytest.raises(
+        DataError, match=r"vector of 'class .* has no direction \(zeros"
+    ):
         create_experiment(config, tmp_path / "run")

@@ -71,8 +71,8 @@ def load_weights(
     """Imports the weights that a config names into a network.
 
     Args:
-      model: Network of `create_model` or `create_classifier`; changed in place, and
-        only if everything fits.
+      model: Network of `create_model` or `create_classifier`, or an abstract one with
+        shapes in place of arrays; changed in place, and only if everything fits.
       weights: Path of a file; `"package"` for the pip package with weights of the
         trunk; `""` for none.
       layout: Name in `LAYOUTS`, path of a `.json`, or `""` for the trunk's first in
