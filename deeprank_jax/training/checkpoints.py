@@ -118,7 +118,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_flatten(devices.to_global(state))),
+                    state=ocp.args.StandardSave(_arrays_to_save(state)),
                     run=ocp.args.JsonSave(dict(run_state)),
                 ),
                 metrics=None if metrics is None else {**metrics, _STEP: step},
@@ -361,6 +361,18 @@ def _read_network(where: pathlib.Path) -> Saved:
         if name.startswith("averaged/")
     }
     return Saved(where=where, arrays=arrays, config=restored.run["config"])
+
+
+def _arrays_to_save(state: TrainState) -> dict[str, jax.Array]:
+    """Returns the arrays of a replicated state by name.
+
+    Of the devices of one process the first saves all: if each saved a part of every
+    array, XLA would compile a program for each shape and part.
+    """
+    arrays = _flatten(devices.to_global(state))
+    if jax.process_count() > 1:
+        return arrays
+    return {name: x.addressable_data(0) for name, x in arrays.items()}
 
 
 def _create_checkpointer() -> ocp.Checkpointer:
