@@ -507,6 +507,26 @@ def test_the_ablations_agree_with_their_files(name):
             assert f"| {' / '.join(map(show, seeds))} |" in page
 
 
+def test_the_table_of_levers_agrees_with_its_file():
+    """A row for each arm: its differences to the first."""
+    test = json.loads((ROOT / "results" / "ablation_levers.json").read_text())["test"]
+    metrics = [
+        "retrieval/recall@1", "retrieval/map@r", "triplets/precision",
+        "retrieval/ndcg@10", "hierarchical/h_ap",
+    ]  # fmt: skip
+    rows = [[show_share(test[metric]["mean"]["base"]) for metric in metrics]]
+    for arms in test[metrics[0]]["difference"]:
+        gaps = [test[metric]["difference"][arms] for metric in metrics]
+        cells = []
+        for gap in gaps:
+            mean, low, high = (show_share(gap[x], "+") for x in ("mean", "low", "high"))
+            cells.append(f"{mean} [{low}, {high}]")
+        rows.append(cells)
+    page = PAGES["results.md"].split("## Ablation of the levers")[1].split("\n## ")[0]
+    lines = [x for x in page.splitlines() if x.startswith("|")][2:]
+    assert [[x.strip("* ") for x in y.split("|")][2:-1] for y in lines] == rows
+
+
 def test_the_papers_table_agrees_with_its_file():
     from deeprank_jax.configs import paper_table_emoji
 
