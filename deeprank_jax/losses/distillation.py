@@ -43,7 +43,7 @@ def distillation_loss(
       Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge
       Transfer, 2018, https://arxiv.org/abs/1803.10837, for the distribution over the
       batch; Roth et al., Simultaneous Similarity-based Self-Distillation for Deep
-      Metric Learning, 2021, https://arxiv.org/abs/2009.08348, equation (3), for the
+      Metric Learning, 2021, https://arxiv.org/abs/2009.08348, for the
       softmax of cosine similarities.
     """
     log_p, log_q = (
@@ -114,7 +114,8 @@ class Distillation:
         rows = images.first + jnp.arange(size * num_images)
         losses = batch_mining.in_blocks(
             lambda rows, _: self._row_losses(images, rows),
-            *(rows, rows),
+            rows,
+            rows,
             max(1, batch_mining.PAIRS // len(images.embeddings)),
         )
         return jnp.mean(losses.reshape(size, num_images), axis=1)

@@ -33,7 +33,6 @@ __all__ = [
     "Trunk",
     "create_abstract",
     "create_classifier",
-    "create_jitted",
     "create_model",
     "draw_missing",
     "register_trunk",
@@ -67,20 +66,11 @@ _CONFIG_KEYS = {
 Network = TypeVar("Network", bound=nnx.Module)
 
 
-def create_jitted(create: Callable[[], Network]) -> Network:
-    """Returns the network that a function creates, initialised by one XLA program.
-
-    The parameters are the same to the bit as without. The program is cached on disk,
-    so that the next process is some three times as fast.
-
-    Args:
-      create: Function that creates a network.
-    """
-    return draw_missing(create_abstract(create), create)
-
-
 def draw_missing(network: Network, create: Callable[[], Network]) -> Network:
     """Returns a network with drawn arrays in place of shapes, by one XLA program.
+
+    The parameters are the same to the bit as those that `create` draws one by one. The
+    program is cached on disk, so that the next process is some three times as fast.
 
     Args:
       network: Network of `create_abstract`, some of whose variables may have been given

@@ -45,15 +45,12 @@ class Vectors:
     path: str = "vectors"
 
 
-def read_vectors(
-    path: str | os.PathLike[str], *, key: str = "config.relevance.file"
-) -> Vectors:
+def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     """Reads vectors.
 
     Args:
       path: Path of a `.parquet` with the columns `path` and `vector`, a `.npz` with
         the arrays `ids` and `vectors`, or a `.npy`, which is mapped into memory.
-      key: Key of the config that names the file, for messages.
 
     Raises:
       DataError: The file does not exist, is of another format or cannot be read, its
@@ -68,7 +65,8 @@ def read_vectors(
         )
     if not file.is_file():
         raise DataError(
-            f"{path}: the file of vectors does not exist; correct the path ({key})."
+            f"{path}: the file of vectors does not exist; correct the path "
+            "(config.relevance.file)."
         )
     try:
         files.check_file(file)

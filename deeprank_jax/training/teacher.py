@@ -29,7 +29,7 @@ class Teacher:
 
     Attributes:
       embeddings: `[N, T]` float32, unit vectors; NaN for a record without one.
-      digest: SHA-256 of the vectors as the file has them.
+      digest: SHA-256 of the records' vectors as the file has them.
       records: Records of the split.
     """
 
@@ -77,10 +77,10 @@ def check_teacher(config: ml_collections.ConfigDict) -> None:
             f"{_KEY}={file!r} has no effect without the loss distillation: set it to "
             "'', or add that loss to config.loss."
         )
-    if file and not pathlib.Path(file).expanduser().exists():
+    if file and not pathlib.Path(file).expanduser().is_file():
         raise DataError(
-            f"{file}: the teacher's embeddings do not exist; correct the path ({_KEY}),"
-            " or write them with `deeprank embed`."
+            f"{file}: there is no such file of embeddings; correct the path ({_KEY}), "
+            "or write it with `deeprank embed`."
         )
 
 
@@ -102,13 +102,13 @@ def read_teacher(config: ml_collections.ConfigDict, records: Records) -> Teacher
     if _is_table(file):
         values, rows = _match_table(file, records)
     else:
-        content = vectors.read_vectors(file, key=_KEY)
+        content = vectors.read_vectors(file)
         values, rows = vectors.match(content, records), np.arange(len(records))
     _check_share(file, records, rows, config.data.max_bad_share)
     embeddings = np.full((len(records), values.shape[1]), np.nan, np.float32)
     embeddings[rows >= 0] = values[rows[rows >= 0]]
-    digest = hashlib.sha256(np.ascontiguousarray(embeddings).data).digest()
-    if (processes.of_first(np.frombuffer(digest, np.uint8)) != list(digest)).any():
+    digest = np.frombuffer(hashlib.sha256(embeddings.data).digest(), np.uint8)
+    if not np.array_equal(processes.of_first(digest), digest):
         raise ConfigError(
             f"{file} has other vectors here than for process 0: give all processes the "
             "same file."
@@ -121,7 +121,9 @@ def read_teacher(config: ml_collections.ConfigDict, records: Records) -> Teacher
             "(zeros, or not finite); embed the images again."
         )
     embeddings /= norms[:, None].astype(np.float32)
-    return Teacher(embeddings=embeddings, digest=digest.hex(), records=records)
+    return Teacher(
+        embeddings=embeddings, digest=digest.tobytes().hex(), records=records
+    )
 
 
 def _check_share(

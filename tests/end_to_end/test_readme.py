@@ -10,10 +10,7 @@ import tomllib
 
 from helpers import shrunk
 from helpers.commands import run_command
-import numpy as np
 import pytest
-
-from deeprank_jax.relevance import vectors
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -128,13 +125,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def write_teacher(path, photos):
-    """Writes what `deeprank embed` does, with random vectors."""
-    names = [str(x.relative_to(photos)) for x in photos.rglob("*.png")]
-    values = np.random.default_rng(0).normal(size=(len(names), 5))
-    vectors.write_vectors(path, names, values, {})
-
-
 @pytest.mark.parametrize(
     "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
 )
@@ -152,7 +142,7 @@ def test_commands_run(block, folder, data_dir, few_emoji):
                 shrunk.write_images(photos / "coarse" if graded else photos)
             extra += [f"--config.data.dir={photos}"]
             if any("data.teacher" in word for word in words):
-                write_teacher(folder / "teacher.parquet", photos)
+                shrunk.write_teacher(folder / "teacher.parquet", photos)
         else:
             extra += [f"--config.data.dir={few_emoji}"]
         done = run([*words, *extra], folder)

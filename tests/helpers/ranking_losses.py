@@ -1,8 +1,12 @@
 """Losses of triplets, created as a config creates them."""
 
 import jax
+import jax.numpy as jnp
 
 from deeprank_jax import losses
+from deeprank_jax.distributed import devices
+
+AT_START = dict(step=0, key=jax.random.key(0))
 
 
 def create_loss(
@@ -33,3 +37,24 @@ def create_loss_fn(*, transform=jax.jit, **options):
             embeddings, {"attributes": attributes}, step=step, key=key
         )
     )
+
+
+def on_four_devices(loss, embeddings, batch):
+    """Returns the mean loss on each of four devices, and the gradient of their mean.
+
+    Args:
+      loss: Loss of groups over the devices' axis.
+      embeddings: `[B, n, D]`, of groups that are shared evenly.
+      batch: Arrays `[B, ...]`.
+    """
+    split = lambda x: jnp.asarray(x).reshape(4, -1, *x.shape[1:])
+
+    def on_device(x, batch):
+        mean = lambda x: loss(x, batch, **AT_START).mean()
+        value, grads = jax.value_and_grad(mean)(x)
+        return jax.lax.pmean(value, devices.DATA_AXIS), grads
+
+    values, grads = jax.pmap(on_device, axis_name=devices.DATA_AXIS)(
+        split(embeddings), jax.tree.map(split, batch)
+    )
+    return values, grads.reshape(embeddings.shape) / 4

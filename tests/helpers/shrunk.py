@@ -1,9 +1,11 @@
 """Real runs made small: the flags and configs of tests that train."""
 
 import ml_collections
+import numpy as np
 
 from deeprank_jax.config import apply_overrides
 from deeprank_jax.configs import base
+from deeprank_jax.relevance.vectors import write_vectors
 from tools.faults.samples import VALUES
 from tools.faults.samples import write_images as write_images
 
@@ -13,6 +15,19 @@ TRUNKS = {
     "vgg16": (dict(fc_dim=16), 32),
     "efficientnet_lite0": ({}, 32),
 }
+
+
+def write_teacher(path, images, *, seed=0, left_out=0):
+    """Writes random vectors of images, named relative to their folder.
+
+    Returns:
+      The directions of the vectors, and the names.
+    """
+    names = sorted(str(p.relative_to(images)) for p in images.rglob("*.png"))
+    names = names[left_out:]
+    values = np.random.default_rng(seed).normal(size=(len(names), 7))
+    write_vectors(path, names, values, {})
+    return values / np.linalg.norm(values, axis=1, keepdims=True), names
 
 
 def shrink(config: ml_collections.ConfigDict, **values):

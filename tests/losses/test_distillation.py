@@ -1,5 +1,6 @@
 """Distillation: the published formula, devices, blocks and bad input."""
 
+from helpers.ranking_losses import AT_START, on_four_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,6 @@ from deeprank_jax.distributed import devices
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import batch_mining
 from deeprank_jax.relevance import SameClass
-
-AT_START = dict(step=0, key=jax.random.key(0))
 
 
 def create(axis_name=None, **options):
@@ -27,7 +26,7 @@ def create(axis_name=None, **options):
 
 
 def random_groups(seed, size=8, num_images=3, dim=5):
-    """Returns embeddings of both models; those of the teacher are of any length."""
+    """Returns embeddings of both models; those of the teacher are longer."""
     rng = np.random.default_rng(seed)
     ours = rng.normal(size=(size, num_images, dim)).astype(np.float32)
     ours /= np.linalg.norm(ours, axis=-1, keepdims=True)
@@ -64,18 +63,9 @@ def test_four_devices_are_as_one():
         lambda x: create()(x, {"teacher": teacher}, **AT_START).mean()
     )(ours)
     shared = create(axis_name=devices.DATA_AXIS)
-    split = lambda x: x.reshape(4, 2, *x.shape[1:])
-
-    def on_device(x, teacher):
-        loss = lambda x: shared(x, {"teacher": teacher}, **AT_START).mean()
-        value, grads = jax.value_and_grad(loss)(x)
-        return jax.lax.pmean(value, devices.DATA_AXIS), grads
-
-    values, of_devices = jax.pmap(on_device, axis_name=devices.DATA_AXIS)(
-        split(ours), split(teacher)
-    )
+    values, of_devices = on_four_devices(shared, ours, {"teacher": teacher})
     np.testing.assert_allclose(values, np.full(4, value), rtol=1e-5)
-    np.testing.assert_allclose(of_devices / 4, split(grads), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(of_devices, grads, rtol=1e-4, atol=1e-6)
 
 
 def test_blocks_change_nothing(monkeypatch):

@@ -1,5 +1,6 @@
 """Losses on all pairs of a batch: published formulas, roles by relevance, devices."""
 
+from helpers.ranking_losses import AT_START, on_four_devices
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,6 @@ from deeprank_jax.relevance import Hierarchy
 CLASSES = Hierarchy((1.0,))
 GRADED = Hierarchy((0.1, 0.4, 1.0))
 GAP = 0.2
-AT_START = dict(step=0, key=jax.random.key(0))
 
 
 def create(name, relevance, *, axis_name=None, positives=2, **options):
@@ -205,18 +205,10 @@ def test_four_devices_are_as_one(name):
         embeddings
     )
     shared = create(name, GRADED, axis_name=devices.DATA_AXIS)
-    split = lambda x: jnp.asarray(x).reshape(4, 2, *x.shape[1:])
-
-    def on_device(x, attributes):
-        loss = lambda x: shared(x, {"attributes": attributes}, **AT_START).mean()
-        value, grads = jax.value_and_grad(loss)(x)
-        return jax.lax.pmean(value, devices.DATA_AXIS), grads
-
-    values, of_devices = jax.pmap(on_device, axis_name=devices.DATA_AXIS)(
-        split(embeddings), split(labels)
-    )
+    values, of_devices = on_four_devices(shared, embeddings, batch)
     np.testing.assert_allclose(values, np.full(4, value), rtol=1e-5)
-    np.testing.assert_allclose(of_devices / 4, split(grads), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(of_devices, grads, rtol=1e-4, atol=1e-6)
+    split = lambda x: jnp.asarray(x).reshape(4, 2, *x.shape[1:])
     alone = [
         whole(x, {"attributes": a}, **AT_START).mean()
         for x, a in zip(split(embeddings), split(labels), strict=True)

@@ -92,6 +92,11 @@ def create(trunk, size, **change):
     return models.create_model(**{**options, **change})
 
 
+def draw(create):
+    """Returns the network that a function creates, drawn by one program."""
+    return models.draw_missing(models.create_abstract(create), create)
+
+
 # XLA takes long to compile the step of the deep ones.
 SMALL = [
     (dict(name="alexnet", widths=(4, 8, 8, 8, 8), fc_dim=16), 63, "bfloat16"),
@@ -207,7 +212,7 @@ def test_a_compiled_draw_is_the_same_network_to_the_bit(trunk, size):
     create = lambda: models.create_model(
         trunk=trunk, image_size=size, embedding_dim=4, seed=3
     )
-    one, other = (nnx.state(x) for x in (create(), models.create_jitted(create)))
+    one, other = (nnx.state(x) for x in (create(), draw(create)))
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
     shapes = nnx.state(models.create_abstract(create))
@@ -220,7 +225,7 @@ def test_what_is_given_is_not_drawn():
     create = lambda: models.create_model(
         trunk={"name": "convnet", "widths": (4, 8)}, image_size=16, embedding_dim=4
     )
-    drawn, network = models.create_jitted(create), models.create_abstract(create)
+    drawn, network = draw(create), models.create_abstract(create)
     given = np.full(drawn.embedding.kernel.shape, 2.0, np.float32)
     network.embedding.kernel.set_value(given)
     drawn.embedding.kernel.set_value(given)
@@ -236,6 +241,6 @@ def test_a_draw_that_is_compiled_quickly_is_the_same_to_the_bit(monkeypatch):
         trunk={"name": "convnet", "widths": (4, 8)}, image_size=16, embedding_dim=4
     )
     options = {"xla_backend_optimization_level": 3}
-    draw = jax.jit(lambda: nnx.state(create()), compiler_options=options)
-    one, other = draw(), nnx.state(models.create_jitted(create))
+    one = jax.jit(lambda: nnx.state(create()), compiler_options=options)()
+    other = nnx.state(draw(create))
     jax.tree.map(np.testing.assert_array_equal, one, other)

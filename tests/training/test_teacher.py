@@ -30,18 +30,9 @@ def images(tmp_path_factory):
     return shrunk.write_images(folder, num_classes=12, num_images=6)
 
 
-def write_teacher(path, images, *, seed=0, left_out=0):
-    """Writes a file of random vectors, named as `deeprank embed` names images."""
-    names = sorted(str(p.relative_to(images)) for p in images.rglob("*.png"))
-    names = names[left_out:]
-    values = np.random.default_rng(seed).normal(size=(len(names), 7))
-    write_vectors(path, names, values, {})
-    return values / np.linalg.norm(values, axis=1, keepdims=True), names
-
-
 @pytest.fixture
 def config(images, tmp_path):
-    write_teacher(tmp_path / "teacher.parquet", images)
+    shrunk.write_teacher(tmp_path / "teacher.parquet", images)
     return create_config(images, str(tmp_path / "teacher.parquet"))
 
 
@@ -54,7 +45,7 @@ def create_config(images, teacher, terms=TERMS):
 
 
 def test_each_image_comes_with_its_vector(config, images, tmp_path):
-    values, names = write_teacher(tmp_path / "teacher.parquet", images)
+    values, names = shrunk.write_teacher(tmp_path / "teacher.parquet", images)
     with create_experiment(config, tmp_path / "run") as run, run.stream(0) as stream:
         batch = next(stream)
         on_devices = np.asarray(device_batch(batch, run.teacher)["teacher"])
@@ -71,7 +62,7 @@ def finished(images, tmp_path_factory):
     """Returns the workdir of a run, whose teacher lies beside it."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     teacher = workdir.with_name("teacher.parquet")
-    write_teacher(teacher, images)
+    shrunk.write_teacher(teacher, images)
     loop.train(create_config(images, str(teacher)), workdir)
     return workdir
 
@@ -102,7 +93,7 @@ def test_it_changes_what_is_learned_and_a_run_goes_on_with_it(begun, images, tmp
 
 def test_another_teacher_is_refused_by_the_run(begun, images):
     workdir, config = begun
-    write_teacher(workdir.with_name("teacher.parquet"), images, seed=1)
+    shrunk.write_teacher(workdir.with_name("teacher.parquet"), images, seed=1)
     with pytest.raises(CheckpointError, match="made with other embeddings than"):
         loop.train(config, workdir)
 
@@ -125,7 +116,7 @@ def read(config):
 
 
 def test_images_without_a_vector_are_named(config, images, tmp_path):
-    write_teacher(tmp_path / "teacher.parquet", images, left_out=40)
+    shrunk.write_teacher(tmp_path / "teacher.parquet", images, left_out=40)
     message = r"has no vector for \d+ of the .*add them under these names"
     with pytest.raises(DataError, match=message):
         read(config)
@@ -134,7 +125,7 @@ def test_images_without_a_vector_are_named(config, images, tmp_path):
 def test_a_file_that_is_not_there_is_named_with_its_key(images, tmp_path):
     config = create_config(images, "gone.parquet")
     with pytest.raises(
-        DataError, match=r"gone\.parquet: .* do not exist; .*\(config\.data\.tea"
+        DataError, match=r"gone\.parquet: .* no such file of .*\(config\.data\.tea"
     ):
         create_experiment(config, tmp_path / "run")
 
@@ -202,7 +193,7 @@ def test_images_that_embed_could_not_read_are_no_obstacle(
 
 
 def test_a_vector_of_zeros_is_named(config, images, tmp_path):
-    values, names = write_teacher(tmp_path / "teacher.parquet", images)
+    values, names = shrunk.write_teacher(tmp_path / "teacher.parquet", images)
     write_vectors(tmp_path / "teacher.parquet", names, 0 * values, {})
     with pytest.raises(
         DataError, match=r"vector of 'class .* has no direction \(zeros"
