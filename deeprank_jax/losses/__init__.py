@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deeprank_jax.errors import ConfigError
-from deeprank_jax.losses.base import Loss, LossFn, RelevanceFn
+from deeprank_jax.losses.base import Loss, LossFn, RelevanceFn, RemembersClasses
 from deeprank_jax.losses.batch_mining import (
     Anchors,
     Images,
@@ -12,6 +12,7 @@ from deeprank_jax.losses.batch_mining import (
     Miner,
     gather_images,
 )
+from deeprank_jax.losses.center import Center
 from deeprank_jax.losses.circle import Circle
 from deeprank_jax.losses.contrastive import Contrastive
 from deeprank_jax.losses.cross_entropy import CrossEntropy
@@ -33,6 +34,7 @@ __all__ = [
     "Anchors",
     "ArcFace",
     "BatchHard",
+    "Center",
     "Circle",
     "Contrastive",
     "CosFace",
@@ -50,6 +52,7 @@ __all__ = [
     "ProxyAnchor",
     "RankNContrast",
     "RelevanceFn",
+    "RemembersClasses",
     "Sampled",
     "SemiHard",
     "SupCon",
@@ -77,6 +80,7 @@ LOSSES: Registry[Loss] = Registry(
         "fast_ap": FastAP,
         "distillation": Distillation,
         "cross_entropy": CrossEntropy,
+        "center": Center,
         "normface": NormFace,
         "cosface": CosFace,
         "arcface": ArcFace,

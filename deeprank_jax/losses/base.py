@@ -1,7 +1,7 @@
 """The interface of a loss."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -42,12 +42,38 @@ class Loss(LossFn, Protocol):
     `miner`.
 
     Attributes:
-      outputs: Kind of network output that it takes: `"embeddings"`, `"logits"`, or
-        `"cosines"` to a learned vector per class.
+      outputs: Kind of network output that it takes: `"embeddings"`, `"logits"`,
+        `"cosines"` to a learned vector per class, or `"logits_and_features"` of the
+        trunk, in this order in one array.
     """
 
     outputs: str
 
     def describe(self) -> str:
         """Returns a short text for reports, e.g. `"hinge, margin 0.2"`."""
+        ...
+
+
+@runtime_checkable
+class RemembersClasses(Protocol):
+    """A loss of classes with arrays of its own, e.g. the center of each class.
+
+    They are part of the state of training, and each batch holds them as `memory`.
+    """
+
+    @staticmethod
+    def create_memory(num_classes: int, num_features: int) -> dict[str, Array]:
+        """Returns the arrays before the first batch."""
+        ...
+
+    def remember(
+        self, memory: Mapping[str, Array], outputs: Array, batch: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        """Returns the arrays after a batch, the same on all devices.
+
+        Args:
+          memory: Arrays before the batch.
+          outputs: `[B, n, D]` float, outputs for this device's images.
+          batch: Arrays of this device's share of the batch.
+        """
         ...

@@ -156,7 +156,7 @@ def create_classifier(
     trunk: Mapping[str, object],
     image_size: int,
     num_classes: int,
-    cosines: bool = False,
+    outputs: str = "logits",
     whitening_power: float = 0.0,
     dtype: str = "float32",
     batch_norm: str = "synchronized",
@@ -169,7 +169,7 @@ def create_classifier(
       trunk: Name and options of a trunk, as in `create_model`.
       image_size: Height and width of the images, in pixels.
       num_classes: Number of classes.
-      cosines: True for cosines to a vector per class instead of logits.
+      outputs: Kind of output, as `Classifier` has them.
       whitening_power: Power of the whitening, as in `create_model`.
       dtype: Type that the layers compute in, as in `create_model`.
       batch_norm: Statistics used by BatchNorm, as in `create_model`.
@@ -184,7 +184,7 @@ def create_classifier(
         return Classifier(
             _create_trunk(trunk, image_size, dtype, batch_norm, axis_name, rngs),
             num_classes=num_classes,
-            cosines=cosines,
+            outputs=outputs,
             whitening_power=whitening_power,
             dtype=DTYPES[dtype],
             rngs=rngs,

@@ -12,14 +12,14 @@ Array = jax.Array
 
 
 class Classifier(nnx.Module):
-    """Maps uint8 images to a logit or a cosine per class."""
+    """Maps uint8 images to a logit or a cosine per class, maybe with features."""
 
     def __init__(
         self,
         trunk: Trunk,
         *,
         num_classes: int,
-        cosines: bool = False,
+        outputs: str = "logits",
         whitening_power: float = 0.0,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -29,8 +29,8 @@ class Classifier(nnx.Module):
         Args:
           trunk: Trunk, from `[B, H, W, 3]` to `[B, trunk.num_features]`.
           num_classes: Number of classes.
-          cosines: True for cosines of the features and a vector per class, False for a
-            linear map with bias.
+          outputs: Kind of output: `"logits"` of a linear map with bias, `"cosines"` of
+            the features and a vector per class, or `"logits_and_features"`.
           whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
             none.
           dtype: Type of the trunk's pixels; the linear map computes in float32.
@@ -43,11 +43,11 @@ class Classifier(nnx.Module):
         self.head = nnx.Linear(
             trunk.num_features,
             num_classes,
-            use_bias=not cosines,
+            use_bias=outputs != "cosines",
             dtype=jnp.float32,
             rngs=rngs,
         )
-        self._cosines = cosines
+        self._outputs = outputs
         self.whitening = create_whitening(whitening_power, trunk.num_features)
         self._dtype = dtype
 
@@ -66,10 +66,16 @@ class Classifier(nnx.Module):
         return embeddings if self.whitening is None else self.whitening(embeddings)
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to logits or cosines, `[B, num_classes]`."""
+        """Maps uint8 `[B, H, W, 3]` to logits or cosines, `[B, num_classes]`.
+
+        With `"logits_and_features"` the features follow the logits.
+        """
         features = self.features(images, key)
-        if not self._cosines:
-            return self.head(features)
+        if self._outputs != "cosines":
+            logits = self.head(features)
+            if self._outputs == "logits":
+                return logits
+            return jnp.concatenate([logits, features.astype(jnp.float32)], axis=-1)
         vectors = layers.l2_normalize(self.head.kernel[...].T)
         return jnp.matmul(
             layers.l2_normalize(features),

@@ -252,16 +252,21 @@ def _with_memory(
     state: step_lib.TrainState,
 ) -> step_lib.TrainState:
     """Returns the state with the memory of the loss, if it has one."""
-    size = losses.memory_size(config.loss)
-    if not size:
-        return state
     images = jax.ShapeDtypeStruct((1, *2 * (config.data.image_size,), 3), np.uint8)
-    embed = step_lib.make_embed_step(graphdef)
-    memory = create_memory(
-        size,
-        jax.eval_shape(embed, state, images).shape[-1],
-        devices.for_devices(records.attributes[:1]),
-    )
+    length = lambda step: jax.eval_shape(step, state, images).shape[-1]
+    loss = losses.LOSSES[config.loss.name]
+    if isinstance(loss, losses.RemembersClasses):
+        num_features = length(step_lib.make_feature_step(graphdef))
+        num_outputs = length(step_lib.make_logits_step(graphdef))
+        memory = loss.create_memory(num_outputs - num_features, num_features)
+    elif size := losses.memory_size(config.loss):
+        memory = create_memory(
+            size,
+            length(step_lib.make_embed_step(graphdef)),
+            devices.for_devices(records.attributes[:1]),
+        )
+    else:
+        return state
     return dataclasses.replace(state, memory=memory)
 
 

@@ -61,14 +61,14 @@ def create_model(
     config: ml_collections.ConfigDict,
     num_classes: int | None,
     *,
-    cosines: bool = False,
+    outputs: str = "logits",
 ) -> nnx.Module:
     """Returns the network that a config describes, with random weights.
 
     Args:
       config: Whole configuration.
       num_classes: Number of a classifier's classes; None for a ranking network.
-      cosines: True for a classifier with cosines in place of logits.
+      outputs: Kind of a classifier's output, as `Classifier` has them.
 
     Raises:
       ConfigError: Such a network cannot exist.
@@ -87,4 +87,4 @@ def create_model(
         return models.create_model(**options)
     for ranking_only in ("embedding_dim", "paths", "embed_shift"):
         del options[ranking_only]
-    return models.create_classifier(**options, num_classes=num_classes, cosines=cosines)
+    return models.create_classifier(**options, num_classes=num_classes, outputs=outputs)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import optax
 
 from deeprank_jax.distributed.devices import DATA_AXIS
-from deeprank_jax.losses.memory import remember
 from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.layers import BLOCK_OUTPUT, l2_normalize
 from deeprank_jax.training import optimizers
@@ -48,6 +47,18 @@ class Objective(Protocol):
         """
         ...
 
+    def remember(
+        self, memory: Mapping[str, Array], outputs: Array, batch: Batch
+    ) -> Mapping[str, Array]:
+        """Returns the memory of the loss after a batch, the same on all devices.
+
+        Args:
+          memory: Memory before the batch, which the batch of a call holds as `memory`.
+          outputs: `[B, n, D]` float32, as in a call.
+          batch: Arrays of the device's share of the batch.
+        """
+        ...
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,8 +72,8 @@ class TrainState:
       params: Trained variables.
       model_state: Other variables of the model, e.g. BatchNorm statistics.
       opt_state: State of the optimizer.
-      memory: Embeddings of earlier batches, for a loss that compares with them; else
-        without arrays.
+      memory: Embeddings of earlier batches or centers of classes, for a loss that
+        compares with them; else without arrays.
       averaged: Moving average of `params`, with which images are embedded; without
         arrays if there is none, and `params` are used.
     """
@@ -262,7 +273,7 @@ def _make_gradients(
             group_losses, metrics = objective(outputs, inputs, step=step, key=key)
             new_memory = memory
             if memory:
-                new_memory = remember(memory, outputs, batch["attributes"], DATA_AXIS)
+                new_memory = objective.remember(memory, outputs, batch)
             # XLA may drop a NaN inside max(0, x), so the loss alone is no test.
             finite = jnp.all(jnp.isfinite(outputs), axis=(1, 2))
             return jnp.mean(group_losses), ((new_state, new_memory), finite, metrics)

@@ -197,7 +197,7 @@ def train_three_steps(rows, axis_name=devices.DATA_AXIS):
     )
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    step = ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(loss_fn))
+    step = ts.make_train_step(graphdef, tx, ranking.RankingObjective(loss_fn))
     step, state = devices.pmap_step(step), devices.replicate(state)
     labels = np.random.default_rng(1).integers(0, 4, (16, 1, 1), np.int32)
     labels = labels + np.array([[0], [0], [1]], np.int32)

@@ -18,7 +18,7 @@ AT_START = dict(step=0, key=jax.random.key(0))
 BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
     "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
-    "cosface", "arcface", "proxy_anchor", "distillation",
+    "cosface", "arcface", "proxy_anchor", "distillation", "center",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -43,6 +43,8 @@ def random_batch(loss, size=8, dim=4):
         "labels": jnp.asarray(coarse[:, :1], jnp.int32),
         "teacher": jnp.asarray(np.eye(5, dtype=np.float32)[coarse]),
     }
+    if isinstance(loss, losses.RemembersClasses):
+        batch["memory"] = loss.create_memory(3, dim - 3)
     return jnp.asarray(outputs), batch
 
 
@@ -82,9 +84,8 @@ def test_the_order_of_groups_does_not_matter(name):
     outputs, batch = random_batch(loss)
     loss = jax.jit(loss)
     order = np.random.default_rng(1).permutation(8)
-    permuted = loss(
-        outputs[order], {key: x[order] for key, x in batch.items()}, **AT_START
-    )
+    in_order = {k: x if k == "memory" else x[order] for k, x in batch.items()}
+    permuted = loss(outputs[order], in_order, **AT_START)
     expected = loss(outputs, batch, **AT_START)[order]
     np.testing.assert_allclose(permuted, expected, rtol=1e-5, atol=1e-6)
 
@@ -92,7 +93,7 @@ def test_the_order_of_groups_does_not_matter(name):
 @each_loss
 def test_a_loss_says_what_it_takes_and_is(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
-    assert loss.outputs in ("embeddings", "logits", "cosines")
+    assert loss.outputs in ("embeddings", "logits", "cosines", "logits_and_features")
     assert loss.describe()
 
 

@@ -32,7 +32,7 @@ def test_outputs_are_cosines_of_features_and_class_vectors():
         trunk=dict(name="convnet", widths=(4, 8)),
         image_size=16,
         num_classes=3,
-        cosines=True,
+        outputs="cosines",
     )
     model.eval()
     features = np.asarray(model.features(images))

@@ -47,9 +47,7 @@ class TinyNet(nnx.Module):
 def setup():
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    return ts.make_train_step(
-        graphdef, tx, ranking.make_ranking_objective(HINGE)
-    ), state
+    return ts.make_train_step(graphdef, tx, ranking.RankingObjective(HINGE)), state
 
 
 def batches(num):
@@ -127,9 +125,7 @@ def test_four_devices_search_all_images_as_one_does(options):
         **options,
     )
     loss_fn = make(axis_name=devices.DATA_AXIS)
-    step = ts.make_train_step(
-        graphdef, tx, ranking.make_ranking_objective(loss_fn), seed=3
-    )
+    step = ts.make_train_step(graphdef, tx, ranking.RankingObjective(loss_fn), seed=3)
     labels = np.random.default_rng(1).integers(0, 4, (16, 3, 1), np.int32)
     labels[:, 1], labels[:, 2] = labels[:, 0], labels[:, 0] + 1
     source = [{**batch, "attributes": labels} for batch in batches(4)]
@@ -148,7 +144,7 @@ def test_four_devices_search_all_images_as_one_does(options):
     expected = jax.device_get((one.params, one.model_state, metrics["loss"]))
     # Each in its own images: what this test is to tell.
     alone = train_on_four(
-        ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(make()), seed=3)
+        ts.make_train_step(graphdef, tx, ranking.RankingObjective(make()), seed=3)
     )
     assert abs(alone[2] - expected[2]) > 1e-4
     jax.tree.map(
@@ -172,9 +168,7 @@ def test_the_loss_is_told_the_step_and_a_key_of_seed_and_step():
         graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
         state = dataclasses.replace(state, step=jnp.int32(first))
         single = on_one_device(
-            ts.make_train_step(
-                graphdef, tx, ranking.make_ranking_objective(spy), seed=seed
-            )
+            ts.make_train_step(graphdef, tx, ranking.RankingObjective(spy), seed=seed)
         )
         for batch in batches(2):
             state, _ = single(state, jax.tree.map(lambda x: x[None], batch))
@@ -204,7 +198,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     tx = optax.sgd(0.1, momentum=0.9)
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), tx)
     step = devices.pmap_step(
-        ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(HINGE))
+        ts.make_train_step(graphdef, tx, ranking.RankingObjective(HINGE))
     )
     good, bad = ({k: v.copy() for k, v in b.items()} for b in batches(2))
     for batch in (good, bad):
@@ -305,7 +299,7 @@ def test_the_real_network_trains_on_four_devices_as_on_one():
         config, lambda: network.create_model(config, None)
     )
     loss_fn = ranking.create_ranking_loss(config, relevance.SameClass().pairwise)
-    step = ts.make_train_step(graphdef, tx, ranking.make_ranking_objective(loss_fn))
+    step = ts.make_train_step(graphdef, tx, ranking.RankingObjective(loss_fn))
     rng = np.random.default_rng(0)
     source = [
         {
@@ -343,7 +337,7 @@ def test_a_batch_in_parts_trains_as_the_whole(setup):
     ends = []
     for accumulate in (1, 2, 4):
         step = ts.make_train_step(
-            graphdef, tx, ranking.make_ranking_objective(HINGE), accumulate=accumulate
+            graphdef, tx, ranking.RankingObjective(HINGE), accumulate=accumulate
         )
         many, compiled = devices.replicate(state), devices.pmap_step(step)
         many = jax.tree.map(jnp.copy, many)
@@ -369,9 +363,7 @@ def test_parts_draw_differently_and_know_which_is_not_finite(setup):
         return HINGE(embeddings, batch, step=step, key=key)
 
     graphdef, state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), tx)
-    step = ts.make_train_step(
-        graphdef, tx, ranking.make_ranking_objective(spy), accumulate=2
-    )
+    step = ts.make_train_step(graphdef, tx, ranking.RankingObjective(spy), accumulate=2)
     batch = jax.tree.map(lambda x: x[None], next(batches(1)))
     on_one_device(step)(state, batch)
     jax.effects_barrier()
@@ -412,7 +404,7 @@ def test_remat_has_the_same_gradient(setup):
     ends = []
     for remat in (False, True):
         step = ts.make_train_step(
-            graphdef, optax.sgd(0.1), ranking.make_ranking_objective(HINGE), remat=remat
+            graphdef, optax.sgd(0.1), ranking.RankingObjective(HINGE), remat=remat
         )
         state = ts.create_train_state(TinyNet(rngs=nnx.Rngs(0)), optax.sgd(0.1))[1]
         batch = jax.tree.map(lambda x: x[None], next(batches(1)))
@@ -429,7 +421,7 @@ def test_a_frozen_trunk_stays_and_the_rest_learns():
     )
     loss_fn = ranking.create_ranking_loss(config, relevance.SameClass().pairwise)
     step = ts.make_train_step(
-        graphdef, tx, ranking.make_ranking_objective(loss_fn), freeze_trunk=True
+        graphdef, tx, ranking.RankingObjective(loss_fn), freeze_trunk=True
     )
     start = jax.device_get((state.params, state.model_state))
     rng = np.random.default_rng(0)
@@ -488,7 +480,7 @@ def test_running_averages_move_once_a_part():
         fn = ts.make_train_step(
             graphdef,
             optax.sgd(0.0),
-            ranking.make_ranking_objective(HINGE),
+            ranking.RankingObjective(HINGE),
             accumulate=parts,
         )
         after, metrics = on_one_device(fn)(state, batch)
@@ -513,7 +505,7 @@ def test_parts_keep_the_order_of_what_is_not_finite(bad):
 
     graphdef, state = ts.create_train_state(Fragile(rngs=nnx.Rngs(0)), optax.sgd(0.1))
     fn = ts.make_train_step(
-        graphdef, optax.sgd(0.1), ranking.make_ranking_objective(HINGE), accumulate=4
+        graphdef, optax.sgd(0.1), ranking.RankingObjective(HINGE), accumulate=4
     )
     batch = {k: v.copy() for k, v in next(batches(1)).items()}
     batch["images"][:, :, 0, 0, 0] = 0

@@ -28,6 +28,9 @@ from deeprank_jax.sampling.stream import Sampler
 from deeprank_jax.training import network
 from deeprank_jax.training.step import Batch, Metrics, Objective
 
+# Kinds of network output that a loss of this task takes.
+OUTPUTS = ("logits", "cosines", "logits_and_features")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classes:
@@ -88,7 +91,7 @@ class Classification:
             min_relevance_gap=config.triplets.min_relevance_gap,
             axis_name=devices.DATA_AXIS,
         )
-        if self._loss.outputs not in ("logits", "cosines"):
+        if self._loss.outputs not in OUTPUTS:
             raise ConfigError(
                 f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
                 'and config.task.name="classification" gives logits or cosines: set '
@@ -117,7 +120,7 @@ class Classification:
         """
         num_classes = 1 if self._classes is None else len(self._classes.names)
         return network.create_model(
-            self._config, num_classes, cosines=self._loss.outputs == "cosines"
+            self._config, num_classes, outputs=self._loss.outputs
         )
 
     def create_sampler(
@@ -136,7 +139,7 @@ class Classification:
 
     def objective(self) -> Objective:
         """Returns the loss of single images with its accuracies."""
-        return make_classification_objective(self._loss)
+        return ClassificationObjective(self._loss, len(self.classes.names))
 
     def validate(
         self,
@@ -196,24 +199,36 @@ def create_classes(
     )
 
 
-def make_classification_objective(loss_fn: losses.LossFn) -> Objective:
-    """Returns the objective of single images, whose batch holds `labels [B, 1]`.
+@dataclasses.dataclass(frozen=True)
+class ClassificationObjective:
+    """Objective of single images, whose batch holds `labels [B, 1]`.
 
-    Args:
-      loss_fn: Loss of logits or cosines `[B, 1, K]` and `labels [B, 1]`.
+    Attributes:
+      loss: Loss of logits or cosines `[B, 1, K]`, maybe followed by the features, and
+        `labels [B, 1]`.
+      num_classes: Number of classes `K`.
     """
 
-    def objective(
-        outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
+    loss: losses.Loss
+    num_classes: int
+
+    def __call__(
+        self, outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        image_losses = loss_fn(outputs, batch, step=step, key=key)
-        logits, labels = outputs[:, 0], batch["labels"][:, 0]
+        """Returns the losses `[B]` of a batch, and its accuracies."""
+        image_losses = self.loss(outputs, batch, step=step, key=key)
+        logits, labels = outputs[:, 0, : self.num_classes], batch["labels"][:, 0]
         metrics = {
             f"top{k}": jnp.mean(cross_entropy.is_in_top(logits, labels, k)) for k in TOP
         }
         return image_losses, metrics
 
-    return objective
+    def remember(
+        self, memory: Mapping[str, jax.Array], outputs: jax.Array, batch: Batch
+    ) -> Mapping[str, jax.Array]:
+        """Returns the memory of the loss after a batch."""
+        assert isinstance(self.loss, losses.RemembersClasses)
+        return self.loss.remember(memory, outputs, batch)
 
 
 def measure(
@@ -232,7 +247,7 @@ def measure(
       classes: Classes, with the held-out images.
       reader: Images of the training split.
       logits_fn: Function from uint8 images `[B, H, W, 3]` to logits or cosines
-        `[B, num_classes]`.
+        `[B, num_classes]`, maybe followed by the features.
       batch_size: Images per batch.
       check: Function that is called for each batch, and may raise to end early.
 
@@ -248,7 +263,8 @@ def measure(
             images, readable[rows] = reader.load(held_out[rows])
             # Padded, so that the last batch needs no program of its own.
             padding = ((0, batch_size - len(images)), *((0, 0),) * 3)
-            logits = jnp.asarray(logits_fn(np.pad(images, padding))[: len(images)])
+            outputs = logits_fn(np.pad(images, padding))[: len(images)]
+            logits = jnp.asarray(outputs[:, : len(classes.names)])
             labels = jnp.asarray(classes.labels[held_out[rows]])
             for column, k in enumerate(TOP):
                 right[rows, column] = cross_entropy.is_in_top(logits, labels, k)

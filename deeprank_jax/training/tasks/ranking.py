@@ -1,6 +1,7 @@
 """Deep ranking: triplets of images, and a loss of their embeddings."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 
 from flax import nnx
@@ -15,6 +16,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import diagnostics
+from deeprank_jax.losses.memory import remember
 from deeprank_jax.losses.triplet import squared_distance
 from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance
@@ -78,7 +80,7 @@ class Ranking:
     def objective(self) -> Objective:
         """Returns the loss of triplets with its metrics."""
         size = create.group_size(self._config)
-        return make_ranking_objective(self._loss, size["positives_per_anchor"])
+        return RankingObjective(self._loss, size["positives_per_anchor"])
 
     def validate(
         self,
@@ -139,25 +141,32 @@ def create_ranking_loss(
         )
 
 
-def make_ranking_objective(
-    loss_fn: losses.LossFn, positives_per_anchor: int = 1
-) -> Objective:
-    """Returns the objective of groups, whose batch holds their attributes.
+@dataclasses.dataclass(frozen=True)
+class RankingObjective:
+    """Objective of groups, whose batch holds their attributes.
 
-    Args:
+    Attributes:
       loss_fn: Loss of embeddings `[B, n, D]` and `attributes [B, n, A]`.
       positives_per_anchor: Number of positives in a group.
     """
 
-    def objective(
-        outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
+    loss_fn: losses.LossFn
+    positives_per_anchor: int = 1
+
+    def __call__(
+        self, outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        group_losses = loss_fn(outputs, batch, step=step, key=key)
+        """Returns the losses `[B]` of a batch, and metrics of its embeddings."""
+        group_losses = self.loss_fn(outputs, batch, step=step, key=key)
         return group_losses, _ranking_metrics(
-            group_losses, outputs, positives_per_anchor
+            group_losses, outputs, self.positives_per_anchor
         )
 
-    return objective
+    def remember(
+        self, memory: Mapping[str, jax.Array], outputs: jax.Array, batch: Batch
+    ) -> Mapping[str, jax.Array]:
+        """Returns the memory of embeddings after a batch."""
+        return remember(memory, outputs, batch["attributes"], devices.DATA_AXIS)
 
 
 def _ranking_metrics(
