@@ -9,8 +9,14 @@ import tempfile
 # emitters alone take half of that time. `make check-full` sets XLA's own level.
 _LEVEL = "--xla_backend_optimization_level"
 if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
-    quick = f"{_LEVEL}=0 --xla_cpu_use_fusion_emitters=false"
+    quick = (
+        f"{_LEVEL}=0 --xla_cpu_use_fusion_emitters=false "
+        "--xla_cpu_parallel_codegen_split_count=1"
+    )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
+# Tests run side by side, and threads that wait for work take the others' time.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 # Every worker and every process that a test starts inherits these: a program is
 # compiled once in a run of the tests, and a pretrained network exported once. The next
 # run does so anew.

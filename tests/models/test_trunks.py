@@ -204,7 +204,7 @@ def test_a_trunk_drops_only_with_a_key():
     [
         ({"name": "convnet", "widths": (4, 8)}, 16),
         ({"name": "alexnet", "widths": (4, 8, 8, 8, 8), "fc_dim": 16}, 63),
-        ({"name": "vgg16", "fc_dim": 16}, 32),
+        pytest.param({"name": "vgg16", "fc_dim": 16}, 32, marks=pytest.mark.full),
     ],
     ids=lambda x: x["name"] if isinstance(x, dict) else "",
 )

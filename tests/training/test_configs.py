@@ -20,10 +20,10 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__i
 NAMES.remove("base")
 # Configs of other data, with the step of another config.
 SAME_STEP = {"manifest"}
-# The network of another config with another loss, which takes as long: for check-full.
-LOWERS_LATE = {"emoji_lite0"}
 # Plans of experiments, which train the network of another config: for check-full.
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
+# The network of another config with another loss or relevance: for check-full.
+LOWERS_LATE = {"emoji_lite0", "sop"} | PLANS
 # A network that other tests train, and that takes half a minute: for check-full.
 TRAINS_LATE = {"keras_vgg16"}
 # The configs that train Lite0 here: its step takes a minute to compile.
