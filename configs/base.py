@@ -20,6 +20,9 @@ def get_config() -> ConfigDict:
     config.accumulate_steps = 1
     # Run to start from: its workdir, or a step of its checkpoints.
     config.init_from = ""
+    # Config of a stage to train before, e.g. "pretrain_emoji": its run is the folder
+    # first_stage within that of this one, which starts from its network.
+    config.first_stage = ""
     # Python files or modules that register kinds of your own; see docs/extending.md.
     config.plugins = ()
     config.data = _data()

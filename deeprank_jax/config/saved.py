@@ -146,6 +146,8 @@ def check_same_run(
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) == now.get(key) or _is_part_of(key, _FREE):
             continue
+        if key == "init_from" and before["first_stage"] and now["first_stage"]:
+            continue  # A folder within that of the run, which may have moved.
         change = f"config.{key} was {before.get(key)} and is {now.get(key)} now"
         if key == "num_steps":
             logging.warning("%s: the schedule is that of the new length.", change)
@@ -171,6 +173,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
         values = copy.deepcopy(dict(values))
         values.setdefault("plugins", [])
         values.setdefault("patience", 0)
+        values.setdefault("first_stage", "")
         if isinstance(values["task"], str):
             for convert in _CONVERSIONS:
                 convert(values)

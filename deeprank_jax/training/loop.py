@@ -24,6 +24,7 @@ from deeprank_jax.training import (
     data_defaults,
     final_report,
     finished,
+    first_stage,
     metrics_writer,
     summary,
     whitening,
@@ -84,6 +85,12 @@ def train(
     files.create_folder(workdir)
     config_lib.check_keys(config, complete=True)
     config_lib.check_config(config)
+    if config.first_stage:
+        config = first_stage.train_first_stage(
+            config,
+            workdir,
+            functools.partial(train, progress=progress, command=command),
+        )
     saved = Workdir(workdir).config
     with _showing("Reading the data"):
         config = data_defaults.fit_to_data(config, saved)

@@ -45,6 +45,11 @@ class Workdir:
         return self.path / "checkpoints"
 
     @property
+    def first_stage(self) -> pathlib.Path:
+        """Folder of the first stage's run, if the same command trains both."""
+        return self.path / "first_stage"
+
+    @property
     def whitening(self) -> pathlib.Path:
         """Whitening of the best step: `matrix [D, D]`, and a digest of its network."""
         return self.path / "whitening.npz"

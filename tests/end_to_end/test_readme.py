@@ -117,6 +117,25 @@ def run(words, folder):
     )  # fmt: skip
 
 
+def with_short_stage(words, folder):
+    """Returns the words with a config of few steps in the place of a first stage."""
+    option = "--config.first_stage="
+    words = list(words)
+    for i, word in enumerate(words):
+        if word.startswith(option):
+            name = word.removeprefix(option)
+            (folder / "short.py").write_text(
+                f"from deeprank_jax.configs import {name}\n\n\n"
+                "def get_config():\n"
+                f"    config = {name}.get_config()\n"
+                "    config.num_steps, config.batch_size, config.eval_every = 4, 8, 4\n"
+                "    config.schedule.warmup_steps = 1\n"
+                "    return config\n"
+            )
+            words[i] = f"{option}{folder / 'short.py'}"
+    return words
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder in which the commands find the project, and leave what they write."""
@@ -145,7 +164,7 @@ def test_commands_run(block, folder, data_dir, few_emoji):
                 shrunk.write_teacher(folder / "teacher.parquet", photos)
         else:
             extra += [f"--config.data.dir={few_emoji}"]
-        done = run([*words, *extra], folder)
+        done = run([*with_short_stage(words, folder), *extra], folder)
         assert done.returncode == 0, done.stderr
 
 

@@ -139,7 +139,9 @@ class Classification:
 
     def objective(self) -> Objective:
         """Returns the loss of single images with its accuracies."""
-        return ClassificationObjective(self._loss, len(self.classes.names))
+        has_features = self._loss.outputs == "logits_and_features"
+        num_classes = len(self.classes.names) if has_features else None
+        return ClassificationObjective(self._loss, num_classes)
 
     def validate(
         self,
@@ -206,11 +208,11 @@ class ClassificationObjective:
     Attributes:
       loss: Loss of logits or cosines `[B, 1, K]`, maybe followed by the features, and
         `labels [B, 1]`.
-      num_classes: Number of classes `K`.
+      num_classes: Number of classes `K`; None if no features follow.
     """
 
     loss: losses.Loss
-    num_classes: int
+    num_classes: int | None
 
     def __call__(
         self, outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
