@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 
-from deeprank_jax.cli import arguments, commands, output
+from deeprank_jax.cli import arguments, commands, huge_pages, output
 from deeprank_jax.cli.arguments import CommandParser, HelpFormatter
 from deeprank_jax.distributed import signals
 from deeprank_jax.errors import UserError
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lambda number: _describe_stop(name, number), owns_process=argv is None
     )
     with ending, _exit_status(name, ending):
+        huge_pages.accept_signals()
         _parse_and_run(name, words)
 
 
@@ -158,9 +159,12 @@ def _run(options: argparse.Namespace) -> None:
     output.prepare_stdout()
     logs.configure_logging()
     module = options.module
+    uses_jax = getattr(module, "USES_JAX", True)
+    if uses_jax:
+        huge_pages.restart()
     if hasattr(module, "check"):
         module.check(options)
-    if getattr(module, "USES_JAX", True):
+    if uses_jax:
         # JAX reads its flags when it starts.
         from deeprank_jax.distributed import backend
 
