@@ -1,11 +1,10 @@
 r"""The first of two stages on emoji: the demo's trunk learns to classify 539 of them.
 
-A tenth of the training images is held out for validation. Then train a ranking network
-from the trunk's weights:
+A tenth of the training images is held out for validation. One command trains it, and
+then a ranking network from the trunk's weights:
 
-  deeprank train --config=pretrain_emoji
   deeprank train --config=emoji_paper \
-      --config.init_from=runs/pretrain_emoji --workdir=runs/emoji_stage2
+      --config.first_stage=pretrain_emoji --workdir=runs/two_stages
 """
 
 import ml_collections

@@ -60,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with ending, _exit_status(name, ending):
         huge_pages.accept_signals()
-        _parse_and_run(name, words)
+        _parse_and_run(name, words, owns_process=argv is None)
 
 
-def _parse_and_run(name: str | None, words: Sequence[str]) -> None:
+def _parse_and_run(
+    name: str | None, words: Sequence[str], *, owns_process: bool
+) -> None:
     """Parses the words of a command line and runs its command."""
     parser = create_parser(name)
     _complete(parser)
@@ -75,6 +77,8 @@ def _parse_and_run(name: str | None, words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     options.command_line = arguments.join_words(words)
     options.whole_command_line = shlex.join(["deeprank", *words])
+    if owns_process and getattr(options.module, "USES_JAX", True):
+        huge_pages.restart()
     _run(options)
 
 
@@ -159,12 +163,9 @@ def _run(options: argparse.Namespace) -> None:
     output.prepare_stdout()
     logs.configure_logging()
     module = options.module
-    uses_jax = getattr(module, "USES_JAX", True)
-    if uses_jax:
-        huge_pages.restart()
     if hasattr(module, "check"):
         module.check(options)
-    if uses_jax:
+    if getattr(module, "USES_JAX", True):
         # JAX reads its flags when it starts.
         from deeprank_jax.distributed import backend
 

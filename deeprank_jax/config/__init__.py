@@ -13,6 +13,7 @@ from deeprank_jax.config.loading import (
 )
 from deeprank_jax.config.overrides import PLUGIN_SECTIONS, apply_overrides
 from deeprank_jax.config.saved import (
+    FIRST_STAGE,
     check_same_run,
     flatten_config,
     read_run_config,
@@ -21,6 +22,7 @@ from deeprank_jax.config.saved import (
 )
 
 __all__ = [
+    "FIRST_STAGE",
     "PLUGIN_SECTIONS",
     "apply_overrides",
     "check_config",

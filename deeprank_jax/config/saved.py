@@ -42,6 +42,9 @@ _LATER_RESERVOIR = {
 }
 _TFDS_OPTIONS = ("levels", "image_feature", "name_feature", "columns", "split_by")
 
+# Folder of the first stage's run, within that of the second.
+FIRST_STAGE = "first_stage"
+
 Tree = dict[str, Any]
 
 
@@ -54,6 +57,8 @@ def saved_values(config: ml_collections.ConfigDict) -> Tree:
     """
     values = json.loads(config.to_json_best_effort())
     values["data"]["dir"] = files.absolute(values["data"]["dir"])
+    if values["first_stage"]:
+        values["init_from"] = ""  # It follows from the folder of the run.
     return values
 
 
@@ -97,6 +102,8 @@ def read_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise ConfigError(
             f"{path} is not the config of a run; give the --workdir of one."
         ) from error
+    if config.first_stage:
+        config.init_from = str(workdir / FIRST_STAGE)
     import_plugins(config.plugins)
     return config
 

@@ -183,6 +183,8 @@ class Ending:
 
     def _watch(self) -> None:
         """Waits for signals, and ends the process when it is time."""
+        # Those that the main thread holds back must not reach this one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         first, received, limit = None, 0.0, 0.0
         while True:
             is_ready = self._wait(None if first is None else _POLL_SECONDS)

@@ -155,12 +155,20 @@ def read_runs(workdirs: Sequence[pathlib.Path]) -> list[Run]:
         Run(
             name=name,
             workdir=workdir,
-            config=config_lib.flatten_config(config_lib.read_run_config(workdir)),
+            config=_read_config(workdir),
             results=_read_json(Workdir(workdir).results),
             intervals=_read_json(Workdir(workdir).intervals, is_optional=True),
         )
         for name, workdir in zip(names, workdirs, strict=True)
     ]
+
+
+def _read_config(workdir: pathlib.Path) -> dict[str, object]:
+    """Returns the values of a run's config by dotted key."""
+    values = config_lib.flatten_config(config_lib.read_run_config(workdir))
+    if values["first_stage"]:
+        values["init_from"] = ""  # A folder within that of the run.
+    return values
 
 
 def _read_json(path: pathlib.Path, *, is_optional: bool = False) -> _Tree:

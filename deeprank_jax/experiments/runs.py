@@ -141,6 +141,8 @@ class Runs:
         # Keys added since that run have their default in it; those that are None were
         # chosen by the run.
         for key in saved.keys() & current.keys():
+            if key == "init_from" and current["first_stage"]:
+                continue  # A folder within that of the run.
             if current[key] is not None and saved[key] != current[key]:
                 raise DataError(
                     f"{workdir} was trained with {key}={saved[key]}, {self.config} now "

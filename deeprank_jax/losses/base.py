@@ -59,7 +59,10 @@ class RemembersClasses(Protocol):
     """A loss of classes with arrays of its own, e.g. the center of each class.
 
     They are part of the state of training, and each batch holds them as `memory`.
+    The loss is one for `config.task.name="classification"`.
     """
+
+    outputs: str
 
     @staticmethod
     def create_memory(num_classes: int, num_features: int) -> dict[str, Array]:

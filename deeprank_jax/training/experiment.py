@@ -184,12 +184,7 @@ def create_experiment(
     config_lib.check_config(config)
     config = config_lib.resolve_config(data_defaults.fit_to_data(config))
     workdir = pathlib.Path(workdir)
-    devices.check_divides(config.batch_size)
-    _check_accumulates(config)
-    relevance = create_run_relevance(config)
-    task = create_task(config, relevance)
-    check_teacher(config)
-    check_best_metric(config, task)
+    relevance, task = check_run(config)
     # Before data are prepared, which takes long, unless it depends on them.
     network = None
     if not task.needs_records:
@@ -230,6 +225,27 @@ def create_experiment(
     )
 
 
+def check_run(config: ml_collections.ConfigDict) -> tuple[Relevance, Task]:
+    """Checks all of a config that does not depend on the images.
+
+    Args:
+      config: Whole configuration, without values that are None for the data to choose.
+
+    Returns:
+      Its relevance and its task.
+
+    Raises:
+      ConfigError: The config asks for something that does not exist.
+    """
+    devices.check_divides(config.batch_size)
+    _check_accumulates(config)
+    relevance = create_run_relevance(config)
+    task = create_task(config, relevance)
+    check_teacher(config)
+    check_best_metric(config, task)
+    return relevance, task
+
+
 def _prepare_records(
     config: ml_collections.ConfigDict, relevance: Relevance, task: Task
 ) -> tuple[dict[str, Records], Sampler]:
@@ -257,8 +273,10 @@ def _with_memory(
     loss = losses.LOSSES[config.loss.name]
     if isinstance(loss, losses.RemembersClasses):
         num_features = length(step_lib.make_feature_step(graphdef))
-        num_outputs = length(step_lib.make_logits_step(graphdef))
-        memory = loss.create_memory(num_outputs - num_features, num_features)
+        num_classes = length(step_lib.make_logits_step(graphdef))
+        if loss.outputs == "logits_and_features":
+            num_classes -= num_features
+        memory = loss.create_memory(num_classes, num_features)
     elif size := losses.memory_size(config.loss):
         memory = create_memory(
             size,

@@ -80,7 +80,6 @@ def train(
       NonFiniteError: Training diverged.
       Stopped: A signal stopped the run.
     """
-    started = time.time()
     workdir = pathlib.Path(workdir)
     files.create_folder(workdir)
     config_lib.check_keys(config, complete=True)
@@ -91,6 +90,7 @@ def train(
             workdir,
             functools.partial(train, progress=progress, command=command),
         )
+    started = time.time()
     saved = Workdir(workdir).config
     with _showing("Reading the data"):
         config = data_defaults.fit_to_data(config, saved)

@@ -8,6 +8,7 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax import checksums, files
+from deeprank_jax.config import FIRST_STAGE
 from deeprank_jax.errors import DataError
 from deeprank_jax.files import locks
 
@@ -47,7 +48,7 @@ class Workdir:
     @property
     def first_stage(self) -> pathlib.Path:
         """Folder of the first stage's run, if the same command trains both."""
-        return self.path / "first_stage"
+        return self.path / FIRST_STAGE
 
     @property
     def whitening(self) -> pathlib.Path:

@@ -6,7 +6,8 @@ import pathlib
 import signal
 import subprocess
 import sys
-import types
+import threading
+import time
 
 import pytest
 
@@ -16,14 +17,14 @@ from deeprank_jax.distributed import signals
 PLUGIN = """
 import json, os, pathlib, signal, sys
 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-told = {
+process = {
     "tunables": os.environ.get("GLIBC_TUNABLES", ""),
     "pid": os.getpid(),
     "words": sys.argv[1:],
     "blocked": sorted(blocked & {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}),
 }
-with pathlib.Path("told.jsonl").open("a") as file:
-    file.write(json.dumps(told) + chr(10))
+with pathlib.Path("processes.jsonl").open("a") as file:
+    file.write(json.dumps(process) + chr(10))
 """
 SCRIPT = pathlib.Path(sys.executable).with_name("deeprank")
 offered = pytest.mark.skipif(
@@ -36,18 +37,17 @@ def offers(monkeypatch, tmp_path):
     """Returns a function that makes a system and counts the starts in a list."""
     starts = []
     monkeypatch.setattr(os, "execve", lambda *args: starts.append(args))
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "deeprank_jax.main", "-q"])
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
 
     def offer(
-        mode="always [madvise] never", version="glibc 2.36", main="deeprank_jax.main"
+        mode="always [madvise] never",
+        version="glibc 2.36",
+        words=("-m", "deeprank_jax.main", "-q"),
     ):
         (tmp_path / "enabled").write_text(mode)
         monkeypatch.setattr(huge_pages, "_KERNEL", tmp_path / "enabled")
         monkeypatch.setattr(os, "confstr", lambda name: version)
-        module = types.ModuleType("__main__")
-        module.__spec__ = types.SimpleNamespace(name=main)
-        monkeypatch.setitem(sys.modules, "__main__", module)
+        monkeypatch.setattr(sys, "orig_argv", ["python", *words])
         return starts
 
     yield offer
@@ -62,7 +62,46 @@ def test_it_starts_with_the_same_words_and_the_variable(offers, monkeypatch):
     assert program == sys.executable
     assert words == [sys.executable, "-m", "deeprank_jax.main", "-q"]
     expected = "glibc.malloc.check=3:glibc.malloc.hugetlb=1"
+    held_back = environment.pop("DEEPRANK_SIGNALS_HELD_BACK")
+    assert set(map(int, held_back.split())) == set(signals.SIGNALS)
     assert environment == {**os.environ, "GLIBC_TUNABLES": expected}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-X", "utf8", "-B", "-m", "deeprank_jax.main"),
+        ("-m", "deeprank_jax.cli", "train"),
+        ("-W", "error", "bin/deeprank", "train"),
+    ],
+)
+def test_it_knows_how_a_command_starts(offers, words):
+    starts = offers(words=words)
+    huge_pages.restart()
+    assert starts[0][1] == [sys.executable, *words]
+
+
+def test_a_debugger_stays(offers, monkeypatch):
+    starts = offers()
+    monkeypatch.setattr(sys, "gettrace", lambda: print)
+    huge_pages.restart()
+    assert not starts
+
+
+def test_signals_that_were_held_back_come_through(monkeypatch):
+    monkeypatch.setenv("DEEPRANK_SIGNALS_HELD_BACK", str(int(signal.SIGUSR1)))
+    received = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        assert not received
+        huge_pages.accept_signals()
+        assert received == [signal.SIGUSR1]
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        signal.signal(signal.SIGUSR1, before)
+    assert "DEEPRANK_SIGNALS_HELD_BACK" not in os.environ
 
 
 @pytest.mark.parametrize(
@@ -73,7 +112,13 @@ def test_it_starts_with_the_same_words_and_the_variable(offers, monkeypatch):
         dict(version="glibc 2.34"),
         dict(version=None),
         dict(version="musl 1.2"),
-        dict(main="pytest.__main__"),
+        dict(words=("-m", "pytest", "-q")),
+        dict(words=("-m", "pdb", "-m", "deeprank_jax.main")),
+        dict(words=("-m", "ipykernel_launcher", "-f", "deeprank")),
+        dict(words=("-c", "import deeprank")),
+        dict(words=("-Ic", "import deeprank")),
+        dict(words=("mine.py", "deeprank")),
+        dict(words=()),
     ],
     ids=str,
 )
@@ -127,10 +172,10 @@ def run(folder, *start, **environment):
     assert process.returncode == 1
     assert "nowhere: there is no such folder" in errors
     assert "Traceback" not in errors
-    lines = (folder / "told.jsonl").read_text().splitlines()
-    told = [json.loads(line) for line in lines]
-    assert {x["pid"] for x in told} == {process.pid}
-    return told[-1]
+    lines = (folder / "processes.jsonl").read_text().splitlines()
+    processes = [json.loads(line) for line in lines]
+    assert [x["pid"] for x in processes] == [process.pid]
+    return processes[0]
 
 
 @offered
@@ -141,15 +186,36 @@ def run(folder, *start, **environment):
     ids=["module", "script"],
 )
 def test_a_command_has_huge_pages(tmp_path, start):
-    told = run(tmp_path, *start)
-    assert told["tunables"] == "glibc.malloc.hugetlb=1"
-    assert told["words"][0] == "train"
-    assert "--config.plugins=plugin.py" in told["words"]
-    assert told["blocked"] == []
+    seen = run(tmp_path, *start)
+    assert seen["tunables"] == "glibc.malloc.hugetlb=1"
+    assert seen["words"][0] == "train"
+    assert "--config.plugins=plugin.py" in seen["words"]
+    assert seen["blocked"] == []
 
 
 @offered
 @pytest.mark.slow
 def test_a_command_leaves_the_variable_of_the_user(tmp_path):
-    told = run(tmp_path, SCRIPT, "train", GLIBC_TUNABLES="glibc.malloc.hugetlb=0")
-    assert told["tunables"] == "glibc.malloc.hugetlb=0"
+    seen = run(tmp_path, SCRIPT, "train", GLIBC_TUNABLES="glibc.malloc.hugetlb=0")
+    assert seen["tunables"] == "glibc.malloc.hugetlb=0"
+
+
+@offered
+@pytest.mark.slow
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_signal_during_the_restart_is_named(tmp_path, number):
+    process = subprocess.Popen(
+        [SCRIPT, "train", "--config=folder", "--config.data.dir=nowhere"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    environment = pathlib.Path(f"/proc/{process.pid}/environ")
+    deadline = time.monotonic() + 60
+    while b"hugetlb" not in environment.read_bytes():
+        assert time.monotonic() < deadline
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.strip() == (
+        f"deeprank train: {number.name}: stopped; run the same command again to "
+        "continue."
+    )

@@ -2,15 +2,16 @@
 
 import json
 import logging
+import pathlib
 import shutil
 
 from helpers import shrunk
 import pytest
 
-from deeprank_jax.config import load_config
-from deeprank_jax.configs import base
+from deeprank_jax.config import load_config, read_run_config
 from deeprank_jax.errors import ConfigError
-from deeprank_jax.training import first_stage, loop
+from deeprank_jax.experiments import compare_runs, runs
+from deeprank_jax.training import checkpoints, first_stage, loop
 from tools.faults.forked import plain_reports
 
 FIRST = """
@@ -81,35 +82,82 @@ def test_a_run_goes_on_in_another_place_and_keeps_its_first_stage(
     assert f"Continuing from step 8 of {moved}" in caplog.text
 
 
-def test_a_stop_in_the_first_stage_goes_on_there(folder, trained, tmp_path):
+def test_a_stop_in_the_first_stage_goes_on_there(folder, trained, tmp_path, caplog):
     class StoppedError(Exception):
         pass
 
-    finish = loop.final_report.finish
+    save = checkpoints.Checkpoints.save
 
-    def stop(*args, **options):
+    def save_and_stop(self, step, *args):
+        save(self, step, *args)
+        self.wait()
         raise StoppedError
 
     config = create_config(folder)
-    with plain_reports():
+    with plain_reports(), caplog.at_level(logging.INFO, "absl"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop.final_report, "finish", stop)
+            patch.setattr(checkpoints.Checkpoints, "save", save_and_stop)
             with pytest.raises(StoppedError):
                 loop.train(config, tmp_path)
         assert not (tmp_path / "config.json").exists()
-        assert loop.final_report.finish is finish
         loop.train(config, tmp_path)
+    assert f"Continuing from step 3 of {tmp_path / 'first_stage'}" in caplog.text
     assert results_of(tmp_path) == results_of(trained)
+
+
+def test_runs_in_other_folders_do_not_differ_by_these(folder, trained, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    saved = json.loads((moved / "config.json").read_text())
+    assert saved["init_from"] == ""
+    assert read_run_config(moved).init_from == str(moved / "first_stage")
+    assert compare_runs.compare_runs([trained, moved]).config == {}
+    config = create_config(folder)
+    runs.Runs(pathlib.Path("plan"), tmp_path)._check_same_config(moved, config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("loss.margn", 1.0, r"config\.loss\.margn is not an option"),
+        ("evaluation.best_metric", "retrieval/mpa", r"config\.evaluation\.best_metric"),
+        ("accumulate_steps", 3, r"config\.accumulate_steps=3 does not divide"),
+    ],
+)
+def test_the_second_stage_is_checked_before_the_first(
+    folder, tmp_path, key, value, message
+):
+    config = create_config(folder)
+    with config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(ConfigError, match=message):
+        loop.train(config, tmp_path)
+    assert not (tmp_path / "first_stage").exists()
+
+
+def test_an_error_of_the_first_stage_says_so(folder, tmp_path):
+    path = tmp_path / "first.py"
+    path.write_text(FIRST + "    config.batch_size = 7\n    return config\n")
+    config = create_config(folder, first_stage=str(path))
+    with pytest.raises(
+        ConfigError, match=r"^First stage, .*first\.py: config\.batch_s"
+    ):
+        loop.train(config, tmp_path / "run")
 
 
 def test_the_first_stage_has_seed_trunk_and_data_of_the_second(folder):
     config = create_config(folder, seed=3)
     config.data.source.test_share = 0.4
+    config.data.fit, config.model.remat = "pad", True
+    with config.unlocked():
+        config.plugins = ("json",)
     config.optimizer.learning_rate = 0.5
     first = first_stage.create_first_config(config)
     assert first.seed == 3
     assert first.model.trunk.to_dict() == config.model.trunk.to_dict()
     assert first.data.image_size == config.data.image_size
+    assert (first.data.fit, first.model.remat) == ("pad", True)
+    assert first.plugins == ("json",)
     assert first.data.source.to_dict() == config.data.source.to_dict()
     assert first.data.dir == config.data.dir
     assert (first.num_steps, first.optimizer.learning_rate) == (6, 0.03)
@@ -149,7 +197,3 @@ def test_a_third_stage_is_refused(folder, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"has a first stage itself"):
         loop.train(create_config(folder, first_stage=str(path)), tmp_path / "run")
-
-
-def test_it_is_off_by_default():
-    assert base.get_config().first_stage == ""

@@ -206,19 +206,19 @@ class ClassificationObjective:
     """Objective of single images, whose batch holds `labels [B, 1]`.
 
     Attributes:
-      loss: Loss of logits or cosines `[B, 1, K]`, maybe followed by the features, and
-        `labels [B, 1]`.
+      loss_fn: Loss of logits or cosines `[B, 1, K]`, maybe followed by the features,
+        and `labels [B, 1]`.
       num_classes: Number of classes `K`; None if no features follow.
     """
 
-    loss: losses.Loss
+    loss_fn: losses.LossFn
     num_classes: int | None
 
     def __call__(
         self, outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """Returns the losses `[B]` of a batch, and its accuracies."""
-        image_losses = self.loss(outputs, batch, step=step, key=key)
+        image_losses = self.loss_fn(outputs, batch, step=step, key=key)
         logits, labels = outputs[:, 0, : self.num_classes], batch["labels"][:, 0]
         metrics = {
             f"top{k}": jnp.mean(cross_entropy.is_in_top(logits, labels, k)) for k in TOP
@@ -229,8 +229,12 @@ class ClassificationObjective:
         self, memory: Mapping[str, jax.Array], outputs: jax.Array, batch: Batch
     ) -> Mapping[str, jax.Array]:
         """Returns the memory of the loss after a batch."""
-        assert isinstance(self.loss, losses.RemembersClasses)
-        return self.loss.remember(memory, outputs, batch)
+        if not isinstance(self.loss_fn, losses.RemembersClasses):
+            raise ConfigError(
+                f"{type(self.loss_fn).__name__} has a memory and no method `remember`, "
+                "as a loss of classes needs: see losses/base.py."
+            )
+        return self.loss_fn.remember(memory, outputs, batch)
 
 
 def measure(
