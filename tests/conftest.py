@@ -56,10 +56,12 @@ SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
     "test_ablation", "test_benchmark", "test_benchmark_embed",
     "test_benchmark_metrics", "test_benchmark_quality", "test_benchmark_search",
-    "test_benchmark_step",
+    "test_benchmark_step", "test_center",
     "test_colab", "test_comparison", "test_configs", "test_contact_sheet",
     "test_core", "test_cpu_ops", "test_demo", "test_docs", "test_evaluate",
     "test_exact", "test_export", "test_extending", "test_extras", "test_faults",
+    "test_first_stage", "test_whitening", "test_start", "test_teacher",
+    "test_weighted_sum", "test_average", "test_class_vectors", "test_shares",
     "test_golden",
     "test_hnsw", "test_index_killed", "test_job", "test_json", "test_layouts",
     "test_loop", "test_main", "test_make_triplets", "test_memory", "test_mining",
