@@ -54,24 +54,21 @@ pytest_plugins = ["helpers.emoji", "helpers.exported", "helpers.without_pictures
 # take ten seconds for another reason.
 SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
-    "test_ablation", "test_benchmark", "test_benchmark_embed",
+    "test_ablation", "test_average", "test_benchmark", "test_benchmark_embed",
     "test_benchmark_metrics", "test_benchmark_quality", "test_benchmark_search",
-    "test_benchmark_step", "test_center",
-    "test_colab", "test_comparison", "test_configs", "test_contact_sheet",
-    "test_core", "test_cpu_ops", "test_demo", "test_docs", "test_evaluate",
-    "test_exact", "test_export", "test_extending", "test_extras", "test_faults",
-    "test_first_stage", "test_whitening", "test_start", "test_teacher",
-    "test_weighted_sum", "test_average", "test_class_vectors", "test_shares",
-    "test_golden",
-    "test_hnsw", "test_index_killed", "test_job", "test_json", "test_layouts",
-    "test_loop", "test_main", "test_make_triplets", "test_memory", "test_mining",
-    "test_neighbors", "test_networks", "test_page", "test_pair_runs", "test_pairs",
-    "test_paper_outcome", "test_paper_systems", "test_paper_table",
+    "test_benchmark_step", "test_center", "test_class_vectors", "test_colab",
+    "test_comparison", "test_configs", "test_contact_sheet", "test_core",
+    "test_cpu_ops", "test_demo", "test_docs", "test_evaluate", "test_exact",
+    "test_export", "test_extending", "test_extras", "test_faults", "test_first_stage",
+    "test_golden", "test_hnsw", "test_index_killed", "test_job", "test_json",
+    "test_layouts", "test_loop", "test_main", "test_make_triplets", "test_memory",
+    "test_mining", "test_neighbors", "test_networks", "test_page", "test_pair_runs",
+    "test_pairs", "test_paper_outcome", "test_paper_systems", "test_paper_table",
     "test_pretrained", "test_protocol", "test_readme", "test_readme_panel",
-    "test_relevance_runs", "test_runs", "test_sampler_logging",
-    "test_sampler_panel", "test_signals", "test_step", "test_stop", "test_tfds",
-    "test_train", "test_trunks",
-    "test_two_stages", "test_wheel",
+    "test_relevance_runs", "test_runs", "test_sampler_logging", "test_sampler_panel",
+    "test_shares", "test_signals", "test_start", "test_step", "test_stop",
+    "test_teacher", "test_tfds", "test_train", "test_trunks", "test_two_stages",
+    "test_weighted_sum", "test_wheel", "test_whitening",
 }  # fmt: skip
 
 

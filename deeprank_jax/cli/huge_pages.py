@@ -1,4 +1,4 @@
-"""Huge pages for the memory of a command, a tenth of the time of training on CPU.
+"""Huge pages for the memory of a command, which speed up training on CPU.
 
 XLA takes hundreds of megabytes in each step and gives them back, and Linux prepares
 each of their pages anew: in a step of the demo 60,000 of 4 KiB, or 600 of 2 MiB. The C

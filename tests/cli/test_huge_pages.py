@@ -32,12 +32,16 @@ offered = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def without_variable(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+
+
 @pytest.fixture
 def offers(monkeypatch, tmp_path):
     """Returns a function that makes a system and counts the starts in a list."""
     starts = []
     monkeypatch.setattr(os, "execve", lambda *args: starts.append(args))
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
 
     def offer(
         mode="always [madvise] never",

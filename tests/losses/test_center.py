@@ -1,6 +1,7 @@
 """Center loss by hand, on several devices, and in runs that stop and go on."""
 
 from helpers import shrunk
+from helpers.stopped import train_until_saved
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,21 +171,7 @@ def test_a_run_that_stopped_ends_with_the_same_bits(trained, tmp_path):
     images, whole = trained
     config = create_config(images)
 
-    class StoppedError(Exception):
-        pass
-
-    save = checkpoints.Checkpoints.save
-
-    def save_and_stop(self, step, *args):
-        save(self, step, *args)
-        if step == 4:
-            self.wait()
-            raise StoppedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", save_and_stop)
-        with pytest.raises(StoppedError):
-            loop.train(config, tmp_path)
+    train_until_saved(config, tmp_path, 4)
     loop.train(config, tmp_path)
     centers = []
     for workdir in (whole, tmp_path):

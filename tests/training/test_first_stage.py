@@ -6,12 +6,13 @@ import pathlib
 import shutil
 
 from helpers import shrunk
+from helpers.stopped import train_until_saved
 import pytest
 
 from deeprank_jax.config import load_config, read_run_config
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import compare_runs, runs
-from deeprank_jax.training import checkpoints, first_stage, loop
+from deeprank_jax.training import first_stage, loop
 from tools.faults.forked import plain_reports
 
 FIRST = """
@@ -83,22 +84,9 @@ def test_a_run_goes_on_in_another_place_and_keeps_its_first_stage(
 
 
 def test_a_stop_in_the_first_stage_goes_on_there(folder, trained, tmp_path, caplog):
-    class StoppedError(Exception):
-        pass
-
-    save = checkpoints.Checkpoints.save
-
-    def save_and_stop(self, step, *args):
-        save(self, step, *args)
-        self.wait()
-        raise StoppedError
-
     config = create_config(folder)
     with plain_reports(), caplog.at_level(logging.INFO, "absl"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(checkpoints.Checkpoints, "save", save_and_stop)
-            with pytest.raises(StoppedError):
-                loop.train(config, tmp_path)
+        train_until_saved(config, tmp_path, 3)
         assert not (tmp_path / "config.json").exists()
         loop.train(config, tmp_path)
     assert f"Continuing from step 3 of {tmp_path / 'first_stage'}" in caplog.text

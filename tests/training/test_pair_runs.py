@@ -3,6 +3,7 @@
 import json
 
 from helpers import shrunk
+from helpers.stopped import train_until_saved
 import numpy as np
 import pytest
 
@@ -62,25 +63,11 @@ def test_the_memory_is_saved_and_filled_by_all_devices(whole):
         np.testing.assert_array_equal(memory["attributes"][:32], expected)
 
 
-def test_a_run_that_stopped_ends_with_the_same_bits(whole, monkeypatch):
+def test_a_run_that_stopped_ends_with_the_same_bits(whole):
     folder, _ = whole
     config = create_config(folder)
 
-    class StoppedError(Exception):
-        pass
-
-    save = checkpoints.Checkpoints.save
-
-    def save_and_stop(self, step, *args):
-        save(self, step, *args)
-        if step == 4:
-            self.wait()
-            raise StoppedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", save_and_stop)
-        with pytest.raises(StoppedError):
-            loop.train(config, folder / "stopped")
+    train_until_saved(config, folder / "stopped", 4)
     loop.train(config, folder / "stopped")
     assert losses_of(folder / "stopped") == losses_of(folder / "whole")
     arrays = [checkpoints.read_network(folder / x).arrays for x in ("whole", "stopped")]
