@@ -15,7 +15,7 @@ demo: .venv/installed
 test: .venv/dev lint
 	$(BIN)/python -m pytest -n 4 --dist=worksteal -m "not full"
 
-# Without tests that train, start a browser or take long: a minute and a half.
+# Without tests that train, start a browser or take over a second: 90 seconds.
 quick: .venv/dev
 	$(BIN)/python -m pytest -q -n 2 --dist=worksteal -m "not full and not slow"
 

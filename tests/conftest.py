@@ -50,14 +50,14 @@ def warnings_logged(monkeypatch):
 
 pytest_plugins = ["helpers.emoji", "helpers.exported", "helpers.without_pictures"]
 
-# Fixtures that train, export or start a browser; modules that do so by themselves, or
-# take ten seconds for another reason.
+# Fixtures that train, export or start a browser, and modules that do so by themselves.
+# A single test that takes over a second has the mark `slow`.
 SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
-    "test_ablation", "test_average", "test_benchmark", "test_benchmark_embed",
-    "test_benchmark_metrics", "test_benchmark_quality", "test_benchmark_search",
-    "test_benchmark_step", "test_center", "test_class_vectors", "test_colab",
-    "test_comparison", "test_configs", "test_contact_sheet", "test_core",
+    "test_ablation", "test_average", "test_benchmark", "test_benchmark_collection",
+    "test_benchmark_embed", "test_benchmark_metrics", "test_benchmark_quality",
+    "test_benchmark_search", "test_benchmark_step", "test_center", "test_class_vectors",
+    "test_colab", "test_comparison", "test_configs", "test_contact_sheet", "test_core",
     "test_cpu_ops", "test_demo", "test_docs", "test_evaluate", "test_exact",
     "test_export", "test_extending", "test_extras", "test_faults", "test_first_stage",
     "test_golden", "test_hnsw", "test_index_killed", "test_job", "test_json",

@@ -68,6 +68,7 @@ def test_each_style_escapes_control_characters(style):
     assert re.match(begin[style.name], text)
 
 
+@pytest.mark.slow
 def test_errors_cannot_control_a_terminal(tmp_path):
     folder = tmp_path / "a\x1b[31m\u202e"
     done = subprocess.run(

@@ -299,6 +299,7 @@ def test_max_pixels_is_the_only_limit(file_format, pixels, low_limit):
     assert decode.decode_image(data, max_pixels=pixels).shape == (side, side, 3)
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_about_large_images(capfd):
     code = (
         "import io, sys; from PIL import Image; from deeprank_jax.data import decode\n"

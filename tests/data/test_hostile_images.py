@@ -34,6 +34,7 @@ print(json.dumps([usage() - before, results]))
 """
 
 
+@pytest.mark.slow
 def test_hostile_files_are_named_in_time_and_memory(tmp_path):
     paths = hostile_images.hostile_files(tmp_path)
     assert len(paths) >= 40

@@ -133,6 +133,7 @@ def test_brightness_hardly_counts(name):
     assert np.square(found - found[::-1]).sum(axis=1).min() > 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FITS))
 def test_near_images_are_nearer(name):
     digits = datasets.load_digits()

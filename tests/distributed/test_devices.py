@@ -39,6 +39,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.slow
 def test_sums_on_this_machine_are_right_and_repeat():
     """A canary: fused reductions of XLA:CPU have been seen racing."""
     # As a user has it, not with the flags of the tests.

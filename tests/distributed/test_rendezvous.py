@@ -81,6 +81,7 @@ def end_of(process):
     return process.returncode, stderr.strip()
 
 
+@pytest.mark.slow
 def test_all_meet_whoever_comes_first_and_may_leave_one_by_one(start):
     later = [start(1, 3), start(2, 3)]
     time.sleep(0.5)
@@ -98,6 +99,7 @@ def test_the_port_is_free_as_soon_as_all_are_there(start):
         assert [process.poll() for process in processes] == [None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_signal_to_one_ends_all(start, victim):
     processes = [start(i, 3, seconds=60) for i in range(3)]
@@ -113,6 +115,7 @@ def test_a_signal_to_one_ends_all(start, victim):
             assert f"SIGINT to process {victim} of 3: stopped, as all" in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_is_stopped_is_gone(start, victim):
     processes = [start(i, seconds=60) for i in range(2)]
@@ -142,6 +145,7 @@ def connect(address):
     raise AssertionError("Process 0 does not listen.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -164,6 +168,7 @@ def test_a_stranger_is_ignored(start, text):
     assert end_of(start(1))[0] == end_of(first)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_stranger_that_says_nothing_is_not_kept(start):
     first = start(0)
     with connect(start.address) as stranger:
@@ -176,18 +181,21 @@ def test_a_stranger_that_says_nothing_is_not_kept(start):
         assert end_of(second)[0] == end_of(first)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_has_joined_is_not_gone_for_one_that_has_not(start):
     """Its connection stays open until it has said that it has joined."""
     processes = [start(0, seconds=3), start(1, seconds=0, late=True)]
     assert [end_of(process) for process in processes] == [(0, "")] * 2
 
 
+@pytest.mark.slow
 def test_the_process_that_is_missing_is_named_by_all(start):
     processes = [start(i, 3, limit=3 - i) for i in range(2)]
     expected = (1, "deeprank: process 2 did not appear within 3 s.")
     assert [end_of(process) for process in processes] == [expected] * 2
 
 
+@pytest.mark.slow
 def test_process_0_is_named_where_it_is_missing(start):
     expected = (1, "deeprank: process 0 did not appear within 1 s.")
     assert end_of(start(1, 3, limit=1)) == expected

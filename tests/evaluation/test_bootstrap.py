@@ -206,6 +206,7 @@ def simulate(rng, num):
     return QueryScores(a, weights), QueryScores(b, weights)
 
 
+@pytest.mark.slow
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     """Of 1,000 data sets; three standard errors of a share of .9 are .028.
 

@@ -236,6 +236,7 @@ def test_the_precision_on_unseen_classes_is_that_of_their_halves():
     assert unseen.low < 0.85 < 0.9 < unseen.high
 
 
+@pytest.mark.slow
 def test_more_classes_narrow_the_precision_on_unseen_ones():
     reach = []
     for num_classes in (6, 24, 96):
@@ -246,6 +247,7 @@ def test_more_classes_narrow_the_precision_on_unseen_ones():
     assert reach[0] > 1.5 * reach[1] > 2 * reach[2]
 
 
+@pytest.mark.slow
 def test_large_classes_leave_none_out():
     labels = np.repeat(np.arange(100), 60)
     rng = np.random.default_rng(0)

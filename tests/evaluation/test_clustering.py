@@ -141,6 +141,7 @@ def test_bad_options_are_refused(num, options, message):
         clustering.kmeans(np.eye(4), num, **options)
 
 
+@pytest.mark.slow
 def test_one_device_and_four_find_the_same():
     """These tests have four devices; a process of its own has one."""
     rows, _ = create_split(7, noise=1.0)

@@ -97,6 +97,7 @@ def test_a_tie_is_wrong():
     assert "precision_out_of_class" not in found
 
 
+@pytest.mark.slow
 def test_equal_images_rank_alike():
     """Wherever they lie: of 1,001 images 7 are different.
 

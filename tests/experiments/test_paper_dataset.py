@@ -44,6 +44,7 @@ def split_of(table, triplets):
     }
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_on_validation_and_oasis_learns_from_training(table):
     assert {*table.rows} == {"train", "validation", "test"}
     assert split_of(table, table.validation_triplets) == {"validation"}
@@ -105,6 +106,7 @@ def test_ratings_are_simulated_where_nobody_rated(table):
     assert f"train: {own.sum():,}," in table.ratings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_train", [True, False])
 @pytest.mark.parametrize("one_file", [True, False])
 def test_what_people_rated_is_learned_from_and_measured(

@@ -72,6 +72,7 @@ def test_the_limit_is_a_quantile_of_validation(tmp_path):
     assert not [*few.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_lemon_among_trousers_is_framed_by_nothing(model, draw, tmp_path, capsys):
     trousers = [draw(str(i), (40 + i, 60, 160)) for i in range(4)]
     lemon = tmp_path / "lemon.png"

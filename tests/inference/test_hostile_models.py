@@ -39,6 +39,7 @@ def refuse(path, match, *, seconds=2.0):
     assert time.monotonic() - start < seconds
 
 
+@pytest.mark.slow
 def test_a_model_is_tried_once(tmp_path, monkeypatch):
     path = write_model(tmp_path / "model")
     images = np.full((2, 8, 8, 3), 7, np.uint8)
@@ -65,6 +66,7 @@ def limit_trial(tmp_path, monkeypatch):
     return limit
 
 
+@pytest.mark.slow
 def test_a_program_without_end_is_refused(tmp_path, limit_trial):
     limit_trial("-S -t 7")
     code = hostile_models.program(hostile_models.endless)
@@ -79,6 +81,7 @@ def test_a_trial_on_a_busy_host_is_a_time_out(tmp_path, monkeypatch):
     refuse(path, "took longer than 0.5 seconds; try again when the machine is less")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["-v 12000000", "-S -v 12000000", "-t 100"])
 def test_an_honest_program_passes_below_lower_limits(tmp_path, limit_trial, option):
     limit_trial(option)
@@ -127,6 +130,7 @@ def test_a_cache_without_a_home_names_the_remedy(monkeypatch):
         pretrained.cached_folder("efficientnet_lite0")
 
 
+@pytest.mark.slow
 def test_a_program_that_calls_the_process_is_refused(tmp_path):
     code = hostile_models.program(hostile_models.calling)
     path = write_model(tmp_path / "model", code=code)

@@ -256,6 +256,7 @@ def test_pictures_that_cannot_be_shown_are_named_once(
     ]
 
 
+@pytest.mark.slow
 def test_the_file_of_versions_does_not_grow_for_ever(tmp_path):
     def version(number):
         return Version(stamp=f"{number} 0", digest="d", label="é")

@@ -45,6 +45,7 @@ def test_top_k_by_sorting(k):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_knowing_nothing_is_not_being_right():
     labels = jnp.arange(8)
     for num in (2, 8):

@@ -55,6 +55,7 @@ def test_the_tables_hold_every_kind():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @each_loss
 def test_a_loss_is_one_finite_number_per_group_compiled_or_not(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
@@ -68,6 +69,7 @@ def test_a_loss_is_one_finite_number_per_group_compiled_or_not(name):
     np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_loss
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_gradients_are_finite_even_where_all_outputs_coincide(name, scale):
@@ -78,6 +80,7 @@ def test_gradients_are_finite_even_where_all_outputs_coincide(name, scale):
     assert np.all(np.isfinite(grads))
 
 
+@pytest.mark.slow
 @each_loss
 def test_the_order_of_groups_does_not_matter(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
@@ -97,6 +100,7 @@ def test_a_loss_says_what_it_takes_and_is(name):
     assert loss.describe()
 
 
+@pytest.mark.slow
 @each_miner
 def test_mined_images_are_positives_and_negatives(name):
     miner = losses.MINERS.create({"name": name})

@@ -96,6 +96,7 @@ def test_proxy_anchor_by_hand(margin, alpha):
     np.testing.assert_allclose(actual, np.full(24, expected), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_proxies_see_the_images_of_all_devices():
     cosines, labels = random_cosines()
     loss = losses.create_loss({"name": "proxy_anchor"}, axis_name="data")

@@ -149,6 +149,7 @@ def directed_reference(embeddings, attributes, relevance, anchor, positive, opti
     return np.array(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("negatives", ["sampled", "semi_hard"])
 @pytest.mark.parametrize("symmetric", [False, True])

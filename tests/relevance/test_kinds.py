@@ -132,6 +132,7 @@ def test_pairwise_matches_the_definition(kind, of_depth):
     np.testing.assert_array_equal(block, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_pairwise_is_the_same_under_jax(kind, transform):

@@ -66,6 +66,7 @@ def test_a_large_category_is_estimated(monkeypatch):
     np.testing.assert_array_equal(again, found)
 
 
+@pytest.mark.slow
 def test_estimates_have_no_bias(monkeypatch):
     monkeypatch.setattr(totals, "_LARGEST_EXACT", 20)
     monkeypatch.setattr(totals, "_NUM_LANDMARKS", 10)
@@ -275,6 +276,7 @@ def test_what_is_the_same_has_the_same_fingerprint():
     assert len(set(first)) == len(first)
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same():
     script = f"""
 import sys

@@ -64,6 +64,7 @@ def test_blocks_change_no_ranking(ranked, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_largest_class(monkeypatch):
     """One class of 1,500: a value for each pair is 2.2 million."""
     monkeypatch.setattr(exact, "_BLOCK_VALUES", 2**16)

@@ -38,6 +38,7 @@ def test_an_order_is_shuffled_and_differs_by_pass_and_seed():
         assert np.mean(orders[one] == orders[other]) < 0.01
 
 
+@pytest.mark.slow
 def test_every_record_reaches_every_position():
     """Over many passes a record's position is uniform."""
     size = 13
@@ -49,6 +50,7 @@ def test_every_record_reaches_every_position():
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "num"), [(5, 5), (6, 6), (7, 2), (12, 2)])
 def test_every_order_of_few_records_is_as_frequent(size, num):
     """Orders of the records at the first `num` positions."""

@@ -73,6 +73,7 @@ def test_each_pass_holds_every_row_once_in_an_order_of_its_own(batch_size):
     assert stream[: 23 * 12] == stream_of(create_sampler(), 23 * 12, 1)
 
 
+@pytest.mark.slow
 def test_orders_are_even():
     """Each of the six orders of three rows, in 3,000 passes about 500 times."""
     stream = stream_of(create_sampler(3), 100, 90, 3)
@@ -88,6 +89,7 @@ def test_another_seed_gives_other_orders():
     assert sorted(first) == sorted(second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_shards", [2, 3, 4, 30])
 def test_shards_deal_out_the_stream_of_one(num_shards):
     """Also where there are more shards than rows, or they do not divide them."""
@@ -150,6 +152,7 @@ def run_stream(depth, first_step, num_steps):
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [0, 1, 2, 8])
 def test_a_run_stopped_after_any_batch_goes_on_exactly(depth):
     whole = run_stream(0, 0, 50)

@@ -67,6 +67,7 @@ def group_laws(attributes, kind):
     return both, negatives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rings", "compared"])
 def test_groups_follow_the_equations_without_repeats(name):
     attributes, kind = labels_of(), kind_of(name)

@@ -117,6 +117,7 @@ def test_hierarchies_follow_the_equations(levels, mode, cap):
     np.testing.assert_array_equal(drawn.relevance, expected)
 
 
+@pytest.mark.slow
 def test_small_buffers_keep_the_laws_over_many_passes():
     """A new pass at every step: 140 records, of which 70 can be drawn."""
     popularity = np.random.default_rng(0).lognormal(size=140)
@@ -258,6 +259,7 @@ def positive_law(attributes, kind, *, cap=1.0, least=0.0, mode="importance"):
     return anchors[:, None] / anchors.sum() * weights / np.where(sums > 0, sums, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [CLUSTERED, Compared(CLUSTERED)], ids=["rings", "dense"]
 )
@@ -312,6 +314,7 @@ def strong_share(table, in_class):
     return float(np.average(share, weights=table.anchor_weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capacity", "num_shards", "largest", "before"),
     [(20, 2, 0.005, 0.006), (8, 1, 0.03, 0.1)],

@@ -58,6 +58,7 @@ def test_seed_and_step_decide_everything():
     assert (whole.sample(4, 16).indices != whole.sample(5, 16).indices).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [12, 1000])
 @pytest.mark.parametrize(
     ("warmup", "per_step"), [(40, 19), (301, 19), (1000, 19), (40, 2), (40, 700)]

@@ -115,6 +115,7 @@ def test_going_to_a_step_equals_having_run_from_0(num):
             )
 
 
+@pytest.mark.slow
 def test_laws_hold_over_all_shards_together():
     """Every record is an anchor as often as its total relevance says."""
     samplers = create_shards(4)

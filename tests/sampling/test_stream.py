@@ -73,6 +73,7 @@ def test_a_stream_taken_up_later_goes_on_exactly():
     assert (whole[0] % 2).any()  # The jitter is there.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [0, 1, 2, 8])
 def test_the_state_is_of_what_was_consumed(depth):
     """Stopped after any of 200 batches, with whatever was prepared ahead."""

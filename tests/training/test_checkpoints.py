@@ -120,6 +120,7 @@ def assert_is_step(opened, step):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_training_continues_from_the_newest_undamaged_step(
     copied, damage, warnings_logged

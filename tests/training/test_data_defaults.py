@@ -53,6 +53,7 @@ def test_a_few_small_images(tmp_path):
     assert fit(folder) == (96, 2, on_all_devices(len(records) // 3), 200, 20)
 
 
+@pytest.mark.slow
 def test_large_images_come_in_smaller_batches(tmp_path):
     folder = write(tmp_path / "large", classes=20, images=5, size=(500, 161))
     assert fit(folder)[:3] == (192, 3, 8)

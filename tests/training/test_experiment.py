@@ -6,6 +6,7 @@ from deeprank_jax.training import experiment
 from deeprank_jax.training import step as step_lib
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
