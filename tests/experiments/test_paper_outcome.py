@@ -15,6 +15,7 @@ from deeprank_jax.experiments.paper_table.rows import (
     METRICS,
     RATED_METRICS,
     ROWS,
+    further_row,
 )
 
 
@@ -66,6 +67,16 @@ def test_differences_are_paired_over_classes(table, measured):
                 assert less != by_query[name][metric].difference
     assert not compared.rows[-1].difference
     assert compared.first == compared.rows[-1].name == ROWS[FIRST].name
+
+
+def test_rows_that_are_not_the_papers_come_last(table, measured):
+    systems, scores, ok = measured
+    name = "supcon"
+    both = {**systems, name: systems[FIRST]}, {**scores, name: scores[FIRST]}
+    further = {name: further_row("SupCon", "groups of four")}
+    row = compare(table, (*both, ok), further=further).rows[-1]
+    assert (row.name, row.about, row.published) == ("SupCon", "groups of four", {})
+    assert row.difference["retrieval/map@r"] == (0.0, 0.0, 0.0)
 
 
 def test_it_says_what_was_measured_and_what_was_left_out(table, measured):

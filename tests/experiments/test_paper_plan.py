@@ -21,6 +21,7 @@ SWEEP = {{"a": {{"sampler.mode": "uniform", "sampler.out_of_class": 0.2}}, {swee
 SWEEP_CONFIG = "emoji"
 get_config = emoji.get_config
 """
+FURTHER = 'FURTHER_ROWS = {"more": ("More", "with all pairs")}\n'
 
 
 @pytest.fixture
@@ -44,10 +45,23 @@ def test_folders_of_networks_are_filled_in_and_nothing_else(read):
     assert not read(sweeps=False).sweep
 
 
+def test_further_networks_have_rows_of_their_own(read, tmp_path):
+    path = tmp_path / "further.py"
+    path.write_text(FURTHER + PLAN.format(networks='"more": {},', sweep=""))
+    (row,) = plan.read_plan(path, [], sweeps=False).further.values()
+    assert (row.name, row.group, row.text) == ("More", "Networks", "with all pairs")
+    path.write_text(FURTHER + PLAN.format(networks="", sweep=""))
+    with pytest.raises(ConfigError, match="FURTHER_ROWS, which has more"):
+        plan.read_plan(path, [], sweeps=False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"networks": '"more": {},'}, r"deep_ranking, more; the rows .* made of softm"),
+        (
+            {"networks": '"more": {},'},
+            r"deep_ranking, more; the rows .* made of softm.* words in FURTHER_ROWS\.",
+        ),
         (
             {"networks": '"softmax": {"init_from": "{deep_ranking}"},'},
             r"NETWORKS\['softmax'\] in .* starts from deep_ranking, which is not trai",

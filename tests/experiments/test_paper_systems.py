@@ -27,9 +27,10 @@ def embed(name, *, logits=False):
 
 def test_every_network_row_is_made(drawn):
     visual = System(embeddings=np.ones((60, 2), np.float32), ok=np.ones(60, bool))
-    rows = systems.network_rows(embed, visual, *drawn, TRAIN)
+    rows = systems.network_rows(embed, visual, *drawn, TRAIN, further=("supcon",))
     told = {n for n, row in rows_lib.ROWS.items() if row.group == "Networks"}
-    assert rows.keys() == told
+    assert rows.keys() == told | {"supcon"}
+    np.testing.assert_array_equal(rows["supcon"].embeddings, embed("supcon")[0])
     classes = rows["softmax_classes"].embeddings.astype(np.float64)
     logits = embed("softmax", logits=True)[0].astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

@@ -52,6 +52,7 @@ def compare(
     sweeps: Sweeps,
     minutes: float,
     command: str,
+    further: Mapping[str, rows_lib.Description] | None = None,
 ) -> comparison.Comparison:
     """Compares all systems with the first.
 
@@ -63,7 +64,9 @@ def compare(
       sweeps: Points of the sweep by metric and sampling mode.
       minutes: Duration of the hand-made part.
       command: Command line that makes the table.
+      further: Descriptions of rows that are not the paper's.
     """
+    rows = {**rows_lib.ROWS, **(further or {})}
     # The system that all others are compared with comes first.
     intervals = bootstrap.compare(
         {rows_lib.FIRST: scores[rows_lib.FIRST], **scores}, groups=table.test.groups
@@ -73,8 +76,13 @@ def compare(
         title=f"The paper's table, on {dataset_name(table.config.data)}",
         first=rows_lib.ROWS[rows_lib.FIRST].name,
         rows=[
-            _row(name, intervals[name], table.measure_whole(systems[name], ok), metrics)
-            for name in Bar(rows_lib.ROWS, desc="clusters", unit="row")
+            _row(
+                description,
+                intervals[name],
+                table.measure_whole(systems[name], ok),
+                metrics,
+            )
+            for name, description in Bar(rows.items(), desc="clusters", unit="row")
         ],
         metrics=metrics,
         published_by="paper (other data)",
@@ -111,12 +119,11 @@ def write(
 
 
 def _row(
-    name: str,
+    description: rows_lib.Description,
     intervals: Mapping[str, bootstrap.Compared],
     whole: Mapping[str, float],
     metrics: Mapping[str, str],
 ) -> comparison.Row:
-    description = rows_lib.ROWS[name]
     return comparison.Row(
         name=description.name,
         about=description.text,

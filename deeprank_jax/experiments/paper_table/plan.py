@@ -10,7 +10,7 @@ import ml_collections
 from deeprank_jax import config as config_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import plans
-from deeprank_jax.experiments.paper_table.rows import TRAINED
+from deeprank_jax.experiments.paper_table.rows import TRAINED, Description, further_row
 from deeprank_jax.experiments.runs import Settings
 from deeprank_jax.sampling.create import check_sampler
 
@@ -25,12 +25,14 @@ class Plan:
       config: Config of the dataset and its metrics.
       networks: Settings of each network by name; `{other}` stands for the folder of a
         network trained before it.
+      further: Descriptions of the networks that are not the paper's, by name.
       sweep: Settings of each run of the sweep by name.
       sweep_config: Path of the sweep's config file.
     """
 
     config: ml_collections.ConfigDict
     networks: Mapping[str, Settings]
+    further: Mapping[str, Description]
     sweep: Mapping[str, Settings]
     sweep_config: pathlib.Path
 
@@ -58,14 +60,18 @@ def read_plan(path: pathlib.Path, values: Sequence[str], *, sweeps: bool) -> Pla
       ConfigError: The file lacks a name, or the settings of a run are not valid.
     """
     module = plans.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
-    if module.NETWORKS.keys() != set(TRAINED):
+    further = getattr(module, "FURTHER_ROWS", {})
+    if module.NETWORKS.keys() != {*TRAINED, *further}:
         raise ConfigError(
             f"the NETWORKS of {path} are {', '.join(module.NETWORKS) or 'none'}; "
-            f"the rows of the table are made of {', '.join(TRAINED)}."
+            f"the rows of the table are made of {', '.join(TRAINED)}, and each further "
+            "network has its title and a few words in FURTHER_ROWS"
+            + (f", which has {', '.join(further)}." if further else ".")
         )
     plan = Plan(
         config=plans.override(module.get_config(), values),
         networks=module.NETWORKS,
+        further={name: further_row(*texts) for name, texts in further.items()},
         sweep=module.SWEEP if sweeps else {},
         sweep_config=pathlib.Path(module.SWEEP_CONFIG),
     )

@@ -101,6 +101,18 @@ ROWS: Mapping[str, Description] = {
         "Deep ranking", NETWORKS, "with a low-resolution path", (0.857, 7004)
     ),
 }
+
+
+def further_row(title: str, text: str) -> Description:
+    """Returns the description of a network that is not the paper's.
+
+    Args:
+      title: Title of the row.
+      text: Method, in a few words.
+    """
+    return Description(title, NETWORKS, text)
+
+
 DESCRIPTORS = tuple(name for name, row in ROWS.items() if row.group == HAND_MADE)
-# Networks to train for the rows of the group NETWORKS.
+# Networks to train for the rows of the group NETWORKS that are the paper's.
 TRAINED = ("softmax", "softmax_further", "single_scale", "deep_ranking")

@@ -81,6 +81,7 @@ def _compare(
         sweeps=_sweep(plan, sweeps),
         minutes=seconds / 60,
         command=command,
+        further=plan.further,
     )
 
 

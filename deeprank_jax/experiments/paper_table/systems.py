@@ -1,6 +1,6 @@
 """Systems of the paper's table: descriptors, learned baselines, trained networks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 
 import numpy as np
@@ -75,6 +75,7 @@ def network_systems(
         table.training_triplets(),
         table.validation_triplets,
         table.rows["train"],
+        further=tuple(plan.further),
     )
 
 
@@ -99,6 +100,8 @@ def network_rows(
     triplets: list[np.ndarray],
     validation_triplets: np.ndarray,
     train: slice,
+    *,
+    further: Sequence[str] = (),
 ) -> dict[str, System]:
     """Returns the rows of networks and of the systems built on them.
 
@@ -109,9 +112,10 @@ def network_rows(
       triplets: Batches of rows of the training split, for OASIS.
       validation_triplets: `[T, 3]` rows of validation.
       train: Rows of the training split.
+      further: Names of runs that are not the paper's.
     """
     rows = {}
-    for name in rows_lib.TRAINED:
+    for name in (*rows_lib.TRAINED, *further):
         embeddings, ok = embed(name)
         rows[name] = System(embeddings=embeddings, ok=ok)
     logits, ok = embed("softmax", logits=True)
