@@ -160,7 +160,10 @@ def find_config(name: str) -> pathlib.Path:
             raise ConfigError(
                 f"--config={name} is not a Python file; it must end in .py."
             )
-        raise ConfigError(f"--config={name}: no such file{hint}.")
+        raise ConfigError(
+            f"--config={name}: no such file{hint}; correct the path, or give a name "
+            "that `deeprank configs` lists."
+        )
     raise ConfigError(
         f"--config={name!r} is not a config{did_you_mean(name, names)}; choose one of "
         f"{', '.join(sorted(names))}, or give the path of a file."

@@ -41,7 +41,7 @@ def test_every_config_is_listed_with_its_first_line():
     ("name", "message"),
     [
         ("emojy", r"'emojy' is not a config \(did you mean 'emoji'\?\); choose one of"),
-        ("configs/emojy.py", r"no such file \(did you mean 'emoji'\?\)"),
+        ("configs/emojy.py", r"no such file \(did you mean 'emoji'\?\); correct"),
     ],
 )
 def test_a_missing_config_gets_the_nearest_name(name, message):
