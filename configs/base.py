@@ -70,6 +70,8 @@ def _data() -> ConfigDict:
         grayscale=0.0,  # Share of the groups that lose their colours.
         crop_area=1.0,  # Least share of an image that a random crop keeps; 1 for none.
         cutout=0.0,  # Side of a grey square that hides a part, as a share of the image.
+        # Share of an anchor and its positives that show a part of another of these.
+        mixing=0.0,
     )
     return data
 
@@ -117,8 +119,12 @@ def _model() -> ConfigDict:
     model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),
     )
+    # Further networks, whose embeddings come beside that of the first: dicts of trunk,
+    # embedding_dim, paths and subsample; each learns by the loss on its own.
+    model.ensemble = ()
     # Pixels by which an image is shifted four ways, for the mean of five embeddings.
     model.embed_shift = 0
+    model.embed_flip = False  # True: mirror images count in that mean, too.
     # Power of the whitening that is fitted on training images when training ends, from
     # 0 (none) to 1 (all axes of the embeddings have the same second moment).
     model.whitening_power = 0.0

@@ -26,6 +26,11 @@ _LEAST = {
     "data.prefetch": 1,
     "data.max_bad_share": 0,
 }
+# Sequences of dicts in `config.model`, each with an example.
+_DICTS = {
+    "paths": "dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2)",
+    "ensemble": 'dict(trunk=dict(name="convnet"), embedding_dim=64)',
+}
 # Warm-up of a run that is long enough for it.
 _WARMUP_STEPS = 50
 
@@ -49,13 +54,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 f"config.{key} must be at least {least}, got {flat[key]}."
             )
-    for path in config.model.paths:
-        if not isinstance(path, Mapping | ml_collections.ConfigDict):
-            raise ConfigError(
-                f"config.model.paths={config.model.paths} holds {path!r}; give dicts, "
-                "e.g. "
-                "dict(subsample=2, kernel=8, stride=4, width=32)."
-            )
+    for name, example in _DICTS.items():
+        for item in config.model[name]:
+            if not isinstance(item, Mapping | ml_collections.ConfigDict):
+                raise ConfigError(
+                    f"config.model.{name}={config.model[name]} holds {item!r}; give "
+                    f"dicts, e.g. {example}."
+                )
     if not 0 < config.optimizer.learning_rate < math.inf:
         raise ConfigError(
             f"config.optimizer.learning_rate={config.optimizer.learning_rate} must be "
@@ -92,6 +97,7 @@ def _check_augment(augment: ml_collections.ConfigDict) -> None:
         "grayscale",
         "crop_area",
         "cutout",
+        "mixing",
     ):
         if augment[name] > 1:
             raise ConfigError(

@@ -34,6 +34,7 @@ _LATER_AUGMENT = {
     "grayscale": 0.0,
     "crop_area": 1.0,
     "cutout": 0.0,
+    "mixing": 0.0,
 }
 _LATER_RESERVOIR = {
     "min_positive_relevance": 0.0,
@@ -187,6 +188,8 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
         values["data"].setdefault("teacher", "")
         values["data"]["augment"] = _LATER_AUGMENT | values["data"]["augment"]
         values["model"].setdefault("embed_shift", 0)
+        values["model"].setdefault("embed_flip", False)
+        values["model"].setdefault("ensemble", [])
         values["model"].setdefault("whitening_power", 0.0)
         values["optimizer"].setdefault("ema_decay", 0.0)
         if values["sampler"]["name"] == "reservoir":

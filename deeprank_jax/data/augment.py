@@ -1,8 +1,8 @@
 """Random augmentation of groups, e.g. of triplets.
 
 Convention: changes that affect similarity (flip, colour, quarter turn) are drawn once
-per group, the others (shift, zoom, rotation, crop, cutout) once per image. Switching
-one off leaves the draws of the others unchanged.
+per group, the others (shift, zoom, rotation, crop, cutout, mixing) once per image.
+Switching one off leaves the draws of the others unchanged.
 """
 
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from deeprank_jax.errors import needs_extra
 with needs_extra("train"):
     import cv2
 
+# Least part of a mixed image, as a share of the largest.
+_LEAST_PATCH = 0.1
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -31,6 +33,8 @@ def augment_triplets(
     grayscale: float = 0.0,
     crop_area: float = 1.0,
     cutout: float = 0.0,
+    mixing: float = 0.0,
+    num_members: int | None = None,
 ) -> np.ndarray:
     """Augments triplets at random.
 
@@ -52,6 +56,9 @@ def augment_triplets(
         crop, of an aspect ratio from 3/4 to 4/3, is resized to the whole; 1 for none.
       cutout: Side of a square of grey that hides a part of each image, as a share of
         the image's sides; its centre is drawn anywhere in the image.
+      mixing: Share of the members of a group that show a part of another, up to half.
+      num_members: Number of the first images of a group that may be mixed: the anchor
+        and its positives; None for all.
 
     Returns:
       `[B, 3, H, W, 3]` uint8, in new memory.
@@ -60,21 +67,17 @@ def augment_triplets(
     augmented = np.array(triplets)
     _change_groups(augmented, draws, quarter_turns, swap_colors, grayscale)
     if color_jitter:
-        for images, factors in zip(
-            augmented, 1 + color_jitter * draws.jitters, strict=True
-        ):
-            for image in images:
-                image[...] = _jitter(image, *factors)
+        _change_colors(augmented, 1 + color_jitter * draws.jitters)
     if flip:
         augmented[draws.flips] = augmented[draws.flips][..., ::-1, :]
     if shift_pixels:
         offsets = (draws.positions * (2 * shift_pixels + 1)).astype(np.int64)
         augmented = _shift(augmented, offsets, shift_pixels)
     if zoom or rotate_degrees:
-        for i, j in np.ndindex(*triplets.shape[:2]):
-            turn = draws.turns[i, j]
-            _transform(augmented[i, j], (1 + zoom) ** turn[0], rotate_degrees * turn[1])
+        _zoom_and_rotate(augmented, draws.turns, zoom, rotate_degrees)
     _hide_parts(augmented, draws, crop_area, cutout)
+    if mixing:
+        _mix(augmented[:, :num_members], draws, mixing)
     return augmented
 
 
@@ -93,6 +96,9 @@ class _Draws(NamedTuple):
       grey: `[B]` in [0, 1), below the share of groups without colours.
       crops: `[B, n, 4]` in [0, 1), area, aspect ratio and place of a crop.
       holes: `[B, n, 2]` in [0, 1), centre of the hidden square.
+      mixed: `[B, n]` in [0, 1), below the share of members that are mixed.
+      partners: `[B, n]` in [0, 1), place of the other among the members.
+      patches: `[B, n, 4]` in [0, 1), area, aspect ratio and place of its part.
     """
 
     flips: np.ndarray
@@ -106,6 +112,9 @@ class _Draws(NamedTuple):
     grey: np.ndarray
     crops: np.ndarray
     holes: np.ndarray
+    mixed: np.ndarray
+    partners: np.ndarray
+    patches: np.ndarray
 
 
 def _draw(rng: np.random.Generator, num_groups: int, num_images: int) -> _Draws:
@@ -122,6 +131,9 @@ def _draw(rng: np.random.Generator, num_groups: int, num_images: int) -> _Draws:
         grey=rng.random(num_groups),
         crops=rng.random((num_groups, num_images, 4)),
         holes=rng.random((num_groups, num_images, 2)),
+        mixed=rng.random((num_groups, num_images)),
+        partners=rng.random((num_groups, num_images)),
+        patches=rng.random((num_groups, num_images, 4)),
     )
 
 
@@ -139,6 +151,22 @@ def _change_groups(
         groups[i] = groups[i][..., draws.orders[i]]
     for i in np.flatnonzero(draws.grey < grayscale):
         groups[i] = (groups[i] @ _GREY)[..., None].round()
+
+
+def _change_colors(groups: np.ndarray, factors: np.ndarray) -> None:
+    """Changes the colours of groups `[B, n, H, W, 3]` by `[B, 3]`, in place."""
+    for images, of_group in zip(groups, factors, strict=True):
+        for image in images:
+            image[...] = _jitter(image, *of_group)
+
+
+def _zoom_and_rotate(
+    groups: np.ndarray, turns: np.ndarray, zoom: float, degrees: float
+) -> None:
+    """Changes images `[B, n, H, W, 3]` by `[B, n, 2]` in [-1, 1), in place."""
+    for i, j in np.ndindex(*groups.shape[:2]):
+        scale, turn = (1 + zoom) ** turns[i, j, 0], degrees * turns[i, j, 1]
+        _transform(groups[i, j], scale, turn)
 
 
 def _hide_parts(
@@ -213,13 +241,52 @@ def _crop(
     """
     height, width = image.shape[:2]
     share = least_area + (1 - least_area) * area
+    rows, columns = _rectangle(height, width, share, aspect, top, left)
+    part = image[rows, columns]
+    image[...] = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _rectangle(
+    height: int, width: int, share: float, aspect: float, top: float, left: float
+) -> tuple[slice, slice]:
+    """Returns rows and columns of a part with a share of an image's area.
+
+    Args:
+      height: Height of the image, in pixels.
+      width: Width of the image, in pixels.
+      share: Share of its area, in (0, 1].
+      aspect: Place of the aspect ratio between 3/4 and 4/3, in [0, 1).
+      top: Place of the part along the height, in [0, 1).
+      left: Place of the part along the width, in [0, 1).
+    """
     # Within the image, so that no more is cut off.
     ratio = min(max((4 / 3) ** (2 * aspect - 1), share), 1 / share)
     rows = min(height, max(1, round(height * (share / ratio) ** 0.5)))
     columns = min(width, max(1, round(width * (share * ratio) ** 0.5)))
     y, x = int(top * (height - rows + 1)), int(left * (width - columns + 1))
-    part = image[y : y + rows, x : x + columns]
-    image[...] = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+    return slice(y, y + rows), slice(x, x + columns)
+
+
+def _mix(members: np.ndarray, draws: _Draws, share: float) -> None:
+    """Gives some members of groups a part of another one of their group, in place.
+
+    Args:
+      members: `[B, n, H, W, 3]` uint8.
+      draws: Random numbers of the groups.
+      share: Share of the members that are mixed.
+
+    References:
+      Yun et al., CutMix, 2019, https://arxiv.org/abs/1905.04899; within a group, so
+      that a mixture is of the anchor's class if the positives are.
+    """
+    originals = members.copy()
+    num_members, height, width = members.shape[1:4]
+    for i, j in np.argwhere(draws.mixed[:, :num_members] < share):
+        # Any member but this one; of one alone, the same.
+        step = 1 + int(draws.partners[i, j] * (num_members - 1))
+        area, *place = draws.patches[i, j]
+        part = _rectangle(height, width, max(area, _LEAST_PATCH) / 2, *place)
+        members[i, j][part] = originals[i, (j + step) % num_members][part]
 
 
 def _hide(image: np.ndarray, share: float, y: float, x: float) -> None:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import files
+from deeprank_jax import files, models
 from deeprank_jax.data import create_records
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import manifest
@@ -113,7 +113,9 @@ def load_run(workdir: str | pathlib.Path) -> Network:
         name=workdir.resolve().name,
         description={
             "Run": f"{workdir}, step {saved.where.name}",
-            "Network": config.model.trunk.name,
+            "Network": models.network_name(
+                config.model.trunk.name, config.model.ensemble
+            ),
         },
         config=config,
         embed=_in_batches(lambda images: compiled(on_device, images)),

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 from safetensors.numpy import load_file
 
+from deeprank_jax.config import upgrade_config
 from deeprank_jax.distributed import backend
 from deeprank_jax.export.network import create_embed
 from deeprank_jax.inference import artifact
@@ -31,7 +32,7 @@ def convert(folder: pathlib.Path) -> None:
     import onnx
 
     text = (folder / artifact.CONFIG).read_text(encoding="utf-8")
-    config = ml_collections.ConfigDict(json.loads(text))
+    config = ml_collections.ConfigDict(upgrade_config(json.loads(text)))
     arrays = load_file(folder / artifact.WEIGHTS)
     embed, weights = create_embed(config, arrays, source=str(folder))
     size = config.data.image_size

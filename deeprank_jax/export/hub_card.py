@@ -33,7 +33,7 @@ def front_matter(
         f"pipeline_tag: {_scalar(_TASK['type'])}",
     ]
     if info["checkpoint_step"] is None or config.model.weights:
-        lines.append(f"base_model: {_scalar(info['network'])}")
+        lines.append(f"base_model: {_scalar(config.model.trunk.name)}")
     lines += ["tags:", *(f"- {_scalar(tag)}" for tag in tags)]
     if metrics := [*_metrics(info["metrics"])]:
         lines += [

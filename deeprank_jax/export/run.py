@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluation, logs, registry, version
+from deeprank_jax import evaluation, logs, models, registry, version
 from deeprank_jax.data import create_records, dataset_name, decode, splits
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, ExportError
@@ -444,5 +444,5 @@ def describe_network(
     return {
         "fingerprint": artifact.fingerprint(folder, preprocessing),
         "preprocessing": preprocessing,
-        "network": config.model.trunk.name,
+        "network": models.network_name(config.model.trunk.name, config.model.ensemble),
     }

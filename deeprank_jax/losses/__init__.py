@@ -17,6 +17,7 @@ from deeprank_jax.losses.circle import Circle
 from deeprank_jax.losses.contrastive import Contrastive
 from deeprank_jax.losses.cross_entropy import CrossEntropy
 from deeprank_jax.losses.distillation import Distillation
+from deeprank_jax.losses.each_network import EachNetwork
 from deeprank_jax.losses.fast_ap import FastAP
 from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
@@ -41,6 +42,7 @@ __all__ = [
     "CrossEntropy",
     "DistanceWeighted",
     "Distillation",
+    "EachNetwork",
     "FastAP",
     "Images",
     "Loss",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ with needs_extra("train"):
 
 from deeprank_jax.models import layers
 from deeprank_jax.models.classifier import Classifier
+from deeprank_jax.models.ensemble import create_others, embedding_dims, network_name
 from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.multiscale import MultiScale
 from deeprank_jax.models.trunks.alexnet import AlexNet
@@ -35,6 +36,8 @@ __all__ = [
     "create_classifier",
     "create_model",
     "draw_missing",
+    "embedding_dims",
+    "network_name",
     "register_trunk",
 ]
 
@@ -60,7 +63,15 @@ _CONFIG_KEYS = {
     "image_size": "config.data.image_size",
     **{
         name: f"config.model.{name}"
-        for name in ("paths", "embed_shift", "whitening_power", "dtype", "batch_norm")
+        for name in (
+            "paths",
+            "embed_shift",
+            "embed_flip",
+            "whitening_power",
+            "ensemble",
+            "dtype",
+            "batch_norm",
+        )
     },
 }
 Network = TypeVar("Network", bound=nnx.Module)
@@ -110,7 +121,9 @@ def create_model(
     embedding_dim: int | None,
     paths: Sequence[Mapping[str, int]] = (),
     embed_shift: int = 0,
+    embed_flip: bool = False,
     whitening_power: float = 0.0,
+    ensemble: Sequence[Mapping[str, Any]] = (),
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
@@ -122,9 +135,12 @@ def create_model(
       trunk: Name of a trunk in `TRUNKS` under `"name"`, and the options of that trunk.
       image_size: Height and width of the images, in pixels.
       embedding_dim: Length of an embedding; None for the features themselves.
-      paths: Options of each low-resolution path; none for the single-scale network.
+      paths: Options of each low-resolution path.
       embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
-      whitening_power: Power of the whitening, once it is fitted; 0 for none.
+      embed_flip: True to average an embedding over mirror images, too.
+      whitening_power: Power of the whitening, once it is fitted.
+      ensemble: Options of each further network, whose embedding comes beside: `trunk`,
+        `embedding_dim`, `paths`, and `subsample`, by which its images are smaller.
       dtype: Type that the layers compute in, `"float32"` or `"bfloat16"`; parameters
         and embeddings are float32 either way.
       batch_norm: `"synchronized"` to normalise by the statistics of the batch,
@@ -134,20 +150,24 @@ def create_model(
       seed: Seed of the initial parameters.
 
     Raises:
-      ConfigError: The trunk, the dtype or the BatchNorm is not known, or the trunk or a
-        path cannot take an option or the image size.
+      ConfigError: The trunk, the dtype or the BatchNorm is not known, or the trunk, a
+        path or a network of the ensemble cannot take an option or the image size.
     """
     rngs = nnx.Rngs(seed)
+    create_trunk = functools.partial(_create_trunk, dtype=dtype, axis_name=axis_name)
     with config_keys(_CONFIG_KEYS):
+        first_trunk = create_trunk(trunk, image_size, batch_norm=batch_norm, rngs=rngs)
+        sizes = {"image_size": image_size, "dtype": DTYPES[dtype]}
         return MultiScale(
-            _create_trunk(trunk, image_size, dtype, batch_norm, axis_name, rngs),
-            image_size=image_size,
+            first_trunk,
             embedding_dim=embedding_dim,
             paths=paths,
             embed_shift=embed_shift,
+            embed_flip=embed_flip,
             whitening_power=whitening_power,
-            dtype=DTYPES[dtype],
+            others=create_others(ensemble, create_trunk, seed=seed, **sizes),
             rngs=rngs,
+            **sizes,
         )
 
 

@@ -196,11 +196,11 @@ def end_block(x: Array) -> Array:
 
 
 def trunk_pixels(trunk: Trunk, images: Array, dtype: jnp.dtype) -> Array:
-    """Normalises uint8 images `[B, H, W, C]` as a trunk's weights expect them.
+    """Normalises images `[B, H, W, C]` as a trunk's weights expect them.
 
     Args:
       trunk: Trunk with the `pixel_mean` and `pixel_scale` to apply.
-      images: `[B, H, W, C]` uint8, 0 to 255.
+      images: `[B, H, W, C]`, 0 to 255.
       dtype: Type of the result.
     """
     by_channel = functools.partial(jnp.broadcast_to, shape=(1, 1, 1, images.shape[-1]))

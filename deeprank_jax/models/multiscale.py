@@ -65,7 +65,10 @@ class LowResolutionPath(nnx.Module):
 
 
 class MultiScale(nnx.Module):
-    """Maps uint8 images to unit embeddings.
+    """Maps images to unit embeddings.
+
+    Attributes:
+      embedding_dim: Length of an embedding, in an ensemble of all networks together.
 
     References:
       Wang et al., Learning Fine-grained Image Similarity with Deep Ranking, 2014,
@@ -80,7 +83,9 @@ class MultiScale(nnx.Module):
         embedding_dim: int | None,
         paths: Sequence[Mapping[str, int]] = (),
         embed_shift: int = 0,
+        embed_flip: bool = False,
         whitening_power: float = 0.0,
+        others: Sequence[tuple[int, "MultiScale"]] = (),
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -95,8 +100,11 @@ class MultiScale(nnx.Module):
           paths: Options of each `LowResolutionPath`; none for the single-scale network.
           embed_shift: Length of the shifts over which `embed` averages, in pixels; 0
             embeds an image once.
+          embed_flip: True to average over mirror images in `embed`, too.
           whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
             none.
+          others: Further networks of an ensemble, each with the factor by which its
+            images are smaller, a whole number.
           dtype: Type that the paths compute in; the linear map computes in float32.
           rngs: Keys of the initial parameters.
 
@@ -120,20 +128,41 @@ class MultiScale(nnx.Module):
             # In bfloat16 near embeddings would be rounded to the same vector.
             else nnx.Linear(num_features, embedding_dim, dtype=jnp.float32, rngs=rngs)
         )
-        dim = num_features if embedding_dim is None else embedding_dim
-        self.whitening = create_whitening(whitening_power, dim)
-        self._dtype, self._embed_shift = dtype, embed_shift
+        self.others = nnx.List([network for _, network in others])
+        self._factors = tuple(factor for factor, _ in others)
+        own_dim = num_features if embedding_dim is None else embedding_dim
+        self.embedding_dim = own_dim + sum(x.embedding_dim for x in self.others)
+        self.whitening = create_whitening(whitening_power, self.embedding_dim)
+        self._dtype = dtype
+        self._embed_shift, self._embed_flip = embed_shift, embed_flip
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
-        """Maps uint8 images to unit vectors.
+        """Maps images to unit vectors.
+
+        Those of an ensemble are the embeddings of its networks, side by side.
 
         Args:
-          images: `[B, H, W, 3]` uint8.
+          images: `[B, H, W, 3]`, 0 to 255.
           key: Key of the trunk's dropout in training; None disables it.
 
         Returns:
           `[B, embedding_dim]` float32.
         """
+        parts = [self._embed_alone(images, key)]
+        for i, (factor, other) in enumerate(
+            zip(self._factors, self.others, strict=True)
+        ):
+            pixels = images
+            if factor > 1:
+                pixels = layers.subsample(images.astype(jnp.float32), factor)
+            other_key = None if key is None else jax.random.fold_in(key, i)
+            parts.append(other(pixels, other_key))
+        if len(parts) == 1:
+            return parts[0]
+        return layers.l2_normalize(jnp.concatenate(parts, axis=-1))
+
+    def _embed_alone(self, images: Array, key: Array | None) -> Array:
+        """Maps images to the unit vectors of this network without the others."""
         pixels = layers.trunk_pixels(self.trunk, images, self._dtype)
         joined = [layers.l2_normalize(self.trunk(pixels, key))]
         if self.paths:
@@ -146,17 +175,22 @@ class MultiScale(nnx.Module):
         return layers.l2_normalize(self.embedding(features))
 
     def embed_once(self, images: Array) -> Array:
-        """Maps images as `embed`, but without shifts and whitening."""
+        """Maps images as `embed`, but one view of each and without whitening."""
         return self(images)
 
     def embed(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`.
 
-        With `embed_shift` it is the direction of the mean over five places of an image;
-        then the whitening is applied, if there is one.
+        With `embed_shift` it is the direction of the mean over five places of an image,
+        with `embed_flip` over each of them and its mirror image; then the whitening is
+        applied, if there is one.
         """
-        if self._embed_shift:
+        if self._embed_shift or self._embed_flip:
             views = layers.shift_four_ways(images, self._embed_shift)
+            if not self._embed_shift:
+                views = views[:1]
+            if self._embed_flip:
+                views = jnp.concatenate([views, views[..., ::-1, :]])
             embeddings = self.embed_once(views.reshape(-1, *images.shape[1:]))
             embeddings = layers.l2_normalize(
                 jnp.mean(embeddings.reshape(*views.shape[:2], -1), axis=0)
@@ -182,6 +216,8 @@ def _check_shift(embed_shift: int, image_size: int) -> None:
 def _check_paths(paths: Sequence[Mapping[str, int]]) -> None:
     """Checks that each path has exactly the options of `LowResolutionPath`."""
     for i, path in enumerate(paths):
+        if not hasattr(path, "items"):
+            raise ValueError(f"paths[{i}]={path!r} must be a dict of options.")
         for names, verb in (
             ([name for name in path if name not in _PATH_OPTIONS], "has"),
             ([name for name in _PATH_OPTIONS if name not in path], "lacks"),

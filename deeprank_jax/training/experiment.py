@@ -27,6 +27,7 @@ from deeprank_jax.losses.memory import create_memory
 from deeprank_jax.registry import config_keys
 from deeprank_jax.relevance import Relevance, attach, create_relevance
 from deeprank_jax.sampling import BatchStream
+from deeprank_jax.sampling.create import group_size
 from deeprank_jax.sampling.stream import Batch, Sampler, VersionedSampler
 from deeprank_jax.training import checkpoints, data_defaults
 from deeprank_jax.training import network as network_lib
@@ -53,7 +54,7 @@ class Experiment:
       train_step: Function from `(state, batch)` to `(state, metrics)`, on all devices.
       embed: Function from `(state, images [B, H, W, 3])` to embeddings `[B, D]`.
       features: Function from the same to the trunk's features, unit vectors `[B, F]`.
-      embed_once: Function from the same to embeddings without shifts and whitening.
+      embed_once: Function from the same to embeddings of one view, not whitened.
       logits: Function from the same to the network's outputs, of a classifier logits or
         cosines.
       checkpoints: Checkpoints of the run.
@@ -97,7 +98,11 @@ class Experiment:
             self.sampler,
             config.batch_size // jax.process_count(),
             self.readers["train"].load,
-            functools.partial(augment_triplets, **config.data.augment),
+            functools.partial(
+                augment_triplets,
+                **config.data.augment,
+                num_members=1 + group_size(config)["positives_per_anchor"],
+            ),
             first_step=first_step,
             num_steps=config.num_steps - first_step,
             depth=config.data.prefetch,

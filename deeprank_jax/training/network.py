@@ -85,6 +85,12 @@ def create_model(
     )
     if num_classes is None:
         return models.create_model(**options)
-    for ranking_only in ("embedding_dim", "paths", "embed_shift"):
+    for ranking_only in (
+        "embedding_dim",
+        "paths",
+        "embed_shift",
+        "embed_flip",
+        "ensemble",
+    ):
         del options[ranking_only]
     return models.create_classifier(**options, num_classes=num_classes, outputs=outputs)

@@ -266,7 +266,7 @@ def _make_gradients(
                 params,
                 model_state,
                 batch["images"],
-                # Only trunks have dropout, and a frozen one is used as it is.
+                # A frozen trunk has no dropout; nor then have those beside it.
                 None if freeze_trunk else device_key,
             )
             inputs = {**batch, "memory": memory} if memory else batch
@@ -331,7 +331,7 @@ def make_embed_step(graphdef: nnx.GraphDef) -> Callable[[TrainState, Array], Arr
 def make_embed_once_step(
     graphdef: nnx.GraphDef,
 ) -> Callable[[TrainState, Array], Array]:
-    """Returns `embed_once_step(state, images)`, without shifts and whitening.
+    """Returns `embed_once_step(state, images)`, of one view and not whitened.
 
     It maps the images to unit vectors, float32 `[B, D]`; see `make_embed_step`.
     """

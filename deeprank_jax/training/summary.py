@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from deeprank_jax import models
 from deeprank_jax.config import read_run_config
 from deeprank_jax.report import metric_tables
 from deeprank_jax.training.experiment import Experiment
@@ -30,9 +31,10 @@ def describe_start(experiment: Experiment) -> list[str]:
     ]
     leaves = jax.tree.leaves(experiment.state.params)
     side = config.data.image_size
+    network = models.network_name(config.model.trunk.name, config.model.ensemble)
     return [
         f"Data: {', '.join(counts)}.",
-        f"Network: {config.model.trunk.name}{_describe_weights(config)}, "
+        f"Network: {network}{_describe_weights(config)}, "
         f"{sum(x.size for x in leaves):,} parameters, images of {side} x {side} "
         "pixels.",
         f"Devices: {_describe_devices()}.",

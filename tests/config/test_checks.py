@@ -22,6 +22,7 @@ from deeprank_jax.errors import ConfigError
         ("data.cache_mib", -1, "must be at least 0"),
         ("data.workers", 0, "must be at least 1"),
         ("model.paths", (1,), "give dicts"),
+        ("model.ensemble", (1,), "model.ensemble=.* holds 1; give dicts"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(key, value, bounds):

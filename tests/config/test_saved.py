@@ -235,10 +235,17 @@ def test_values_that_are_no_config_are_an_error_of_the_config():
 def test_options_that_came_later_have_the_value_of_before():
     today = json.loads(config_lib.resolve_config(base.get_config()).to_json())
     before = copy.deepcopy(today)
-    later = ("quarter_turns", "swap_colors", "grayscale", "crop_area", "cutout")
+    later = (
+        "quarter_turns",
+        "swap_colors",
+        "grayscale",
+        "crop_area",
+        "cutout",
+        "mixing",
+    )
     for name in later:
         del before["data"]["augment"][name]
-    for name in ("embed_shift", "whitening_power"):
+    for name in ("embed_shift", "embed_flip", "whitening_power", "ensemble"):
         del before["model"][name]
     for name in ("min_positive_relevance", "positives_per_anchor"):
         del before["sampler"][name]

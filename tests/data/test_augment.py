@@ -59,6 +59,7 @@ def test_every_kind_leaves_its_input_alone():
         grayscale=0.5,
         crop_area=0.5,
         cutout=0.3,
+        mixing=0.5,
     )
     np.testing.assert_array_equal(triplets, before)
     assert augmented.dtype == np.uint8
@@ -248,3 +249,27 @@ def test_zoom_and_rotation_repeat_the_edge():
     white = np.full((4, 3, 9, 9, 3), 255, np.uint8)
     turned = run(white, zoom=0.5, rotate_degrees=45.0)
     np.testing.assert_array_equal(turned, white)
+
+
+def test_mixing_takes_a_rectangle_of_another_member():
+    # Each image is filled with its place in the group.
+    places = np.arange(4, dtype=np.uint8)[:, None, None, None]
+    groups = np.zeros((500, 4, 20, 20, 3), np.uint8) + places
+    mixed = run(groups, mixing=0.5, num_members=3)
+    np.testing.assert_array_equal(mixed[:, 3], 3)
+    foreign = mixed[:, :3, ..., 0] != places[:3, ..., 0]
+    sizes = foreign.sum(axis=(2, 3))
+    assert abs((sizes > 0).mean() - 0.5) < 0.04
+    tall, wide = foreign.any(axis=3).sum(axis=2), foreign.any(axis=2).sum(axis=2)
+    np.testing.assert_array_equal(sizes, tall * wide)
+    assert 10 <= sizes[sizes > 0].min() < 30
+    assert 190 <= sizes.max() <= 210
+    assert foreign.any(axis=(0, 1)).all()
+    for j in range(3):
+        partners = mixed[:, j, ..., 0][foreign[:, j]]
+        assert set(partners) == {0, 1, 2} - {j}
+
+
+def test_an_image_alone_is_not_mixed():
+    images = noise(50, 1, 9, 9, 3)
+    np.testing.assert_array_equal(run(images, mixing=1.0, num_members=4), images)

@@ -67,8 +67,9 @@ def test_what_is_not_known_is_left_out():
     content, _ = read(hub_card.front_matter(info, emoji.get_config(), "unknown"))
     assert "onnx" in content["tags"]
     assert content.keys() == {"library_name", "license", "pipeline_tag", "tags"}
-    info = create_info(metrics={}, checkpoint_step=None)
-    content, _ = read(hub_card.front_matter(info, emoji.get_config(), "unknown"))
+    network = "efficientnet_lite0 beside convnet"
+    info = create_info(metrics={}, checkpoint_step=None, network=network)
+    content, _ = read(hub_card.front_matter(info, folder.get_config(), "unknown"))
     assert content["base_model"] == "efficientnet_lite0"
     dataset = {"name": "folder", "validation_images": 5}
     content, _ = read(

@@ -15,6 +15,8 @@ TRUNKS = {
     "vgg16": (dict(fc_dim=16), 32),
     "efficientnet_lite0": ({}, 32),
 }
+# A small network beside the first.
+OTHER = dict(trunk=dict(name="convnet", widths=(4, 8)), embedding_dim=6)
 
 
 def write_teacher(path, images, *, seed=0, left_out=0):
@@ -44,6 +46,7 @@ def shrink(config: ml_collections.ConfigDict, **values):
     config.model.paths = (
         dict(subsample=2, kernel=3, stride=2, width=4, pool=3, pool_stride=2),
     )
+    config.model.ensemble = (OTHER,) * len(config.model.ensemble)
     return config
 
 

@@ -197,18 +197,23 @@ def test_shifted_images_are_those_of_a_loop(pixels):
         np.testing.assert_array_equal(view, images[:, from_rows][:, :, from_columns])
 
 
-def test_an_embedding_over_shifts_is_the_direction_of_their_mean():
+@pytest.mark.parametrize(("shift", "flip"), [(2, False), (0, True), (2, True)])
+def test_an_embedding_over_views_is_the_direction_of_their_mean(shift, flip):
     images = np.random.default_rng(0).integers(0, 256, (3, 17, 17, 3)).astype(np.uint8)
-    network, shifting = create(), create(embed_shift=2)
+    network, averaging = create(), create(embed_shift=shift, embed_flip=flip)
     network.eval()
-    shifting.eval()
-    views = layers.shift_four_ways(jnp.asarray(images), 2)
+    averaging.eval()
+    views = list(
+        layers.shift_four_ways(jnp.asarray(images), shift) if shift else [images]
+    )
+    if flip:
+        views += [view[:, :, ::-1] for view in views]
     mean = np.mean([network.embed(view) for view in views], axis=0)
     expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-    np.testing.assert_allclose(shifting.embed(images), expected, atol=1e-5)
+    np.testing.assert_allclose(averaging.embed(images), expected, atol=1e-5)
     assert np.abs(expected - network.embed(images)).max() > 1e-3
     # In training an image is embedded once.
-    np.testing.assert_allclose(shifting(images), network(images), atol=1e-6)
+    np.testing.assert_allclose(averaging(images), network(images), atol=1e-6)
 
 
 def test_without_a_linear_map_an_embedding_is_the_features():
@@ -220,3 +225,57 @@ def test_without_a_linear_map_an_embedding_is_the_features():
     assert expected.shape == (3, network.trunk.num_features)
     np.testing.assert_allclose(network.embed(images), expected, atol=1e-6)
     np.testing.assert_allclose(network(images), expected, atol=1e-6)
+
+
+OTHER = dict(trunk=dict(name="convnet", widths=(3, 6)), embedding_dim=4)
+
+
+def test_an_ensemble_puts_the_embeddings_of_its_networks_side_by_side():
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 17, 3)).astype(np.uint8)
+    network = create(ensemble=(OTHER, dict(OTHER, subsample=2, paths=(PATH,))))
+    alone = create()
+    for x in (network, alone):
+        x.eval()
+    smaller = layers.subsample(jnp.asarray(images, jnp.float32), 2)
+    parts = [alone(images), network.others[0](images), network.others[1](smaller)]
+    expected = np.concatenate(parts, axis=1) / np.sqrt(3)
+    assert expected.shape == (3, network.embedding_dim) == (3, 5 + 4 + 4)
+    np.testing.assert_allclose(network(images), expected, atol=1e-6)
+    np.testing.assert_allclose(network.embed(images), expected, atol=1e-6)
+    assert len(network.others[1].paths) == 1
+
+
+def test_networks_of_an_ensemble_start_from_different_parameters():
+    network = create(ensemble=(OTHER, OTHER))
+    first, second = (nnx.state(x, nnx.Param) for x in network.others)
+    kernels = [x["trunk"]["convs"][0]["kernel"][...] for x in (first, second)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 3}, r"ensemble\[0\] has 'width'; its options are trunk, embed"),
+        (
+            {"embedding_dim": 0},
+            r"ensemble\[0\]\.embedding_dim must be a whole .* got 0",
+        ),
+        ({"subsample": 1.5}, r"ensemble\[0\]\.subsample must be .*, got 1\.5"),
+        ({"trunk": "convnet"}, r"ensemble\[0\]\.trunk='convnet' must be a dict"),
+        ({"trunk": {"name": "convnett"}}, r"ensemble\[0\]\.trunk.*'convnett' is not "),
+        (
+            {"trunk": dict(name="vgg16"), "subsample": 2},
+            r"config\.data\.image_size, divided by .*ensemble\[0\]\.subsample, .*32.*9",
+        ),
+        ({"paths": ({},)}, r"ensemble\[0\]\.paths\[0\] lacks 'subsample'"),
+        ({"paths": (1,)}, r"ensemble\[0\]\.paths\[0\]=1 must be a dict"),
+    ],
+)
+def test_what_a_network_of_an_ensemble_cannot_be_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        create(ensemble=(OTHER | change,))
+
+
+def test_a_network_of_an_ensemble_needs_a_trunk_and_a_length():
+    with pytest.raises(ConfigError, match=r"ensemble\[0\] lacks 'embedding_dim'"):
+        create(ensemble=({"trunk": OTHER["trunk"]},))

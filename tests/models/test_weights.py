@@ -166,6 +166,14 @@ def test_only_what_the_layout_names_may_be_left_out():
     np.testing.assert_array_equal(leaves(model)["paths/0/conv/kernel"], before)
 
 
+def test_networks_beside_the_first_need_no_arrays():
+    other = dict(trunk=dict(name="convnet", widths=(4,)), embedding_dim=3)
+    model = small_model(ensemble=(other,))
+    report = import_arrays(model, changed(), Layout(SMALL.rules, SMALL.ignore))
+    assert report.unchanged
+    assert all(name.startswith("others/0/") for name in report.unchanged)
+
+
 # Files.
 
 

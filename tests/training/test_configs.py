@@ -22,7 +22,7 @@ NAMES.remove("base")
 SAME_STEP = {"manifest"}
 # Plans of experiments, which train the network of another config: for check-full.
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
-# The network of another config with another loss or relevance: for check-full.
+# The networks of other configs with another loss or relevance: for check-full.
 LOWERS_LATE = {"emoji_lite0", "sop"} | PLANS
 # A network that other tests train, and that takes half a minute: for check-full.
 TRAINS_LATE = {"keras_vgg16"}

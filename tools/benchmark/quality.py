@@ -114,11 +114,13 @@ def _check_network(config: ml_collections.ConfigDict) -> None:
     if (
         trunk != {"name": "convnet", "widths": _WIDTHS}
         or not config.model.embedding_dim
+        or config.model.ensemble
     ):
         raise ConfigError(
             f"config.model.trunk={trunk} with embedding_dim="
             f"{config.model.embedding_dim} is not the network that the peers have: a "
-            f"convnet of widths {_WIDTHS} with a linear map; choose another --config."
+            f"convnet of widths {_WIDTHS} with a linear map, and none beside it; "
+            "choose another --config."
         )
 
 

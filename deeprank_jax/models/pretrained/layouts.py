@@ -45,7 +45,7 @@ class Layout:
 
     rules: Sequence[Rule]
     ignore: Sequence[str] = (r".*\.num_batches_tracked",)
-    keep: Sequence[str] = (r"(embedding|paths|head)/.*",)
+    keep: Sequence[str] = (r"(embedding|paths|others|head)/.*",)
     needs: str = ""
 
     def our_name(self, name: str) -> tuple[str | None, Rule | None]:

@@ -1,6 +1,6 @@
 """Deep ranking: triplets of images, and a loss of their embeddings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from deeprank_jax import losses
+from deeprank_jax import losses, models
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices
@@ -108,7 +108,12 @@ class Ranking:
         return {
             "Loss": self._loss.describe() + (f", {miner} negatives" if miner else ""),
             "Head": f"{len(model.paths)} low-resolution {noun}, "
-            + (f"{dim} dimensions" if dim else "without a linear map"),
+            + (f"{dim} dimensions" if dim else "without a linear map")
+            + "".join(
+                f"; beside it {other['trunk']['name']}, {other['embedding_dim']} "
+                "dimensions"
+                for other in model.ensemble
+            ),
         }
 
 
@@ -132,13 +137,17 @@ def create_ranking_loss(
     keys = {"min_relevance_gap": "config.triplets.min_relevance_gap"}
     keys |= {name: f"config.sampler.{name}" for name in create.GROUP_SIZE}
     with config_keys(keys):
-        return losses.create_loss(
+        loss = losses.create_loss(
             config.loss.to_dict(),
             relevance_fn=relevance_fn,
             min_relevance_gap=config.triplets.min_relevance_gap,
             axis_name=axis_name,
             **create.group_size(config),
         )
+    if not config.model.ensemble:
+        return loss
+    other_dims = models.embedding_dims(config.model.ensemble)
+    return losses.EachNetwork(loss, other_dims=other_dims)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +167,11 @@ class RankingObjective:
     ) -> tuple[jax.Array, Metrics]:
         """Returns the losses `[B]` of a batch, and metrics of its embeddings."""
         group_losses = self.loss_fn(outputs, batch, step=step, key=key)
+        parts = [outputs]
+        if isinstance(self.loss_fn, losses.EachNetwork):
+            parts = self.loss_fn.split(outputs)
         return group_losses, _ranking_metrics(
-            group_losses, outputs, self.positives_per_anchor
+            group_losses, outputs, parts, self.positives_per_anchor
         )
 
     def remember(
@@ -170,22 +182,39 @@ class RankingObjective:
 
 
 def _ranking_metrics(
-    group_losses: jax.Array, embeddings: jax.Array, positives_per_anchor: int
+    group_losses: jax.Array,
+    embeddings: jax.Array,
+    parts: Sequence[jax.Array],
+    positives_per_anchor: int,
 ) -> Metrics:
-    """Returns the training metrics of one device's share of the batch."""
+    """Returns the training metrics of one device's share of the batch.
+
+    Args:
+      group_losses: `[B]` losses.
+      embeddings: `[B, n, D]` unit vectors.
+      parts: The same of each network; the one that is nearest to a collapse counts.
+      positives_per_anchor: Number of positives in a group.
+    """
     embeddings = jax.lax.stop_gradient(embeddings)
-    images = embeddings.reshape(-1, embeddings.shape[-1])
+    images = [jax.lax.stop_gradient(x.reshape(-1, x.shape[-1])) for x in parts]
     distances = squared_distance(embeddings[:, :1], embeddings[:, 1:])
     metrics = {
         "active_share": jnp.mean((group_losses > 0).astype(jnp.float32)),
         "positive_distance": jnp.mean(distances[:, :positives_per_anchor]),
-        "mean_distance": diagnostics.mean_squared_distance(images),
-        "effective_rank": diagnostics.effective_rank(images),
+        "mean_distance": _least(diagnostics.mean_squared_distance, images),
+        "effective_rank": _least(diagnostics.effective_rank, images),
     }
     if distances.shape[1] > positives_per_anchor:
         negatives = distances[:, positives_per_anchor:]
         metrics["negative_distance"] = jnp.mean(negatives)
     return metrics
+
+
+def _least(
+    measure: Callable[[jax.Array], jax.Array], images: Sequence[jax.Array]
+) -> jax.Array:
+    """Returns the least of the measurements of embeddings `[N, D]`."""
+    return functools.reduce(jnp.minimum, map(measure, images))
 
 
 def check_compiles(
@@ -203,6 +232,7 @@ def check_compiles(
         calls NumPy, or the loss does not return one value per group.
     """
     num_images = 1 + sum(create.group_size(config).values())
+    dim = 4 + sum(models.embedding_dims(config.model.ensemble))
     sides = jnp.zeros(
         (2, num_images, attributes.shape[1]), devices.for_devices(attributes).dtype
     )
@@ -218,7 +248,7 @@ def check_compiles(
     try:
         losses_shape = jax.eval_shape(
             loss_fn,
-            jnp.zeros((2, num_images, 4)),
+            jnp.zeros((2, num_images, dim)),
             {"attributes": sides, "teacher": jnp.zeros((2, num_images, 4))},
         ).shape
     except _CannotTraceError as error:

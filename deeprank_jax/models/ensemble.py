@@ -1,0 +1,130 @@
+"""Networks of an ensemble beside the first, created from their options.
+
+They start from random parameters, whatever the first one's are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from deeprank_jax.errors import ConfigError
+from deeprank_jax.models import layers
+from deeprank_jax.models.multiscale import MultiScale
+from deeprank_jax.models.trunks.base import Trunk
+from deeprank_jax.registry import config_keys
+
+_SECTION = "config.model.ensemble"
+_NEEDED = ("trunk", "embedding_dim")
+_OPTIONS = (*_NEEDED, "paths", "subsample")
+
+
+def create_others(
+    ensemble: Sequence[Mapping[str, Any]],
+    create_trunk: Callable[..., Trunk],
+    *,
+    image_size: int,
+    dtype: jnp.dtype,
+    seed: int,
+) -> list[tuple[int, MultiScale]]:
+    """Returns the networks, each after the factor by which its images are smaller.
+
+    Args:
+      ensemble: Options of each network: `trunk`, `embedding_dim`, and optionally
+        `paths` and `subsample`, the factor.
+      create_trunk: Function of a trunk's options, the size of its images,
+        `batch_norm` and `rngs`.
+      image_size: Height and width of the images of the ensemble, in pixels.
+      dtype: Type that the paths compute in.
+      seed: Seed of the initial parameters; those of the first network do not depend on
+        the ensemble.
+
+    Raises:
+      ConfigError: An option is missing, unknown or out of its range.
+    """
+    key = jax.random.key(seed)
+    return [
+        _create_other(
+            options,
+            f"{_SECTION}[{i}]",
+            create_trunk,
+            image_size=image_size,
+            dtype=dtype,
+            rngs=nnx.Rngs(jax.random.fold_in(key, 1 + i)),
+        )
+        for i, options in enumerate(ensemble)
+    ]
+
+
+def _create_other(
+    options: Mapping[str, Any],
+    section: str,
+    create_trunk: Callable[..., Trunk],
+    *,
+    image_size: int,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> tuple[int, MultiScale]:
+    """Returns the factor and the network of one entry of the ensemble."""
+    _check_options(options, section)
+    factor = options.get("subsample", 1)
+    size = -(-image_size // factor)
+    keys = {"paths": f"{section}.paths"}
+    keys["image_size"] = f"config.data.image_size, divided by {section}.subsample,"
+    try:
+        with config_keys(keys):
+            network = MultiScale(
+                # Its BatchNorm has no trained averages, and so cannot be frozen.
+                create_trunk(
+                    options["trunk"], size, batch_norm="synchronized", rngs=rngs
+                ),
+                image_size=size,
+                embedding_dim=options["embedding_dim"],
+                paths=options.get("paths", ()),
+                dtype=dtype,
+                rngs=rngs,
+            )
+    except ConfigError as error:
+        message = str(error).replace("config.model.trunk", f"{section}.trunk")
+        raise ConfigError(message) from error
+    return factor, network
+
+
+def embedding_dims(ensemble: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Returns the length of the embedding of each network of `config.model.ensemble`.
+
+    Raises:
+      ConfigError: An option is missing, unknown or out of its range.
+    """
+    for i, options in enumerate(ensemble):
+        _check_options(options, f"{_SECTION}[{i}]")
+    return [options["embedding_dim"] for options in ensemble]
+
+
+def network_name(trunk: str, ensemble: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the names of the trunks, e.g. `"efficientnet_lite0 beside convnet"`."""
+    return " beside ".join([trunk, *(x["trunk"]["name"] for x in ensemble)])
+
+
+def _check_options(options: Mapping[str, Any], section: str) -> None:
+    """Checks that a network has the options that it needs, and no others."""
+    for names, verb in (
+        ([name for name in options if name not in _OPTIONS], "has"),
+        ([name for name in _NEEDED if name not in options], "lacks"),
+    ):
+        if names:
+            raise ConfigError(
+                f"{section} {verb} {', '.join(map(repr, names))}; its options are "
+                f"{', '.join(_OPTIONS)}, and {' and '.join(_NEEDED)} are needed."
+            )
+    if not hasattr(options["trunk"], "items"):
+        raise ConfigError(
+            f"{section}.trunk={options['trunk']!r} must be a dict, e.g. "
+            'dict(name="convnet").'
+        )
+    counts = {"embedding_dim": options["embedding_dim"]}
+    counts["subsample"] = options.get("subsample", 1)
+    with config_keys({name: f"{section}.{name}" for name in counts}):
+        layers.check_counts(**counts)
