@@ -124,7 +124,8 @@ def _model() -> ConfigDict:
     model.ensemble = ()
     # Pixels by which an image is shifted four ways, for the mean of five embeddings.
     model.embed_shift = 0
-    model.embed_flip = False  # True: mirror images count in that mean, too.
+    # True: an embedding is the mean over these and their mirror images.
+    model.embed_flip = False
     # Power of the whitening that is fitted on training images when training ends, from
     # 0 (none) to 1 (all axes of the embeddings have the same second moment).
     model.whitening_power = 0.0

@@ -1,7 +1,7 @@
 r"""EfficientNet-Lite0 on emoji, from ImageNet's weights: the best on two CPU cores.
 
-It learns by the recipe of `configs/emoji.py`, at 128 pixels. The features of its trunk,
-and beside them the embedding of the demo's network, are the embedding.
+It learns by the recipe of `configs/emoji.py`, at 128 pixels. An embedding is its
+trunk's features, followed by the embedding of the demo's network, trained beside it.
 
 Expected: test Recall@1 .817 (Lite0 as it comes .530, pixels .422), MAP@R .651 (.295,
 .204), similarity precision .913 (.846, .774); 35 minutes on two CPU cores.

@@ -14,7 +14,7 @@ from deeprank_jax.errors import needs_extra
 with needs_extra("train"):
     import cv2
 
-# Least part of a mixed image, as a share of the largest.
+# Smallest part that is mixed in, relative to the largest.
 _LEAST_PATCH = 0.1
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -56,7 +56,7 @@ def augment_triplets(
         crop, of an aspect ratio from 3/4 to 4/3, is resized to the whole; 1 for none.
       cutout: Side of a square of grey that hides a part of each image, as a share of
         the image's sides; its centre is drawn anywhere in the image.
-      mixing: Share of the members of a group that show a part of another, up to half.
+      mixing: Share of the members of a group that show 5 to 50 % of another one.
       num_members: Number of the first images of a group that may be mixed: the anchor
         and its positives; None for all.
 

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import files, models
+from deeprank_jax import files
 from deeprank_jax.data import create_records
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import manifest
@@ -35,6 +35,7 @@ from deeprank_jax.relevance import attach, create_relevance
 from deeprank_jax.training import checkpoints, experiment, tasks, whitening
 from deeprank_jax.training import network as network_lib
 from deeprank_jax.training import step as step_lib
+from deeprank_jax.training.network import trunk_names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,7 @@ def load_run(workdir: str | pathlib.Path) -> Network:
         name=workdir.resolve().name,
         description={
             "Run": f"{workdir}, step {saved.where.name}",
-            "Network": models.network_name(
-                config.model.trunk.name, config.model.ensemble
-            ),
+            "Network": " beside ".join(trunk_names(config)),
         },
         config=config,
         embed=_in_batches(lambda images: compiled(on_device, images)),

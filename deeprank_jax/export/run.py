@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluation, logs, models, registry, version
+from deeprank_jax import evaluation, logs, registry, version
 from deeprank_jax.data import create_records, dataset_name, decode, splits
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, ExportError
@@ -30,6 +30,7 @@ from deeprank_jax.inference import artifact, familiarity, program
 from deeprank_jax.progress import Bar
 from deeprank_jax.training import checkpoints, image_digest, whitening
 from deeprank_jax.training.experiment import create_reader
+from deeprank_jax.training.network import trunk_names
 from deeprank_jax.training.workdir import Workdir, read_json
 
 _NUM_VERIFIED = 64
@@ -444,5 +445,5 @@ def describe_network(
     return {
         "fingerprint": artifact.fingerprint(folder, preprocessing),
         "preprocessing": preprocessing,
-        "network": models.network_name(config.model.trunk.name, config.model.ensemble),
+        "network": " beside ".join(trunk_names(config)),
     }

@@ -40,8 +40,9 @@ class EachNetwork:
         self.outputs = loss.outputs
         self._loss = loss
         self._other_dims = tuple(other_dims)
+        self._num_networks = 1 + len(self._other_dims)
         margin = getattr(loss, "margin", None)
-        self.margin = None if margin is None else margin * (1 + len(self._other_dims))
+        self.margin = None if margin is None else margin * self._num_networks
 
     def __call__(
         self,
@@ -67,9 +68,7 @@ class EachNetwork:
 
     def describe(self) -> str:
         """Returns the loss, with the number of networks."""
-        return (
-            f"{self._loss.describe()}, of each of {len(self._other_dims) + 1} networks"
-        )
+        return f"{self._loss.describe()}, of each of {self._num_networks} networks"
 
     def split(self, embeddings: Array) -> list[Array]:
         """Returns the unit vectors of each network from joined ones `[..., D]`."""
@@ -77,5 +76,5 @@ class EachNetwork:
         *ends, last = itertools.accumulate((first, *self._other_dims))
         del last
         # All parts of a joined embedding have the same length.
-        scale = (1 + len(self._other_dims)) ** 0.5
+        scale = self._num_networks**0.5
         return [scale * part for part in jnp.split(embeddings, ends, axis=-1)]

@@ -14,7 +14,7 @@ with needs_extra("train"):
 
 from deeprank_jax.models import layers
 from deeprank_jax.models.classifier import Classifier
-from deeprank_jax.models.ensemble import create_others, embedding_dims, network_name
+from deeprank_jax.models.ensemble import create_others, embedding_dims
 from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.multiscale import MultiScale
 from deeprank_jax.models.trunks.alexnet import AlexNet
@@ -37,7 +37,6 @@ __all__ = [
     "create_model",
     "draw_missing",
     "embedding_dims",
-    "network_name",
     "register_trunk",
 ]
 
@@ -66,9 +65,7 @@ _CONFIG_KEYS = {
         for name in (
             "paths",
             "embed_shift",
-            "embed_flip",
             "whitening_power",
-            "ensemble",
             "dtype",
             "batch_norm",
         )

@@ -29,7 +29,7 @@ def create_others(
     dtype: jnp.dtype,
     seed: int,
 ) -> list[tuple[int, MultiScale]]:
-    """Returns the networks, each after the factor by which its images are smaller.
+    """Returns the networks, each with the factor by which its images are smaller.
 
     Args:
       ensemble: Options of each network: `trunk`, `embedding_dim`, and optionally
@@ -78,7 +78,7 @@ def _create_other(
             network = MultiScale(
                 # Its BatchNorm has no trained averages, and so cannot be frozen.
                 create_trunk(
-                    options["trunk"], size, batch_norm="synchronized", rngs=rngs
+                    dict(options["trunk"]), size, batch_norm="synchronized", rngs=rngs
                 ),
                 image_size=size,
                 embedding_dim=options["embedding_dim"],
@@ -103,22 +103,11 @@ def embedding_dims(ensemble: Sequence[Mapping[str, Any]]) -> list[int]:
     return [options["embedding_dim"] for options in ensemble]
 
 
-def network_name(trunk: str, ensemble: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the names of the trunks, e.g. `"efficientnet_lite0 beside convnet"`."""
-    return " beside ".join([trunk, *(x["trunk"]["name"] for x in ensemble)])
-
-
 def _check_options(options: Mapping[str, Any], section: str) -> None:
     """Checks that a network has the options that it needs, and no others."""
-    for names, verb in (
-        ([name for name in options if name not in _OPTIONS], "has"),
-        ([name for name in _NEEDED if name not in options], "lacks"),
-    ):
-        if names:
-            raise ConfigError(
-                f"{section} {verb} {', '.join(map(repr, names))}; its options are "
-                f"{', '.join(_OPTIONS)}, and {' and '.join(_NEEDED)} are needed."
-            )
+    with config_keys({"ensemble": _SECTION}):
+        name = section.removeprefix("config.model.")
+        layers.check_options(name, options, options=_OPTIONS, needed=_NEEDED)
     if not hasattr(options["trunk"], "items"):
         raise ConfigError(
             f"{section}.trunk={options['trunk']!r} must be a dict, e.g. "

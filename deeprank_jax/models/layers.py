@@ -1,6 +1,6 @@
 """Layers shared by several networks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import numbers
 
@@ -283,6 +283,33 @@ def subsample(images: Array, factor: int) -> Array:
         method="linear",
         antialias=True,
     )
+
+
+def check_options(
+    name: str, values: object, *, options: Sequence[str], needed: Sequence[str]
+) -> None:
+    """Checks that a dict of options has those that are needed, and no unknown ones.
+
+    Args:
+      name: Name of the dict, for messages.
+      values: The dict, or whatever the user gave in its place.
+      options: Names of all options.
+      needed: Names of those that have no default.
+
+    Raises:
+      ValueError: It is no dict, or an option is missing or unknown.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name}={values!r} must be a dict of options.")
+    for names, verb in (
+        ([option for option in values if option not in options], "has"),
+        ([option for option in needed if option not in values], "lacks"),
+    ):
+        if names:
+            raise ValueError(
+                f"{name} {verb} {', '.join(map(repr, names))}; its options are "
+                f"{', '.join(options)}, and {', '.join(needed)} are needed."
+            )
 
 
 def check_counts(**options: object) -> None:

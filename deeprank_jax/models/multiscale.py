@@ -186,9 +186,9 @@ class MultiScale(nnx.Module):
         applied, if there is one.
         """
         if self._embed_shift or self._embed_flip:
-            views = layers.shift_four_ways(images, self._embed_shift)
-            if not self._embed_shift:
-                views = views[:1]
+            views = images[None]
+            if self._embed_shift:
+                views = layers.shift_four_ways(images, self._embed_shift)
             if self._embed_flip:
                 views = jnp.concatenate([views, views[..., ::-1, :]])
             embeddings = self.embed_once(views.reshape(-1, *images.shape[1:]))
@@ -216,15 +216,7 @@ def _check_shift(embed_shift: int, image_size: int) -> None:
 def _check_paths(paths: Sequence[Mapping[str, int]]) -> None:
     """Checks that each path has exactly the options of `LowResolutionPath`."""
     for i, path in enumerate(paths):
-        if not hasattr(path, "items"):
-            raise ValueError(f"paths[{i}]={path!r} must be a dict of options.")
-        for names, verb in (
-            ([name for name in path if name not in _PATH_OPTIONS], "has"),
-            ([name for name in _PATH_OPTIONS if name not in path], "lacks"),
-        ):
-            if names:
-                raise ValueError(
-                    f"paths[{i}] {verb} {', '.join(map(repr, names))}; its options are "
-                    f"{', '.join(_PATH_OPTIONS)}, and all are needed."
-                )
+        layers.check_options(
+            f"paths[{i}]", path, options=_PATH_OPTIONS, needed=_PATH_OPTIONS
+        )
         layers.check_counts(**{f"paths[{i}].{name}": x for name, x in path.items()})

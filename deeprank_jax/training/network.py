@@ -57,6 +57,17 @@ def create_network(
     return graphdef, tx, state
 
 
+def trunk_names(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the names of the trunks that a config trains, the first one's first.
+
+    Args:
+      config: Whole configuration.
+    """
+    # A classifier has no ensemble.
+    others = () if config.task.name == "classification" else config.model.ensemble
+    return [config.model.trunk.name, *(x["trunk"]["name"] for x in others)]
+
+
 def create_model(
     config: ml_collections.ConfigDict,
     num_classes: int | None,

@@ -266,7 +266,7 @@ def _make_gradients(
                 params,
                 model_state,
                 batch["images"],
-                # A frozen trunk has no dropout; nor then have those beside it.
+                # A frozen trunk has no dropout, nor then have the others.
                 None if freeze_trunk else device_key,
             )
             inputs = {**batch, "memory": memory} if memory else batch

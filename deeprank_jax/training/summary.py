@@ -8,10 +8,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from deeprank_jax import models
 from deeprank_jax.config import read_run_config
 from deeprank_jax.report import metric_tables
 from deeprank_jax.training.experiment import Experiment
+from deeprank_jax.training.network import trunk_names
 from deeprank_jax.training.next_commands import next_commands
 from deeprank_jax.training.workdir import Workdir, read_json
 
@@ -31,10 +31,11 @@ def describe_start(experiment: Experiment) -> list[str]:
     ]
     leaves = jax.tree.leaves(experiment.state.params)
     side = config.data.image_size
-    network = models.network_name(config.model.trunk.name, config.model.ensemble)
+    first, *others = trunk_names(config)
+    network = " beside ".join([f"{first}{_describe_weights(config)}", *others])
     return [
         f"Data: {', '.join(counts)}.",
-        f"Network: {network}{_describe_weights(config)}, "
+        f"Network: {network}, "
         f"{sum(x.size for x in leaves):,} parameters, images of {side} x {side} "
         "pixels.",
         f"Devices: {_describe_devices()}.",

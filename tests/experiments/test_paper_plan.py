@@ -50,6 +50,15 @@ def test_further_networks_have_rows_of_their_own(read, tmp_path):
     path.write_text(FURTHER + PLAN.format(networks='"more": {},', sweep=""))
     (row,) = plan.read_plan(path, [], sweeps=False).further.values()
     assert (row.name, row.group, row.text) == ("More", "Networks", "with all pairs")
+    for before, after, message in (
+        ('"more"', '"hog"', r"FURTHER_ROWS\['hog'\] in .* name of a row of the paper"),
+        ('("More", "with all pairs")', '"More"', "is 'More'; give a title and a few"),
+        ('("More", "with all pairs")', '("More",)', "; give a title and a few words"),
+    ):
+        text = FURTHER.replace(before, after)
+        path.write_text(text + PLAN.format(networks='"more": {},', sweep=""))
+        with pytest.raises(ConfigError, match=message):
+            plan.read_plan(path, [], sweeps=False)
     path.write_text(FURTHER + PLAN.format(networks="", sweep=""))
     with pytest.raises(ConfigError, match="FURTHER_ROWS, which has more"):
         plan.read_plan(path, [], sweeps=False)

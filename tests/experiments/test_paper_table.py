@@ -18,8 +18,7 @@ from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
 ROOT = pathlib.Path(__file__).parents[2]
 PLAN = """
 from deeprank_jax.configs import base, paper_table_emoji
-from deeprank_jax.experiments.paper_table.rows import TRAINED
-NETWORKS = {name: paper_table_emoji.NETWORKS[name] for name in TRAINED}
+NETWORKS = paper_table_emoji.NETWORKS
 SWEEP = {
     f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
     for mode in ("importance", "uniform") for share in (0.0, 1.0)
@@ -128,7 +127,7 @@ def test_the_sweep_is_drawn(folder):
 
 def test_a_plan_without_networks_is_refused_before_anything_is_done(folder):
     plan = folder / "plan.py"
-    plan.write_text(PLAN.replace("for name in TRAINED", "for name in ()"))
+    plan.write_text(PLAN.replace("= paper_table_emoji.NETWORKS", "= {}"))
     done = run(folder)
     assert done.returncode == 1
     assert "are none; the rows of the table are made of softmax, " in done.stderr

@@ -85,3 +85,11 @@ def test_the_description_tells_the_number_of_networks():
     of_each = losses.EachNetwork(loss, other_dims=DIMS[1:])
     assert of_each.describe() == f"{loss.describe()}, of each of 3 networks"
     assert of_each.outputs == "embeddings"
+
+
+def test_the_margin_is_that_of_a_sum():
+    hinge = losses.TripletHinge(
+        margin=0.3, relevance_fn=SameClass().pairwise, min_relevance_gap=0.01
+    )
+    assert losses.EachNetwork(hinge, other_dims=(3, 4)).margin == 3 * hinge.margin
+    assert losses.EachNetwork(loss_of_classes(), other_dims=(3,)).margin is None

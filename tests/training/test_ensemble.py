@@ -12,7 +12,14 @@ from deeprank_jax.export.run import export_run
 from deeprank_jax.inference.model import Model
 from deeprank_jax.models import layers
 from deeprank_jax.relevance import SameClass
-from deeprank_jax.training import checkpoints, experiment, loop, tasks, whitening
+from deeprank_jax.training import (
+    checkpoints,
+    experiment,
+    loop,
+    optimizers,
+    tasks,
+    whitening,
+)
 
 VALUES = {
     "loss": dict(name="multi_similarity", memory_size=16),
@@ -95,11 +102,37 @@ def test_trunk_scale_0_freezes_the_first_trunk_alone(images, tmp_path):
                 on_device = experiment.device_batch(batch)
                 run.state, _ = run.train_step(run.state, on_device)
         after = jax.device_get(run.state)
-    for part, changes in (("trunk", False), ("others", True)):
+    for name, changes in (("trunk", False), ("others", True)):
         for kind in ("params", "model_state"):
-            pair = [jax.tree.leaves(getattr(x, kind)[part]) for x in (before, after)]
+            pair = [getattr(x, kind)[name] for x in (before, after)]
+            if name == "others":
+                pair = [x[0]["trunk"] for x in pair]
+            pair = [jax.tree.leaves(x) for x in pair]
             changed = [not np.array_equal(a, b) for a, b in zip(*pair, strict=True)]
-            assert any(changed) == changes, (part, kind)
+            assert changed
+            assert all(changed) if changes else not any(changed), (name, kind)
+
+
+def test_the_scale_of_the_trunk_is_that_of_the_first():
+    kernel = {"kernel": np.ones(1)}
+    params = {"trunk": kernel, "others": {0: {"trunk": kernel, "embedding": kernel}}}
+    mask = optimizers.trunk_mask(params)
+    assert mask["trunk"]["kernel"]
+    assert not any(jax.tree.leaves(mask["others"]))
+
+
+def test_only_the_anchor_and_its_positives_are_mixed(images, tmp_path):
+    off = {name: 0 for name in ("shift_pixels", "color_jitter", "zoom")}
+    values = {f"data.augment.{name}": value for name, value in off.items()}
+    values |= {"data.augment.flip": False, "data.augment.mixing": 1.0}
+    with experiment.create_experiment(create_config(images, **values), tmp_path) as run:
+        with run.stream(0) as stream:
+            batch = next(iter(stream))
+        plain, _ = run.readers["train"].load(batch.groups.indices.reshape(-1))
+    same = (batch.images.reshape(plain.shape) == plain).all(axis=(1, 2, 3))
+    same = same.reshape(batch.groups.indices.shape)
+    assert same[:, 2:].all()
+    assert same[:, :2].mean() < 0.2
 
 
 def test_an_ensemble_starts_from_a_run_of_its_first_network(images, tmp_path):
@@ -124,12 +157,18 @@ def test_options_of_a_network_are_checked_before_training(images, tmp_path):
         loop.train(config, tmp_path)
 
 
-def test_the_network_nearest_to_a_collapse_counts(images, tmp_path):
+@pytest.mark.parametrize("first_collapses", [False, True])
+def test_the_network_nearest_to_a_collapse_counts(images, first_collapses):
     config = create_config(images)
     objective = tasks.create_task(config, SameClass()).objective()
     rng = np.random.default_rng(0)
-    spread, collapsed = rng.normal(size=(8, 2, 64)), np.ones((8, 2, 6))
-    parts = [layers.l2_normalize(x) for x in (spread, collapsed)]
+    sizes = ((8, 2, 64), (8, 2, 6))
+    parts = [
+        layers.l2_normalize(
+            np.ones(size) if (i == 0) == first_collapses else rng.normal(size=size)
+        )
+        for i, size in enumerate(sizes)
+    ]
     joined = layers.l2_normalize(np.concatenate(parts, axis=-1))
     batch = {"attributes": np.repeat(np.arange(8), 2).reshape(8, 2, 1)}
 

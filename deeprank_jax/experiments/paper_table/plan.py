@@ -4,13 +4,19 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 import re
+from types import ModuleType
 
 import ml_collections
 
 from deeprank_jax import config as config_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import plans
-from deeprank_jax.experiments.paper_table.rows import TRAINED, Description, further_row
+from deeprank_jax.experiments.paper_table.rows import (
+    ROWS,
+    TRAINED,
+    Description,
+    further_row,
+)
 from deeprank_jax.experiments.runs import Settings
 from deeprank_jax.sampling.create import check_sampler
 
@@ -60,7 +66,7 @@ def read_plan(path: pathlib.Path, values: Sequence[str], *, sweeps: bool) -> Pla
       ConfigError: The file lacks a name, or the settings of a run are not valid.
     """
     module = plans.load_plan(path, ("NETWORKS", "SWEEP", "SWEEP_CONFIG"))
-    further = getattr(module, "FURTHER_ROWS", {})
+    further = _read_further_rows(path, module)
     if module.NETWORKS.keys() != {*TRAINED, *further}:
         raise ConfigError(
             f"the NETWORKS of {path} are {', '.join(module.NETWORKS) or 'none'}; "
@@ -71,7 +77,7 @@ def read_plan(path: pathlib.Path, values: Sequence[str], *, sweeps: bool) -> Pla
     plan = Plan(
         config=plans.override(module.get_config(), values),
         networks=module.NETWORKS,
-        further={name: further_row(*texts) for name, texts in further.items()},
+        further=further,
         sweep=module.SWEEP if sweeps else {},
         sweep_config=pathlib.Path(module.SWEEP_CONFIG),
     )
@@ -79,6 +85,26 @@ def read_plan(path: pathlib.Path, values: Sequence[str], *, sweeps: bool) -> Pla
     if sweeps:
         _check_sweep(path, plan, values)
     return plan
+
+
+def _read_further_rows(
+    path: pathlib.Path, module: ModuleType
+) -> dict[str, Description]:
+    """Returns the descriptions of the rows that are not the paper's."""
+    further = {}
+    for name, texts in getattr(module, "FURTHER_ROWS", {}).items():
+        where = f"FURTHER_ROWS[{name!r}] in {path}"
+        if name in ROWS:
+            raise ConfigError(
+                f"{where} has the name of a row of the paper's table; choose another."
+            )
+        if not isinstance(texts, Sequence) or isinstance(texts, str) or len(texts) != 2:
+            raise ConfigError(
+                f"{where} is {texts!r}; give a title and a few words, e.g. "
+                '("SupCon", "groups of four").'
+            )
+        further[name] = further_row(*texts)
+    return further
 
 
 def _check_networks(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> None:
