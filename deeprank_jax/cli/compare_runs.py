@@ -1,6 +1,7 @@
 """Puts runs side by side: config keys that differ, and metrics with intervals.
 
-deeprank compare-runs runs/emoji runs/emoji_lite0 --out=runs.csv
+For example:
+  deeprank compare-runs runs/emoji runs/emoji_lite0 --out=runs.csv
 """
 
 import argparse

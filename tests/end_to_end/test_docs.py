@@ -21,6 +21,7 @@ import pytest
 import deeprank_jax
 from deeprank_jax import data, evaluation, losses, models, relevance
 from deeprank_jax.cli import __main__
+from deeprank_jax.cli.commands import list_commands
 from deeprank_jax.distributed import backend
 from deeprank_jax.inference import artifact
 from deeprank_jax.registry import parameters_of
@@ -341,12 +342,30 @@ def run_tool(name, *flags):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_configuration_page_is_up_to_date(tmp_path):
-    run_tool("docs.config_reference", f"--out={tmp_path / 'page.md'}")
-    page = (tmp_path / "page.md").read_text("utf-8")
-    assert page == PAGES["configuration.md"], (
-        "run `python -m tools.docs.config_reference`"
-    )
+@pytest.mark.parametrize(
+    ("tool", "page"),
+    [
+        ("docs.command_reference", "commands.md"),
+        ("docs.config_reference", "configuration.md"),
+    ],
+)
+def test_a_reference_page_is_up_to_date(tool, page, tmp_path):
+    run_tool(tool, f"--out={tmp_path / page}")
+    written = (tmp_path / page).read_text("utf-8")
+    assert written == PAGES[page], f"run `python -m tools.{tool}`"
+
+
+def test_the_command_page_has_every_command_with_an_example():
+    sections = PAGES["commands.md"].split("\n## ")[1:]
+    assert [x.partition("\n")[0] for x in sections] == list(list_commands())
+    for section in sections:
+        name = section.partition("\n")[0]
+        (example, *_) = re.findall(r"^```text\n(.*?)^```", section, re.M | re.S)
+        line = example.replace("\\\n", " ").splitlines()[0]
+        words = shlex.split(line)
+        assert words[:2] == ["deeprank", name]
+        __main__.create_parser(name).parse_args(words[1:])
+        assert "| `--json` |" not in section
 
 
 def keys_of_the_configuration():
