@@ -23,7 +23,9 @@
 # CPU cores and less on a GPU or TPU (*Runtime → Change runtime type*).
 
 # %% tags=["parameters"]
-REPOSITORY = ""  # Git address of deeprank_jax, needed if it is not installed.
+REPOSITORY = (
+    ""  # Git address of deeprank_jax; a clone around this notebook goes without.
+)
 WORK = "deeprank_demo"  # Folder for all files.
 STEPS = 300  # Training steps.
 TRAINING_FLAGS = []  # More arguments of `deeprank train`.
@@ -58,11 +60,23 @@ def deeprank(*words):
     run(sys.executable, "-m", "deeprank_jax.cli", *words)
 
 
+def find_package():
+    """Returns what pip installs: the given repository, or the clone around here."""
+    if REPOSITORY:
+        return f"deeprank-jax[train,demo] @ git+{REPOSITORY}"
+    here = pathlib.Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "deeprank_jax").is_dir() and (folder / "pyproject.toml").is_file():
+            return f"{folder}[train,demo]"
+    raise ValueError(
+        "deeprank_jax is not installed, and this notebook does not lie in a clone of "
+        "it; set REPOSITORY in the first cell to an address for git."
+    )
+
+
 if importlib.util.find_spec("deeprank_jax") is None:
-    if not REPOSITORY:
-        raise ValueError("Set REPOSITORY in the first cell to an address for git.")
-    package = f"deeprank-jax[train,demo] @ git+{REPOSITORY}"
-    run(sys.executable, "-m", "pip", "install", "--quiet", package)
+    run(sys.executable, "-m", "pip", "install", "--quiet", find_package())
+    importlib.invalidate_caches()
 
 import deeprank_jax
 

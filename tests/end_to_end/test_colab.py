@@ -1,5 +1,6 @@
 """The notebook is its script, and runs from top to bottom."""
 
+import contextlib
 import pathlib
 import shutil
 
@@ -25,6 +26,23 @@ def test_the_notebook_is_its_script():
     ]
     assert cells[0] == cells[1]
     assert not any(cell.get("outputs") for cell in read(".ipynb").cells)
+
+
+def find_package(folder, repository=""):
+    """Returns what the notebook installs in a folder, by its own function."""
+    (cell,) = [c.source for c in read(".py").cells if "def find_package" in c.source]
+    names = {"REPOSITORY": repository, "pathlib": pathlib}
+    function = cell[cell.index("def find_package") : cell.index("\n\n\nif importlib")]
+    exec(function, names)
+    with contextlib.chdir(folder):
+        return names["find_package"]()
+
+
+def test_the_notebook_installs_the_clone_it_lies_in(tmp_path):
+    assert find_package(COLAB) == f"{COLAB.parent}[train,demo]"
+    assert find_package(tmp_path, "https://host/x").endswith("@ git+https://host/x")
+    with pytest.raises(ValueError, match="does not lie in a clone of it; set REPOSIT"):
+        find_package(tmp_path)
 
 
 @pytest.mark.timeout(900)
