@@ -23,9 +23,7 @@
 # CPU cores and less on a GPU or TPU (*Runtime → Change runtime type*).
 
 # %% tags=["parameters"]
-REPOSITORY = (
-    ""  # Git address of deeprank_jax; a clone around this notebook goes without.
-)
+REPOSITORY = ""  # Git address of deeprank_jax; not needed in a clone of it.
 WORK = "deeprank_demo"  # Folder for all files.
 STEPS = 300  # Training steps.
 TRAINING_FLAGS = []  # More arguments of `deeprank train`.
@@ -36,7 +34,7 @@ TRAINING_FLAGS = []  # More arguments of `deeprank train`.
 # Installed packages, above all JAX, are not changed.
 
 # %%
-import importlib.util
+import importlib.metadata
 import json
 import pathlib
 import subprocess
@@ -69,12 +67,14 @@ def find_package():
         if (folder / "deeprank_jax").is_dir() and (folder / "pyproject.toml").is_file():
             return f"{folder}[train,demo]"
     raise ValueError(
-        "deeprank_jax is not installed, and this notebook does not lie in a clone of "
-        "it; set REPOSITORY in the first cell to an address for git."
+        f"deeprank_jax is not installed, and {here} is not in a clone of it; set "
+        "REPOSITORY in the first cell to an address for git."
     )
 
 
-if importlib.util.find_spec("deeprank_jax") is None:
+try:
+    importlib.metadata.distribution("deeprank-jax")
+except importlib.metadata.PackageNotFoundError:
     run(sys.executable, "-m", "pip", "install", "--quiet", find_package())
     importlib.invalidate_caches()
 

@@ -32,7 +32,7 @@ def find_package(folder, repository=""):
     """Returns what the notebook installs in a folder, by its own function."""
     (cell,) = [c.source for c in read(".py").cells if "def find_package" in c.source]
     names = {"REPOSITORY": repository, "pathlib": pathlib}
-    function = cell[cell.index("def find_package") : cell.index("\n\n\nif importlib")]
+    function = cell[cell.index("def find_package") : cell.index("\n\n\ntry:")]
     exec(function, names)
     with contextlib.chdir(folder):
         return names["find_package"]()
@@ -41,7 +41,7 @@ def find_package(folder, repository=""):
 def test_the_notebook_installs_the_clone_it_lies_in(tmp_path):
     assert find_package(COLAB) == f"{COLAB.parent}[train,demo]"
     assert find_package(tmp_path, "https://host/x").endswith("@ git+https://host/x")
-    with pytest.raises(ValueError, match="does not lie in a clone of it; set REPOSIT"):
+    with pytest.raises(ValueError, match="is not in a clone of it; set REPOSIT"):
         find_package(tmp_path)
 
 
