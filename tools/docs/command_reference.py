@@ -80,24 +80,39 @@ def _find_parser(name: str) -> argparse.ArgumentParser:
 
 def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
     """Yields a row of the table for each argument of a command."""
+    groups = {x: y for y in parser._mutually_exclusive_groups for x in y._group_actions}
     for action in parser._actions:
         if action.dest in ("help", "json") or action.help == argparse.SUPPRESS:
             continue
-        name = action.metavar or action.dest.upper()
-        if action.choices:
-            name = "{" + ",".join(map(str, action.choices)) + "}"
-        if action.option_strings:
-            value = "" if action.nargs == 0 else f"={name}"
-            words = ", ".join(f"{x}{value}" for x in action.option_strings)
-            default = "needed" if action.required else _default(action)
-        else:
-            words, default = str(name), "" if action.nargs in ("?", "*") else "needed"
         text = (action.help or "") % {**vars(action), "prog": "deeprank"}
-        yield f"| `{_cell(words)}` | {default} | {_cell(text)} |"
+        if (group := groups.get(action)) is not None:
+            others = [
+                f"`{x.option_strings[-1]}`" for x in group._group_actions if x != action
+            ]
+            text += f"; not with {' or '.join(others)}"
+            if group.required:
+                text += ", and one of them is needed"
+        words, default = _cell(_spell(action)), _default(action)
+        yield f"| `{words}` | {default} | {_cell(text)} |"
+
+
+def _spell(action: argparse.Action) -> str:
+    """Returns an argument as it is written on a command line."""
+    name = str(action.metavar or action.dest.upper())
+    if action.choices:
+        name = "{" + ",".join(map(str, action.choices)) + "}"
+    if action.option_strings:
+        value = "" if action.nargs == 0 else f"={name}"
+        return ", ".join(f"{x}{value}" for x in action.option_strings)
+    if isinstance(action.nargs, int):
+        return " ".join([name] * action.nargs)
+    return f"{name} ..." if action.nargs in ("*", "+") else name
 
 
 def _default(action: argparse.Action) -> str:
-    """Returns the default of an option as a table shows it."""
+    """Returns the default of an argument as a table shows it."""
+    if action.required:
+        return "needed"
     if action.nargs == 0 or action.default in (None, "", argparse.SUPPRESS, [], ()):
         return ""
     return f"`{action.default}`"
