@@ -64,6 +64,10 @@ def format_comparison(comparison: "RunComparison") -> str:
         if any(cell.above_first for cell in cells)
     ]
     above = [f"{name} - {names[0]}" for name in names[1:]]
+    has_intervals = any(
+        x.low is not None for row in comparison.metrics.values() for x in row
+    )
+    with_intervals = " with 95 % intervals" if has_intervals else ""
     return "\n".join(
         [
             format_table(("config", *names), config)
@@ -72,7 +76,7 @@ def format_comparison(comparison: "RunComparison") -> str:
             "",
             format_table(("split", "metric", *names), metrics),
             "",
-            "Values of the trained model with 95 % intervals; * is the best.",
+            f"Values of the trained model{with_intervals}; * is the best.",
             comparison.note,
             *(
                 ["", format_table(("split", "metric", *above), differences)]

@@ -25,6 +25,8 @@ import numpy as np
 from deeprank_jax.evaluation.calibration import check_share
 from deeprank_jax.evaluation.scores import QueryScores
 
+# Groups of queries below which an interval over them is too narrow to be believed.
+LEAST_GROUPS = 10
 _NUM_SAMPLES = 1000
 # Counts of sampled queries held at a time: 32 MiB as float64.
 _BLOCK_VALUES = 2**22
@@ -40,8 +42,7 @@ class Interval:
       high: Upper end.
       num_queries: Number of queries that count; if 0, value and ends are 0.
       num_groups: Number of groups of these queries; each is a group of its own if no
-        groups are given. With one group the ends are the value itself, and the interval
-        is meaningless.
+        groups are given. With fewer than `LEAST_GROUPS` the interval is too narrow.
     """
 
     value: float
@@ -52,8 +53,8 @@ class Interval:
 
     @property
     def is_known(self) -> bool:
-        """True if there are at least two groups, the least for an interval."""
-        return self.num_groups > 1
+        """True if there are groups enough for an interval to be believed."""
+        return self.num_groups >= LEAST_GROUPS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

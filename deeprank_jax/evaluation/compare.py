@@ -22,8 +22,6 @@ EmbedFn = Callable[[np.ndarray], np.ndarray]
 _NUM_NEIGHBORS = 8
 # Queries below which a metric is given with a warning.
 _FEW_QUERIES = 100
-# Classes of queries below which an interval over classes is too narrow to be shown.
-LEAST_CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,8 +32,8 @@ class SystemComparison:
       results: Values of all metrics, `{evaluator: {metric: {system: value}}}`.
       intervals: 95 % intervals over classes of queries, with "low" and "high" in place
         of a value; of the baselines also "model_better_by", `[value, low, high]` of the
-        paired difference. Counts, metrics that are not per query and splits of a single
-        class have none.
+        paired difference. Counts and metrics that are not per query have none, nor have
+        splits with queries of few classes.
       ranking: Nearest neighbours by the model's embeddings; None without a retrieval
         evaluator.
     """
@@ -91,22 +89,6 @@ def count_query_classes(labels: np.ndarray) -> int:
       labels: `[N, L]` int, labels of a split, of which the last are the classes.
     """
     return int(np.count_nonzero(np.bincount(labels[:, -1]) > 1))
-
-
-def believable_intervals(
-    intervals: Mapping[str, Intervals], num_classes: Mapping[str, int]
-) -> dict[str, Intervals]:
-    """Returns the intervals of the splits with enough classes to show them.
-
-    Args:
-      intervals: Intervals by split.
-      num_classes: Number of classes of queries by split.
-    """
-    return {
-        split: x
-        for split, x in intervals.items()
-        if num_classes.get(split, 0) >= LEAST_CLASSES
-    }
 
 
 def describe_few_queries(results: Results, intervals: Intervals) -> str:

@@ -252,6 +252,11 @@ def _pair(runs: Sequence[Run]) -> tuple[dict[str, dict[str, _Ends]], str]:
             and x.difference.is_known
             and not _is_count(metric)
         }
+    if not any(differences.values()):
+        return {}, (
+            "Values alone are compared: the queries of test are of fewer than "
+            f"{bootstrap.LEAST_GROUPS} classes, too few for an interval."
+        )
     return differences, (
         f"Differences to {first.name} have paired 95 % intervals over classes of test "
         "queries."

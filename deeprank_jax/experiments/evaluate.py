@@ -19,9 +19,7 @@ from deeprank_jax.data.sources import manifest
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
 from deeprank_jax.evaluation.compare import (
     SystemComparison,
-    believable_intervals,
     compare_with_baselines,
-    count_query_classes,
     describe_few_queries,
 )
 from deeprank_jax.evaluation.split import SplitEvaluation
@@ -367,8 +365,6 @@ def _measure(
         comparison = compare_with_baselines(
             split, (embeddings, ok), network.untrained, network.frozen
         )
-    name, num_classes = dataset.split, count_query_classes(dataset.records.labels)
-    intervals = believable_intervals({name: comparison.intervals}, {name: num_classes})
-    if warning := describe_few_queries(comparison.results, intervals.get(name, {})):
+    if warning := describe_few_queries(comparison.results, comparison.intervals):
         logging.warning("%s: %s.", dataset.split, warning)
     return embeddings, ok, comparison

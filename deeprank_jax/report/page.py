@@ -11,7 +11,6 @@ import numpy as np
 
 from deeprank_jax import files
 from deeprank_jax.data.records import Records
-from deeprank_jax.evaluation.compare import believable_intervals
 from deeprank_jax.evaluation.rankings import Ranking, rank_records
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.report import (
@@ -50,8 +49,7 @@ class ReportInputs:
         `[n, S, S, 3]`.
       ok: Optional `[N]` bool, the records whose image could be read.
       ranking: Nearest neighbours of these records; None computes them.
-      num_classes: Number of classes of queries by split. Below 10, neither intervals
-        nor a verdict are shown.
+      num_classes: Number of classes of queries by split, for the verdict.
       caveats: Sentences on what makes the numbers less certain.
       intervals: Same keys as `results`, with "low" and "high" in place of a value; for
         baselines also "model_better_by", `[value, low, high]`. Entries may be missing.
@@ -153,17 +151,22 @@ def _page_values(inputs: ReportInputs, folder: pathlib.Path) -> dict[str, Any]:
 
 def _metric_values(inputs: ReportInputs) -> dict[str, Any]:
     """Returns the template's values of the verdict, the tiles and the tables."""
-    results, meanings = inputs.results, inputs.meanings
-    intervals = believable_intervals(inputs.intervals, inputs.num_classes)
+    results, intervals = inputs.results, inputs.intervals
+    meanings = inputs.meanings
     return {
         "verdict": verdict.create_verdict(
-            results, inputs.intervals, inputs.num_classes, meanings
+            results, intervals, inputs.num_classes, meanings
         ),
         "headlines": metric_tables.create_headlines(results, meanings),
         "main_split": metric_tables.main_split(results),
         "head_table": metric_tables.create_head_table(results, intervals, meanings),
         "results": metric_tables.create_tables(results, intervals, meanings),
-        "has_intervals": bool(intervals),
+        "has_intervals": any(
+            ends
+            for evaluators in intervals.values()
+            for metrics in evaluators.values()
+            for ends in metrics.values()
+        ),
         "baselines": metric_tables.describe_baselines(results),
     }
 

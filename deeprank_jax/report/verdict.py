@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-from deeprank_jax.evaluation.compare import LEAST_CLASSES
+from deeprank_jax.evaluation.bootstrap import LEAST_GROUPS
 from deeprank_jax.report import metric_tables
 
 
@@ -34,14 +34,6 @@ def create_verdict(
     if not split:
         return Verdict()
     num = num_classes.get(split, 0)
-    if num < LEAST_CLASSES:
-        classes = "class" if num == 1 else "classes"
-        return Verdict(
-            "No verdict: the numbers rest on too few classes.",
-            f"The {split} split has queries of {num} {classes}. With fewer than "
-            f"{LEAST_CLASSES}, an interval is too narrow to be believed, so none is "
-            "shown.",
-        )
     for evaluator, metric in metric_tables.HEADLINES:
         differences = {
             system: ends["model_better_by"]
@@ -54,6 +46,8 @@ def create_verdict(
         if differences:
             name = metric_tables.full_name(evaluator, metric)
             names = metric_tables.name_systems(results)
+            # By a graded relevance images alone of their class are queries, too.
+            classes = f"the {num:,} classes" if num >= LEAST_GROUPS else "classes"
             texts = {
                 names.get(system, (system, system))[1]: difference
                 for system, difference in differences.items()
@@ -61,9 +55,17 @@ def create_verdict(
             return Verdict(
                 _compare(metric, f"{name} on {split}", texts),
                 _explain(name, meanings.get(f"{evaluator}/{metric}", ""))
-                + f"Brackets are 95 % intervals over the {num:,} classes of queries; "
-                "another training run would vary, too.",
+                + f"Brackets are 95 % intervals over {classes} of queries; another "
+                "training run would vary, too.",
             )
+    if num < LEAST_GROUPS:
+        classes = "class" if num == 1 else "classes"
+        return Verdict(
+            "No verdict: the numbers rest on too few classes.",
+            f"The {split} split has queries of {num} {classes}. With fewer than "
+            f"{LEAST_GROUPS}, an interval is too narrow to be believed, so none is "
+            "shown.",
+        )
     return Verdict("No verdict: no difference to a baseline has an interval.")
 
 

@@ -16,7 +16,6 @@ from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation.compare import (
     Intervals,
     Results,
-    believable_intervals,
     compare_with_baselines,
     count_query_classes,
     describe_few_queries,
@@ -143,7 +142,7 @@ def finish(
             f"power {experiment.config.model.whitening_power:g}, fitted on "
             f"{num_fitted:,} training images"
         )
-    few = _warn_of_few_queries(experiment, splits, results, intervals)
+    few = _warn_of_few_queries(splits, results, intervals)
     _add_lines(facts, splits, leakages, few)
     inputs = _create_inputs(experiment, results, intervals, facts, command)
     inputs["caveats"] = _find_caveats(leakages, few)
@@ -191,16 +190,14 @@ def _find_caveats(
 
 
 def _warn_of_few_queries(
-    experiment: Experiment,
     splits: dict[str, SplitEvaluation],
     results: dict[str, Results],
     intervals: dict[str, Intervals],
 ) -> dict[str, str]:
     """Logs and returns a warning for each split with few queries."""
-    believable = believable_intervals(intervals, _num_classes(experiment))
     warnings = {}
     for split in splits:
-        if warning := describe_few_queries(results[split], believable.get(split, {})):
+        if warning := describe_few_queries(results[split], intervals.get(split, {})):
             logging.warning("%s: %s.", split, warning)
             warnings[split] = warning
     return warnings

@@ -11,6 +11,7 @@ from deeprank_jax.cli import compare_runs as compare_runs_command
 from deeprank_jax.cli.__main__ import main
 from deeprank_jax.config import load_config
 from deeprank_jax.errors import DataError, UserError
+from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.experiments.compare_runs import Cell, compare_runs
 from deeprank_jax.training.workdir import Workdir
 
@@ -122,7 +123,17 @@ def twins(trained, tmp_path):
     return [tmp_path / "first", tmp_path / "second"]
 
 
-def test_differences_are_paired_where_triplets_are_the_same(twins, trained, capsys):
+def test_few_classes_have_no_differences(twins):
+    comparison = compare_runs(twins)
+    assert "the queries of test are of fewer than 10 classes" in comparison.note
+    cells = comparison.metrics["test", "retrieval/map@r"]
+    assert all(cell.low is None and cell.above_first is None for cell in cells)
+
+
+def test_differences_are_paired_where_triplets_are_the_same(
+    twins, trained, capsys, monkeypatch
+):
+    monkeypatch.setattr(bootstrap, "LEAST_GROUPS", 6)
     comparison = compare_runs([*twins, trained])
     assert "paired 95 % intervals" in comparison.note
     first, second, third = comparison.metrics["test", "retrieval/map@r"]

@@ -104,9 +104,8 @@ def test_own_images_end_in_a_report(uninterrupted):
     }  # fmt: skip
     intervals = json.loads((workdir / "intervals.json").read_text())
     assert intervals.keys() == results.keys()
-    ends = intervals["test"]["retrieval"]["recall@1"]["model"]
-    value = results["test"]["retrieval"]["recall@1"]["model"]
-    assert 0 <= ends["low"] <= value <= ends["high"] <= 1
+    # Test has six classes, too few.
+    assert intervals["test"]["retrieval"]["recall@1"] == {}
     logged = metrics_writer.read_metrics(workdir)
     train = [entry for entry in logged if "train/loss" in entry]
     for name in ("active_share", "stall_share", "images_per_second", "effective_rank"):

@@ -154,13 +154,15 @@ def test_a_metric_of_few_classes_is_drawn_from_those_it_has(is_sum):
     assert own.low >= (least if is_sum else least / 5) > 0.7
 
 
-def test_of_one_group_nothing_is_known():
+def test_of_few_groups_nothing_is_known():
     scores = QueryScores(np.random.default_rng(0).random(50), np.ones(50))
     found = bootstrap.interval(scores, groups=np.zeros(50, int))
     assert (found.num_queries, found.num_groups) == (50, 1)
     assert not found.is_known
     assert found.low == pytest.approx(found.high)
-    assert bootstrap.interval(scores, groups=np.arange(50) > 30).is_known
+    for num, is_known in ((2, False), (9, False), (10, True)):
+        few = bootstrap.interval(scores, groups=np.arange(50) % num)
+        assert few.is_known == is_known
 
 
 def test_systems_with_as_many_queries_get_the_same_draws():

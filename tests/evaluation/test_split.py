@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import scipy
 
 from deeprank_jax import evaluation
 from deeprank_jax.configs import base
@@ -59,12 +60,13 @@ def measure(split_evaluation):
 
 
 def test_every_number_has_its_interval_over_classes(tmp_path):
-    """Classes, not queries, are drawn: of two classes a draw has one, or both."""
-    measured = create_evaluation([0, 0, 0, 0, 1, 1], tmp_path)
-    model = np.array([[0.0], [0.1], [0.2], [6.0], [9.0], [8.0]]), np.ones(6, bool)
+    """Classes, not queries, are drawn: a draw has twelve, each right or wrong."""
+    measured = create_evaluation(np.repeat(range(12), 2).tolist(), tmp_path)
+    # Both queries of six classes are right, and both of six others wrong.
+    right = np.array([[x, x + 1] for x in range(100, 700, 100)])
+    wrong = np.array([[x, x + 5] for x in (0, 1, 20, 21, 40, 41)])
+    model = np.concatenate([right, wrong]).reshape(-1, 1), np.ones(24, bool)
     with measured._reader:
-        embedded = measured.embed(pixels, "untrained")
-        untrained = measured.measure_queries(*embedded).scores
         compared = compare.compare_with_baselines(measured, model, pixels)
     results, intervals = compared.results, compared.intervals
     for evaluator, metrics in results.items():
@@ -81,13 +83,25 @@ def test_every_number_has_its_interval_over_classes(tmp_path):
                     better, low, high = told["model_better_by"]
                     assert better == metrics[name]["model"] - value
                     assert low <= better <= high
-    # 3 of 4 queries of the first class are right, and 2 of 2 of the second.
-    assert results["retrieval"]["recall@1"]["model"] == pytest.approx(5 / 6)
+    assert results["retrieval"]["recall@1"]["model"] == 0.5
     ends = intervals["retrieval"]["recall@1"]["model"]
-    assert ends == {"low": 0.75, "high": 1.0}
-    better = intervals["retrieval"]["recall@1"]["untrained"]["model_better_by"]
-    own = untrained["retrieval/recall@1"].values
-    assert better[1:] == sorted([0.75 - own[:4].mean(), 1.0 - own[4:].mean()])
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], 12, 0.5) / 12
+    # Queries, drawn each by itself, would give .29 and .71.
+    assert ends["low"] == pytest.approx(low, abs=0.01)
+    assert ends["high"] == pytest.approx(high, abs=0.01)
+
+
+def test_few_classes_have_no_intervals(tmp_path):
+    for num_classes in (9, 10):
+        classes = np.repeat(range(num_classes), 2).tolist()
+        measured = create_evaluation(classes, tmp_path / str(num_classes))
+        with measured._reader:
+            embedded = measured.embed(pixels, "test")
+            compared = compare.compare_with_baselines(measured, embedded, pixels)
+        assert compared.results["retrieval"]["recall@1"].keys() > {"model"}
+        for metrics in compared.intervals.values():
+            for systems in metrics.values():
+                assert bool(systems) == (num_classes == 10)
 
 
 def test_both_evaluators_measure_every_system(tmp_path):
@@ -112,7 +126,7 @@ def test_all_systems_are_measured_on_the_records_that_all_have(tmp_path, caplog)
 
     with measured._reader:
         compared = compare.compare_with_baselines(measured, model, untrained)
-    results, intervals = compared.results, compared.intervals
+    results = compared.results
     for systems in (row for metrics in results.values() for row in metrics.values()):
         assert systems.keys() == {"model", "untrained", "pixels"}
     # The last, alone of its class then, is no query.
@@ -122,7 +136,6 @@ def test_all_systems_are_measured_on_the_records_that_all_have(tmp_path, caplog)
     told = results["triplets"]["precision"]["model"]
     assert told == alone["triplets/precision"].value
     assert "1 records that model has an embedding of are left out" in caplog.text
-    assert intervals["retrieval"]["recall@1"]["untrained"]["low"] >= 0
 
 
 def test_a_baseline_without_any_embedding_ends_no_run(tmp_path):

@@ -19,7 +19,7 @@ from deeprank_jax.training.workdir import Workdir
 def others(tmp_path_factory):
     """Returns a folder of images of classes that the model was not trained on."""
     folder = tmp_path_factory.mktemp("others") / "others"
-    return shrunk.write_images(folder, num_classes=5, num_images=4, size=20)
+    return shrunk.write_images(folder, num_classes=10, num_images=2, size=20)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ from deeprank_jax.experiments.paper_table.rows import (
 def table(tmp_path_factory):
     directory = tmp_path_factory.mktemp("outcome")
     config = shrunk.shrink(base.get_config())
-    config.data.dir = str(shrunk.write_images(directory / "photos", num_classes=14))
+    photos = shrunk.write_images(directory / "photos", num_classes=24, num_images=10)
+    config.data.dir = str(photos)
     return dataset.create_table(config, directory / "runs")
 
 

@@ -47,7 +47,7 @@ def folder(tmp_path):
 def fill(folder):
     """Writes a plan and the images for it."""
     (folder / "plan.py").write_text(PLAN)
-    shrunk.write_images(folder / "photos", num_classes=14, num_images=8)
+    shrunk.write_images(folder / "photos", num_classes=24, num_images=5)
     return folder
 
 

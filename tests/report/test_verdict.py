@@ -65,10 +65,15 @@ def test_the_verdict_is_read_off_the_paired_intervals(differences, text):
 
 @pytest.mark.parametrize(("num", "words"), [(9, "9 classes"), (1, "1 class")])
 def test_below_ten_classes_there_is_none_and_the_reason(num, words):
-    result = verdict({"pixels": [0.1, 0.05, 0.15]}, num_classes=num)
-    assert result.text.startswith("No verdict")
+    result = verdict({}, num_classes=num)
+    assert result.text == "No verdict: the numbers rest on too few classes."
     assert f"queries of {words}." in result.note
-    assert verdict({"pixels": [0.1, 0.05, 0.15]}, num_classes=10).text[:6] == "Better"
+
+
+def test_a_graded_relevance_may_have_queries_that_are_alone_of_their_class():
+    result = verdict({"pixels": [0.1, 0.05, 0.15]}, num_classes=0)
+    assert result.text.startswith("Better than the images shrunk to 16x16 pixels")
+    assert "intervals over classes of queries;" in result.note
 
 
 def test_without_an_interval_there_is_none():

@@ -11,7 +11,8 @@ from deeprank_jax.config import apply_overrides
 from deeprank_jax.configs import base
 
 _CONFIG = pathlib.Path(base.__file__)
-_NUM_CLASSES, _NUM_IMAGES = 12, 6
+# Classes enough for intervals on test.
+_NUM_CLASSES, _NUM_IMAGES = 24, 3
 # A few seconds of training on a few dozen images.
 VALUES = {
     "num_steps": 8,
