@@ -45,8 +45,9 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # Source of the records: dict(name="folder"), "manifest", "emoji", or
-    # dict(name="tfds", dataset=..., levels=...) with levels from coarse to fine.
+    # Source of the records: dict(name="folder"), "manifest", "emoji",
+    # "photo_views", or dict(name="tfds", dataset=..., levels=...) with levels from
+    # coarse to fine.
     data.source = dict(name="folder")
     data.dir = ""  # The folder, the manifest, or the directory of TFDS datasets.
     data.image_size = 64  # Height and width of the network's input.

@@ -48,7 +48,12 @@ def warnings_logged(monkeypatch):
     return logged
 
 
-pytest_plugins = ["helpers.emoji", "helpers.exported", "helpers.without_pictures"]
+pytest_plugins = [
+    "helpers.emoji",
+    "helpers.exported",
+    "helpers.photo_views",
+    "helpers.without_pictures",
+]
 
 # Fixtures that train, export or start a browser, and modules that do so by themselves.
 # A single test that takes over a second has the mark `slow`.
@@ -64,11 +69,12 @@ SLOW_MODULES = {
     "test_json", "test_layouts", "test_loop", "test_main", "test_make_triplets",
     "test_memory", "test_mining", "test_neighbors", "test_networks", "test_page",
     "test_pair_runs", "test_pairs", "test_paper_outcome", "test_paper_systems",
-    "test_paper_table", "test_pretrained", "test_protocol", "test_readme",
-    "test_readme_panel", "test_relevance_runs", "test_runs", "test_sampler_logging",
-    "test_sampler_panel", "test_shares", "test_signals", "test_start", "test_step",
-    "test_stop", "test_teacher", "test_tfds", "test_train", "test_trunks",
-    "test_two_stages", "test_weighted_sum", "test_wheel", "test_whitening",
+    "test_paper_table", "test_photo_views", "test_pretrained", "test_protocol",
+    "test_readme", "test_readme_panel", "test_relevance_runs", "test_runs",
+    "test_sampler_logging", "test_sampler_panel", "test_shares", "test_signals",
+    "test_start", "test_step", "test_stop", "test_teacher", "test_tfds", "test_train",
+    "test_trunks", "test_two_stages", "test_weighted_sum", "test_wheel",
+    "test_whitening",
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from deeprank_jax.data import SOURCES, decode
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import folder, manifest, texts
+from deeprank_jax.data.sources import folder, manifest, texts, tfds
 
 # A folder, a list file, "tfds:NAME/SPLIT", paths or records.
 ImageSource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Records
@@ -217,8 +217,8 @@ def _dataset_source(
     dataset: str, like: ml_collections.ConfigDict | None, label_feature: str
 ) -> tuple[str, dict[str, object]]:
     """Returns the kind of a TFDS dataset's source and its options."""
-    section: dict[str, object] = {"name": "emoji"}
-    if dataset != "emoji":
+    section: dict[str, object] = {"name": dataset}
+    if dataset not in tfds.OWN_DATASETS:
         section = {"name": "tfds", "dataset": dataset}
     if label_feature:
         section |= {"levels": (label_feature,), "name_feature": ""}

@@ -7,6 +7,7 @@ import shlex
 import ml_collections
 
 from deeprank_jax import files
+from deeprank_jax.data.sources import tfds
 
 # Folder of images in commands of a run whose images no command can list.
 _PHOTOS = "photos"
@@ -42,9 +43,9 @@ def _images(config: ml_collections.ConfigDict) -> list[str]:
     source, directory = config.data.source, config.data.dir
     if source.name in ("folder", "manifest"):
         return [_shorten(directory)]
-    dataset = {"emoji": "emoji", "tfds": source.get("dataset")}.get(source.name)
-    if not dataset:
+    if source.name not in ("tfds", *tfds.OWN_DATASETS):
         return [_PHOTOS]
+    dataset = source.get("dataset", source.name)
     words = [f"tfds:{dataset}/test"]
     if files.absolute(directory) in ("", files.absolute(_DATA_DIR)):
         return words

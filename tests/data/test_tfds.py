@@ -246,7 +246,7 @@ def test_placeholder_art_is_dropped(tmp_path, monkeypatch):
         '[{"unified": "1F98A", "name": "A", "category": "B", "subcategory": "C"},'
         '{"unified": "2764-FE0F", "name": "A", "category": "B", "subcategory": "C"}]'
     )
-    monkeypatch.setattr(emoji_builder, "_package_folder", lambda *args: tmp_path)
+    monkeypatch.setattr(emoji_builder, "package_folder", lambda *args: tmp_path)
     assert list(emoji_builder._read_emoji()) == ["1F98A"]
 
 

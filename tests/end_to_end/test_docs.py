@@ -506,6 +506,7 @@ def test_every_quoted_message_is_in_the_code():
         "ablation_sampling",
         "ablation_sampling_uniform_triplets",
         "ablation_multiscale",
+        "ablation_multiscale_photos",
         "ablation_graded",
     ],
 )

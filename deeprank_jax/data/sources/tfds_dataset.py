@@ -15,7 +15,7 @@ import numpy as np
 from deeprank_jax import errors, files
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import emoji_builder
+from deeprank_jax.data.sources import emoji_builder, photo_views_builder
 from deeprank_jax.errors import needs_extra
 from deeprank_jax.files import locks
 from deeprank_jax.progress import Bar
@@ -23,7 +23,10 @@ from deeprank_jax.progress import Bar
 with needs_extra("train"):
     import tensorflow_datasets as tfds
 
-_BUILDERS = {"emoji": emoji_builder.Emoji}
+_BUILDERS = {
+    "emoji": emoji_builder.Emoji,
+    "photo_views": photo_views_builder.PhotoViews,
+}
 _FILE_FORMAT = "array_record"
 # TFDS stores the unlabelled test splits of competitions with this label.
 _UNLABELLED = -1
@@ -46,7 +49,7 @@ def prepare(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns the builder of a dataset, prepared.
 
     Args:
-      dataset: Name in TFDS, or `"emoji"`.
+      dataset: Name in TFDS, or of one of our builders.
       data_dir: Folder of TFDS datasets; None or empty for the default of TFDS.
 
     Raises:
