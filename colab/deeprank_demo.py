@@ -34,7 +34,7 @@ TRAINING_FLAGS = []  # More arguments of `deeprank train`.
 # Installed packages, above all JAX, are not changed.
 
 # %%
-import importlib.metadata
+import importlib
 import json
 import pathlib
 import subprocess
@@ -54,8 +54,8 @@ def run(*command):
 
 
 def deeprank(*words):
-    """Runs a command of deeprank."""
-    run(sys.executable, "-m", "deeprank_jax.cli", *words)
+    """Runs a command of deeprank, as it is installed, not of the source around it."""
+    run(sys.executable, "-P", "-m", "deeprank_jax.cli", *words)
 
 
 def find_package():
@@ -72,9 +72,8 @@ def find_package():
     )
 
 
-try:
-    importlib.metadata.distribution("deeprank-jax")
-except importlib.metadata.PackageNotFoundError:
+probe = [sys.executable, "-P", "-c", "import deeprank_jax.configs"]
+if subprocess.run(probe, capture_output=True).returncode:
     run(sys.executable, "-m", "pip", "install", "--quiet", find_package())
     importlib.invalidate_caches()
 

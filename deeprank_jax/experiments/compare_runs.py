@@ -252,7 +252,7 @@ def _pair(runs: Sequence[Run]) -> tuple[dict[str, dict[str, _Ends]], str]:
             and x.difference.is_known
             and not _is_count(metric)
         }
-    if not any(differences.values()):
+    if len(np.unique(groups)) < bootstrap.LEAST_GROUPS:
         return {}, (
             "Values alone are compared: the queries of test are of fewer than "
             f"{bootstrap.LEAST_GROUPS} classes, too few for an interval."

@@ -20,7 +20,7 @@ TRANSCRIPT = pathlib.Path(__file__).with_name("transcript.txt")
 ELSEWHERE = {"ablation", "golden-feature", "paper-table", "rejudge", "train"}
 # Another processor, which rounds otherwise, may have other numbers and another order.
 PLACEHOLDERS = (
-    (r"\b\d+\.\d+(e-?\d+)?\b", "#"),
+    (r"-?\b\d+\.\d+(e[+-]?\d+)?\b", "#"),
     (r"(score_at_30 ).*", r"\1 ..."),
     (r"checkpoints/\d(, checkpoints/\d)*", "checkpoints/#"),
     (r"checkpoints_copy/\d", "checkpoints_copy/#"),
@@ -33,7 +33,7 @@ PLACEHOLDERS = (
 
 
 def read_commands():
-    lines = TRANSCRIPT.read_text().splitlines()
+    lines = TRANSCRIPT.read_text("utf-8").splitlines()
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
@@ -50,20 +50,28 @@ def place(trained, exported, photos, tmp_path):
 
 def run(line, place):
     """Returns a command line and its output, without what differs by machine."""
-    done = run_command(shlex.split(line)[1:], folder=place)
-    assert done.returncode == 0, done.stderr
-    text = without_times(done.stderr) + done.stdout
-    text = text.replace(str(place), "/HOME")
+    process = run_command(shlex.split(line)[1:], folder=place)
+    assert process.returncode == 0, process.stderr
+    text = without_times(process.stderr) + process.stdout
+    text = with_placeholders(text.replace(str(place), "/HOME"))
+    return f"$ {line}\n{text.rstrip()}\n"
+
+
+def with_placeholders(text):
     for pattern, replacement in PLACEHOLDERS:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
-    return f"$ {line}\n{text.rstrip()}\n"
+    return text
+
+
+def test_every_number_has_a_placeholder():
+    assert with_placeholders("0.0e+00, 1.2e-07 and -0.003 of 12") == "#, # and # of 12"
 
 
 def test_commands_print_what_the_transcript_has(place):
     text = "\n".join(run(line, place) for line in read_commands())
     if os.environ.get("WRITE_TRANSCRIPT"):
-        TRANSCRIPT.write_text(text)
-    assert text == TRANSCRIPT.read_text()
+        TRANSCRIPT.write_text(text, "utf-8")
+    assert text == TRANSCRIPT.read_text("utf-8")
 
 
 def test_the_transcript_has_every_command():

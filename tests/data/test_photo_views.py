@@ -2,6 +2,7 @@ import io
 import itertools
 import math
 
+from helpers.photo_views import FEW
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -89,13 +90,13 @@ def test_views_of_a_place_do_not_depend_on_other_photographs(records, monkeypatc
     monkeypatch.setattr(
         photo_views_builder,
         "_PHOTOS",
-        {"test": {"cat": ("skimage", "data/chelsea.png")}},
+        {"test": FEW["train"] | FEW["test"]},
     )
-    again = dict(photo_views_builder.generate_views("test"))
-    first = {x["image"] for key, x in again.items() if key.startswith("cat_0_1_")}
+    views = dict(photo_views_builder.generate_views("test"))
+    images = {x["image"] for key, x in views.items() if key.startswith("cat_0_1_")}
     part = records["test"]
     rows = [i for i in range(len(part)) if part.label_name(i) == "cat, row 0, column 1"]
-    assert {part.read(i) for i in rows} == first
+    assert {part.read(i) for i in rows} == images
 
 
 def test_a_view_without_change_is_the_place_itself():
@@ -131,9 +132,9 @@ def test_a_view_in_another_light():
     edge = (96, 60)
     bright = 1.15 * draw(centre=edge)[..., 0]
     assert bright.max() > 260
-    found = draw(gain=1, centre=edge)
-    np.testing.assert_allclose(found[..., 0], np.minimum(bright, 255), atol=1)
-    np.testing.assert_array_equal(found[..., 1], draw(centre=edge)[..., 1])
+    view = draw(gain=1, centre=edge)
+    np.testing.assert_allclose(view[..., 0], np.minimum(bright, 255), atol=1)
+    np.testing.assert_array_equal(view[..., 1], draw(centre=edge)[..., 1])
     dark = draw(gamma=1)[..., 0]
     np.testing.assert_allclose(dark, 255 * (plain / 255) ** 1.3, atol=1)
 
@@ -172,9 +173,9 @@ def test_own_datasets_have_a_builder_and_a_source():
 
 
 def test_commands_read_it_by_name(few_photos):
-    found = open_source("tfds:photo_views/test", data_dir=str(few_photos))
-    assert len(found) == 240
-    assert found.label_name(0).startswith("cat, row ")
+    images = open_source("tfds:photo_views/test", data_dir=str(few_photos))
+    assert len(images) == 240
+    assert images.label_name(0).startswith("cat, row ")
 
 
 def test_a_package_without_its_photographs(tmp_path, monkeypatch):

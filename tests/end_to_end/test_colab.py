@@ -32,7 +32,7 @@ def find_package(folder, repository=""):
     """Returns what the notebook installs in a folder, by its own function."""
     (cell,) = [c.source for c in read(".py").cells if "def find_package" in c.source]
     names = {"REPOSITORY": repository, "pathlib": pathlib}
-    function = cell[cell.index("def find_package") : cell.index("\n\n\ntry:")]
+    function = cell[cell.index("def find_package") : cell.index("\n\n\nprobe")]
     exec(function, names)
     with contextlib.chdir(folder):
         return names["find_package"]()

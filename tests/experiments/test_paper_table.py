@@ -70,10 +70,12 @@ def test_every_row_is_measured_and_written(measured):
         assert row["numbers"].keys() > {*METRICS, "hierarchical/h_ap"}
         assert bool(row["whole"]) != row["name"].startswith("OASIS")
         for metric, (value, low, high) in row["numbers"].items():
-            assert low <= value <= high, (row["name"], metric)
+            # All draws may have the same value, but for its last bits.
+            assert low - 1e-9 <= value <= high + 1e-9, (row["name"], metric)
         assert bool(row["difference"]) == (row["name"] != ROWS[FIRST].name)
         for metric, (value, low, high) in row["difference"].items():
-            assert low <= value <= high, (row["name"], metric)
+            # All draws may have the same value, but for its last bits.
+            assert low - 1e-9 <= value <= high + 1e-9, (row["name"], metric)
             ours, own = (x["numbers"][metric][0] for x in (told["rows"][-1], row))
             assert value == pytest.approx(ours - own)
     found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}

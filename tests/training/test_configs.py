@@ -23,7 +23,7 @@ SAME_STEP = {"manifest"}
 # Plans of experiments, which train the network of another config: for check-full.
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The networks of other configs with another loss or relevance: for check-full.
-LOWERS_LATE = {"emoji_lite0", "sop"} | PLANS
+LOWERS_LATE = {"emoji_lite0", "photo_views", "sop"} | PLANS
 # A network that other tests train, and that takes half a minute: for check-full.
 TRAINS_LATE = {"keras_vgg16"}
 # The configs that train Lite0 here: its step takes a minute to compile.
@@ -107,7 +107,7 @@ def mock_tfds(name):
         for name in NAMES
     ],
 )
-def test_trains_two_steps(name, tmp_path, few_emoji):
+def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
     config = load(name)
     if "lite" in config.model.trunk.name and name not in TRAIN_LITE0:
         config.model.trunk = dict(name="convnet", widths=(32, 64))
@@ -126,8 +126,9 @@ def test_trains_two_steps(name, tmp_path, few_emoji):
         manifest.write_text("\n".join(["path,level_1", *lines]))
         config.data.dir = str(manifest)
         report = loop.train(config, tmp_path / "run")
-    elif config.data.source.name == "emoji":
-        config.data.dir = str(few_emoji)
+    elif config.data.source.name in ("emoji", "photo_views"):
+        is_emoji = config.data.source.name == "emoji"
+        config.data.dir = str(few_emoji if is_emoji else few_photos)
         report = loop.train(config, tmp_path / "run")
     else:
         with mock_tfds(config.data.source.dataset):

@@ -2,7 +2,7 @@ r"""Writer of docs/commands.md: every command with its example and its arguments
 
   python -m tools.docs.command_reference --out=docs/commands.md
 
-All of it is what `deeprank COMMAND --help` prints.
+It is the text of `deeprank COMMAND --help`, and which arguments exclude each other.
 """
 
 import argparse
@@ -18,8 +18,8 @@ _HEAD = """\
 <!-- Written by `python -m tools.docs.command_reference`; change deeprank_jax/cli/. -->
 # Commands
 
-`deeprank COMMAND --help` prints what stands here. Every command takes `--json`, too,
-which prints its result as JSON. The exit status is 0 for success, 1 if an input or file
+The text is that of `deeprank COMMAND --help`. Every command takes `--json`, too, which
+prints its result as JSON. The exit status is 0 for success, 1 if an input or file
 cannot be used and 2 for wrong arguments; `deeprank --help` lists the others.
 
 Commands with `--config` also take every key of the config as a flag,
