@@ -1,4 +1,4 @@
-r"""EfficientNet-Lite0 on emoji, from ImageNet's weights: the best Recall@1 on two cores.
+r"""EfficientNet-Lite0, from ImageNet's weights: the best Recall@1 on emoji.
 
 It learns by the recipe of `configs/emoji.py`, at 128 pixels. An embedding is its
 trunk's features, followed by the embedding of the demo's network, trained beside it.
