@@ -59,12 +59,14 @@ def create_verdict(
                 "training run would vary, too.",
             )
     if num < LEAST_GROUPS:
-        classes = "class" if num == 1 else "classes"
+        counted = f"The {split} split has queries of {num} classes."
+        if num < 2:
+            number = ("no", "one")[num]
+            counted = f"In the {split} split {number} class has several images."
         return Verdict(
             "No verdict: the numbers rest on too few classes.",
-            f"The {split} split has queries of {num} {classes}. With fewer than "
-            f"{LEAST_GROUPS}, an interval is too narrow to be believed, so none is "
-            "shown.",
+            f"{counted} With fewer than {LEAST_GROUPS}, an interval is too narrow to "
+            "be believed, so none is shown.",
         )
     return Verdict("No verdict: no difference to a baseline has an interval.")
 
