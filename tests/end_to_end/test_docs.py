@@ -527,6 +527,24 @@ def test_the_ablations_agree_with_their_files(name):
             assert f"| {' / '.join(map(show, seeds))} |" in page
 
 
+def test_the_numbers_of_a_large_collection_agree_with_their_file():
+    measured = json.loads((ROOT / "results/benchmark_collection.json").read_text())
+    rows = measured["rows"]
+    assert f"N = {rows:,}, D = 128" in PAGES["millions.md"]
+    for cell in (
+        f"{measured['disk_bytes_per_row'] * rows / 1e9:.2f} GB",
+        f"{measured['rows_added_per_s']:,.0f} a second",
+        f"{measured['exact_seconds_256_queries']:.1f} s",
+        f"{measured['graph_bytes_per_row'] * rows / 1e9:.2f} GB",
+        f"{measured['graph_build_seconds']:.0f} s",
+        f"{measured['graph_first_answer_seconds']:.0f} s",
+        f"{measured['graph_seconds_256_queries']:.2f} s",
+        show_share(measured["graph_recall@10"]),
+        f"{measured['peak_gib']:.1f} GiB",
+    ):
+        assert f"| {cell} |" in PAGES["millions.md"], cell
+
+
 def test_the_table_of_levers_agrees_with_its_file():
     """A row for each arm: its differences to the first."""
     test = json.loads((ROOT / "results" / "ablation_levers.json").read_text())["test"]
