@@ -1,12 +1,13 @@
 r"""Ablation of the levers beside the loss, each alone, on emoji.
 
 `base` trains the network of `ablation_graded` by the sum of two losses, without any of
-the levers. Each further arm adds one, of the demo or of `config.data.augment`; `all`
-has those of the demo. Nothing is tuned, so that an arm may do better with another
-learning rate.
+the levers. Each further arm adds one, of the demo, of `config.data.augment` or for
+embedding; `all` has those of the demo. Nothing is tuned, so that an arm may do better
+with another learning rate.
 
 Expected: Recall@1 .619 of `base`, +.019 by shifted embeddings, +.012 by whitening,
-+.017 by all, -.012 by turns and colors; 106 minutes on one CPU core.
++.017 by all, -.012 by turns and colors, -.024 by mirrored embeddings; 129 minutes on
+one CPU core.
 
   deeprank prepare --config=emoji
   deeprank ablation --config=ablation_levers --jobs=2
@@ -20,6 +21,7 @@ _MEMORY = {"loss.terms.multi_similarity.memory_size": 768}
 _AVERAGE = {"optimizer.ema_decay": 0.98}
 _TURNS = {"data.augment.quarter_turns": 0.6, "data.augment.swap_colors": 0.5}
 _SHIFTS = {"model.embed_shift": 1}
+_FLIPS = {"model.embed_flip": True}
 _WHITENING = {"model.whitening_power": 0.4}
 
 # Arms of `deeprank ablation`, and those that are compared.
@@ -29,10 +31,12 @@ ARMS = {
     "memory": _MEMORY,
     "turns_and_colors": _TURNS,
     "shifted_embeddings": _SHIFTS,
+    "flipped_embeddings": _FLIPS,
     "whitening": _WHITENING,
     "random_crop": {"data.augment.crop_area": 0.6},
     "cutout": {"data.augment.cutout": 0.3},
     "grayscale": {"data.augment.grayscale": 0.2},
+    "mixing": {"data.augment.mixing": 0.3},
     "all": _MEMORY | _AVERAGE | _TURNS | _SHIFTS | _WHITENING,
 }
 PAIRS = tuple((arm, "base") for arm in ARMS if arm != "base")
