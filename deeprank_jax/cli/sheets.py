@@ -13,6 +13,7 @@ from deeprank_jax import files
 from deeprank_jax.cli import output
 from deeprank_jax.data.records import Records
 from deeprank_jax.inference.images import AnyImage, decode
+from deeprank_jax.inference.label_errors import LabelError
 from deeprank_jax.inference.results import Comparison, ImageGroups, SearchResult
 
 if TYPE_CHECKING:
@@ -107,6 +108,41 @@ def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
         sheet.append(Group(heading=heading, tiles=tiles))
     if len(groups) > _MAX_GROUPS:
         title += f" ({_MAX_GROUPS} shown)"
+    _write(out, title, sheet, unread)
+
+
+def write_label_errors(
+    out: str, title: str, images: Sequence[LabelError], read: Read
+) -> None:
+    """Writes probable label errors, each beside its nearest images.
+
+    Args:
+      out: Path of the picture.
+      title: Title of the picture.
+      images: Images to show, the surest errors first.
+      read: Reader of the images.
+    """
+    from deeprank_jax.report.contact_sheet import Group
+
+    sheet = []
+    unread: list[str] = []
+    for number, image in enumerate(images, 1):
+        tiles = [
+            _tile(
+                _read(lambda path=path: read(path), path, unread),
+                path,
+                label,
+                text,
+                frame=frame,
+            )
+            for path, label, text, frame in (
+                (image.path, image.label, "", "query"),
+                (image.nearest_path, image.nearest_label, "nearest", ""),
+                (image.same_path, image.label, "same label", ""),
+            )
+        ]
+        heading = f"{number}: margin {image.margin:.3f}"
+        sheet.append(Group(heading=heading, tiles=tiles))
     _write(out, title, sheet, unread)
 
 

@@ -19,16 +19,18 @@ from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference import (
     artifact,
     bulk,
+    copies,
     familiarity,
+    label_errors,
     model_info,
     program,
     sources,
 )
-from deeprank_jax.inference import copies as copies_lib
 from deeprank_jax.inference import images as images_lib
 from deeprank_jax.inference.bulk import BATCH_SIZE
 from deeprank_jax.inference.familiarity import Familiarity
 from deeprank_jax.inference.images import AnyImage, decode
+from deeprank_jax.inference.label_errors import LabelErrors
 from deeprank_jax.inference.results import (
     Comparison,
     EmbeddedImages,
@@ -46,9 +48,6 @@ from deeprank_jax.search import grouping
 
 __all__ = ["BATCH_SIZE", "AnyImage", "Comparison", "Model", "decode"]
 
-# Smallest limit of the squared distance of copies at 16 x 16 pixels, a root mean square
-# of 9 of 255; that of a model may be measured on images with little detail.
-_MIN_PIXEL_DISTANCE = 1.0
 # Batch size of few images, so that one image does not cost a whole batch.
 _FEW = 8
 
@@ -340,38 +339,15 @@ class Model:
         Raises:
           DataError: There is no such collection, or none of its images can be read.
         """
-        with errors.needs_extra("search"):
-            from deeprank_jax.descriptors.pixels import pixels
-            from deeprank_jax.inference.detail_check import DetailCheck
         _check_distance(max_distance)
         records = self.open_images(images)
-        batches: list[np.ndarray] = []
-        rows, indices = bulk.embed_records(
+        return copies.find_copies(
             self,
             records,
-            watch=lambda batch: batches.append(pixels(batch)),
+            self.artifact.info["copies"],
+            max_distance=max_distance,
             progress=progress,
         )
-        if max_distance is None:
-            copies = self.artifact.info["copies"]
-            max_distance = float(copies["distance"])
-            groups = grouping.find_duplicates(
-                rows,
-                max_distance,
-                np.concatenate(batches)[indices],
-                max(float(copies["pixel_distance"]), _MIN_PIXEL_DISTANCE),
-                DetailCheck(records, indices, self.preprocessing["max_pixels"]),
-            )
-        else:
-            groups = grouping.find_duplicates(rows, max_distance)
-        max_pixels, members, distances = self.preprocessing["max_pixels"], [], []
-        for group in groups:
-            order, to_first = copies_lib.order_copies(
-                records, indices[group], rows[group], max_pixels
-            )
-            members.append(indices[group][order])
-            distances.append(to_first)
-        return create_groups(records, members, len(indices), max_distance, distances)
 
     def clusters(
         self,
@@ -407,6 +383,22 @@ class Model:
         groups = grouping.find_clusters(rows, max_distance=max_distance, num=num)
         members = [indices[group] for group in groups]
         return create_groups(records, members, len(indices), max_distance)
+
+    def label_errors(
+        self, images: ImageSource, *, progress: Progress | None = None
+    ) -> LabelErrors:
+        """Ranks images that are nearer to another label than to their own.
+
+        Args:
+          images: Collection of images with labels, see `Model`.
+          progress: Function that receives the progress; None for a bar on a terminal.
+
+        Raises:
+          DataError: There is no such collection, none of its images can be read, or
+            they have fewer than two labels.
+        """
+        records = self.open_images(images)
+        return label_errors.find_label_errors(self, records, progress=progress)
 
     def open_images(
         self, images: ImageSource, *, data_dir: str = "data", label_feature: str = ""

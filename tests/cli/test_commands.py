@@ -415,6 +415,42 @@ def test_copies_are_found(deeprank, exported, photos, tmp_path):
     assert page.read_text().count("<span>keep</span>") == len(groups)
 
 
+def test_label_errors_are_drawn(deeprank, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    for number in range(3):
+        moved = some / f"class 0{number}" / "0.png"
+        shutil.move(moved, some / "class 11" / f"moved {number}.png")
+    words = ("label-errors", some, f"--model={exported}", "--num=2")
+    table, page = tmp_path / "errors.csv", tmp_path / "errors.html"
+    said = deeprank(*words)
+    num = int(said.splitlines()[-1].split()[0])
+    assert num > 2
+    assert len(said.splitlines()) == 4
+    assert said.endswith(
+        f"{num} of 72 images are nearer to another label than to their own; the first "
+        "2 are shown.\n"
+    )
+    deeprank(*words, f"--out={table}")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == num
+    assert "moved" in rows[0]["path"]
+    deeprank(*words, f"--out={page}")
+    assert page.read_text().count("<h2>") == 2
+    paths = [rows[i][name] for i in range(2) for name in ("path", "nearest path")]
+    assert set(map(os.fsencode, paths)) <= set(linked_files(page))
+
+
+def test_label_errors_need_two_labels(deeprank, exported, photos, tmp_path):
+    some = shutil.copytree(photos / "class 03", tmp_path / "photos")
+    with pytest.raises(SystemExit, match="its images have 0 labels"):
+        deeprank("label-errors", some, f"--model={exported}")
+    (some / "one").mkdir()
+    shutil.move(some / "0.png", some / "one" / "0.png")
+    with pytest.raises(SystemExit, match="its images have 1 label, and a wrong one"):
+        deeprank("label-errors", some, f"--model={exported}")
+
+
 def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
     out = tmp_path / "clusters.html"
     words = ("clusters", photos, f"--model={exported}", "--num=12", f"--out={out}")

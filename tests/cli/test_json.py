@@ -108,6 +108,25 @@ def test_duplicates(run, exported, photos, tmp_path):
     assert out.exists()
 
 
+def test_label_errors(run, exported, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "photos")
+    moved = some / "class 07" / "moved.png"
+    shutil.move(some / "class 02" / "1.png", moved)
+    (some / "alone").mkdir()
+    shutil.move(some / "class 03" / "0.png", some / "alone" / "0.png")
+    shutil.copy(some / "class 05" / "0.png", some / "0.png")
+    result = run("label-errors", some, f"--model={exported}")
+    assert (result["images"], result["unlabelled"], result["alone"]) == (72, 1, 1)
+    first = result["label_errors"][0]
+    assert (first["path"], first["label"]) == (str(moved), "class 07")
+    assert first["nearest_label"] == "class 02"
+    assert pathlib.Path(first["nearest_path"]).parent == some / "class 02"
+    assert pathlib.Path(first["same_path"]).parent == some / "class 07"
+    margins = [image["margin"] for image in result["label_errors"]]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[-1] > 0
+
+
 def test_clusters(run, exported, photos):
     result = run("clusters", photos, f"--model={exported}", "--num=12")
     assert len(result["groups"]) == 12

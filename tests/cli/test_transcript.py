@@ -26,6 +26,7 @@ PLACEHOLDERS = (
     (r"checkpoints_copy/\d", "checkpoints_copy/#"),
     (r"class \d\d  /HOME/photos/class \d\d/\d", "class #  /HOME/photos/class #/#"),
     (r"(by vote: ).*", r"\1..."),
+    (r"^\d+ (of 72 images are nearer)", r"# \1"),
     # Widths of columns.
     (r" {2,}", "  "),
     (r" +$", ""),

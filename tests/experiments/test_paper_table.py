@@ -63,10 +63,10 @@ def measured(tmp_path_factory):
 
 def test_every_row_is_measured_and_written(measured):
     folder, printed = measured
-    told = json.loads((folder / "out" / "plan.json").read_text())
+    table = json.loads((folder / "out" / "plan.json").read_text())
     names = [row.name for row in ROWS.values()]
-    assert [row["name"] for row in told["rows"]] == names
-    for row in told["rows"]:
+    assert [row["name"] for row in table["rows"]] == names
+    for row in table["rows"]:
         assert row["numbers"].keys() > {*METRICS, "hierarchical/h_ap"}
         assert bool(row["whole"]) != row["name"].startswith("OASIS")
         for metric, (value, low, high) in row["numbers"].items():
@@ -76,19 +76,19 @@ def test_every_row_is_measured_and_written(measured):
         for metric, (value, low, high) in row["difference"].items():
             # All draws may have the same value, but for its last bits.
             assert low - 1e-9 <= value <= high + 1e-9, (row["name"], metric)
-            ours, own = (x["numbers"][metric][0] for x in (told["rows"][-1], row))
+            ours, own = (x["numbers"][metric][0] for x in (table["rows"][-1], row))
             assert value == pytest.approx(ours - own)
-    found = {row["numbers"]["retrieval/map@r"][0] for row in told["rows"]}
+    found = {row["numbers"]["retrieval/map@r"][0] for row in table["rows"]}
     assert len(found) > len(names) / 2
-    assert told["command"].startswith("deeprank paper-table --config=")
-    assert "Seen in training" in told["facts"]
+    assert table["command"].startswith("deeprank paper-table --config=")
+    assert "Seen in training" in table["facts"]
     markdown = (folder / "out" / "plan.md").read_text()
     assert markdown in printed
     assert "Similarity precision, paper (other data) |" in markdown
     lines = (folder / "out" / "plan.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))
-    told_whole = {row["metric"] for row in rows if not row["low"]}
-    assert told_whole >= {"clustering/nmi", "clustering/ami", "pairs/fnmr@0.01"}
+    whole_metrics = {row["metric"] for row in rows if not row["low"]}
+    assert whole_metrics >= {"clustering/nmi", "clustering/ami", "pairs/fnmr@0.01"}
     assert {row["system"] for row in rows} == set(names)
     page = (folder / "runs" / "table.html").read_text(encoding="utf-8")
     found, console = open_in_browser(page, folder)
@@ -99,14 +99,14 @@ def test_every_row_is_measured_and_written(measured):
 @pytest.mark.full  # All is measured again.
 def test_runs_that_are_there_are_not_trained_again(measured):
     folder, _ = measured
-    told = json.loads((folder / "out" / "plan.json").read_text())
+    table = json.loads((folder / "out" / "plan.json").read_text())
     times = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("*/results.json")}
     assert len(times) == 4
     again = run(folder, "--nosweep")
     assert again.returncode == 0, again.stderr
     assert times == {p: p.stat().st_mtime_ns for p in times}
     found = json.loads((folder / "out" / "plan.json").read_text())
-    assert found["rows"] == told["rows"]
+    assert found["rows"] == table["rows"]
 
 
 @pytest.mark.full  # Four more runs.

@@ -14,13 +14,22 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 # After the limits of NumPy's threads.
-from tools.benchmark import collection, embed, metrics, quality, search, step  # noqa: E402
+from tools.benchmark import (  # noqa: E402
+    collection,
+    embed,
+    label_errors,
+    metrics,
+    quality,
+    search,
+    step,
+)
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
 
 Measure = Callable[[argparse.Namespace], dict[str, float]]
 BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
     "collection": (collection.__doc__, lambda o: collection.measure(o.rows)),
     "embed": (embed.__doc__, lambda o: embed.measure(o.model, o.source)),
+    "label_errors": (label_errors.__doc__, label_errors.measure),
     "metrics": (metrics.__doc__, lambda o: metrics.measure(o.torch_python)),
     "quality": (quality.__doc__, quality.measure),
     "sampler": (sampler_lib.__doc__, lambda o: sampler_lib.measure()),
@@ -50,6 +59,8 @@ def create_parser() -> argparse.ArgumentParser:
             collection.add_arguments(command)
         if name == "embed":
             embed.add_arguments(command)
+        if name == "label_errors":
+            label_errors.add_arguments(command)
         if name == "quality":
             quality.add_arguments(command)
         if name in ("metrics", "step"):

@@ -56,7 +56,7 @@ def measure(num_rows: int) -> dict[str, float]:
             first_seconds = time.perf_counter() - start
             seconds, ids = _time(lambda: index.search(queries[:_BATCH], _K).ids)
         graph_size = _size(path) - size
-    found = [
+    num_hits = [
         len({str(row) for row in rows} & set(names))
         for rows, names in zip(truth, ids, strict=True)
     ]
@@ -68,7 +68,7 @@ def measure(num_rows: int) -> dict[str, float]:
         "graph_build_seconds": build_seconds,
         "graph_first_answer_seconds": first_seconds,
         "graph_seconds_256_queries": seconds,
-        f"graph_recall@{_K}": float(np.mean(found)) / _K,
+        f"graph_recall@{_K}": float(np.mean(num_hits)) / _K,
         "exact_seconds_256_queries": exact_seconds,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
