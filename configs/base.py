@@ -130,6 +130,9 @@ def _model() -> ConfigDict:
     # Power of the whitening that is fitted on training images when training ends, from
     # 0 (none) to 1 (all axes of the embeddings have the same second moment).
     model.whitening_power = 0.0
+    # First numbers of an embedding that are kept, scaled to length 1; 0 for all. The
+    # loss learns from all; `matryoshka` makes the first as good as they can be.
+    model.embed_prefix = 0
     model.dtype = "float32"  # Type of the layers' computations, or "bfloat16".
     model.batch_norm = "synchronized"  # Statistics over all devices, or "frozen".
     model.remat = False  # True: less memory, more time for the gradient.

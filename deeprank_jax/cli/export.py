@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "moved",
     )  # fmt: skip
     parser.add_argument(
+        "--embed_prefix", metavar="NUM", type=arguments.at_least(1),
+        help="count of an embedding's first numbers to keep, for smaller indexes; best "
+        "after training with the loss matryoshka",
+    )  # fmt: skip
+    parser.add_argument(
         "--hub_card", action="store_true",
         help="begin the card with the YAML by which model hubs list a model: licence, "
         "tags, base model and metrics; nothing is uploaded",
@@ -69,6 +74,8 @@ def check(options: argparse.Namespace) -> None:
         options.usage_error("--data_dir is of a run, so it needs --workdir")
     if options.pretrained and options.force_threshold:
         options.usage_error("--force_threshold is of a run, so it needs --workdir")
+    if options.pretrained and options.embed_prefix:
+        options.usage_error("--embed_prefix is of a run, so it needs --workdir")
     if options.workdir is not None:
         arguments.check_workdir(options.workdir)
     arguments.check_new_folder(options.out)
@@ -95,6 +102,7 @@ def run(options: argparse.Namespace) -> Result:
             onnx_python=options.onnx_python,
             data_dir=options.data_dir,
             hub_license=hub_license,
+            embed_prefix=options.embed_prefix,
         )
     agreement = artifact.read_artifact(folder).info["agreement"]
     card = folder / artifact.CARD

@@ -16,6 +16,7 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation.clustering import Clustering
 from deeprank_jax.evaluation.embed import embed_split
 from deeprank_jax.evaluation.hierarchical import HierarchicalAP
+from deeprank_jax.evaluation.prefixes import Prefixes
 from deeprank_jax.evaluation.rated_triplets import RatedTriplets
 from deeprank_jax.evaluation.retrieval import Retrieval
 from deeprank_jax.evaluation.sampled_triplets import SampledTriplets
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluator",
     "HierarchicalAP",
     "NothingToMeasureError",
+    "Prefixes",
     "QueryEvaluator",
     "QueryScores",
     "RatedTriplets",
@@ -82,6 +84,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "rated_triplets": RatedTriplets,
         "clustering": Clustering,
         "hierarchical": HierarchicalAP,
+        "prefixes": Prefixes,
     },
     methods=("run", "describe_metrics"),
     from_function=_refuse_function,

@@ -19,25 +19,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from deeprank_jax import config as config_lib
-from deeprank_jax import evaluation, logs, registry, version
-from deeprank_jax.data import create_records, dataset_name, decode, splits
+from deeprank_jax import evaluation, version
+from deeprank_jax.data import create_records, decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, ExportError
 from deeprank_jax.evaluation import calibration
-from deeprank_jax.export import copies, network, verification
+from deeprank_jax.export import copies, dataset, network, verification
 from deeprank_jax.export.card import write_card
 from deeprank_jax.inference import artifact, familiarity, program
 from deeprank_jax.progress import Bar
-from deeprank_jax.training import checkpoints, image_digest, whitening
+from deeprank_jax.training import checkpoints, whitening
 from deeprank_jax.training.experiment import create_reader
 from deeprank_jax.training.network import trunk_names
-from deeprank_jax.training.workdir import Workdir, read_json
+from deeprank_jax.training.workdir import read_json
 
 _NUM_VERIFIED = 64
 # A threshold is exported if its precision on other classes is at most that much lower.
 _TOLERANCE = 0.1
-# Longest name of a class in the card.
-_MAX_NAME = 40
 # Share of pairs of one class in a collection.
 _RARE = 0.1
 
@@ -51,34 +49,34 @@ def export_run(
     onnx_python: str | None = None,
     data_dir: str | None = None,
     hub_license: str | None = None,
+    embed_prefix: int | None = None,
 ) -> pathlib.Path:
-    """Exports the best checkpoint of a run.
+    """Exports the best checkpoint of a run, and returns its folder.
 
     Args:
       workdir: Folder of the run, finished or not; its data must still be available.
       out: Folder to write, atomically.
       precision: Precision on validation of the pairs that `compare` calls similar.
-      force_threshold: True to export the threshold even if it is not confirmed on
-        other classes.
-      onnx_python: Python of an environment with requirements-onnx.txt, to write ONNX,
-        too.
+      force_threshold: True for a threshold that is not confirmed on other classes.
+      onnx_python: Python with the packages of requirements-onnx.txt, to write ONNX.
       data_dir: The run's `config.data.dir`, if its data have moved.
-      hub_license: Licence of the model, to begin the card with the YAML of model hubs;
-        None for a card without it.
-
-    Returns:
-      The folder.
+      hub_license: Licence for the YAML of model hubs; None for a card without it.
+      embed_prefix: Number of an embedding's first numbers to keep; None for those of
+        the run.
 
     Raises:
       ArtifactError: `out` exists already, or cannot be written.
       CheckpointError: There is no checkpoint, or it is damaged.
-      ConfigError: The folder is not a run.
+      ConfigError: The folder is not a run, or an embedding is shorter than the prefix.
       DataError: The run's results have changed since they were written.
       ExportError: A form cannot be written or differs, or precision is not in (0, 1].
     """
     workdir = pathlib.Path(workdir).expanduser()
     _check_precision(precision)
-    config, metrics = config_lib.read_run_config(workdir), _read_metrics(workdir)
+    config = config_lib.read_run_config(workdir)
+    is_shortened = embed_prefix not in (None, config.model.embed_prefix)
+    config.model.embed_prefix = embed_prefix or config.model.embed_prefix
+    metrics = {} if is_shortened else _read_metrics(workdir)
     records = _open_data(config, data_dir)
     saved = whitening.with_whitening(checkpoints.read_network(workdir))
     embed, weights = network.create_embed(config, saved.arrays, source=str(saved.where))
@@ -88,7 +86,6 @@ def export_run(
         if onnx_python:
             verification.convert_to_onnx(folder, onnx_python)
         evaluated = _EvaluatedNetwork(config, embed, weights, records)
-        changed = _find_changes(workdir, records)
         info = {
             "format": artifact.FORMAT,
             "name": workdir.resolve().name,
@@ -96,7 +93,8 @@ def export_run(
             **evaluated.calibrate(precision, force=force_threshold),
             **evaluated.write_and_verify(folder, onnx_python),
             "metrics": metrics,
-            "dataset": _describe_dataset(config, records) | {"changed": changed},
+            "shortened": is_shortened,
+            "dataset": dataset.describe_dataset(config, records, workdir),
             **_describe_checkpoint(saved, weights),
         }
         write_description(folder, info, config, pathlib.Path(out).name, hub_license)
@@ -331,42 +329,6 @@ def _open_data(
         ) from error
 
 
-def _describe_dataset(
-    config: ml_collections.ConfigDict, records: dict[str, Records]
-) -> dict[str, Any]:
-    """Returns the entry of model.json about the images of the run."""
-    return {
-        "name": dataset_name(config.data),
-        **{f"{name}_images": len(split) for name, split in records.items()},
-        "seen_classes": splits.find_seen_classes(records),
-        "classes": _describe_classes(records["train"]),
-    }
-
-
-def _describe_classes(records: Records) -> str:
-    """Returns the number of a split's classes, and the names of the first."""
-    numbers = np.unique(records.labels[:, -1]).tolist()
-    names = [logs.escaped(records.label_names[-1][i]) for i in numbers]
-    names = [
-        name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…" for name in names
-    ]
-    return f"{len(names):,}: {registry.list_names(names)}"
-
-
-def _find_changes(workdir: pathlib.Path, records: dict[str, Records]) -> list[str]:
-    """Returns the splits whose images are not those of the run, and warns of them."""
-    digests = image_digest.digest_images(records)
-    changed = image_digest.changed_splits(Workdir(workdir).images, digests)
-    if changed:
-        logging.warning(
-            "The images of %s are not those of the run: the threshold and the "
-            "distances are of the images now, the metrics are those of the run. Give "
-            "back the images, or train again.",
-            " and ".join(changed),
-        )
-    return changed
-
-
 def _calibrate_clusters(
     embeddings: np.ndarray, labels: np.ndarray, precision: float, force: bool
 ) -> dict[str, Any]:
@@ -443,7 +405,9 @@ def describe_network(
         "max_pixels": config.data.max_pixels,
     }
     return {
-        "fingerprint": artifact.fingerprint(folder, preprocessing),
+        "fingerprint": artifact.fingerprint(
+            folder, preprocessing, config.model.embed_prefix
+        ),
         "preprocessing": preprocessing,
         "network": " beside ".join(trunk_names(config)),
     }

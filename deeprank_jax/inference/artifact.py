@@ -146,16 +146,21 @@ def _check_new(path: pathlib.Path) -> None:
         )
 
 
-def fingerprint(folder: pathlib.Path, preprocessing: dict[str, Any]) -> str:
+def fingerprint(
+    folder: pathlib.Path, preprocessing: dict[str, Any], embed_prefix: int = 0
+) -> str:
     """Returns an identifier of the embeddings of a model.
 
     Args:
       folder: Folder with the weights.
       preprocessing: Options of the preprocessing of images.
+      embed_prefix: Number of an embedding's first numbers that are kept; 0 for all.
     """
     content = json.dumps(preprocessing, sort_keys=True) + checksums.file_digest(
         folder / WEIGHTS
     )
+    if embed_prefix:
+        content += f"first {embed_prefix}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

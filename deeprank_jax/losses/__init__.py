@@ -20,6 +20,7 @@ from deeprank_jax.losses.distillation import Distillation
 from deeprank_jax.losses.each_network import EachNetwork
 from deeprank_jax.losses.fast_ap import FastAP
 from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
+from deeprank_jax.losses.matryoshka import Matryoshka
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
 from deeprank_jax.losses.multi_similarity import MultiSimilarity
 from deeprank_jax.losses.proxy_anchor import ProxyAnchor
@@ -47,6 +48,7 @@ __all__ = [
     "Images",
     "Loss",
     "LossFn",
+    "Matryoshka",
     "Mined",
     "Miner",
     "MultiSimilarity",
@@ -88,6 +90,7 @@ LOSSES: Registry[Loss] = Registry(
         "arcface": ArcFace,
         "proxy_anchor": ProxyAnchor,
         "weighted_sum": WeightedSum,
+        "matryoshka": Matryoshka,
     },
     methods=("__call__", "describe"),
     attributes=("outputs",),

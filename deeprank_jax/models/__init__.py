@@ -65,6 +65,7 @@ _CONFIG_KEYS = {
         for name in (
             "paths",
             "embed_shift",
+            "embed_prefix",
             "whitening_power",
             "dtype",
             "batch_norm",
@@ -119,6 +120,7 @@ def create_model(
     paths: Sequence[Mapping[str, int]] = (),
     embed_shift: int = 0,
     embed_flip: bool = False,
+    embed_prefix: int = 0,
     whitening_power: float = 0.0,
     ensemble: Sequence[Mapping[str, Any]] = (),
     dtype: str = "float32",
@@ -135,6 +137,7 @@ def create_model(
       paths: Options of each low-resolution path.
       embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
       embed_flip: True to average an embedding over mirror images, too.
+      embed_prefix: Number of an embedding's first numbers that are kept; 0 for all.
       whitening_power: Power of the whitening, once it is fitted.
       ensemble: Options of each further network, whose embedding comes beside: `trunk`,
         `embedding_dim`, `paths`, and `subsample`, by which its images are smaller.
@@ -161,6 +164,7 @@ def create_model(
             paths=paths,
             embed_shift=embed_shift,
             embed_flip=embed_flip,
+            embed_prefix=embed_prefix,
             whitening_power=whitening_power,
             others=create_others(ensemble, create_trunk, seed=seed, **sizes),
             rngs=rngs,
@@ -174,6 +178,7 @@ def create_classifier(
     image_size: int,
     num_classes: int,
     outputs: str = "logits",
+    embed_prefix: int = 0,
     whitening_power: float = 0.0,
     dtype: str = "float32",
     batch_norm: str = "synchronized",
@@ -187,6 +192,7 @@ def create_classifier(
       image_size: Height and width of the images, in pixels.
       num_classes: Number of classes.
       outputs: Kind of output, as `Classifier` has them.
+      embed_prefix: Number of an embedding's first numbers that are kept; 0 for all.
       whitening_power: Power of the whitening, as in `create_model`.
       dtype: Type that the layers compute in, as in `create_model`.
       batch_norm: Statistics used by BatchNorm, as in `create_model`.
@@ -202,6 +208,7 @@ def create_classifier(
             _create_trunk(trunk, image_size, dtype, batch_norm, axis_name, rngs),
             num_classes=num_classes,
             outputs=outputs,
+            embed_prefix=embed_prefix,
             whitening_power=whitening_power,
             dtype=DTYPES[dtype],
             rngs=rngs,

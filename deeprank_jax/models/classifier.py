@@ -20,6 +20,7 @@ class Classifier(nnx.Module):
         *,
         num_classes: int,
         outputs: str = "logits",
+        embed_prefix: int = 0,
         whitening_power: float = 0.0,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -31,13 +32,14 @@ class Classifier(nnx.Module):
           num_classes: Number of classes.
           outputs: Kind of output: `"logits"` of a linear map with bias, `"cosines"` of
             the features and a vector per class, or `"logits_and_features"`.
+          embed_prefix: Number of first numbers that `embed` keeps; 0 for all.
           whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
             none.
           dtype: Type of the trunk's pixels; the linear map computes in float32.
           rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: The power is out of range.
+          ValueError: The prefix or the power is out of range.
         """
         self.trunk = trunk
         self.head = nnx.Linear(
@@ -47,7 +49,8 @@ class Classifier(nnx.Module):
             dtype=jnp.float32,
             rngs=rngs,
         )
-        self._outputs = outputs
+        layers.check_prefix(embed_prefix, trunk.num_features)
+        self._outputs, self._embed_prefix = outputs, embed_prefix
         self.whitening = create_whitening(whitening_power, trunk.num_features)
         self._dtype = dtype
 
@@ -57,13 +60,18 @@ class Classifier(nnx.Module):
         return self.trunk(pixels, key)
 
     def embed_once(self, images: Array) -> Array:
-        """Maps images as `embed`, but without the whitening."""
+        """Maps images as `embed`, but to all numbers, and not whitened."""
         return layers.l2_normalize(self.features(images))
 
     def embed(self, images: Array) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, num_features]`."""
+        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, num_features]`.
+
+        With `embed_prefix` only as many of their first numbers are kept.
+        """
         embeddings = self.embed_once(images)
-        return embeddings if self.whitening is None else self.whitening(embeddings)
+        if self.whitening is not None:
+            embeddings = self.whitening(embeddings)
+        return layers.shorten(embeddings, self._embed_prefix)
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps uint8 `[B, H, W, 3]` to logits or cosines, `[B, num_classes]`.

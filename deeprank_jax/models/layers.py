@@ -222,6 +222,27 @@ def l2_normalize(x: Array, *, epsilon: float = 1e-12) -> Array:
     return x * jax.lax.rsqrt(jnp.maximum(norm_squared, epsilon))
 
 
+def check_prefix(embed_prefix: int, embedding_dim: int) -> None:
+    """Checks the number of an embedding's first numbers that are kept.
+
+    Raises:
+      ValueError: It is negative or above the length of an embedding.
+    """
+    if not 0 <= embed_prefix <= embedding_dim:
+        raise ValueError(
+            f"embed_prefix must be from 0 (all) to {embedding_dim}, the length of an "
+            f"embedding, got {embed_prefix}."
+        )
+
+
+def shorten(embeddings: Array, num: int) -> Array:
+    """Returns the first `num` numbers of `[..., D]`, scaled to length 1.
+
+    0 keeps all as they are.
+    """
+    return l2_normalize(embeddings[..., :num]) if num else embeddings
+
+
 def local_response_norm(
     x: Array, *, window: int = 5, bias: float = 2.0, alpha: float = 1e-4,
     beta: float = 0.75,

@@ -84,6 +84,7 @@ class MultiScale(nnx.Module):
         paths: Sequence[Mapping[str, int]] = (),
         embed_shift: int = 0,
         embed_flip: bool = False,
+        embed_prefix: int = 0,
         whitening_power: float = 0.0,
         others: Sequence[tuple[int, "MultiScale"]] = (),
         dtype: jnp.dtype = jnp.float32,
@@ -98,19 +99,16 @@ class MultiScale(nnx.Module):
           embedding_dim: Length of an embedding; None for the features of trunk and
             paths themselves, without a linear map.
           paths: Options of each `LowResolutionPath`; none for the single-scale network.
-          embed_shift: Length of the shifts over which `embed` averages, in pixels; 0
-            embeds an image once.
+          embed_shift: Length of the shifts over which `embed` averages, in pixels.
           embed_flip: True to average over mirror images in `embed`, too.
-          whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
-            none.
-          others: Further networks of an ensemble, each with the factor by which its
-            images are smaller, a whole number.
+          embed_prefix: Number of first numbers that `embed` keeps; 0 for all.
+          whitening_power: Power of the whitening of `embed`; 0 for none.
+          others: Further networks, each with the factor by which its images shrink.
           dtype: Type that the paths compute in; the linear map computes in float32.
           rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: An option of a path is missing, unknown or out of its range, or
-            the shift or the power is.
+          ValueError: An option is missing, unknown or out of its range.
         """
         _check_shift(embed_shift, image_size)
         self.trunk = trunk
@@ -134,7 +132,9 @@ class MultiScale(nnx.Module):
         self.embedding_dim = own_dim + sum(x.embedding_dim for x in self.others)
         self.whitening = create_whitening(whitening_power, self.embedding_dim)
         self._dtype = dtype
+        layers.check_prefix(embed_prefix, self.embedding_dim)
         self._embed_shift, self._embed_flip = embed_shift, embed_flip
+        self._embed_prefix = embed_prefix
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps images to unit vectors.
@@ -175,15 +175,16 @@ class MultiScale(nnx.Module):
         return layers.l2_normalize(self.embedding(features))
 
     def embed_once(self, images: Array) -> Array:
-        """Maps images as `embed`, but one view of each and without whitening."""
+        """Maps images as `embed`, but one view of each, all numbers, not whitened."""
         return self(images)
 
     def embed(self, images: Array) -> Array:
-        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, embedding_dim]`.
+        """Maps uint8 `[B, H, W, 3]` to unit vectors, float32 `[B, D]`.
 
         With `embed_shift` it is the direction of the mean over five places of an image,
         with `embed_flip` over each of them and its mirror image; then the whitening is
-        applied, if there is one.
+        applied, if there is one, and with `embed_prefix` only the first numbers are
+        kept; else `D` is `embedding_dim`.
         """
         if self._embed_shift or self._embed_flip:
             views = images[None]
@@ -197,7 +198,9 @@ class MultiScale(nnx.Module):
             )
         else:
             embeddings = self.embed_once(images)
-        return embeddings if self.whitening is None else self.whitening(embeddings)
+        if self.whitening is not None:
+            embeddings = self.whitening(embeddings)
+        return layers.shorten(embeddings, self._embed_prefix)
 
     def features(self, images: Array) -> Array:
         """Maps uint8 `[B, H, W, 3]` to the trunk's features, `[B, num_features]`."""

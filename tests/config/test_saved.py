@@ -245,7 +245,13 @@ def test_options_that_came_later_have_the_value_of_before():
     )
     for name in later:
         del before["data"]["augment"][name]
-    for name in ("embed_shift", "embed_flip", "whitening_power", "ensemble"):
+    for name in (
+        "embed_shift",
+        "embed_flip",
+        "embed_prefix",
+        "whitening_power",
+        "ensemble",
+    ):
         del before["model"][name]
     for name in ("min_positive_relevance", "positives_per_anchor"):
         del before["sampler"][name]

@@ -27,9 +27,11 @@ from deeprank_jax.configs import deep_ranking, emoji, emoji_lite0, keras_vgg16
 from deeprank_jax.data import create_records
 from deeprank_jax.data.records import Records
 from deeprank_jax.descriptors.pixels import pixels
+from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation import calibration
 from deeprank_jax.export import copies, export_run, network, run, verification
 from deeprank_jax.inference import artifact
+from deeprank_jax.inference.model import Model
 from deeprank_jax.models import cpu_ops
 from deeprank_jax.training import checkpoints
 from deeprank_jax.training import network as network_lib
@@ -121,6 +123,29 @@ def test_the_folder_says_what_it_is(trained, exported):
     assert info["fingerprint"] in card
     for word in ("{{", "}}", "{%", "None", "nan"):
         assert word not in card
+
+
+def test_the_first_numbers_of_an_embedding_are_exported(trained, exported, tmp_path):
+    folder = export_run(
+        trained, tmp_path / "short", embed_prefix=3, force_threshold=True
+    )
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    whole = embed_by_checkpoint(trained, images)
+    expected = whole[:, :3] / np.linalg.norm(whole[:, :3], axis=1, keepdims=True)
+    (tmp_path / "alone").mkdir()
+    alone = embed_alone(folder, images, tmp_path / "alone")
+    np.testing.assert_allclose(alone, expected, atol=1e-5)
+    model = Model(folder)
+    assert (model.embedding_dim, model.config.model.embed_prefix) == (3, 3)
+    whole_model = artifact.read_artifact(exported).info
+    assert model.fingerprint != whole_model["fingerprint"]
+    info = artifact.read_artifact(folder).info
+    assert (info["metrics"], info["shortened"]) == ({}, True)
+    card = (folder / artifact.CARD).read_text()
+    assert "| Length | the first 3 numbers of an embedding of the run |" in card
+    assert "No metrics: those of the run are of longer embeddings." in card
+    with pytest.raises(ConfigError, match=r"embed_prefix must be from 0 .* got 9"):
+        export_run(trained, tmp_path / "long", embed_prefix=9)
 
 
 def test_the_distances_are_calibrated_on_validation(monkeypatch):

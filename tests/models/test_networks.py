@@ -144,6 +144,8 @@ def path(**change):
         (path(pool_stride=-2), r"paths\[1\]\.pool_stride must be .*, got -2"),
         (dict(whitening_power=1.5), r"config\.model\.whitening_power must be .* 1\.5"),
         (dict(embed_shift=17), r"config\.model\.embed_shift must be .* 17 pixels"),
+        (dict(embed_prefix=6), r"config\.model\.embed_prefix must be from 0 .* got 6"),
+        (dict(embed_prefix=-1), r"config\.model\.embed_prefix must be from 0 .*, got"),
         (dict(dtype="float16"), r"config\.model\.dtype must .*, got 'float16'"),
         (dict(batch_norm="none"), r"config\.model\.batch_norm must .*, got 'none'"),
     ],
@@ -195,6 +197,24 @@ def test_shifted_images_are_those_of_a_loop(pixels):
         from_rows = np.clip(rows + y * pixels, 0, 5)
         from_columns = np.clip(columns + x * pixels, 0, 4)
         np.testing.assert_array_equal(view, images[:, from_rows][:, :, from_columns])
+
+
+@pytest.mark.parametrize("num", [1, 3, 5])
+def test_the_first_numbers_of_an_embedding_are_kept(num):
+    images = np.random.default_rng(0).integers(0, 256, (3, 17, 17, 3)).astype(np.uint8)
+    options = dict(embed_shift=1, whitening_power=0.5)
+    network, shortened = create(**options), create(**options, embed_prefix=num)
+    for model in (network, shortened):
+        model.eval()
+        model.whitening.matrix[...] = jnp.diag(jnp.arange(1.0, 6.0))
+    whole = np.asarray(network.embed(images))
+    expected = whole[:, :num] / np.linalg.norm(whole[:, :num], axis=1, keepdims=True)
+    np.testing.assert_allclose(shortened.embed(images), expected, atol=1e-6)
+    # Training and whitening see all numbers.
+    np.testing.assert_array_equal(shortened(images), network(images))
+    np.testing.assert_array_equal(
+        shortened.embed_once(images), network.embed_once(images)
+    )
 
 
 @pytest.mark.parametrize(("shift", "flip"), [(2, False), (0, True), (2, True)])

@@ -23,7 +23,7 @@ SAME_STEP = {"manifest"}
 # Plans of experiments, which train the network of another config: for check-full.
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The networks of other configs with another loss or relevance: for check-full.
-LOWERS_LATE = {"emoji_lite0", "photo_views", "sop"} | PLANS
+LOWERS_LATE = {"emoji_lite0", "emoji_matryoshka", "photo_views", "sop"} | PLANS
 # A network that other tests train, and that takes half a minute: for check-full.
 TRAINS_LATE = {"keras_vgg16"}
 # The configs that train Lite0 here: its step takes a minute to compile.
