@@ -451,6 +451,53 @@ def test_label_errors_need_two_labels(deeprank, exported, photos, tmp_path):
         deeprank("label-errors", some, f"--model={exported}")
 
 
+def test_a_label_is_drawn_between_two_others(deeprank, exported, photos, tmp_path):
+    words = ("between", photos, f"--model={exported}", "--label=class 04")
+    for suffix in (".png", ".svg"):
+        out = tmp_path / f"between{suffix}"
+        said = deeprank(*words, f"--out={out}")
+        assert said.endswith(f"Wrote {out}.\n")
+        assert said.splitlines()[-2].startswith("class 04 lies between class ")
+    with Image.open(tmp_path / "between.png") as picture:
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**20)}
+    # The three labels are drawn, each in its colour.
+    assert {(58, 130, 201), (217, 126, 34), (44, 156, 116)} <= colors
+    assert (tmp_path / "between.svg").read_text().count("<image") >= 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--label=clas 04"], r"has the label 'clas 04' \(did you mean 'class 04'\?\)"),
+        (["--label=class 04", "--ends=class 04,class 05"], "must be different ones"),
+        (
+            ["--label=class 04", "--ends=class 03,mars"],
+            "has the label 'mars'; its 12 l",
+        ),
+    ],
+)
+def test_a_label_that_cannot_be_placed_is_named(
+    deeprank, exported, photos, flags, message
+):
+    with pytest.raises(SystemExit, match=message):
+        deeprank("between", photos, f"--model={exported}", *flags)
+
+
+def test_a_label_needs_two_others_to_lie_between(deeprank, exported, photos, tmp_path):
+    for name in ("class 03", "class 04"):
+        shutil.copytree(photos / name, tmp_path / "photos" / name)
+    words = ("between", tmp_path / "photos", f"--model={exported}", "--label=class 04")
+    with pytest.raises(SystemExit, match="have 2 labels, and one lies between two"):
+        deeprank(*words)
+
+
+def test_one_end_is_refused(deeprank, exported, photos, capsys):
+    words = ("between", photos, f"--model={exported}", "--label=a", "--ends=class 03")
+    with pytest.raises(SystemExit):
+        deeprank(*words)
+    assert "--ends takes two labels, separated by a comma" in capsys.readouterr().err
+
+
 def test_clusters_are_drawn(deeprank, exported, photos, tmp_path):
     out = tmp_path / "clusters.html"
     words = ("clusters", photos, f"--model={exported}", "--num=12", f"--out={out}")

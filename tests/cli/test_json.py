@@ -7,6 +7,7 @@ import shlex
 import shutil
 
 from helpers import shrunk
+import numpy as np
 import pytest
 
 from deeprank_jax.cli import __main__, commands
@@ -125,6 +126,29 @@ def test_label_errors(run, exported, photos, tmp_path):
     margins = [image["margin"] for image in result["label_errors"]]
     assert margins == sorted(margins, reverse=True)
     assert margins[-1] > 0
+
+
+def test_between(run, exported, photos):
+    words = (photos, f"--model={exported}", "--label=class 04")
+    result = run("between", *words, "--num=3")
+    assert result["label"] == "class 04"
+    arcs = result["between"]
+    assert 1 <= len(arcs) <= 3
+    assert [arc["cosine"] for arc in arcs] == sorted(
+        (arc["cosine"] for arc in arcs), reverse=True
+    )
+    for arc in arcs:
+        assert "class 04" not in arc["ends"]
+        assert arc["end_cosines"][0] == max(arc["end_cosines"])
+        assert result["nearest_cosine"] >= arc["end_cosines"][0] - 1e-9
+        # Two sides of a triangle on the sphere are longer than the third.
+        assert sum(arc["end_degrees"]) >= arc["arc_degrees"] - 1e-6
+        degrees = np.degrees(np.arccos(arc["cosine"]))
+        assert arc["off_arc_degrees"] == pytest.approx(degrees)
+    ends = ",".join(arcs[-1]["ends"][::-1])
+    (arc,) = run("between", *words, f"--ends={ends}")["between"]
+    assert arc["ends"] == arcs[-1]["ends"]
+    assert arc["cosine"] == pytest.approx(arcs[-1]["cosine"])
 
 
 def test_clusters(run, exported, photos):
