@@ -41,13 +41,14 @@ def run_ablation(
       The comparison as a Markdown table.
 
     Raises:
-      ConfigError: The file is not a plan, or an override does not fit the config.
+      ConfigError: The file is not a plan, or a setting of an arm does not fit.
       DataError: The folder holds runs with other settings.
       LockedError: Another process trains runs in the folder.
       RunError: A run fails.
     """
     plan = plans.load_plan(path, PLAN)
     pairs = plans.arm_pairs(plan)
+    _check_arms(path, plan, overrides)
     launcher = runs.Runs(config=path, workdir=workdir, common=overrides, jobs=jobs)
     with launcher.locked():
         scores, best = _tune(plan, launcher)
@@ -79,16 +80,36 @@ def run_ablation(
     return format_comparison(comparison)
 
 
+def _check_arms(
+    path: pathlib.Path, plan: types.ModuleType, overrides: Sequence[str]
+) -> None:
+    """Checks the settings of every run before the first is trained.
+
+    Raises:
+      ConfigError: A setting does not fit.
+    """
+    config = plan.get_config()
+    for arm, settings in plan.ARMS.items():
+        for point in _grid(plan):
+            where = f"ARMS[{arm!r}] or GRID in {path}"
+            plans.check_settings(where, config, {**settings, **point}, overrides)
+
+
+def _grid(plan: types.ModuleType) -> list[dict[str, object]]:
+    """Returns the settings that each arm is tuned on; one without any if none is."""
+    return [
+        dict(zip(plan.GRID, values, strict=True))
+        for values in itertools.product(*plan.GRID.values())
+    ]
+
+
 def _tune(
     plan: types.ModuleType, launcher: runs.Runs
 ) -> tuple[dict[str, float], dict[str, dict[str, object]]]:
     """Returns each tuning run's validation metric, and each arm's best settings."""
     if not plan.GRID:
         return {}, {arm: {} for arm in plan.ARMS}
-    grid: list[dict[str, object]] = [
-        dict(zip(plan.GRID, values, strict=True))
-        for values in itertools.product(*plan.GRID.values())
-    ]
+    grid = _grid(plan)
     results = launcher.train_all(
         {
             f"{arm}-tune{i}": plan.ARMS[arm] | point | {"seed": plan.TUNING_SEED}

@@ -1,16 +1,19 @@
 """Experiment plans: config files that also define the runs to compare."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import itertools
 import pathlib
 import types
 
 import ml_collections
 
+from deeprank_jax import config as config_lib
 from deeprank_jax.config import apply_overrides
 from deeprank_jax.config.loading import load_module
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.registry import did_you_mean
+from deeprank_jax.sampling.create import check_sampler
+from deeprank_jax.training import experiment, tasks
 
 
 def load_plan(path: str | pathlib.Path, names: Sequence[str]) -> types.ModuleType:
@@ -61,3 +64,31 @@ def override(
     pairs = [text.partition("=") for text in values]
     apply_overrides(config, [(key, value) for key, _, value in pairs])
     return config
+
+
+def check_settings(
+    where: str,
+    config: ml_collections.ConfigDict,
+    settings: Mapping[str, object],
+    values: Sequence[str],
+) -> ml_collections.ConfigDict:
+    """Returns the config of a run, if its settings are valid.
+
+    Args:
+      where: Place of the settings, for the message.
+      config: Config that the settings change.
+      settings: Values by key.
+      values: `KEY=VALUE` overrides of every run.
+
+    Raises:
+      ConfigError: A key does not exist, or a value, sampler, loss or task is not valid.
+    """
+    try:
+        texts = [f"{key}={value}" for key, value in settings.items()]
+        changed = override(config, [*texts, *values])
+        config_lib.check_config(changed)
+        check_sampler(changed)
+        tasks.create_task(changed, experiment.create_run_relevance(changed))
+    except ValueError as error:
+        raise ConfigError(f"{error} It comes from {where} or an override.") from error
+    return changed

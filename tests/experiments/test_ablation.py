@@ -96,6 +96,37 @@ def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
     assert 0 < judged["triplets/precision"]["mean"]["uniform"] < 1
 
 
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"optimizer.learning_rat": 1}, "learning_rat is not a key of the config"),
+        ({"batch_size": -1}, "config.batch_size"),
+        ({"loss.name": "trplet_hinge"}, "did you mean 'triplet_hinge'"),
+        ({"task.name": "classification"}, 'config.task.name="classification" gives'),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused_before_any_run(tmp_path, arm, message):
+    plan = tmp_path / "plan.py"
+    arms = {"first": {}, "last": arm}
+    plan.write_text(PLAN.replace("= ablation_sampling.ARMS,", f"= {arms!r},"))
+    with pytest.raises(ConfigError, match=message) as refusal:
+        ablation.run_ablation(
+            plan, workdir=tmp_path / "runs", out=tmp_path / "x.json", command=""
+        )
+    assert f"It comes from ARMS['last'] or GRID in {plan}" in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.stem for p in (ROOT / "configs").glob("ablation_*.py"))
+)
+def test_the_arms_of_every_plan_are_valid(name):
+    path = ROOT / "configs" / f"{name}.py"
+    plan = plans.load_plan(path, ablation.PLAN)
+    ablation._check_arms(path, plan, [])
+    plans.arm_pairs(plan)
+
+
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.py: no such file"):
         plans.load_plan(tmp_path / "absent.py", ablation.PLAN)

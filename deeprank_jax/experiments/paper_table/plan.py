@@ -8,7 +8,6 @@ from types import ModuleType
 
 import ml_collections
 
-from deeprank_jax import config as config_lib
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.experiments import plans
 from deeprank_jax.experiments.paper_table.rows import (
@@ -18,7 +17,6 @@ from deeprank_jax.experiments.paper_table.rows import (
     further_row,
 )
 from deeprank_jax.experiments.runs import Settings
-from deeprank_jax.sampling.create import check_sampler
 
 _SHARE, _MODE = "sampler.out_of_class", "sampler.mode"
 
@@ -111,7 +109,7 @@ def _check_networks(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> No
     before: list[str] = []
     for name, settings in plan.networks.items():
         where = f"NETWORKS[{name!r}] in {path}"
-        config = _check_settings(
+        config = plans.check_settings(
             where, plan.config, plan.settings(name, pathlib.Path()), values
         )
         named = re.findall(r"\{(\w+)\}", str(settings.get("init_from", "")))
@@ -135,21 +133,4 @@ def _check_sweep(path: pathlib.Path, plan: Plan, values: Sequence[str]) -> None:
         for key in (_MODE, _SHARE):
             if key not in settings:
                 raise ConfigError(f"{where} lacks {key}; give it a value.")
-        _check_settings(where, config, settings, values)
-
-
-def _check_settings(
-    where: str,
-    config: ml_collections.ConfigDict,
-    settings: Settings,
-    values: Sequence[str],
-) -> ml_collections.ConfigDict:
-    """Returns the config of a run, if its settings are valid."""
-    try:
-        texts = [f"{key}={value}" for key, value in settings.items()]
-        changed = plans.override(config, [*texts, *values])
-        config_lib.check_config(changed)
-        check_sampler(changed)
-    except ValueError as error:
-        raise ConfigError(f"{error} It comes from {where} or an override.") from error
-    return changed
+        plans.check_settings(where, config, settings, values)
