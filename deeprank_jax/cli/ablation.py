@@ -36,11 +36,8 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Tunes, trains and compares the arms."""
-    from absl import logging
-
     from deeprank_jax.experiments import ablation
 
-    logging.set_verbosity(logging.WARNING)
     name = arguments.config_name(options)
     out = pathlib.Path(options.out or f"results/{name}.json")
     table = ablation.run_ablation(

@@ -62,11 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Simulates ratings, or learns from ratings and writes the golden feature."""
-    from absl import logging
-
     from deeprank_jax import data
 
-    logging.set_verbosity(logging.WARNING)
     options.config = arguments.load_config(options)
     splits = data.create_records(options.config.data)
     if options.simulate:

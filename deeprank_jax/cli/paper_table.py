@@ -37,11 +37,8 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Trains, measures and writes the table."""
-    from absl import logging
-
     from deeprank_jax.experiments.paper_table.run import run_paper_table
 
-    logging.set_verbosity(logging.WARNING)
     path = arguments.config_path(options)
     out = pathlib.Path(options.out)
     text = run_paper_table(

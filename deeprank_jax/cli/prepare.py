@@ -19,12 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Prepares the dataset."""
-    from absl import logging
     import numpy as np
 
     from deeprank_jax import data
 
-    logging.set_verbosity(logging.WARNING)
     splits = data.create_records(arguments.load_config(options).data)
     values, lines = {}, []
     for split, records in splits.items():

@@ -32,11 +32,8 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Measures the runs and compares the arms."""
-    from absl import logging
-
     from deeprank_jax.experiments import rejudge
 
-    logging.set_verbosity(logging.WARNING)
     stem = f"{arguments.config_name(options)}_{options.mode}_triplets"
     out = pathlib.Path(options.out or f"results/{stem}.json")
     table = rejudge.rejudge(
