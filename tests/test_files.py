@@ -38,6 +38,21 @@ def test_two_writers_of_one_file_have_scratch_files_of_their_own(tmp_path):
     assert path.read_bytes() == b"first"
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x" * 200])
+def test_a_name_of_any_length_that_fits_is_written(tmp_path, name):
+    with files.replacing(tmp_path / name) as file:
+        file.write(b"new")
+    assert (tmp_path / name).read_bytes() == b"new"
+    assert [x.name for x in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_is_shortened_only_if_it_must_be():
+    assert files.with_room("x" * 200) == "x" * 200
+    one, other = (files.with_room("x" * 201 + end) for end in "ab")
+    assert len(one) == len(other) == 32
+    assert one != other
+
+
 def test_file_and_folder_are_synced(tmp_path, monkeypatch):
     synced = []
 

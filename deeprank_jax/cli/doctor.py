@@ -62,7 +62,7 @@ def _check_folder(path: pathlib.Path) -> Result:
     from deeprank_jax.inference import embedding_parts
 
     # A table that is not finished has its parts beside it.
-    unfinished = path.with_name(f"{path.name}.parts")
+    unfinished = embedding_parts.folder_of(path)
     is_unfinished = unfinished.is_dir() and not path.exists()
     path = unfinished if is_unfinished else path
     parts = verify(path)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -38,6 +39,8 @@ _REMEDIES = {
 }
 # Errors of file systems that cannot be told to write to the disk.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+# Bytes of a name beside which a suffix still fits into 255.
+_LONG_NAME = 200
 # Files and folders that are removed if the process is ended from outside.
 _scratch: set[pathlib.Path] = set()
 
@@ -81,6 +84,18 @@ def defused(text: str) -> str:
     return text
 
 
+def with_room(name: str) -> str:
+    """Returns the name of a file, or a digest of it that leaves room for a suffix.
+
+    Args:
+      name: Name without folders.
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONG_NAME:
+        return name
+    return hashlib.sha256(encoded).hexdigest()[:32]
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Opens a file for writing that replaces `path` once all of it is on disk.
@@ -91,7 +106,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
       WriteError: The file cannot be written, e.g. because the disk is full.
     """
     path = pathlib.Path(path)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    scratch = path.with_name(f".{with_room(path.name)}.{secrets.token_hex(4)}.tmp")
     try:
         register_scratch(scratch)
         try:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -20,12 +19,15 @@ import time
 from typing import Self
 
 from deeprank_jax.errors import UserError
-from deeprank_jax.files import register_scratch, unregister_scratch, write_error
+from deeprank_jax.files import (
+    register_scratch,
+    unregister_scratch,
+    with_room,
+    write_error,
+)
 
 # `flock` is not supported is all else, e.g. ENOLCK, ENOTSUP, ENOSYS, EINVAL and EIO.
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
-# Bytes of a name that leaves room for those that are added to it.
-_LONG_NAME = 200
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _POLL_SECONDS = 0.2
 _BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -217,10 +219,7 @@ def beside(path: pathlib.Path, *, wait: bool = False) -> Lock:
 
 def _beside(path: pathlib.Path) -> pathlib.Path:
     """Returns the path of a lock; a name with little room for more is shortened."""
-    name = path.name
-    if len(os.fsencode(name)) > _LONG_NAME:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
-    return path.with_name(f".{name}.lock")
+    return path.with_name(f".{with_room(path.name)}.lock")
 
 
 def inside(folder: pathlib.Path, option: str) -> Lock:

@@ -121,7 +121,9 @@ def writing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             locks.beside(path),
-            files.scratch_folder(path.parent, prefix=f".{path.name}.") as scratch,
+            files.scratch_folder(
+                path.parent, prefix=f".{files.with_room(path.name)}."
+            ) as scratch,
         ):
             _check_new(path)  # Another process may just have written it.
             yield scratch

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from deeprank_jax import checksums
+from deeprank_jax import checksums, files
 
 # File with the identity of the table, its model and images.
 IDENTITY = "parts.json"
@@ -22,3 +22,12 @@ def read_part(path: pathlib.Path) -> dict[str, np.ndarray]:
     if arrays.keys() != {"embeddings", "indices"}:
         raise ValueError(f"it holds {', '.join(arrays)}")
     return arrays
+
+
+def folder_of(table: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the finished parts of a table, beside it.
+
+    Args:
+      table: Path of the table.
+    """
+    return table.with_name(f"{files.with_room(table.name)}.parts")

@@ -66,8 +66,8 @@ def embed_to_file(
       LockedError: Another process writes the table.
     """
     out = pathlib.Path(out).expanduser()
-    parts = out.with_name(f"{out.name}.parts")
-    bad_list = out.with_name(f"{out.name}.bad.csv")
+    parts = embedding_parts.folder_of(out)
+    bad_list = out.with_name(f"{files.with_room(out.name)}.bad.csv")
     if out.is_dir():
         raise CannotWriteError(f"{out} is a folder; give --out the name of a file.")
     if parts.is_symlink() or bad_list.is_symlink():

@@ -66,6 +66,14 @@ def test_the_table_holds_what_the_model_says(model, some_photos, tmp_path):
     assert left == ["table.parquet", "table.parquet.bad.csv"]
 
 
+def test_a_table_may_have_the_longest_name(model, some_photos, tmp_path):
+    out = tmp_path / "new" / f"{'x' * 247}.parquet"
+    records = open_source(str(some_photos))
+    assert embedding_table.embed_to_file(model, records, out) == (20, 1)
+    names = {path.name[-8:] for path in out.parent.iterdir()}
+    assert names == {".parquet", ".bad.csv"}
+
+
 def test_killed_ten_times_it_is_the_same_table(model, exported, some_photos, tmp_path):
     command = [sys.executable, "-c", _EMBED, exported, some_photos]
     whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
