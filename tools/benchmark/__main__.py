@@ -15,6 +15,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 # After the limits of NumPy's threads.
 from tools.benchmark import (  # noqa: E402
+    codes,
     collection,
     embed,
     label_errors,
@@ -27,6 +28,7 @@ from tools.benchmark import sampler as sampler_lib  # noqa: E402
 
 Measure = Callable[[argparse.Namespace], dict[str, float]]
 BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
+    "codes": (codes.__doc__, codes.measure),
     "collection": (collection.__doc__, lambda o: collection.measure(o.rows)),
     "embed": (embed.__doc__, lambda o: embed.measure(o.model, o.source)),
     "label_errors": (label_errors.__doc__, label_errors.measure),
@@ -55,6 +57,8 @@ def create_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--json", metavar="FILE", type=pathlib.Path, help="file for the numbers"
         )
+        if name == "codes":
+            codes.add_arguments(command)
         if name == "collection":
             collection.add_arguments(command)
         if name == "embed":
