@@ -10,7 +10,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # Seed of all random draws.
     # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
     # paper's two stages, with config.loss.name="cross_entropy", "center", "normface",
-    # "cosface", "arcface" or "proxy_anchor".
+    # "cosface", "arcface" or "proxy_anchor"; or dict(name="self_supervised"): learning
+    # without labels, with config.loss.name="nt_xent".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
     # Triplets or other groups per step, or images where classes are learned, over all

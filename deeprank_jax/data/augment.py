@@ -2,10 +2,11 @@
 
 Convention: changes that affect similarity (flip, colour, quarter turn) are drawn once
 per group, the others (shift, zoom, rotation, crop, cutout, mixing) once per image.
+For views of unlabelled images, which are to differ, each image is a group of its own.
 Switching one off leaves the draws of the others unchanged.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +80,24 @@ def augment_triplets(
     if mixing:
         _mix(augmented[:, :num_members], draws, mixing)
     return augmented
+
+
+def augment_views(
+    views: np.ndarray, rng: np.random.Generator, **options: Any
+) -> np.ndarray:
+    """Augments each image on its own, flip and colours, too.
+
+    Args:
+      views: `[B, V, H, W, 3]` uint8, RGB images, `V` of the same for unlabelled images.
+      rng: Generator; the number of draws does not depend on the options.
+      **options: Options of `augment_triplets`; with `mixing` an image stays as it is,
+        since it has no other to mix with.
+
+    Returns:
+      `[B, V, H, W, 3]` uint8, in new memory.
+    """
+    images = views.reshape(-1, 1, *views.shape[2:])
+    return augment_triplets(images, rng, **options).reshape(views.shape)
 
 
 class _Draws(NamedTuple):

@@ -10,7 +10,11 @@ from deeprank_jax.export import hub_card
 from deeprank_jax.export.network import PLATFORMS
 from deeprank_jax.report import templates
 
-_TASKS = {"ranking": "by ranking triplets", "classification": "by classifying images"}
+_TASKS = {
+    "ranking": "by ranking triplets",
+    "classification": "by classifying images",
+    "self_supervised": "without labels, by telling images apart",
+}
 
 
 def write_card(

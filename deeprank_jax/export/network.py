@@ -21,8 +21,8 @@ with needs_extra("train"):
 # One program holds all three; it chooses the form of an operation where it runs.
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZE = 64
-# Classification head; embeddings do not depend on it.
-_HEAD = "params/head/"
+# Head of a classifier or of projections; embeddings do not depend on it.
+_HEAD = ("params/head/", "model_state/head/")
 
 # Arrays of JAX or NumPy.
 Weights = Mapping[str, Any]

@@ -23,6 +23,7 @@ from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
 from deeprank_jax.losses.matryoshka import Matryoshka
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
 from deeprank_jax.losses.multi_similarity import MultiSimilarity
+from deeprank_jax.losses.nt_xent import NTXent
 from deeprank_jax.losses.proxy_anchor import ProxyAnchor
 from deeprank_jax.losses.rank_n_contrast import RankNContrast
 from deeprank_jax.losses.ranking import TripletHinge, TripletSoftMargin
@@ -52,6 +53,7 @@ __all__ = [
     "Mined",
     "Miner",
     "MultiSimilarity",
+    "NTXent",
     "NormFace",
     "ProxyAnchor",
     "RankNContrast",
@@ -82,6 +84,7 @@ LOSSES: Registry[Loss] = Registry(
         "rank_n_contrast": RankNContrast,
         "circle": Circle,
         "fast_ap": FastAP,
+        "nt_xent": NTXent,
         "distillation": Distillation,
         "cross_entropy": CrossEntropy,
         "center": Center,

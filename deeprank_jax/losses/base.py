@@ -43,8 +43,9 @@ class Loss(LossFn, Protocol):
 
     Attributes:
       outputs: Kind of network output that it takes: `"embeddings"`, `"logits"`,
-        `"cosines"` to a learned vector per class, or `"logits_and_features"` of the
-        trunk, in this order in one array.
+        `"cosines"` to a learned vector per class, `"logits_and_features"` of the
+        trunk, in this order in one array, or `"projections"` of views of unlabelled
+        images, of each of which it takes `num_views`, 1 or 2.
     """
 
     outputs: str

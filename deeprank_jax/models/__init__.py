@@ -17,6 +17,7 @@ from deeprank_jax.models.classifier import Classifier
 from deeprank_jax.models.ensemble import create_others, embedding_dims
 from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.multiscale import MultiScale
+from deeprank_jax.models.projection import HeadSizes, Projected
 from deeprank_jax.models.trunks.alexnet import AlexNet
 from deeprank_jax.models.trunks.base import ATTRIBUTES, Trunk
 from deeprank_jax.models.trunks.convnet import ConvNet
@@ -30,7 +31,9 @@ __all__ = [
     "DTYPES",
     "TRUNKS",
     "Classifier",
+    "HeadSizes",
     "MultiScale",
+    "Projected",
     "Trunk",
     "create_abstract",
     "create_classifier",
@@ -126,6 +129,7 @@ def create_model(
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
+    head: HeadSizes | None = None,
     seed: int = 0,
 ) -> MultiScale:
     """Creates the ranking network that a config describes.
@@ -139,26 +143,27 @@ def create_model(
       embed_flip: True to average an embedding over mirror images, too.
       embed_prefix: Number of an embedding's first numbers that are kept; 0 for all.
       whitening_power: Power of the whitening, once it is fitted.
-      ensemble: Options of each further network, whose embedding comes beside: `trunk`,
-        `embedding_dim`, `paths`, and `subsample`, by which its images are smaller.
-      dtype: Type that the layers compute in, `"float32"` or `"bfloat16"`; parameters
-        and embeddings are float32 either way.
-      batch_norm: `"synchronized"` to normalise by the statistics of the batch,
-        averaged over `axis_name`, or `"frozen"` to normalise by the running averages
-        and keep them, in training, too. Scale and bias learn either way.
+      ensemble: Options of each further network, see `config.model.ensemble`.
+      dtype: Type of the layers, `"float32"` or `"bfloat16"`; parameters and embeddings
+        are float32 either way.
+      batch_norm: `"synchronized"` to normalise by the batch, over `axis_name`, or
+        `"frozen"` by the running averages, in training, too; scale and bias learn.
       axis_name: Name of the mapped axis, if any.
+      head: Sizes of a projection head, which training alone uses; None for none.
       seed: Seed of the initial parameters.
 
     Raises:
-      ConfigError: The trunk, the dtype or the BatchNorm is not known, or the trunk, a
-        path or a network of the ensemble cannot take an option or the image size.
+      ConfigError: A name is not known, or an option or the image size does not fit.
     """
     rngs = nnx.Rngs(seed)
     create_trunk = functools.partial(_create_trunk, dtype=dtype, axis_name=axis_name)
     with config_keys(_CONFIG_KEYS):
         first_trunk = create_trunk(trunk, image_size, batch_norm=batch_norm, rngs=rngs)
         sizes = {"image_size": image_size, "dtype": DTYPES[dtype]}
-        return MultiScale(
+        create = MultiScale
+        if head is not None:
+            create = functools.partial(Projected, head=head, axis_name=axis_name)
+        return create(
             first_trunk,
             embedding_dim=embedding_dim,
             paths=paths,

@@ -1,6 +1,6 @@
 """Stream of batches with their images, prepared ahead of the steps that use them.
 
-A batch holds triplets or, for classification, single images.
+A batch holds triplets or, for classification, single images, or views of images.
 """
 
 import collections
@@ -16,12 +16,13 @@ from deeprank_jax.errors import DataError
 from deeprank_jax.sampling import counter_rng
 from deeprank_jax.sampling.groups import Groups
 from deeprank_jax.sampling.labelled_sampler import LabelledImages
+from deeprank_jax.sampling.view_sampler import Views
 
-Drawn = Groups | LabelledImages
+Drawn = Groups | LabelledImages | Views
 
 
 class Sampler(Protocol):
-    """Interface of `TripletSampler`, `FileSampler` and `LabelledSampler`.
+    """Interface of `TripletSampler`, `FileSampler` and the samplers of images.
 
     Attributes:
       seed: Seed of all draws, at least 0.
@@ -77,7 +78,7 @@ AugmentFn = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Triplets or labelled images of a step, with their pixels.
+    """Triplets, labelled images or views of a step, with their pixels.
 
     Attributes:
       images: `[B, n, H, W, C]` uint8, pixels in memory of their own, `n` being 3 for

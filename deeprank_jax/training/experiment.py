@@ -17,7 +17,7 @@ import optax
 from deeprank_jax import config as config_lib
 from deeprank_jax import losses
 from deeprank_jax.data import create_records
-from deeprank_jax.data.augment import augment_triplets
+from deeprank_jax.data.augment import augment_triplets, augment_views
 from deeprank_jax.data.reader import BadImages, ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
@@ -99,7 +99,7 @@ class Experiment:
             config.batch_size // jax.process_count(),
             self.readers["train"].load,
             functools.partial(
-                augment_triplets,
+                augment_views if self.task.augments_alone else augment_triplets,
                 **config.data.augment,
                 num_members=1 + group_size(config)["positives_per_anchor"],
             ),

@@ -16,7 +16,14 @@ ADVICE = (
 class TrainingMonitor:
     """Describes symptoms of unhealthy training, each once per episode."""
 
-    def __init__(self, margin: float | None, batch_size: int, *, patience: int = 3):
+    def __init__(
+        self,
+        margin: float | None,
+        batch_size: int,
+        *,
+        patience: int = 3,
+        advice: str = ADVICE,
+    ):
         """Creates the monitor.
 
         Args:
@@ -24,7 +31,9 @@ class TrainingMonitor:
             None for a loss without one, whose triplets are always active.
           batch_size: Triplets in a batch.
           patience: Observations in a row that make an episode.
+          advice: Remedies of a collapse.
         """
+        self._advice = advice
         self._margin = margin
         self._batch_size = batch_size
         self._patience = patience
@@ -34,29 +43,30 @@ class TrainingMonitor:
         """Returns the symptoms in the metrics of one logging interval, in sentences.
 
         Args:
-          metrics: Means of `loss`, `active_share`, `mean_distance`, `effective_rank`
-            and `sampler_failures/repeated`, the triplets of a batch that repeat
-            another.
+          metrics: Means of `loss`, `mean_distance`, `effective_rank`, and for triplets
+            of `active_share` and `sampler_failures/repeated`, those of a batch that
+            repeat another.
         """
-        margin = self._margin
+        margin, advice = self._margin, self._advice
+        active_share = metrics.get("active_share", 1.0)
         at_margin = margin is not None and abs(metrics["loss"] - margin) < 0.02 * margin
         repeated = metrics.get("sampler_failures/repeated", 0.0) / self._batch_size
         symptoms = {
             "Training has collapsed: all embeddings lie within a mean squared "
-            f"distance of {COLLAPSED_DISTANCE} of each other. {ADVICE}": (
+            f"distance of {COLLAPSED_DISTANCE} of each other. {advice}": (
                 metrics["mean_distance"] < COLLAPSED_DISTANCE
             ),
             "Training has collapsed: the embeddings vary along fewer than "
-            f"{COLLAPSED_RANK} directions. {ADVICE}": (
+            f"{COLLAPSED_RANK} directions. {advice}": (
                 metrics["effective_rank"] < COLLAPSED_RANK
             ),
             "Training does not get off the ground: the loss sits at the margin and "
-            f"every triplet is active, as if all distances were equal. {ADVICE}": (
-                at_margin and metrics["active_share"] > 0.99
+            f"every triplet is active, as if all distances were equal. {advice}": (
+                at_margin and active_share > 0.99
             ),
             "Nothing is left to learn from these triplets: none violates the margin. "
             "Try --config.loss.miner=semi_hard or a larger config.loss.margin.": (
-                metrics["active_share"] == 0.0
+                active_share == 0.0
             ),
             "More than a tenth of the triplets repeat others, since the buffers hold "
             "too few negatives. Raise config.sampler.capacity, or set a finer "

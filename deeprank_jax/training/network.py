@@ -73,6 +73,7 @@ def create_model(
     num_classes: int | None,
     *,
     outputs: str = "logits",
+    head: models.HeadSizes | None = None,
 ) -> nnx.Module:
     """Returns the network that a config describes, with random weights.
 
@@ -80,6 +81,7 @@ def create_model(
       config: Whole configuration.
       num_classes: Number of a classifier's classes; None for a ranking network.
       outputs: Kind of a classifier's output, as `Classifier` has them.
+      head: Sizes of a projection head on a ranking network; None for none.
 
     Raises:
       ConfigError: Such a network cannot exist.
@@ -95,7 +97,7 @@ def create_model(
         seed=config.seed,
     )
     if num_classes is None:
-        return models.create_model(**options)
+        return models.create_model(**options, head=head)
     for ranking_only in (
         "embedding_dim",
         "paths",

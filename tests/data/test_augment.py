@@ -270,6 +270,24 @@ def test_mixing_takes_a_rectangle_of_another_member():
         assert set(partners) == {0, 1, 2} - {j}
 
 
+def test_views_are_augmented_each_on_its_own():
+    views = np.repeat(noise(200, 1, 6, 6, 3), 2, axis=1)
+    options = dict(flip=True, grayscale=0.3)
+    augmented = augment.augment_views(views, np.random.default_rng(0), **options)
+    assert augmented.shape == views.shape
+    mirrored = np.array(
+        [
+            [np.array_equal(y.mean(-1).round(), x[:, ::-1].mean(-1).round()) for y in z]
+            for x, z in zip(views[:, 0], augmented, strict=True)
+        ]
+    )
+    is_grey = np.all(augmented == augmented[..., :1], axis=(2, 3, 4))
+    for drawn, share in ((mirrored[~is_grey.any(axis=1)], 0.5), (is_grey, 0.3)):
+        first, second = drawn.T
+        both = int(np.sum(first & second))
+        assert stats.binomtest(both, len(drawn), share**2).pvalue > 1e-3
+
+
 def test_an_image_alone_is_not_mixed():
     images = noise(50, 1, 9, 9, 3)
     np.testing.assert_array_equal(run(images, mixing=1.0, num_members=4), images)

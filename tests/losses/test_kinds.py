@@ -18,7 +18,7 @@ AT_START = dict(step=0, key=jax.random.key(0))
 BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
     "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
-    "cosface", "arcface", "proxy_anchor", "distillation", "center",
+    "cosface", "arcface", "proxy_anchor", "distillation", "center", "nt_xent",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -29,9 +29,9 @@ each_miner = pytest.mark.parametrize(
 def random_batch(loss, size=8, dim=4):
     """Returns outputs and a batch that a loss takes."""
     rng = np.random.default_rng(0)
-    num_images = 3 if loss.outputs == "embeddings" else 1
+    num_images = {"embeddings": 3, "projections": 2}.get(loss.outputs, 1)
     outputs = rng.normal(size=(size, num_images, dim)).astype(np.float32)
-    if loss.outputs == "embeddings":
+    if loss.outputs in ("embeddings", "projections"):
         outputs /= np.linalg.norm(outputs, axis=-1, keepdims=True)
     if loss.outputs == "cosines":
         outputs = np.tanh(outputs)
@@ -42,6 +42,7 @@ def random_batch(loss, size=8, dim=4):
         "attributes": jnp.asarray(labels, jnp.int32),
         "labels": jnp.asarray(coarse[:, :1], jnp.int32),
         "teacher": jnp.asarray(np.eye(5, dtype=np.float32)[coarse]),
+        "instances": jnp.repeat(jnp.arange(size)[:, None], num_images, axis=1),
     }
     if isinstance(loss, losses.RemembersClasses):
         batch["memory"] = loss.create_memory(3, dim - 3)
@@ -96,7 +97,9 @@ def test_the_order_of_groups_does_not_matter(name):
 @each_loss
 def test_a_loss_says_what_it_takes_and_is(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
-    assert loss.outputs in ("embeddings", "logits", "cosines", "logits_and_features")
+    assert loss.outputs in (
+        "embeddings", "logits", "cosines", "logits_and_features", "projections"
+    )  # fmt: skip
     assert loss.describe()
 
 

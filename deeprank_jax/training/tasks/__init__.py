@@ -9,12 +9,25 @@ from deeprank_jax.relevance import Relevance
 from deeprank_jax.training.tasks.base import Task
 from deeprank_jax.training.tasks.classification import Classification
 from deeprank_jax.training.tasks.ranking import Ranking
+from deeprank_jax.training.tasks.self_supervised import SelfSupervised
 
-__all__ = ["TASKS", "Classification", "Ranking", "Task", "create_task", "register_task"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Ranking",
+    "SelfSupervised",
+    "Task",
+    "create_task",
+    "register_task",
+]
 
 TASKS: Registry[Task] = Registry(
     "config.task",
-    {"ranking": Ranking, "classification": Classification},
+    {
+        "ranking": Ranking,
+        "classification": Classification,
+        "self_supervised": SelfSupervised,
+    },
     methods=(
         "prepare",
         "create_model",
@@ -24,7 +37,7 @@ TASKS: Registry[Task] = Registry(
         "health",
         "describe",
     ),
-    attributes=("needs_records", "draws_triplets", "METRICS"),
+    attributes=("needs_records", "draws_triplets", "augments_alone", "METRICS"),
 )
 register_task = TASKS.register
 

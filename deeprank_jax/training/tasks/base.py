@@ -24,12 +24,15 @@ class Task(Protocol):
     Attributes:
       needs_records: True if `create_model` depends on the records, so that `prepare`
         has to come first.
-      draws_triplets: True if a batch holds triplets, False if single images.
+      draws_triplets: True if a batch holds triplets, False if single images or views.
+      augments_alone: True if flip and colours are drawn for each image of a group, as
+        for views of the same image; False if once for the group.
       METRICS: Meaning of each metric that `validate` returns, by name.
     """
 
     needs_records: bool
     draws_triplets: bool
+    augments_alone: bool
     METRICS: Mapping[str, str]
 
     def prepare(self, records: Mapping[str, Records]) -> None:

@@ -54,6 +54,7 @@ class Classification:
 
     needs_records = True
     draws_triplets = False
+    augments_alone = False
     METRICS: Mapping[str, str] = {
         "top1": "Share of the held-out images whose first guess is right.",
         "top5": "Share of the held-out images with the class among five guesses.",

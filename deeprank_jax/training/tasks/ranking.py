@@ -32,6 +32,7 @@ class Ranking:
 
     needs_records = False
     draws_triplets = True
+    augments_alone = False
     METRICS: Mapping[str, str] = {}
 
     def __init__(self, *, config: ml_collections.ConfigDict, relevance: Relevance):
