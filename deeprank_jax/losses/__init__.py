@@ -19,6 +19,7 @@ from deeprank_jax.losses.cross_entropy import CrossEntropy
 from deeprank_jax.losses.distillation import Distillation
 from deeprank_jax.losses.each_network import EachNetwork
 from deeprank_jax.losses.fast_ap import FastAP
+from deeprank_jax.losses.instance_discrimination import InstanceDiscrimination
 from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
 from deeprank_jax.losses.matryoshka import Matryoshka
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
@@ -47,6 +48,7 @@ __all__ = [
     "EachNetwork",
     "FastAP",
     "Images",
+    "InstanceDiscrimination",
     "Loss",
     "LossFn",
     "Matryoshka",
@@ -85,6 +87,7 @@ LOSSES: Registry[Loss] = Registry(
         "circle": Circle,
         "fast_ap": FastAP,
         "nt_xent": NTXent,
+        "instance_discrimination": InstanceDiscrimination,
         "distillation": Distillation,
         "cross_entropy": CrossEntropy,
         "center": Center,

@@ -60,7 +60,8 @@ class RemembersClasses(Protocol):
     """A loss of classes with arrays of its own, e.g. the center of each class.
 
     They are part of the state of training, and each batch holds them as `memory`.
-    The loss is one for `config.task.name="classification"`.
+    The loss is one for `config.task.name="classification"`, or, if it takes
+    projections, for `"self_supervised"`, where each training image is a class.
     """
 
     outputs: str

@@ -281,6 +281,8 @@ def _with_memory(
         num_classes = length(step_lib.make_logits_step(graphdef))
         if loss.outputs == "logits_and_features":
             num_classes -= num_features
+        elif loss.outputs == "projections":  # Each image is a class.
+            num_classes, num_features = len(records), num_classes
         memory = loss.create_memory(num_classes, num_features)
     elif size := losses.memory_size(config.loss):
         memory = create_memory(

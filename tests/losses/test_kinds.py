@@ -19,6 +19,7 @@ BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
     "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
     "cosface", "arcface", "proxy_anchor", "distillation", "center", "nt_xent",
+    "instance_discrimination",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -29,7 +30,7 @@ each_miner = pytest.mark.parametrize(
 def random_batch(loss, size=8, dim=4):
     """Returns outputs and a batch that a loss takes."""
     rng = np.random.default_rng(0)
-    num_images = {"embeddings": 3, "projections": 2}.get(loss.outputs, 1)
+    num_images = 3 if loss.outputs == "embeddings" else getattr(loss, "num_views", 1)
     outputs = rng.normal(size=(size, num_images, dim)).astype(np.float32)
     if loss.outputs in ("embeddings", "projections"):
         outputs /= np.linalg.norm(outputs, axis=-1, keepdims=True)
@@ -45,7 +46,8 @@ def random_batch(loss, size=8, dim=4):
         "instances": jnp.repeat(jnp.arange(size)[:, None], num_images, axis=1),
     }
     if isinstance(loss, losses.RemembersClasses):
-        batch["memory"] = loss.create_memory(3, dim - 3)
+        sizes = (size, dim) if loss.outputs == "projections" else (3, dim - 3)
+        batch["memory"] = loss.create_memory(*sizes)
     return jnp.asarray(outputs), batch
 
 

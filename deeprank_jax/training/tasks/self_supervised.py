@@ -88,7 +88,7 @@ class SelfSupervised:
             raise ConfigError(
                 f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
                 'and config.task.name="self_supervised" gives projections of views: '
-                "set --config.loss.name=nt_xent."
+                "set --config.loss.name=nt_xent or instance_discrimination."
             )
         self._num_views: int = getattr(self._loss, "num_views", 2)
         _check_views(config, self._num_views)
