@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
     # paper's two stages, with config.loss.name="cross_entropy", "center", "normface",
     # "cosface", "arcface" or "proxy_anchor"; or dict(name="self_supervised"): learning
-    # without labels, with config.loss.name="nt_xent".
+    # without labels, with config.loss.name="nt_xent" or "instance_discrimination".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
     # Triplets or other groups per step, or images where classes are learned, over all
@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # Source of the records: dict(name="folder"), "manifest", "emoji",
+    # Source of the records: dict(name="folder"), "manifest", "unlabelled", "emoji",
     # "photo_views", or dict(name="tfds", dataset=..., levels=...) with levels from
     # coarse to fine.
     data.source = dict(name="folder")

@@ -123,7 +123,7 @@ class Model:
     def trained_on(self) -> str:
         """Returns the name of the training dataset, of a folder with its name."""
         name = self.artifact.info["dataset"]["name"]
-        if name not in ("folder", "manifest"):
+        if name not in ("folder", "manifest", "unlabelled"):
             return name
         return f"{name} {pathlib.PurePath(self.data_config.dir).name}"
 

@@ -41,7 +41,7 @@ def next_commands(
 def _images(config: ml_collections.ConfigDict) -> list[str]:
     """Returns the words that name the run's images as a source of a command."""
     source, directory = config.data.source, config.data.dir
-    if source.name in ("folder", "manifest"):
+    if source.name in ("folder", "manifest", "unlabelled"):
         return [_shorten(directory)]
     if source.name not in ("tfds", *tfds.OWN_DATASETS):
         return [_PHOTOS]

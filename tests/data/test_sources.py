@@ -218,7 +218,8 @@ def test_unequal_depths_name_two_folders(tmp_path):
 
 def test_images_outside_of_classes(tmp_path):
     write_image(tmp_path / "0.png")
-    with pytest.raises(errors.DataError, match=r"0\.png: is not in a class folder"):
+    message = r"0\.png: is not in a class folder.*--config=unlabelled"
+    with pytest.raises(errors.DataError, match=message):
         create("folder", tmp_path)
 
 

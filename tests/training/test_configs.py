@@ -23,7 +23,13 @@ SAME_STEP = {"manifest"}
 # Plans of experiments, which train the network of another config: for check-full.
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The networks of other configs with another loss or relevance: for check-full.
-LOWERS_LATE = {"emoji_lite0", "emoji_matryoshka", "photo_views", "sop"} | PLANS
+LOWERS_LATE = {
+    "emoji_lite0",
+    "emoji_matryoshka",
+    "photo_views",
+    "sop",
+    "unlabelled",
+} | PLANS
 # A network that other tests train, and that takes half a minute: for check-full.
 TRAINS_LATE = {"keras_vgg16"}
 # The configs that train Lite0 here: its step takes a minute to compile.
@@ -56,11 +62,14 @@ def test_train_step_lowers(name):
     if task.draws_triplets:
         num_images += sum(create.group_size(config).values())
     num_classes = 2 if task.needs_records else None
+    create_model = lambda: network.create_model(config, num_classes)
+    if config.task.name == "self_supervised":
+        num_images, create_model = 2, task.create_model
     structure = {}
 
     def create_state():
         structure["graphdef"], structure["tx"], state = network.create_network(
-            config, lambda: network.create_model(config, num_classes)
+            config, create_model
         )
         return state
 
@@ -81,6 +90,9 @@ def test_train_step_lowers(name):
             (2, config.batch_size // 2, num_images, size, size, 3), jnp.uint8
         ),
         "labels": jax.ShapeDtypeStruct((2, config.batch_size // 2, 1), jnp.int32),
+        "instances": jax.ShapeDtypeStruct(
+            (2, config.batch_size // 2, num_images), jnp.int32
+        ),
         "attributes": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images, num_levels), jnp.int32
         ),
@@ -113,7 +125,7 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
         config.model.trunk = dict(name="convnet", widths=(32, 64))
         config.model.weights = ""
     config = shrunk.shrink(config, num_steps=2, **{"schedule.warmup_steps": 1})
-    if config.data.source.name == "folder":
+    if config.data.source.name in ("folder", "unlabelled"):
         config.data.dir = str(shrunk.write_images(tmp_path / "images"))
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name == "manifest":

@@ -1,0 +1,28 @@
+r"""Your own images without labels: all that are in a folder, and in folders in it.
+
+Training begins with the features of EfficientNet-Lite0, from ImageNet, and brings two
+views of an image, each cropped and recoloured on its own, closer than all others
+(SimCLR). Validation and test ask for an image by a changed copy of it; the checkpoint
+that does it best is the result, which may be the network before training. That says
+nothing of which images people find similar: with labels, use `configs/folder.py`.
+
+  deeprank train --config=unlabelled \
+      --config.data.dir=DIR --workdir=runs/mine
+"""
+
+import ml_collections
+
+from deeprank_jax.configs import folder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration."""
+    config = folder.get_config()
+    config.task = dict(name="self_supervised")
+    config.loss = dict(name="nt_xent")
+    config.data.source = dict(name="unlabelled", test_share=0.2, validation_share=0.1)
+    config.data.augment.update(
+        color_jitter=0.4, swap_colors=0.2, grayscale=0.2, crop_area=0.3
+    )
+    config.evaluation.best_metric = "retrieval/recall@1"
+    return config
