@@ -3,7 +3,9 @@ r"""The demo's emoji without labels: two views of each image, and the loss of Si
 Network, images and steps are those of `configs/emoji.py`; labels serve the metrics
 alone.
 
-Not run yet.
+Not run yet in full, and its augmentation is still to be chosen: in a run of 240 steps
+validation MAP@R was .250 after 80 and .208 after 160, below the .279 of the untrained
+network.
 
   deeprank prepare --config=simclr_emoji
   deeprank train --config=simclr_emoji
