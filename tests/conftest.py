@@ -73,8 +73,8 @@ SLOW_MODULES = {
     "test_photo_views", "test_pretrained", "test_protocol", "test_readme",
     "test_readme_panel", "test_relevance_runs", "test_runs", "test_sampler_logging",
     "test_sampler_panel", "test_self_supervised", "test_shares", "test_signals",
-    "test_start", "test_step", "test_stop", "test_teacher", "test_tfds", "test_train",
-    "test_trunks", "test_two_stages", "test_weighted_sum", "test_wheel",
+    "test_staged", "test_start", "test_step", "test_stop", "test_teacher", "test_tfds",
+    "test_train", "test_trunks", "test_two_stages", "test_weighted_sum", "test_wheel",
     "test_whitening",
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ LAYERS = [
     {"inference"},
     {"sampling"},
     {"baselines"},
+    {"similarities"},
     {"evaluation"},
     {"report"},
     {"training"},
@@ -29,7 +30,7 @@ LAYERS = [
     {"tools", "colab"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-ONLY = {"flax": {"models", "training"}}
+ONLY = {"flax": {"models", "similarities", "training"}}
 FLAGS = ("absl.flags", "absl.app", "ml_collections.config_flags")
 # logs only marks absl's flags as parsed.
 MAY_READ_FLAGS = {"logs", "tools"}
