@@ -91,6 +91,12 @@ def create_learned(
     Raises:
       ConfigError: See `create_similarity`; or there is nothing to train.
     """
+    if name not in SIMILARITIES:
+        raise ConfigError(
+            f"The similarity {name!r} is not known"
+            f"{did_you_mean(name, iter(learned_names()))}; choose one of "
+            f"{', '.join(learned_names())}."
+        )
     similarity = create_similarity(name, options)
     if not isinstance(similarity, LearnedSimilarity):
         raise ConfigError(
