@@ -25,6 +25,7 @@ from tools.benchmark import (  # noqa: E402
     step,
 )
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
+from tools.benchmark import similarities as similarities_lib  # noqa: E402
 
 Measure = Callable[[argparse.Namespace], dict[str, float]]
 BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
@@ -36,6 +37,7 @@ BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
     "quality": (quality.__doc__, quality.measure),
     "sampler": (sampler_lib.__doc__, lambda o: sampler_lib.measure()),
     "search": (search.__doc__, lambda o: search.measure()),
+    "similarities": (similarities_lib.__doc__, similarities_lib.measure),
     "step": (step.__doc__, lambda o: step.measure(o.torch_python)),
 }
 
@@ -67,6 +69,8 @@ def create_parser() -> argparse.ArgumentParser:
             label_errors.add_arguments(command)
         if name == "quality":
             quality.add_arguments(command)
+        if name == "similarities":
+            similarities_lib.add_arguments(command)
         if name in ("metrics", "step"):
             step.add_torch_python(command)
     return parser
