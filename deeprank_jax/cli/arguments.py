@@ -182,10 +182,18 @@ def runs_folder(options: argparse.Namespace) -> pathlib.Path:
     return pathlib.Path(options.workdir or f"runs/{config_name(options)}")
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
-    """Adds the images that a command works on, and the model that embeds them."""
-    parser.add_argument("source", metavar="IMAGES", type=PATH, help=_SOURCE)
-    add_model(parser)
+def add_images(parser: argparse.ArgumentParser, *, or_table: bool = False) -> None:
+    """Adds the images that a command works on, and the model that embeds them.
+
+    Args:
+      parser: Parser of the command.
+      or_table: True if a table of embeddings can stand in place of both.
+    """
+    text = f"{_SOURCE}; without --model a table of `deeprank embed`"
+    parser.add_argument(
+        "source", metavar="IMAGES", type=PATH, help=text if or_table else _SOURCE
+    )
+    add_model(parser, required=not or_table, needed="for images")
     parser.add_argument(
         "--data_dir", metavar="DIR", type=PATH, default="data",
         help="folder in which TFDS keeps its datasets",
@@ -197,12 +205,23 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Adds `--model`, the folder of an exported model or a pretrained network."""
+def add_model(
+    parser: argparse.ArgumentParser,
+    *,
+    required: bool = True,
+    needed: str = "if it has moved since the index was made",
+) -> None:
+    """Adds `--model`, the folder of an exported model or a pretrained network.
+
+    Args:
+      parser: Parser of the command.
+      required: False if the command may go without.
+      needed: Case in which it is needed, if it is not required.
+    """
     text = "folder of a model written by `deeprank export`, or a network as it comes: "
     text += ", ".join(pretrained.IMAGE_SIZES)
     if not required:
-        text += "; only needed if it has moved since the index was made"
+        text += f"; only needed {needed}"
     parser.add_argument(
         "--model", metavar="MODEL", type=PATH, required=required, help=text
     )

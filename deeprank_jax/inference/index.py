@@ -182,6 +182,11 @@ class Index:
         )
 
     @property
+    def vectors(self) -> VectorIndex:
+        """Returns the embeddings by path."""
+        return self._vectors
+
+    @property
     def metric(self) -> str:
         """Returns the distance metric, `"squared_euclidean"` or `"cosine"`."""
         return self._vectors.metric

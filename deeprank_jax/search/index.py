@@ -5,7 +5,6 @@ adding need neither JAX nor FAISS; a search imports them.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +13,7 @@ import numpy as np
 from deeprank_jax.errors import ArtifactError, DataError
 from deeprank_jax.search import hnsw, store
 from deeprank_jax.search.manifests import KINDS, METRICS
-from deeprank_jax.search.rows import Table
+from deeprank_jax.search.rows import Neighbors, Table
 
 if TYPE_CHECKING:
     from deeprank_jax.search.exact import ExactSearch
@@ -26,23 +25,6 @@ _AUTO_EXACT_ROWS = 200_000
 _LEAST_SHARE = 0.25
 # Largest squared norm whose distances fit float32.
 _MAX_SQUARE_NORM = 1e37
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbors:
-    """Rows nearest to `Q` queries, nearest first.
-
-    With fewer than `k` rows the distance is infinite, the id None and the label "".
-
-    Attributes:
-      distances: `[Q, k]` float32, ascending.
-      ids: Ids of the `k` rows per query.
-      labels: Labels of the `k` rows per query.
-    """
-
-    distances: np.ndarray
-    ids: list[list[str | None]]
-    labels: list[list[str]]
 
 
 class VectorIndex:
@@ -299,6 +281,20 @@ class VectorIndex:
             distances /= 2
         return self._named(distances, rows)
 
+    def vectors(self, ids: Sequence[str]) -> np.ndarray:
+        """Returns embeddings as they were added, `[n, D]` float32.
+
+        Args:
+          ids: Ids of `n` rows in the index.
+
+        Raises:
+          ArtifactError: The index is damaged.
+        """
+        rows = np.array([self._table().places[x] for x in ids], np.int64)
+        numbers, order = np.unique(rows, return_inverse=True)
+        none = np.empty((0, self.dim), np.float32)
+        return np.concatenate([none, *self._stored(numbers)])[order]
+
     def prepare(self) -> None:
         """Loads or builds the data of the first search, and saves a graph on disk.
 
@@ -371,11 +367,15 @@ class VectorIndex:
         return self._exact[labels]
 
     def _rows(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the vectors to compare of rows, see `_stored`."""
+        yield from map(self._prepared, self._stored(numbers))
+
+    def _stored(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the embeddings of rows, in the order of their ascending numbers."""
         start = 0
         for batch in self._store.embeddings():
             first, last = np.searchsorted(numbers, [start, start + len(batch)])
-            yield self._prepared(batch[numbers[first:last] - start])
+            yield batch[numbers[first:last] - start]
             start += len(batch)
 
     def _prepared(self, embeddings: np.ndarray) -> np.ndarray:

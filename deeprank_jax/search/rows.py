@@ -1,8 +1,26 @@
-"""Ids and labels of the rows of an index, and the rows that are deleted."""
+"""Rows of an index: their ids and labels, which are deleted, and those found."""
 
 from collections.abc import Sequence
+import dataclasses
 
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbors:
+    """Rows nearest to `Q` queries, nearest first.
+
+    With fewer than `k` rows the distance is infinite, the id None and the label "".
+
+    Attributes:
+      distances: `[Q, k]` float32, ascending.
+      ids: Ids of the `k` rows per query.
+      labels: Labels of the `k` rows per query.
+    """
+
+    distances: np.ndarray
+    ids: list[list[str | None]]
+    labels: list[list[str]]
 
 
 class Table:

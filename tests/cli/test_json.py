@@ -17,7 +17,9 @@ from deeprank_jax.experiments.paper_table import run as paper_table
 from deeprank_jax.training import loop, summary
 
 # Commands with `--json` tests in files of their own.
-ELSEWHERE = {"evaluate", "doctor", "configs", "compare-runs"}
+ELSEWHERE = {
+    "axioms", "evaluate", "doctor", "configs", "compare-runs", "train-similarity",
+}  # fmt: skip
 EXPERIMENTS = ["ablation", "rejudge", "paper-table"]
 
 

@@ -17,7 +17,9 @@ from deeprank_jax.cli.commands import list_commands
 
 TRANSCRIPT = pathlib.Path(__file__).with_name("transcript.txt")
 # Commands that train, or need ratings; they have tests of their own.
-ELSEWHERE = {"ablation", "golden-feature", "paper-table", "rejudge", "train"}
+ELSEWHERE = {
+    "ablation", "golden-feature", "paper-table", "rejudge", "train", "train-similarity",
+}  # fmt: skip
 # Another processor, which rounds otherwise, may have other numbers and another order.
 PLACEHOLDERS = (
     (r"-?\b\d+\.\d+(e[+-]?\d+)?\b", "#"),
