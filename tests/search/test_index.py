@@ -445,3 +445,19 @@ def test_a_list_of_an_earlier_version_has_no_checksum(tmp_path):
     del content["sha256"]
     path.write_text(json.dumps(content))
     assert len(VectorIndex.open(tmp_path / "x")) == 0
+
+
+@pytest.mark.parametrize("metric", ["squared_euclidean", "cosine"])
+def test_vectors_are_those_that_were_added(tmp_path, metric):
+    rows = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    path = tmp_path / "index"
+    with VectorIndex.create(
+        path, dim=3, model_fingerprint="model", metric=metric
+    ) as index:
+        index.add(list("abcd"), rows[:4])
+        index.add(list("efg"), rows[4:])
+        index.delete(["b"])
+    index = VectorIndex.open(path)
+    vectors = index.vectors(["g", "a", "e", "a"])
+    np.testing.assert_array_equal(vectors, rows[[6, 0, 4, 0]])
+    assert index.vectors([]).shape == (0, 3)
