@@ -67,7 +67,14 @@ def run(options: argparse.Namespace) -> Result:
         for rank, arc in enumerate(place.arcs, 1)
     ]
     nearest = f"{place.nearest} (cosine {place.nearest_cosine:.3f})"
-    lines = [f"{place.label} lies between no two labels; the nearest is {nearest}."]
+    ends = (
+        f"not between {' and '.join(options.ends)}"
+        if options.ends
+        else ("between no two labels")
+    )
+    lines = [f"{place.label} lies {ends}; the nearest label is {nearest}."]
+    if options.out is not None and not rows:
+        lines.append(f"{options.out} was not written: there is no arc to draw.")
     if rows:
         first, second = rows[0][1:3]
         cosine = place.arcs[0].cosine

@@ -3,8 +3,9 @@
   deeprank doctor
   deeprank doctor runs/emoji
 
-The first is for a bug report. The second tells whether a run, a model, an index or a
-table of embeddings, finished or not, is as it was written, and changes nothing.
+The first is for a bug report. The second tells whether a run, a model, an index, a
+table of embeddings, finished or not, or a trained similarity is as it was written, and
+changes nothing.
 """
 
 import argparse
@@ -39,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "path", metavar="FOLDER", nargs="?", type=arguments.PATH,
-        help="run, exported model, index, or table of embeddings with its folder "
-        "NAME.parts, to check",
+        help="run, exported model, index, trained similarity, or table of embeddings "
+        "with its folder NAME.parts, to check",
     )  # fmt: skip
 
 

@@ -97,8 +97,11 @@ def _open_embeddings(
         _, labels, embeddings, fingerprint = read_table(options.source)
         return embeddings, np.array(labels), fingerprint
     from deeprank_jax.inference import bulk
+    from deeprank_jax.similarities.pairs import LabelledPairs
 
     model, records = arguments.open_images(options)
+    # Whether there are pairs is known before all images are embedded.
+    LabelledPairs(np.array([records.label_name(i) for i in range(len(records))]))
     embeddings, indices = bulk.embed_records(model, records)
     labels = [records.label_name(int(i)) for i in indices]
     return embeddings, np.array(labels), model.fingerprint

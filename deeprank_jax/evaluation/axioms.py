@@ -85,7 +85,7 @@ def draw_axioms(embeddings: np.ndarray, num: int, *, seed: int = 0) -> AxiomDraw
     Raises:
       DataError: There are fewer than three images.
     """
-    embeddings = np.asarray(embeddings, np.float64)
+    embeddings = np.asarray(embeddings)
     if len(embeddings) < 3:
         raise DataError(
             f"The triangle inequality needs three images, and there are "
@@ -94,6 +94,7 @@ def draw_axioms(embeddings: np.ndarray, num: int, *, seed: int = 0) -> AxiomDraw
     rng = np.random.default_rng(seed)
     if len(embeddings) > _MAX_IMAGES:
         embeddings = embeddings[rng.permutation(len(embeddings))[:_MAX_IMAGES]]
+    embeddings = embeddings.astype(np.float64)
     size = len(embeddings)
     k = min(_NUM_NEIGHBORS, size - 1)
     _, neighbors = nearest_neighbors(embeddings, embeddings, k, exclude_self=True)

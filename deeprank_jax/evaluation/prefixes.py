@@ -13,7 +13,8 @@ from deeprank_jax.relevance import Relevance
 class Prefixes(QueryEvaluator):
     """Recall@1 and MAP@R of prefixes of the embeddings, scaled to length 1.
 
-    The loss `matryoshka` trains such prefixes; `deeprank export --dim` keeps one.
+    The loss `matryoshka` trains such prefixes; `deeprank export --embed_prefix`
+    keeps one.
 
     References:
       Kusupati et al., Matryoshka Representation Learning, 2022,
@@ -22,8 +23,9 @@ class Prefixes(QueryEvaluator):
 
     METRICS: ClassVar[Mapping[str, str]] = {
         "recall@1_{dims}": "Share of queries whose nearest image by the first {dims} "
-        "numbers of the embeddings is of their class.",
-        "map@r_{dims}": "MAP@R by the first {dims} numbers of the embeddings.",
+        "numbers of the embeddings, of which there may be fewer, is of their class.",
+        "map@r_{dims}": "MAP@R by the first {dims} numbers of the embeddings, of which "
+        "there may be fewer.",
     }
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Checks whether a run, model, index or table of embeddings is as it was written."""
+"""Checks whether what the commands have stored is as it was written."""
 
 from collections.abc import Callable
 import contextlib
@@ -16,15 +16,15 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
     """Returns what is wrong with each part of a folder, None if nothing is.
 
     The parts of a run are its checkpoints, and its config, results and whitening once
-    it has begun or ended; a model, an index and a table of embeddings are one part
-    each; those of an unfinished table are its files.
+    it has begun or ended; a model, an index, a table of embeddings and a similarity are
+    one part each; those of an unfinished table are its files.
 
     Args:
-      path: Workdir of a run, exported model, index, table of embeddings, or the folder
-        `NAME.parts` of an unfinished one.
+      path: Workdir of a run, exported model, index, table of embeddings, the folder
+        `NAME.parts` of an unfinished one, or trained similarity.
 
     Raises:
-      DataError: The folder is none of these.
+      DataError: The path is none of these.
     """
     directory = Workdir(path).checkpoints
     if directory.is_dir():
@@ -39,11 +39,14 @@ def verify(path: pathlib.Path) -> dict[str, str | None]:
         return _verify_parts(path)
     if path.suffix == ".parquet" and path.is_file():
         return {"table": _error_of(lambda: _read_table(path))}
-    kinds = "is no run, exported model, index or table of embeddings"
+    if path.suffix == ".npz" and path.is_file():
+        return {"similarity": _error_of(lambda: _read_similarity(path))}
+    kinds = "is no run, exported model, index, table of embeddings or similarity"
     reason = kinds if path.exists() else "does not exist"
     raise DataError(
         f"{path} {reason}; give the --workdir of `deeprank train`, or the --out of "
-        "`deeprank export`, `deeprank index` or `deeprank embed`."
+        "`deeprank export`, `deeprank index`, `deeprank embed` or "
+        "`deeprank train-similarity`."
     )
 
 
@@ -85,6 +88,12 @@ def _read_table(path: pathlib.Path) -> None:
     from deeprank_jax.inference import embedding_table  # It needs pyarrow.
 
     embedding_table.read_table(path)
+
+
+def _read_similarity(path: pathlib.Path) -> None:
+    from deeprank_jax.similarities import stored  # It needs JAX.
+
+    stored.load_similarity(path)
 
 
 def _read_index(path: pathlib.Path) -> None:

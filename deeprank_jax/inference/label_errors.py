@@ -88,6 +88,8 @@ def find_label_errors(
     rows, indices = bulk.embed_records(model, records, progress=progress)
     is_labelled = names[indices] != ""
     rows, indices = rows[is_labelled], indices[is_labelled]
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(lengths > 0, lengths, 1)
     labels = np.unique(names[indices], return_inverse=True)[1]
     if not len(labels) or labels.max() < 1:
         raise _too_few_labels(records, names[indices])

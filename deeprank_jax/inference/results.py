@@ -94,7 +94,7 @@ class SearchResult:
     """Nearest images of one query; iterates over its hits.
 
     Attributes:
-      hits: Nearest images, nearest first.
+      hits: Nearest images, nearest first; of a re-ranked search the most similar first.
       threshold: Largest distance of similar images in a collection, where one pair in
         ten is of one class; None without verdicts.
       votes: Labels with their share of the vote, largest first. A hit votes with

@@ -24,8 +24,8 @@ class Matryoshka:
     .. math::
       \sum_{m \in dims \cup \{D\}} L(x_{1:m} / \|x_{1:m}\|)
 
-    The embedding can be shortened afterwards: `deeprank export --dim`. For example,
-    `dict(name="matryoshka", dims=(16, 64), terms=dict(multi_similarity={}))`.
+    The embedding can be shortened afterwards: `deeprank export --embed_prefix`. For
+    example, `dict(name="matryoshka", dims=(16, 64), terms=dict(multi_similarity={}))`.
 
     References:
       Kusupati et al., Matryoshka Representation Learning, 2022,

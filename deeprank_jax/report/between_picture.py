@@ -61,6 +61,7 @@ def write_picture(
         f"{arc.off_arc:.0f}° off the arc",
         fontsize=10,
         color=_INK,
+        parse_math=False,
     )
     path = pathlib.Path(path)
     files.create_folder(path.parent)
@@ -142,5 +143,9 @@ def _draw_label(
     )
     axes.add_artist(picture)
     axes.annotate(
-        place.names[number], tuple(1.32 * outside + (0, 0.26)), ha="center", color=color
+        place.names[number],
+        tuple(1.32 * outside + (0, 0.26)),
+        ha="center",
+        color=color,
+        parse_math=False,
     )

@@ -78,14 +78,13 @@ def find_arcs(directions: np.ndarray, label: int, num: int) -> list[Arc]:
       label: Number of the class that is placed.
       num: Largest number of arcs to return.
     """
-    cosines = directions @ directions.T
-    to_class = cosines[label]
     others = np.flatnonzero(np.arange(len(directions)) != label)
     arcs: list[Arc] = []
     for i, first in enumerate(others):
-        arcs += _arcs_from(int(first), others[i + 1 :], cosines, to_class, num)
-    arcs.sort(key=lambda arc: (-arc.cosine, arc.ends))
-    return arcs[:num]
+        arcs += _arcs_from(directions, label, int(first), others[i + 1 :], num)
+        arcs.sort(key=lambda arc: (-arc.cosine, arc.ends))
+        del arcs[num:]
+    return arcs
 
 
 def place_on_arc(directions: np.ndarray, label: int, ends: Sequence[int]) -> Arc | None:
@@ -96,25 +95,28 @@ def place_on_arc(directions: np.ndarray, label: int, ends: Sequence[int]) -> Arc
       label: Number of the class that is placed.
       ends: Numbers of the two classes.
     """
-    cosines = directions @ directions.T
     first, second = ends
-    arcs = _arcs_from(first, np.array([second]), cosines, cosines[label], 1)
+    arcs = _arcs_from(directions, label, first, np.array([second]), 1)
     return arcs[0] if arcs else None
 
 
 def _arcs_from(
-    first: int, seconds: np.ndarray, cosines: np.ndarray, to_class: np.ndarray, num: int
+    directions: np.ndarray, label: int, first: int, seconds: np.ndarray, num: int
 ) -> list[Arc]:
     """Returns the best arcs that begin at one class and have the class between.
 
     Args:
+      directions: `[C, D]` unit vectors, one for each class.
+      label: Number of the class that is placed.
       first: Number of the class at which they begin.
       seconds: `[S]` ints, classes at which they may end.
-      cosines: `[C, C]` cosines of all classes.
-      to_class: `[C]` cosines of the class that is placed.
       num: Largest number of arcs.
     """
-    a, b, across = to_class[first], to_class[seconds], cosines[first, seconds]
+    a, b = (
+        directions[first] @ directions[label],
+        directions[seconds] @ directions[label],
+    )
+    across = directions[seconds] @ directions[first]
     # Weights of the two ends in the nearest point of their plane, times 1 - across².
     weight_a, weight_b = a - across * b, b - across * a
     spread = 1.0 - np.square(across)

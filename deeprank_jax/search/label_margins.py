@@ -27,9 +27,9 @@ class LabelMargins:
 
 
 def label_margins(embeddings: np.ndarray, labels: np.ndarray) -> LabelMargins:
-    """Returns how much nearer another label is to each row than its own, exactly.
+    """Returns how much nearer another label is to each row than its own.
 
-    Equal distances rank in the order of the rows.
+    Of rows that are equally near but for rounding, any may be the nearest.
 
     Args:
       embeddings: `[N, D]` finite floats.

@@ -75,7 +75,7 @@ class Bilinear:
     ) -> Iterator[Metrics]:
         """Trains, and yields the share of triplets with a loss in the last batches."""
         rows = unit_rows(check_embeddings("the training set", embeddings))
-        pairs = LabelledPairs(labels)
+        pairs = LabelledPairs(labels, len(rows))
         rng = np.random.default_rng([seed, 2])
 
         def draw() -> Iterator[np.ndarray]:

@@ -36,16 +36,23 @@ def draw_unit_pairs(
 class LabelledPairs:
     """Pairs of images of one class, and of images of different classes."""
 
-    def __init__(self, labels: np.ndarray):
+    def __init__(self, labels: np.ndarray, num_embeddings: int | None = None):
         """Sorts the images by class.
 
         Args:
           labels: `[N]` ints or texts, the class of each image; -1 or `""` for none.
+          num_embeddings: Number of the images' embeddings; None if it is not known.
 
         Raises:
-          DataError: There are no labels, one class only, or no two images of a class.
+          DataError: There are no labels, one class only, or no two images of a class,
+            or the numbers differ.
         """
         labels = np.asarray(labels)
+        if num_embeddings not in (None, len(labels)):
+            raise DataError(
+                f"{num_embeddings:,} embeddings and {len(labels):,} labels: give one "
+                "label, or an empty one, for each embedding."
+            )
         is_text = labels.dtype.kind in "OUT"
         rows = np.flatnonzero(labels != ("" if is_text else -1))
         if not len(rows):

@@ -134,14 +134,15 @@ class StagedSimilarity(abc.ABC):
 
         These are `random_error`, the mean absolute error of the cosines of unseen
         random pairs after the first stage, and `pair_loss` and `hard_loss`, the mean
-        loss of the last tenth of the steps of the other two.
+        loss of the last tenth of the steps of the other two. Without steps the first
+        stage has the error of the untrained network, and the others have no metric.
         """
         embeddings = check_embeddings("the training set", embeddings)
-        pairs = LabelledPairs(labels)
-        if len(labels) != len(embeddings):
+        pairs = LabelledPairs(labels, len(embeddings))
+        if embeddings.shape[1] < 2:
             raise DataError(
-                f"{len(embeddings):,} embeddings and {len(labels):,} labels: give one "
-                "label, or an empty one, for each embedding."
+                "Embeddings of one number have only two directions, and nothing is to "
+                "be learned of them: give longer ones."
             )
         rows, self._dim = unit_rows(embeddings), embeddings.shape[1]
         self._network = self.create_network(self._dim, nnx.Rngs(seed))
@@ -153,11 +154,13 @@ class StagedSimilarity(abc.ABC):
         def draw_labelled(num: int) -> Pairs:
             return _targets(rows, *pairs.draw(rngs[2], num), self.pair_margin)
 
-        self._fit("random pairs", self.random_steps, draw_random)
+        if self.random_steps:
+            self._fit("random pairs", self.random_steps, draw_random)
         unseen = draw_unit_pairs(rngs[0], _NUM_UNSEEN, self._dim)
         errors = np.abs(self._score(*unseen[:2]) - unseen[2])
         yield {"random_error": float(errors.mean())}
-        yield {"pair_loss": self._fit("pairs", self.pair_steps, draw_labelled)}
+        if self.pair_steps:
+            yield {"pair_loss": self._fit("pairs", self.pair_steps, draw_labelled)}
         if self.hard_steps:
             hard = self._hardest(rows, pairs, rngs[3])
             draw = functools.partial(_draw_from, rngs[3], hard)
@@ -171,7 +174,9 @@ class StagedSimilarity(abc.ABC):
 
     def restore(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
         """Sets the parameters of the network; see `LearnedSimilarity`."""
-        graphdef, state = nnx.split(self.create_network(dim, nnx.Rngs(0)))
+        # Shapes alone, since a file of others may ask for any width.
+        create = lambda: self.create_network(dim, nnx.Rngs(0))
+        graphdef, state = nnx.split(nnx.eval_shape(create))
         variables = dict(nnx.to_flat_state(state))
         names = {".".join(map(str, path)): path for path in variables}
         if arrays.keys() != names.keys():
@@ -207,8 +212,6 @@ class StagedSimilarity(abc.ABC):
 
     def _fit(self, name: str, num_steps: int, draw: Callable[[int], Pairs]) -> float:
         """Trains the network on batches, and returns the mean loss at the end."""
-        if not num_steps:
-            return 0.0
         graphdef, state = nnx.split(self._network)
         schedule = optax.cosine_decay_schedule(self.rate, num_steps)
         tx = optax.adam(schedule)

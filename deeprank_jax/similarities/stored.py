@@ -21,6 +21,11 @@ from deeprank_jax.similarities.base import LearnedSimilarity, Metrics
 
 SUFFIX = ".npz"
 _ABOUT, _FORMAT = "about", 1
+# Entries of the description and their types.
+_TYPES = {
+    "kind": str, "options": dict, "model": str, "dim": int, "seed": int,
+    "metrics": dict, "arrays": dict,
+}  # fmt: skip
 _REMEDY = "train it again by `deeprank train-similarity`"
 
 
@@ -140,6 +145,9 @@ def _read_about(text: np.ndarray) -> dict[str, Any]:
         raise ValueError("its description has no checksum")
     if about["format"] != _FORMAT:
         raise ValueError(f"format {about['format']}, not {_FORMAT}")
+    for name, kind in _TYPES.items():
+        if type(about[name]) is not kind:
+            raise ValueError(f"{name} is {about[name]!r:.50}, not a {kind.__name__}")
     return about
 
 

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from deeprank_jax import config as config_lib
+from deeprank_jax import losses
 from deeprank_jax.data import create_records, decode
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import processes
@@ -92,6 +93,8 @@ def _choose(key: str, config: ml_collections.ConfigDict, records: Records) -> in
     group = 1
     if getattr(tasks.TASKS[config.task.name], "draws_triplets", True):
         group += sum(create.group_size(config).values())
+    elif config.loss.name in losses.LOSSES:
+        group = getattr(losses.LOSSES[config.loss.name], "num_views", 1)
     if key == "batch_size":
         is_large = config.data.image_size > _LARGE_SIDE
         images = _BATCH_LARGE_IMAGES if is_large else _BATCH_IMAGES

@@ -287,7 +287,7 @@ def _with_memory(
     elif size := losses.memory_size(config.loss):
         memory = create_memory(
             size,
-            length(step_lib.make_embed_step(graphdef)),
+            length(step_lib.make_embed_once_step(graphdef)),
             devices.for_devices(records.attributes[:1]),
         )
     else:

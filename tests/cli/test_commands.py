@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from deeprank_jax.cli import __main__
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import backend
 from deeprank_jax.errors import ArtifactError
-from deeprank_jax.inference import artifact, embedding_table, index_origins
+from deeprank_jax.inference import artifact, between, embedding_table, index_origins
 from deeprank_jax.inference.model import Model
 from deeprank_jax.search.votes import vote
 
@@ -463,6 +464,48 @@ def test_a_label_is_drawn_between_two_others(deeprank, exported, photos, tmp_pat
     # The three labels are drawn, each in its colour.
     assert {(58, 130, 201), (217, 126, 34), (44, 156, 116)} <= colors
     assert (tmp_path / "between.svg").read_text().count("<image") >= 3
+
+
+def test_a_label_that_is_not_between_is_said_and_not_drawn(
+    deeprank, exported, photos, tmp_path
+):
+    model = deeprank_jax.load(exported)
+    place = between.place_label(model, model.open_images(photos), "class 04", num=99)
+    are_between = {
+        frozenset(place.names[end] for end in arc.ends) for arc in place.arcs
+    }
+    others = [name for name in place.names if name != "class 04"]
+    first, second = next(
+        pair
+        for pair in itertools.combinations(others, 2)
+        if frozenset(pair) not in are_between
+    )
+    out = tmp_path / "between.png"
+    said = deeprank(
+        "between", photos, f"--model={exported}", "--label=class 04",
+        f"--ends={first},{second}", f"--out={out}",
+    )  # fmt: skip
+    assert said == (
+        f"class 04 lies not between {first} and {second}; the nearest label is "
+        f"{place.nearest} (cosine {place.nearest_cosine:.3f}).\n"
+        f"{out} was not written: there is no arc to draw.\n"
+    )
+    assert not out.exists()
+
+
+def test_names_of_labels_are_drawn_as_they_are(deeprank, exported, photos, tmp_path):
+    for old, new in (
+        ("class 03", "$5_$10"),
+        ("class 04", "$\\frac$"),
+        ("class 05", "c"),
+    ):
+        shutil.copytree(photos / old, tmp_path / "photos" / new)
+    out = tmp_path / "between.svg"
+    names = {"$5_$10", "$\\frac$", "c"}
+    for label in sorted(names):
+        words = ("between", tmp_path / "photos", f"--model={exported}")
+        deeprank(*words, f"--label={label}", f"--out={out}")
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

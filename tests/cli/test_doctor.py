@@ -10,6 +10,7 @@ import pytest
 from deeprank_jax.cli import doctor
 from deeprank_jax.cli.__main__ import main
 from deeprank_jax.inference import embedding_parts, embedding_table
+from deeprank_jax.similarities import create_learned, stored, train
 
 
 @pytest.fixture
@@ -120,6 +121,28 @@ def test_an_unfinished_table_is_checked(unfinished, capsys, name):
         main(["doctor", str(path)])
 
 
+def test_a_similarity_is_checked(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    similarity = create_learned("bilinear", {"steps": 2})
+    labels = np.repeat(np.arange(4), 3)
+    metrics = train(similarity, rng.normal(size=(12, 3)), labels)
+    path = tmp_path / "oasis.npz"
+    stored.save_similarity(
+        path,
+        stored.StoredSimilarity(
+            similarity=similarity, kind="bilinear", options={"steps": 2},
+            model="abc", dim=3, seed=0, metrics=metrics,
+        ),
+    )  # fmt: skip
+    main(["doctor", str(path)])
+    assert capsys.readouterr().out == "intact: similarity\n"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"1 of 1 parts are damaged\. similarity: "):
+        main(["doctor", str(path)])
+
+
 def test_a_table_that_is_none_is_named(tmp_path):
     path = tmp_path / "photos.parquet"
     path.write_bytes(b"PAR1 of nothing")
@@ -127,9 +150,7 @@ def test_a_table_that_is_none_is_named(tmp_path):
         SystemExit, match=r"1 of 1 parts are damaged\. table: .* is not a"
     ):
         main(["doctor", str(path)])
-    with pytest.raises(
-        SystemExit, match="is no run, exported model, index or table of"
-    ):
+    with pytest.raises(SystemExit, match="is no run, exported model, index, table of"):
         main(["doctor", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"gone does not exist; give the --workdir"):
         main(["doctor", str(tmp_path / "gone")])

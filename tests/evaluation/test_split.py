@@ -271,6 +271,7 @@ EVERY = {
     "rated_triplets": {"file": "rated.csv"},
     "clustering": {},
     "hierarchical": {},
+    "prefixes": {"dims": (2, 4)},
 }
 
 
@@ -309,7 +310,7 @@ def test_the_page_names_every_metric():
     names = {name for kind in built_in().values() for name in kind.METRICS}
     assert len(names) >= 15
     for name in names:
-        assert f"`{name.format(ks='k', k=30)}`" in page, name
+        assert f"`{name.format(ks='k', k=30, dims=16)}`" in page, name
 
 
 def test_the_context_is_that_which_evaluators_may_take(tmp_path):

@@ -121,6 +121,29 @@ def test_without_a_term_it_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
+def test_a_run_with_memory_and_whitening_keeps_the_first_numbers(tmp_path):
+    config = shrunk.shrink(base.get_config(), num_steps=4)
+    apply_overrides(
+        config,
+        [
+            ("loss.name", "multi_similarity"),
+            ("loss.memory_size", "32"),
+            ("model.whitening_power", "0.4"),
+            ("model.embed_prefix", "3"),
+        ],
+    )
+    config.data.dir = str(shrunk.write_images(tmp_path / "images"))
+    loop.train(config, tmp_path / "run")
+    with np.load(tmp_path / "run" / "whitening.npz") as fitted:
+        assert fitted["matrix"].shape == (8, 8)
+    with np.load(tmp_path / "run" / "test_embeddings.npz") as saved:
+        rows = saved["embeddings"]
+    assert rows.shape[1] == 3
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_trains_prefixes_and_measures_them(tmp_path):
     config = shrunk.shrink(base.get_config(), num_steps=4)
     apply_overrides(

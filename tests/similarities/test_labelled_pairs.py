@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from deeprank_jax import similarities
 from deeprank_jax.errors import DataError
 from deeprank_jax.similarities.pairs import LabelledPairs, draw_unit_pairs
 
@@ -74,3 +75,11 @@ def test_the_same_seed_draws_the_same():
 def test_labels_without_pairs_are_refused(labels, message):
     with pytest.raises(DataError, match=message):
         LabelledPairs(np.array(labels))
+
+
+@pytest.mark.parametrize("kind", ["linear", "bilinear"])
+@pytest.mark.parametrize("num_labels", [5, 7])
+def test_as_many_labels_as_embeddings(kind, num_labels):
+    similarity = similarities.create_learned(kind)
+    with pytest.raises(DataError, match=f"6 embeddings and {num_labels} labels"):
+        similarities.train(similarity, np.eye(6), np.arange(num_labels) % 2)

@@ -1,9 +1,10 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from deeprank_jax import similarities
+from deeprank_jax import checksums, similarities
 from deeprank_jax.errors import ArtifactError, WriteError
 from deeprank_jax.similarities.stored import (
     StoredSimilarity,
@@ -148,3 +149,29 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     with pytest.raises(WriteError, match=r"x.npz cannot be written"):
         save_similarity(path, create_stored())
     assert [x.name for x in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arrays": ["weights"]},
+        {"options": {"pair_steps": 3, "width": 1_000_000}},
+        {"dim": 10**6},
+        {"dim": "4"},
+        {"model": None},
+        {"metrics": [1.0]},
+    ],
+)
+def test_a_sealed_file_with_other_entries_is_refused(change, tmp_path):
+    path = tmp_path / "similarity.npz"
+    save_similarity(path, create_stored())
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    about = checksums.unseal_json(json.loads(arrays["about"].tobytes()))
+    if "width" in change.get("options", {}):
+        about["kind"] = "simnet"
+    text = json.dumps(checksums.seal_json(about | change))
+    arrays["about"] = np.frombuffer(text.encode(), np.uint8)
+    np.savez(path, **arrays)
+    with pytest.raises(ArtifactError, match="is not a trained similarity, or damaged"):
+        load_similarity(path)
