@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import pathlib
+import re
 
 from helpers import shrunk
 from helpers.browser import open_in_browser
@@ -18,7 +19,8 @@ from deeprank_jax.experiments.paper_table.rows import FIRST, METRICS, ROWS
 ROOT = pathlib.Path(__file__).parents[2]
 PLAN = """
 from deeprank_jax.configs import base, paper_table_emoji
-NETWORKS = paper_table_emoji.NETWORKS
+from deeprank_jax.experiments.paper_table.rows import TRAINED
+NETWORKS = {name: paper_table_emoji.NETWORKS[name] for name in TRAINED}
 SWEEP = {
     f"{mode}_{share}": {"sampler.mode": mode, "sampler.out_of_class": share}
     for mode in ("importance", "uniform") for share in (0.0, 1.0)
@@ -129,7 +131,7 @@ def test_the_sweep_is_drawn(folder):
 
 def test_a_plan_without_networks_is_refused_before_anything_is_done(folder):
     plan = folder / "plan.py"
-    plan.write_text(PLAN.replace("= paper_table_emoji.NETWORKS", "= {}"))
+    plan.write_text(re.sub("NETWORKS = .*", "NETWORKS = {}", PLAN))
     done = run(folder)
     assert done.returncode == 1
     assert "are none; the rows of the table are made of softmax, " in done.stderr
@@ -150,6 +152,7 @@ def test_the_plan_on_emoji_is_the_papers():
         "softmax_further",
         "single_scale",
         "deep_ranking",
+        *paper_table_emoji.FURTHER_ROWS,
     }
     # Figure 6 has six shares, each with weighted and uniform sampling.
     assert len(paper_table_emoji.SWEEP) == 12
