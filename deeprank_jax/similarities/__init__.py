@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deeprank_jax.errors import ConfigError
+from deeprank_jax.errors import ConfigError, needs_extra
+
+with needs_extra("train"):
+    import flax  # noqa: F401
+    import optax  # noqa: F401
+
 from deeprank_jax.registry import Registry, did_you_mean
 from deeprank_jax.similarities.base import LearnedSimilarity, Similarity, train
 from deeprank_jax.similarities.bilinear import Bilinear

@@ -256,9 +256,11 @@ class Checkpoints:
             for name in saved.keys() | expected.keys()
             if saved.get(name) != expected.get(name)
         )
-        kind = "memory" if name.startswith("memory/") else "model or optimizer"
+        verdict = "holds another model or optimizer"
+        if name.startswith("memory/"):
+            verdict = "holds another memory"
         raise CheckpointError(
-            f"{self.directory / str(step)} holds another {kind}: {name} is "
+            f"{self.directory / str(step)} {verdict}: {name} is "
             f"{saved.get(name, 'missing')} in the checkpoint and "
             f"{expected.get(name, 'missing')} in this config. Give another --workdir, "
             "or the config and images the checkpoint was made with."

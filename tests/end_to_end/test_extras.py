@@ -25,7 +25,7 @@ MODULES = {
 }
 # Their `__init__` checks the extra for all their modules.
 CHECKED = {"descriptors": "search", "models": "train", "report": "search",
-           "training": "train"}  # fmt: skip
+           "similarities": "train", "training": "train"}  # fmt: skip
 
 
 def packages(extra):

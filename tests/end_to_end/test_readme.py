@@ -71,9 +71,10 @@ ELSEWHERE = {
     "tools.benchmark": "test_benchmark",
     **dict.fromkeys(
         ("export", "embed", "compare", "index", "search", "rank", "duplicates",
-         "clusters"),
+         "clusters", "label-errors", "between"),
         "test_commands",
     ),
+    **dict.fromkeys(("train-similarity", "axioms"), "test_train_similarity"),
     "evaluate": "test_evaluate",
     "doctor": "test_doctor",
     "configs": "test_configs",
@@ -153,7 +154,7 @@ def test_commands_run(block, folder, data_dir, few_emoji, few_photos):
     (folder / "mine.py").write_text(loss)
     for name, words in commands(block):
         extra = list(SHORT.get(name, ()))
-        if "--config=folder" in words:
+        if {"--config=folder", "--config=unlabelled"} & {*words}:
             # As many levels of folders as the command has relevances.
             graded = any("hierarchy" in word for word in words)
             photos = data_dir / ("graded" if graded else "flat")

@@ -13,7 +13,6 @@ import numpy as np
 
 from deeprank_jax import errors, files, logs
 from deeprank_jax.data import decode
-from deeprank_jax.data.augment import augment_views
 from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources.folder import list_images
@@ -148,5 +147,7 @@ def _change(data: bytes, path_digest: bytes) -> bytes | np.ndarray:
         image = decode.decode_image(data)
     except decode.BadImageError:
         return data
+    from deeprank_jax.data.augment import augment_views  # It needs OpenCV.
+
     rng = np.random.default_rng(list(path_digest))
     return augment_views(image[None, None], rng, **_CHANGES)[0, 0]
