@@ -80,21 +80,21 @@ def write_axioms(
         file.write(page.encode("utf-8", "backslashreplace"))
 
 
-def _cells(axioms: Axioms) -> list[tuple[str, str]]:
-    """Returns the share of failures and the sizes, axiom by axiom."""
+def _cells(axioms: Axioms) -> list[tuple[str, ...]]:
+    """Returns the share of failures and lines on it, axiom by axiom."""
     if axioms.breaks_triangle:
         worst = f"worst excess {format_number(axioms.worst_excess)}"
     else:
         worst = "no excess"
     return [
-        (format_share(axioms.negative_share), ""),
+        (format_share(axioms.negative_share),),
         (format_share(axioms.self_share), f"mean {format_number(axioms.mean_self)}"),
         (
             format_share(axioms.asymmetric_share),
             f"mean {format_number(axioms.mean_asymmetry)}",
         ),
         (
-            f"{format_share(axioms.triangle_share)}, "
+            format_share(axioms.triangle_share),
             f"{format_share(axioms.near_triangle_share)} of neighbours",
             worst,
         ),
