@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import subprocess
 
 from helpers import shrunk
 from helpers.commands import run_command
@@ -88,8 +87,8 @@ def test_the_comparison_runs_and_is_taken_up_again(tmp_path):
     assert run().returncode == 0
     assert times == [path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()]
 
-    command[3] = "rejudge"
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command[0] = "rejudge"
+    done = run()
     assert done.returncode == 0, done.stderr
     judged = json.loads((tmp_path / "x.json").read_text())["test"]
     assert judged.keys() == {"triplets/precision"}
