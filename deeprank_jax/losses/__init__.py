@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from deeprank_jax.errors import ConfigError
-from deeprank_jax.losses.base import Loss, LossFn, RelevanceFn, RemembersClasses
+from deeprank_jax.losses.base import (
+    Loss,
+    LossFn,
+    RelevanceFn,
+    RemembersClasses,
+    update_memory,
+)
 from deeprank_jax.losses.batch_mining import (
     Anchors,
     Images,
@@ -73,6 +79,7 @@ __all__ = [
     "register_loss",
     "register_miner",
     "takes_teacher",
+    "update_memory",
 ]
 
 LOSSES: Registry[Loss] = Registry(

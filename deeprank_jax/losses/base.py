@@ -5,6 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from deeprank_jax.errors import ConfigError
+
 Array = jax.Array
 RelevanceFn = Callable[[Array, Array], Array]
 
@@ -82,3 +84,19 @@ class RemembersClasses(Protocol):
           batch: Arrays of this device's share of the batch.
         """
         ...
+
+
+def update_memory(
+    loss: LossFn, memory: Mapping[str, Array], outputs: Array, batch: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Returns the memory of a loss after a batch; see `RemembersClasses.remember`.
+
+    Raises:
+      ConfigError: The loss has no method `remember`.
+    """
+    if not isinstance(loss, RemembersClasses):
+        raise ConfigError(
+            f"{type(loss).__name__} has a memory and no method `remember`: see "
+            "losses/base.py."
+        )
+    return loss.remember(memory, outputs, batch)

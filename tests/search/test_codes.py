@@ -107,3 +107,13 @@ def test_what_cannot_be_searched_is_refused():
         codes.hamming_neighbors(gallery, gallery, 3, exclude_self=True)
     with pytest.raises(ValueError, match="must come from the same encoder"):
         codes.hamming_neighbors(gallery[:, :1], gallery, 1)
+
+
+@pytest.mark.parametrize("has_faiss", [True, False])
+def test_more_than_255_bits_are_counted(monkeypatch, has_faiss):
+    if not has_faiss:
+        monkeypatch.setattr(codes, "_has_faiss", lambda: False)
+    gallery = np.zeros((3, 40), np.uint8)
+    gallery[1], gallery[2, :33] = 255, 255
+    distances, rows = codes.hamming_neighbors(gallery[:1], gallery, 3)
+    assert (rows[0].tolist(), distances[0].tolist()) == ([0, 2, 1], [0, 264, 320])

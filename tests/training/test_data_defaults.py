@@ -64,6 +64,17 @@ def test_large_images_come_in_smaller_batches(tmp_path):
     assert fit(folder)[0] == 224
 
 
+@pytest.mark.parametrize(
+    ("loss", "num_views"), [("nt_xent", 2), ("instance_discrimination", 1)]
+)
+def test_a_batch_without_labels_holds_views(tmp_path, loss, num_views):
+    folder = write(tmp_path / "flat", classes=20, images=10, size=(60, 40))
+    words = [f"--config.data.dir={folder}", f"--config.loss.name={loss}"]
+    config = fit_to_data(config_lib.load_config("unlabelled", words), None)
+    # 64 images, as for groups.
+    assert config.batch_size == on_all_devices(64 // num_views)
+
+
 def test_steps_are_ten_epochs_between_bounds(tmp_path):
     folder = write(tmp_path / "images", classes=40, images=10, size=(8, 8))
     assert fit(folder) == (96, 3, 16, 200, 20)

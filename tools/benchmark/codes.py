@@ -10,15 +10,12 @@ import time
 
 import numpy as np
 
-from deeprank_jax import config as config_lib
-from deeprank_jax import data
-from deeprank_jax.distributed import backend
 from deeprank_jax.evaluation.average_precision import average_precision
 from deeprank_jax.evaluation.rankings import class_sizes
 from deeprank_jax.inference import bulk
-from deeprank_jax.inference.model import Model
 from deeprank_jax.search import codes
 from deeprank_jax.search.neighbors import nearest_neighbors
+from tools.benchmark import dataset
 
 _BITS = (32, 64, 128, 256)
 _RERANKED, _ROUNDS = 100, 5
@@ -27,24 +24,12 @@ _ROWS, _QUERIES, _DIM, _K = 200_000, 16, 512, 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this benchmark."""
-    parser.add_argument(
-        "--model", default="model", help="exported model (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--config", default="emoji", help="config of the dataset (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--data_dir", default="data", help="folder of the data (default: %(default)s)"
-    )
+    dataset.add_arguments(parser)
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Returns all numbers."""
-    backend.configure_backend()
-    overrides = [f"--config.data.dir={options.data_dir}"]
-    config = config_lib.load_config(options.config, overrides)
-    records = data.create_records(config.data)
-    model = Model(options.model)
+    model, records = dataset.open_dataset(options)
     train, _ = bulk.embed_records(model, records["train"])
     test, indices = bulk.embed_records(model, records["test"])
     labels = records["test"].labels[indices, -1]

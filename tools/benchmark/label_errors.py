@@ -10,27 +10,16 @@ import argparse
 import numpy as np
 import scipy.stats
 
-from deeprank_jax import config as config_lib
-from deeprank_jax import data
-from deeprank_jax.distributed import backend
 from deeprank_jax.inference import bulk
-from deeprank_jax.inference.model import Model
 from deeprank_jax.search.label_margins import label_margins
+from tools.benchmark import dataset
 
 _SHARE, _SEEDS = 0.05, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this benchmark."""
-    parser.add_argument(
-        "--model", default="model", help="exported model (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--config", default="emoji", help="config of the dataset (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--data_dir", default="data", help="folder of the data (default: %(default)s)"
-    )
+    dataset.add_arguments(parser)
     parser.add_argument(
         "--split", default="test", help="split of the images (default: %(default)s)"
     )
@@ -38,11 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Returns the means over the seeds, for each way of planting."""
-    backend.configure_backend()
-    overrides = [f"--config.data.dir={options.data_dir}"]
-    config = config_lib.load_config(options.config, overrides)
-    records = data.create_records(config.data)[options.split]
-    rows, indices = bulk.embed_records(Model(options.model), records)
+    model, splits = dataset.open_dataset(options)
+    records = splits[options.split]
+    rows, indices = bulk.embed_records(model, records)
     return measure_planted(rows, records.labels[indices])
 
 

@@ -230,12 +230,7 @@ class ClassificationObjective:
         self, memory: Mapping[str, jax.Array], outputs: jax.Array, batch: Batch
     ) -> Mapping[str, jax.Array]:
         """Returns the memory of the loss after a batch."""
-        if not isinstance(self.loss_fn, losses.RemembersClasses):
-            raise ConfigError(
-                f"{type(self.loss_fn).__name__} has a memory and no method `remember`, "
-                "as a loss of classes needs: see losses/base.py."
-            )
-        return self.loss_fn.remember(memory, outputs, batch)
+        return losses.update_memory(self.loss_fn, memory, outputs, batch)
 
 
 def measure(
