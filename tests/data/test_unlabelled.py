@@ -91,3 +91,11 @@ def test_a_bad_image_is_left_to_the_reader(tmp_path):
         path.write_bytes(b"no image")
     test = create_records(str(tmp_path))["test"]
     assert test.read(0) == test.read(1) == b"no image"
+
+
+def test_a_missing_folder_is_told_without_a_word_of_classes(tmp_path):
+    with pytest.raises(errors.DataError) as refusal:
+        create_records(str(tmp_path / "nowhere"))
+    assert str(refusal.value).endswith(
+        "nowhere: there is no such folder; give a folder of images."
+    )

@@ -105,8 +105,8 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
         raise _unreadable(root, error) from error
     if not is_folder:
         raise errors.DataError(
-            f"{files.printable(root)}: there is no such folder; give a folder with one "
-            "folder of images per class."
+            f"{files.printable(root)}: there is no such folder; give a folder of "
+            "images."
         )
     images, other_images, num_ignored = [], [], 0
     loops: list[str] = []
