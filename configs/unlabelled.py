@@ -4,7 +4,13 @@ Training begins with the features of EfficientNet-Lite0, from ImageNet, and brin
 views of an image, each cropped and recoloured on its own, closer than all others
 (SimCLR). Validation and test ask for an image by a changed copy of it; the checkpoint
 that does it best is the result, which may be the network before training. That says
-nothing of which images people find similar: with labels, use `configs/folder.py`.
+nothing of which images people find similar: with labels, use `configs/folder.py`, and
+first try `--model=efficientnet_lite0` without any training.
+
+Expected, on 385 animal emoji in one folder: changed copies of test images are found in
+.935 of cases (.818 before training), but another design of the same animal, which a
+network without training at 224 pixels finds in .678, only in .496; 4 minutes on two CPU
+cores.
 
   deeprank train --config=unlabelled \
       --config.data.dir=DIR --workdir=runs/mine

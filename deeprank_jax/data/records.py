@@ -31,6 +31,7 @@ class Records:
         no files of their own.
       level_titles: Titles of the `L` levels for people, as in "same folder"; the names
         by default.
+      caveat: Sentence on what metrics of these records do not say; may be empty.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Records:
     attributes: np.ndarray = None  # pyrefly: ignore[bad-assignment]
     path: Callable[[int], str] | None = None
     level_titles: tuple[str, ...] = ()
+    caveat: str = ""
 
     def __post_init__(self):
         """Uses the labels as attributes, and names as titles, by default."""

@@ -145,21 +145,25 @@ def finish(
     few = _warn_of_few_queries(splits, results, intervals)
     _add_lines(facts, splits, leakages, few)
     inputs = _create_inputs(experiment, results, intervals, facts, command)
-    inputs["caveats"] = _find_caveats(leakages, few)
+    records = experiment.records
+    caveat = records.get("test", records["validation"]).caveat
+    inputs["caveats"] = [*filter(None, [caveat]), *_find_caveats(leakages, few)]
     page = _write_report(experiment, inputs, embeddings, ok, ranking)
-    _write_verdict(workdir, inputs)
+    _write_verdict(workdir, inputs, caveat)
     # With the checksum of the report, the run is finished.
     workdir.seal_finished()
     return page
 
 
-def _write_verdict(workdir: Workdir, inputs: Mapping[str, Any]) -> None:
+def _write_verdict(workdir: Workdir, inputs: Mapping[str, Any], caveat: str) -> None:
     """Writes the verdict of the report, and the version that both are of."""
     names = ("results", "intervals", "num_classes", "meanings")
     result = verdict.create_verdict(**{name: inputs[name] for name in names})
     files.write_text(workdir.version, f"{version.number()}\n")
     with files.replacing(workdir.verdict) as file:
         file.write(f"{result.text}\n{result.note}\n".encode())
+        if caveat:
+            file.write(f"{caveat}\n".encode())
 
 
 def _add_lines(

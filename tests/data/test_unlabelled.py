@@ -99,3 +99,10 @@ def test_a_missing_folder_is_told_without_a_word_of_classes(tmp_path):
     assert str(refusal.value).endswith(
         "nowhere: there is no such folder; give a folder of images."
     )
+
+
+def test_records_of_changed_copies_say_what_they_do_not_measure(tmp_path):
+    records = create_records(str(write_images(tmp_path, 40)))
+    assert records["train"].caveat == ""
+    for split in ("validation", "test"):
+        assert "may be worse at finding similar images" in records[split].caveat

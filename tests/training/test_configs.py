@@ -145,6 +145,11 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
     else:
         with mock_tfds(config.data.source.dataset):
             report = loop.train(config, tmp_path / "run")
+    # Better numbers of changed copies are no better similarity, where one reads them.
+    caveat = "may be worse at finding similar images"
+    for page in (report, report.with_name("verdict.txt")):
+        is_unlabelled = config.data.source.name == "unlabelled"
+        assert (caveat in page.read_text("utf-8")) == is_unlabelled
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     told = results.pop("held out", None)
     assert (told is not None) == (config.task.name == "classification")

@@ -218,8 +218,8 @@ def _common_depth(root: pathlib.Path, images: list[tuple[str, ...]]) -> int:
     if len(first) == 1:
         raise errors.DataError(
             f"{files.printable(root / first[0])}: is not in a class folder; move the "
-            f"images into one folder per class below {files.printable(root)}, train "
-            "without classes, by --config=unlabelled, or search without training, by "
-            "--model=efficientnet_lite0."
+            f"images into one folder per class below {files.printable(root)}, search "
+            "without training, by --model=efficientnet_lite0, or train without "
+            "classes, by --config=unlabelled."
         )
     return len(first) - 1

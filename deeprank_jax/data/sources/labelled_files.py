@@ -79,9 +79,9 @@ def _check_some_are_similar(root: pathlib.Path, labels: np.ndarray) -> None:
     if np.bincount(labels[:, 0]).max() == 1:
         raise DataError(
             f"{printable(root)}: every class has a single image, so nothing tells "
-            "which images are similar; put those into one class, train without "
-            "classes, by --config=unlabelled, or search without training, by "
-            "--model=efficientnet_lite0."
+            "which images are similar; put those into one class, search without "
+            "training, by --model=efficientnet_lite0, or train without classes, by "
+            "--config=unlabelled."
         )
 
 

@@ -21,6 +21,11 @@ from deeprank_jax.files import as_text
 
 # Augmentation of the changed copies.
 _CHANGES = {"crop_area": 0.3, "flip": True, "color_jitter": 0.4, "grayscale": 0.2}
+_CAVEAT = (
+    "Validation and test ask for an image by a changed copy of it. A network that is "
+    "better at this may be worse at finding similar images: measure it, and the "
+    "network before training, on images with labels, by `deeprank evaluate`."
+)
 # In a split of one image any copy would be the nearest.
 _LEAST_IMAGES = 2
 
@@ -138,6 +143,7 @@ def _create_split(
         read=read,
         describe=describe,
         path=lambda index: os.path.join(root, paths[row_of(index)]),
+        caveat=_CAVEAT if doubled else "",
     )
 
 
