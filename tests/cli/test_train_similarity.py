@@ -10,6 +10,7 @@ import pytest
 
 from deeprank_jax.cli import __main__
 from deeprank_jax.distributed import backend
+from deeprank_jax.inference import bulk
 from deeprank_jax.inference.model import Model
 from deeprank_jax.search.index import VectorIndex
 from deeprank_jax.similarities.stored import load_similarity, save_similarity
@@ -134,6 +135,16 @@ def test_what_cannot_be_trained_is_refused(exported, photos, tmp_path, fails):
     words[1] = listed
     assert "None of the 20 images has a label" in fails(*words, "--kind=linear")
     assert not out.exists()
+
+
+def test_labels_are_looked_at_before_images_are_embedded(
+    exported, photos, tmp_path, fails, monkeypatch
+):
+    monkeypatch.setattr(bulk, "embed_records", lambda *args: pytest.fail("embedded"))
+    folder = shutil.copytree(photos / "class 00", tmp_path / "photos" / "class 00")
+    words = (f"--model={exported}", "--kind=linear", f"--out={tmp_path / 'x.npz'}")
+    message = fails("train-similarity", folder.parent, *words)
+    assert "All 6 images with a label are of one class" in message
 
 
 def test_axioms(simnet, exported, photos, tmp_path, deeprank):
