@@ -74,6 +74,7 @@ def _data() -> ConfigDict:
         cutout=0.0,  # Side of a grey square that hides a part, as a share of the image.
         # Share of an anchor and its positives that show a part of another of these.
         mixing=0.0,
+        blur=0.0,  # Largest deviation of a Gaussian blur in pixels, for each image.
     )
     return data
 

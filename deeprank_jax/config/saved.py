@@ -35,6 +35,7 @@ _LATER_AUGMENT = {
     "crop_area": 1.0,
     "cutout": 0.0,
     "mixing": 0.0,
+    "blur": 0.0,
 }
 _LATER_RESERVOIR = {
     "min_positive_relevance": 0.0,

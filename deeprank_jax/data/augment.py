@@ -1,9 +1,9 @@
 """Random augmentation of groups, e.g. of triplets.
 
 Convention: changes that affect similarity (flip, colour, quarter turn) are drawn once
-per group, the others (shift, zoom, rotation, crop, cutout, mixing) once per image.
-For views of unlabelled images, which are to differ, each image is a group of its own.
-Switching one off leaves the draws of the others unchanged.
+per group, the others (shift, zoom, rotation, crop, blur, cutout, mixing) once per
+image. For views of unlabelled images, which are to differ, each image is a group of its
+own. Switching one off leaves the draws of the others unchanged.
 """
 
 from typing import Any, NamedTuple
@@ -35,13 +35,13 @@ def augment_triplets(
     crop_area: float = 1.0,
     cutout: float = 0.0,
     mixing: float = 0.0,
+    blur: float = 0.0,
     num_members: int | None = None,
 ) -> np.ndarray:
     """Augments triplets at random.
 
     Args:
-      triplets: `[B, 3, H, W, 3]` uint8, RGB images with anchor, positive and negative
-        on axis 1.
+      triplets: `[B, 3, H, W, 3]` uint8, RGB; anchor, positive and negative on axis 1.
       rng: Generator; the number of draws does not depend on the options.
       shift_pixels: Largest shift of an image along both axes; edge pixels are repeated.
       flip: True to mirror half of the triplets left to right.
@@ -58,6 +58,7 @@ def augment_triplets(
       cutout: Side of a square of grey that hides a part of each image, as a share of
         the image's sides; its centre is drawn anywhere in the image.
       mixing: Share of the members of a group that show 5 to 50 % of another one.
+      blur: Largest standard deviation of an image's Gaussian blur, in pixels.
       num_members: Number of the first images of a group that may be mixed: the anchor
         and its positives; None for all.
 
@@ -67,8 +68,7 @@ def augment_triplets(
     draws = _draw(rng, *triplets.shape[:2])
     augmented = np.array(triplets)
     _change_groups(augmented, draws, quarter_turns, swap_colors, grayscale)
-    if color_jitter:
-        _change_colors(augmented, 1 + color_jitter * draws.jitters)
+    _change_colors(augmented, color_jitter * draws.jitters)
     if flip:
         augmented[draws.flips] = augmented[draws.flips][..., ::-1, :]
     if shift_pixels:
@@ -76,7 +76,7 @@ def augment_triplets(
         augmented = _shift(augmented, offsets, shift_pixels)
     if zoom or rotate_degrees:
         _zoom_and_rotate(augmented, draws.turns, zoom, rotate_degrees)
-    _hide_parts(augmented, draws, crop_area, cutout)
+    _change_parts(augmented, draws, crop_area, blur, cutout)
     if mixing:
         _mix(augmented[:, :num_members], draws, mixing)
     return augmented
@@ -118,6 +118,7 @@ class _Draws(NamedTuple):
       mixed: `[B, n]` in [0, 1), below the share of members that are mixed.
       partners: `[B, n]` in [0, 1), place of the other among the members.
       patches: `[B, n, 4]` in [0, 1), area, aspect ratio and place of its part.
+      blurs: `[B, n]` in [0, 1), strength of the blur.
     """
 
     flips: np.ndarray
@@ -134,6 +135,7 @@ class _Draws(NamedTuple):
     mixed: np.ndarray
     partners: np.ndarray
     patches: np.ndarray
+    blurs: np.ndarray
 
 
 def _draw(rng: np.random.Generator, num_groups: int, num_images: int) -> _Draws:
@@ -153,6 +155,7 @@ def _draw(rng: np.random.Generator, num_groups: int, num_images: int) -> _Draws:
         mixed=rng.random((num_groups, num_images)),
         partners=rng.random((num_groups, num_images)),
         patches=rng.random((num_groups, num_images, 4)),
+        blurs=rng.random((num_groups, num_images)),
     )
 
 
@@ -172,9 +175,11 @@ def _change_groups(
         groups[i] = (groups[i] @ _GREY)[..., None].round()
 
 
-def _change_colors(groups: np.ndarray, factors: np.ndarray) -> None:
+def _change_colors(groups: np.ndarray, changes: np.ndarray) -> None:
     """Changes the colours of groups `[B, n, H, W, 3]` by `[B, 3]`, in place."""
-    for images, of_group in zip(groups, factors, strict=True):
+    if not changes.any():
+        return
+    for images, of_group in zip(groups, 1 + changes, strict=True):
         for image in images:
             image[...] = _jitter(image, *of_group)
 
@@ -188,13 +193,17 @@ def _zoom_and_rotate(
         _transform(groups[i, j], scale, turn)
 
 
-def _hide_parts(
-    groups: np.ndarray, draws: _Draws, crop_area: float, cutout: float
+def _change_parts(
+    groups: np.ndarray, draws: _Draws, crop_area: float, blur: float, cutout: float
 ) -> None:
-    """Crops images `[B, n, H, W, 3]` and hides a part of each, in place."""
-    for i, j in np.ndindex(*groups.shape[:2]) if crop_area < 1 or cutout else ():
+    """Crops and blurs images `[B, n, H, W, 3]` and hides a part of each, in place."""
+    if crop_area == 1 and not blur and not cutout:
+        return
+    for i, j in np.ndindex(*groups.shape[:2]):
         if crop_area < 1:
             _crop(groups[i, j], crop_area, *draws.crops[i, j])
+        if blur:
+            _blur(groups[i, j], blur * draws.blurs[i, j])
         if cutout:
             _hide(groups[i, j], cutout, *draws.holes[i, j])
 
@@ -263,6 +272,23 @@ def _crop(
     rows, columns = _rectangle(height, width, share, aspect, top, left)
     part = image[rows, columns]
     image[...] = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _blur(image: np.ndarray, deviation: float) -> None:
+    """Blurs an image, in place.
+
+    Args:
+      image: `[H, W, 3]` uint8.
+      deviation: Standard deviation of the Gaussian, in pixels; at 0 nothing changes.
+
+    References:
+      Chen et al., A Simple Framework for Contrastive Learning of Visual
+      Representations, 2020, https://arxiv.org/abs/2002.05709, appendix A, which blurs
+      half of the images of 224 pixels by .1 to 2.
+    """
+    if deviation > 0:
+        edge = cv2.BORDER_REPLICATE
+        image[...] = cv2.GaussianBlur(image, (0, 0), deviation, borderType=edge)
 
 
 def _rectangle(

@@ -242,6 +242,7 @@ def test_options_that_came_later_have_the_value_of_before():
         "crop_area",
         "cutout",
         "mixing",
+        "blur",
     )
     for name in later:
         del before["data"]["augment"][name]

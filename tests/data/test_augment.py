@@ -60,6 +60,7 @@ def test_every_kind_leaves_its_input_alone():
         crop_area=0.5,
         cutout=0.3,
         mixing=0.5,
+        blur=1.0,
     )
     np.testing.assert_array_equal(triplets, before)
     assert augmented.dtype == np.uint8
@@ -118,8 +119,9 @@ def test_a_kind_that_is_off_does_not_change_the_others(seed):
     one, two = np.random.default_rng(seed), np.random.default_rng(seed)
     augment.augment_triplets(triplets, one)
     augment.augment_triplets(
-        triplets, two, flip=True, shift_pixels=1, zoom=0.1, crop_area=0.5, cutout=0.2
-    )
+        triplets, two, flip=True, shift_pixels=1, zoom=0.1, crop_area=0.5, cutout=0.2,
+        blur=0.5,
+    )  # fmt: skip
     assert one.random() == two.random()
 
 
@@ -225,6 +227,23 @@ def test_cutout_hides_a_square_about_any_pixel():
     assert hidden.any(axis=0).all()
     tall, wide = hidden.any(axis=2).sum(axis=1), hidden.any(axis=1).sum(axis=1)
     np.testing.assert_array_equal(sizes, tall * wide)
+
+
+def test_a_blur_is_of_any_strength_up_to_the_largest():
+    dot = np.zeros((41, 41, 3), np.uint8)
+    dot[20, 20] = 255
+    rows, columns = np.indices(dot.shape[:2]) - 20
+    blurred = run(np.tile(dot, (200, 3, 1, 1, 1)), blur=2.0).reshape(-1, 41, 41, 3)
+    weights = blurred[..., 0] / blurred[..., 0].sum(axis=(1, 2), keepdims=True)
+    deviations = np.sqrt(np.sum(weights * rows**2, axis=(1, 2)))
+    assert deviations.min() < 0.1
+    # Values below half of 1 of 255 are lost, so that the widest look less wide.
+    assert 1.5 < deviations.max() < 2.1
+    assert 0.8 < np.median(deviations) < 1.1
+    across = np.sqrt(np.sum(weights * columns**2, axis=(1, 2)))
+    np.testing.assert_allclose(across, deviations, atol=1e-6)
+    flat = np.full((2, 3, 9, 9, 3), 77, np.uint8)
+    np.testing.assert_array_equal(run(flat, blur=2.0), flat)
 
 
 def test_zoom_and_rotation_move_a_spot_as_far_as_they_say():
