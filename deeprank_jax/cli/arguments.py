@@ -241,6 +241,23 @@ def add_picture(parser: argparse.ArgumentParser, *, table: bool = False) -> None
     )  # fmt: skip
 
 
+def add_heat_map(parser: argparse.ArgumentParser) -> None:
+    """Adds `--heat_map`, by which the picture shows where images are similar."""
+    parser.add_argument(
+        "--heat_map", action="store_true",
+        help="draw where the images are similar into the picture, too",
+    )  # fmt: skip
+    parser.set_defaults(usage_error=parser.error)
+
+
+def check_heat_map(options: argparse.Namespace) -> None:
+    """Checks that there is a picture to draw into."""
+    if options.heat_map and options.out is None:
+        options.usage_error(
+            "--heat_map draws into the picture of --out: give its path, .html or .png"
+        )
+
+
 def add_include_query(parser: argparse.ArgumentParser) -> None:
     """Adds `--include_query`, by which the query may be its own hit."""
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Compares two images: their distance and whether they are similar.
 
 For example:
-  deeprank compare one.jpg other.jpg --model=model
+  deeprank compare one.jpg other.jpg --model=model --out=pair.png --heat_map
 """
 
 import argparse
@@ -19,10 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     arguments.add_model(parser)
     arguments.add_picture(parser)
+    arguments.add_heat_map(parser)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Checks the paths."""
+    """Checks the options and paths."""
+    arguments.check_heat_map(options)
     arguments.check_model(options.model)
     arguments.check_out(options.out, arguments.PICTURES, options.images)
 
@@ -32,10 +34,12 @@ def run(options: argparse.Namespace) -> Result:
     from deeprank_jax.cli import sheets
     from deeprank_jax.inference.model import Model
 
-    comparison = Model(options.model).compare(*options.images)
+    model = Model(options.model)
+    comparison = model.compare(*options.images)
     lines = [str(comparison)]
     if options.out:
-        sheets.write_pair(options.out, options.images, comparison)
+        mapped = model if options.heat_map else None
+        sheets.write_pair(options.out, options.images, comparison, mapped)
         lines.append(wrote(options.out))
     values = {
         "images": options.images,

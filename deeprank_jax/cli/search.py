@@ -44,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     arguments.add_include_query(parser)
     arguments.add_picture(parser)
+    arguments.add_heat_map(parser)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Checks the paths."""
+    """Checks the options and paths."""
+    arguments.check_heat_map(options)
     arguments.check_index(options.index)
     arguments.check_model(options.model)
     arguments.check_out(options.out, arguments.PICTURES, [options.image])
@@ -98,6 +100,7 @@ def run(options: argparse.Namespace) -> Result:
             result,
             heading=heading,
             read=index.create_reader(),
+            mapped=index.model if options.heat_map else None,
         )
         text += f"\n{output.wrote(options.out)}"
     values = {

@@ -1,10 +1,12 @@
 """Pictures of results: contact sheets of images with their labels and distances."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
+import functools
 import os
 import pathlib
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from absl import logging
 import numpy as np
@@ -12,28 +14,40 @@ import numpy as np
 from deeprank_jax import files
 from deeprank_jax.cli import output
 from deeprank_jax.data.records import Records
-from deeprank_jax.inference.images import AnyImage, decode
+from deeprank_jax.inference.images import AnyImage, decode, prepare
 from deeprank_jax.inference.label_errors import LabelError
 from deeprank_jax.inference.results import Comparison, ImageGroups, SearchResult
 
 if TYPE_CHECKING:
+    from deeprank_jax.inference.model import Model
     from deeprank_jax.report.contact_sheet import Group, Tile
 
 # Sheets with more groups or images are no longer looked at.
 _MAX_GROUPS, _MAX_TILES = 60, 24
 MAX_RANKED = 96
+# Hits with heat maps, as many as a sheet has columns.
+_MAX_MAPPED = 8
+# Side of an image under a heat map, in pixels, and least fall of the cosine that has
+# the full colour: noise must not look like a find.
+_MAP_SIZE, _LEAST_FALL = 224, 0.05
 
 # Function from an image's path to its path, bytes or pixels.
 Read = Callable[[str], AnyImage]
 
 
-def write_pair(out: str, images: Sequence[str], comparison: Comparison) -> None:
+def write_pair(
+    out: str,
+    images: Sequence[str],
+    comparison: Comparison,
+    mapped: "Model | None" = None,
+) -> None:
     """Writes two images with the verdict about them.
 
     Args:
       out: Path of the picture.
       images: Paths of the two images.
       comparison: Comparison of the two.
+      mapped: Model whose heat maps are drawn below; None for none.
     """
     from deeprank_jax.report.contact_sheet import Group
 
@@ -41,12 +55,21 @@ def write_pair(out: str, images: Sequence[str], comparison: Comparison) -> None:
     frame = verdict[comparison.is_similar]
     unread: list[str] = []
     tiles = [_tile(_read(image, image, unread), image, frame=frame) for image in images]
-    group = Group(heading=str(comparison), tiles=tiles)
-    _write(out, "Two images compared", [group], unread)
+    groups = [Group(heading=str(comparison), tiles=tiles)]
+    if mapped is not None:
+        groups += _mapped_groups(mapped, tiles[0], tiles[1:])
+    _write(out, "Two images compared", groups, unread)
 
 
 def write_hits(
-    out: str, title: str, image: str, result: SearchResult, *, heading: str, read: Read
+    out: str,
+    title: str,
+    image: str,
+    result: SearchResult,
+    *,
+    heading: str,
+    read: Read,
+    mapped: "Model | None" = None,
 ) -> None:
     """Writes a query and its nearest images.
 
@@ -57,6 +80,7 @@ def write_hits(
       result: Hits, of which the first `MAX_RANKED` are shown.
       heading: Heading of the hits, with `{legend}` for the meaning of the frames.
       read: Reader of the hits' images.
+      mapped: Model whose heat maps are drawn below; None for none.
     """
     from deeprank_jax.report.contact_sheet import Group
 
@@ -80,7 +104,10 @@ def write_hits(
     opened = _read(image, image, unread)
     query = Group(heading="query", tiles=[_tile(opened, image, frame="query")])
     hits = Group(heading=heading.replace("{legend}", legend), tiles=tiles)
-    _write(out, title, [query, hits], unread)
+    groups = [query, hits]
+    if mapped is not None:
+        groups += _mapped_groups(mapped, query.tiles[0], tiles)
+    _write(out, title, groups, unread)
 
 
 def write_groups(out: str, title: str, groups: ImageGroups, read: Read) -> None:
@@ -146,6 +173,75 @@ def write_label_errors(
     _write(out, title, sheet, unread)
 
 
+def _mapped_groups(
+    model: "Model", query: "Tile", tiles: "Sequence[Tile]"
+) -> "list[Group]":
+    """Returns the query beside each of the first others, as two groups of heat maps.
+
+    Args:
+      model: Model by which the images are similar.
+      query: Tile of the query.
+      tiles: Tiles of the others; one whose image cannot be read is left out.
+    """
+    from deeprank_jax.inference.similarity_maps import find_maps
+    from deeprank_jax.report.contact_sheet import Group
+
+    others = [tile for tile in tiles if not tile.is_missing][:_MAX_MAPPED]
+    if query.is_missing or not others:
+        return []
+    maps = find_maps(model, query.image, [tile.image for tile in others])
+    largest = max(_LEAST_FALL, *(np.abs([x.one, x.other]).max() for x in maps))
+    draw = functools.partial(_map_tile, model.preprocessing, largest)
+    first = [
+        draw(query, pair.one, tile.lines[:1])
+        for tile, pair in zip(others, maps, strict=True)
+    ]
+    second = [
+        draw(tile, pair.other, tile.lines[:1])
+        for tile, pair in zip(others, maps, strict=True)
+    ]
+    legend = (
+        f"hiding orange lowers the cosine, hiding blue raises it (by {largest:.2f} at "
+        "full colour)"
+    )
+    if len(others) == 1:
+        first[0] = dataclasses.replace(first[0], lines=query.lines[:1])
+        return [
+            Group(heading=f"where they are alike: {legend}", tiles=[*first, *second])
+        ]
+    return [
+        Group(heading=f"where the query is like each; {legend}", tiles=first),
+        Group(heading="where each is like the query", tiles=second),
+    ]
+
+
+def _map_tile(
+    preprocessing: Mapping[str, Any],
+    largest: float,
+    tile: "Tile",
+    values: np.ndarray,
+    lines: Sequence[str],
+) -> "Tile":
+    """Returns a tile with a heat map over the part of its image that the network sees.
+
+    Args:
+      preprocessing: Preprocessing of the model.
+      largest: Value with the full colour.
+      tile: Tile of the image.
+      values: `[S, S]` floats, the heat map.
+      lines: Lines below the image.
+    """
+    from deeprank_jax.report.heat_map import draw_heat_map
+
+    framed = prepare(tile.image, tile.title, preprocessing, _MAP_SIZE)
+    return dataclasses.replace(
+        tile,
+        image=draw_heat_map(framed, values, largest),
+        lines=lines,
+        frame="",
+    )
+
+
 def write_csv(out: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Writes a table as CSV.
 
@@ -204,10 +300,10 @@ def _replacing(path: str) -> Iterator[IO[bytes]]:
 
 def _read(
     image: str | Callable[[], AnyImage], name: str, unread: list[str]
-) -> tuple[np.ndarray, str]:
+) -> tuple[np.ndarray | None, str]:
     """Returns an image's pixels, and the path of its file, "" if it has none.
 
-    One that cannot be read is a grey square without a file, and a reason more.
+    One that cannot be read is None without a file, and a reason more.
     """
     try:
         opened = image() if callable(image) else image
@@ -215,25 +311,29 @@ def _read(
         return decode(opened, ""), file
     except (ValueError, OSError) as error:
         unread.append(f"{files.printable(name)}: {str(error).removeprefix(': ')}")
-        return np.full((8, 8, 3), 200, np.uint8), ""
+        return None, ""
 
 
 def _tile(
-    image: tuple[np.ndarray, str],
+    image: tuple[np.ndarray | None, str],
     path: str,
     label: str = "",
     distance: str = "",
     *,
     frame: str = "",
 ) -> "Tile":
-    """Returns the tile of an image, with its label and distance below."""
+    """Returns the tile of an image, with its label and distance below.
+
+    An image that cannot be read is a grey square.
+    """
     from deeprank_jax.report.contact_sheet import Tile
 
     lines = [label or pathlib.PurePath(path).name]
     pixels, file = image
     return Tile(
-        image=pixels,
+        image=np.full((8, 8, 3), 200, np.uint8) if pixels is None else pixels,
         file=file,
+        is_missing=pixels is None,
         lines=[*lines, distance] if distance else lines,
         title=path,
         frame=frame,

@@ -1,7 +1,8 @@
 """Image inputs of an exported model: paths, bytes, PIL images and arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -70,3 +71,27 @@ def decode(
             f"{name}: cannot be read ({error.strerror or error}); give the path of an "
             "image."
         ) from error
+
+
+def prepare(
+    image: AnyImage,
+    name: str,
+    preprocessing: Mapping[str, Any],
+    size: int | None = None,
+) -> np.ndarray:
+    """Returns an image as a network sees it, uint8 `[size, size, 3]`.
+
+    Args:
+      image: Image, see `decode`; of a path the message has the path.
+      name: Name of the image in error messages.
+      preprocessing: `image_size`, `fit` and `max_pixels` of the model.
+      size: Side in pixels; None for that of the network.
+
+    Raises:
+      BadImageError: The image cannot be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        name = files.printable(image)
+    decoded = decode(image, name, max_pixels=preprocessing["max_pixels"])
+    side = preprocessing["image_size"] if size is None else size
+    return decode_lib.resize_image(decoded, side, preprocessing["fit"])

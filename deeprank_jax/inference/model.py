@@ -12,8 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from deeprank_jax import errors, files
-from deeprank_jax.data import decode as decode_lib
+from deeprank_jax import errors
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ArtifactError
 from deeprank_jax.inference import (
@@ -24,6 +23,7 @@ from deeprank_jax.inference import (
     label_errors,
     model_info,
     program,
+    similarity_maps,
     sources,
 )
 from deeprank_jax.inference import images as images_lib
@@ -42,6 +42,7 @@ from deeprank_jax.inference.results import (
     labels_of,
     paths_of,
 )
+from deeprank_jax.inference.similarity_maps import SimilarityMaps
 from deeprank_jax.inference.sources import ImageSource
 from deeprank_jax.progress import Progress, reporting
 from deeprank_jax.search import grouping
@@ -167,7 +168,12 @@ class Model:
         def batches() -> Iterator[np.ndarray]:
             for start in range(0, len(several), size):
                 chunk = enumerate(several[start : start + size], start)
-                yield np.stack([self._prepare(image, i) for i, image in chunk])
+                yield np.stack(
+                    [
+                        images_lib.prepare(image, f"image {i}", self.preprocessing)
+                        for i, image in chunk
+                    ]
+                )
 
         pieces = [np.zeros((0, self.embedding_dim), np.float32)]
         report = progress or (lambda done, total, description: None)
@@ -264,6 +270,16 @@ class Model:
         return create_comparison(
             rows, self.threshold, self.no_threshold, *map(self.is_unfamiliar, rows)
         )
+
+    def similarity_maps(self, one: AnyImage, other: AnyImage) -> SimilarityMaps:
+        """Returns the places where two images are similar.
+
+        Parts of both are hidden, one after another: 130 embeddings.
+
+        Raises:
+          BadImageError: An image cannot be read; the message names it.
+        """
+        return similarity_maps.find_maps(self, one, [other])[0]
 
     def is_unfamiliar(self, row: np.ndarray) -> bool | None:
         """Returns whether an embedding `[D]` is far from those of all training images.
@@ -420,15 +436,6 @@ class Model:
             like=self.data_config,
             label_feature=label_feature,
         )
-
-    def _prepare(self, image: AnyImage, index: int) -> np.ndarray:
-        name = f"image {index}"
-        if isinstance(image, (str, os.PathLike)):
-            name = files.printable(image)
-        max_pixels = self.preprocessing["max_pixels"]
-        decoded = decode(image, name, max_pixels=max_pixels)
-        fit = self.preprocessing["fit"]
-        return decode_lib.resize_image(decoded, self.image_size, fit)
 
 
 def _check_distance(max_distance: float | None) -> None:

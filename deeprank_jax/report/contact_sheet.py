@@ -44,6 +44,7 @@ class Tile:
       file: Path of the image's file, which a page links to; "" for none.
       frame: `"query"`, `"similar"`, `"not similar"`, `"near"`, `"far"`, or `""` for
         none.
+      is_missing: True for a square in the place of an image that cannot be read.
     """
 
     image: np.ndarray
@@ -51,6 +52,7 @@ class Tile:
     title: str = ""
     file: str = ""
     frame: str = ""
+    is_missing: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 
+import cv2
 from helpers import shrunk
 import numpy as np
 import pytest
@@ -52,6 +53,42 @@ def test_compare(run, exported, images):
     assert result["images"] == [str(images[0])] * 2
     assert result["distance"] == 0
     assert result["is_similar"] is True
+
+
+def test_heat_maps_are_drawn_and_change_no_value(run, exported, images, tmp_path):
+    drawn, plain = tmp_path / "drawn.png", tmp_path / "plain.png"
+    words = ["compare", *images[:2], f"--model={exported}"]
+    assert run(*words, f"--out={drawn}", "--heat_map") == run(*words, f"--out={plain}")
+    heights = [len(cv2.imread(str(path))) for path in (plain, drawn)]
+    assert heights[1] > heights[0] + 112
+
+
+def test_heat_maps_of_hits_that_can_be_read(run, exported, photos, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    index = f"--index={tmp_path / 'index'}"
+    run("index", folder, f"--model={exported}", f"--out={tmp_path / 'index'}")
+    query = min(folder.rglob("*.png"))
+    page = tmp_path / "hits.html"
+    words = ["search", query, index, "--k=3", f"--out={page}"]
+    hits = run(*words, "--heat_map")["hits"]
+    assert page.read_text().count("<img") == 1 + 3 * 3
+    pathlib.Path(hits[1]["path"]).unlink()
+    run(*words, "--heat_map")
+    assert page.read_text().count("<img") == 1 + 3 + 2 * 2
+    assert "where the query is like each" in page.read_text()
+    run(*words)
+    assert page.read_text().count("<img") == 1 + 3
+
+
+@pytest.mark.parametrize("command", ["compare", "search"])
+def test_heat_maps_need_a_picture(capsys, exported, images, command):
+    words = {
+        "compare": [*images[:2], f"--model={exported}"],
+        "search": [images[0], f"--index={exported}"],
+    }
+    with pytest.raises(SystemExit):
+        __main__.main([command, *map(str, words[command]), "--heat_map"])
+    assert "--heat_map draws into the picture of --out" in capsys.readouterr().err
 
 
 def test_embed(run, exported, photos, tmp_path):

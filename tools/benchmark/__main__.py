@@ -22,6 +22,7 @@ from tools.benchmark import (  # noqa: E402
     metrics,
     quality,
     search,
+    similarity_maps,
     step,
 )
 from tools.benchmark import sampler as sampler_lib  # noqa: E402
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
     "sampler": (sampler_lib.__doc__, lambda o: sampler_lib.measure()),
     "search": (search.__doc__, lambda o: search.measure()),
     "similarities": (similarities_lib.__doc__, similarities_lib.measure),
+    "similarity_maps": (similarity_maps.__doc__, similarity_maps.measure),
     "step": (step.__doc__, lambda o: step.measure(o.torch_python)),
 }
 
@@ -71,6 +73,8 @@ def create_parser() -> argparse.ArgumentParser:
             quality.add_arguments(command)
         if name == "similarities":
             similarities_lib.add_arguments(command)
+        if name == "similarity_maps":
+            similarity_maps.add_arguments(command)
         if name in ("metrics", "step"):
             step.add_torch_python(command)
     return parser

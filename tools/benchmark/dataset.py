@@ -6,13 +6,16 @@ from deeprank_jax import config as config_lib
 from deeprank_jax import data
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import backend
+from deeprank_jax.export.pretrained import model_folder
 from deeprank_jax.inference.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that `open_dataset` reads."""
     parser.add_argument(
-        "--model", default="model", help="exported model (default: %(default)s)"
+        "--model",
+        default="model",
+        help="exported model or pretrained network (default: %(default)s)",
     )
     parser.add_argument(
         "--config", default="emoji", help="config of the dataset (default: %(default)s)"
@@ -27,4 +30,4 @@ def open_dataset(options: argparse.Namespace) -> tuple[Model, dict[str, Records]
     backend.configure_backend()
     overrides = [f"--config.data.dir={options.data_dir}"]
     config = config_lib.load_config(options.config, overrides)
-    return Model(options.model), data.create_records(config.data)
+    return Model(model_folder(options.model)), data.create_records(config.data)
