@@ -1,7 +1,8 @@
-r"""Trains a similarity of two embeddings on images with labels.
+r"""Trains a similarity of two embeddings.
 
-Kinds are linear, bilinear (OASIS), projected_cosine and simnet. Then search with
---rerank=FILE.
+Kinds are linear, bilinear (OASIS), projected_cosine and simnet, which learn from images
+with labels, and out_of_domain, whose images are such as none is looked for. Then search
+with --rerank=FILE.
 
 For example:
   deeprank train-similarity photos --model=model --kind=simnet --out=simnet.npz \
@@ -56,7 +57,8 @@ def run(options: argparse.Namespace) -> Result:
     chosen_options = dict(options.option)
     # First, as it takes a moment, and to embed may take hours.
     similarity = similarities.create_learned(options.kind, chosen_options)
-    embeddings, labels, model = _open_embeddings(options)
+    needs_labels = getattr(similarity, "needs_labels", True)
+    embeddings, labels, model = _open_embeddings(options, needs_labels)
     metrics = similarities.train(similarity, embeddings, labels, seed=options.seed)
     stored = StoredSimilarity(
         similarity=similarity,
@@ -70,8 +72,9 @@ def run(options: argparse.Namespace) -> Result:
     save_similarity(options.out, stored)
     results = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     text = (
-        f"Trained {similarity.describe()} on {len(embeddings):,} embeddings: "
-        f"{results}.\n{output.wrote(options.out)}"
+        f"Trained {similarity.describe()} on {len(embeddings):,} embeddings"
+        + (f": {results}" if results else "")
+        + f".\n{output.wrote(options.out)}"
     )
     values = {
         "out": options.out,
@@ -86,7 +89,7 @@ def run(options: argparse.Namespace) -> Result:
 
 
 def _open_embeddings(
-    options: argparse.Namespace,
+    options: argparse.Namespace, needs_labels: bool
 ) -> "tuple[np.ndarray, np.ndarray, str]":
     """Returns embeddings `[N, D]`, labels `[N]` and the model's fingerprint."""
     import numpy as np
@@ -100,8 +103,9 @@ def _open_embeddings(
     from deeprank_jax.similarities.pairs import LabelledPairs
 
     model, records = arguments.open_images(options)
-    # Whether there are pairs is known before all images are embedded.
-    LabelledPairs(np.array([records.label_name(i) for i in range(len(records))]))
+    if needs_labels:
+        # Whether there are pairs is known before all images are embedded.
+        LabelledPairs(np.array([records.label_name(i) for i in range(len(records))]))
     embeddings, indices = bulk.embed_records(model, records)
     labels = [records.label_name(int(i)) for i in indices]
     return embeddings, np.array(labels), model.fingerprint

@@ -19,6 +19,7 @@ from deeprank_jax.similarities.fixed import (
     SquaredEuclidean,
 )
 from deeprank_jax.similarities.linear import Linear
+from deeprank_jax.similarities.out_of_domain import OutOfDomain
 from deeprank_jax.similarities.projected_cosine import ProjectedCosine
 from deeprank_jax.similarities.simnet import SimNet
 
@@ -30,6 +31,7 @@ __all__ = [
     "Euclidean",
     "LearnedSimilarity",
     "Linear",
+    "OutOfDomain",
     "ProjectedCosine",
     "SimNet",
     "Similarity",
@@ -53,6 +55,7 @@ SIMILARITIES: Registry[Similarity] = Registry(
         "bilinear": Bilinear,
         "projected_cosine": ProjectedCosine,
         "simnet": SimNet,
+        "out_of_domain": OutOfDomain,
     },
     methods=("__call__", "describe"),
     attributes=("is_distance",),

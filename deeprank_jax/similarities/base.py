@@ -41,7 +41,10 @@ class Similarity(Protocol):
 
 @runtime_checkable
 class LearnedSimilarity(Similarity, Protocol):
-    """A similarity that is trained on pairs of embeddings with labels."""
+    """A similarity that is trained, on pairs of embeddings with labels.
+
+    One that needs no labels says so by an attribute `needs_labels`, False.
+    """
 
     def stages(
         self, embeddings: np.ndarray, labels: np.ndarray, *, seed: int = 0

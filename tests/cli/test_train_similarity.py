@@ -110,6 +110,31 @@ def test_it_says_how_training_went(exported, photos, tmp_path, deeprank):
     np.testing.assert_allclose(weights, weights.T)
 
 
+def test_distractors_need_no_labels(index, exported, photos, tmp_path, deeprank):
+    folder, out = tmp_path / "distractors", tmp_path / "distractors.npz"
+    folder.mkdir()
+    for number, path in enumerate(sorted(photos.rglob("*.png"))[:12]):
+        shutil.copy(path, folder / f"{number}.png")
+    text = deeprank(
+        "train-similarity", folder, f"--model={exported}", "--kind=out_of_domain",
+        f"--out={out}",
+    )  # fmt: skip
+    assert text == (
+        "Trained cosine less the resemblance to 12 distractors on 12 embeddings.\n"
+        f"Wrote {out}.\n"
+    )
+    query = min(photos.rglob("*.png"))
+    hits = deeprank(
+        "search", query, f"--index={index}", f"--rerank={out}", as_json=True
+    )["hits"]
+    similarity = load_similarity(out).similarity
+    model = Model(exported)
+    for hit in hits:
+        rows = model.embed([query, hit["path"]])
+        expected = similarity(rows[:1], rows[1:])[0]
+        assert hit["similarity"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_what_cannot_be_trained_is_refused(exported, photos, tmp_path, fails):
     out = tmp_path / "x.npz"
     words = ["train-similarity", photos, f"--model={exported}", f"--out={out}"]

@@ -22,7 +22,7 @@ def test_kinds_are_fixed_or_learned():
         "squared_euclidean", "euclidean", "cosine", "angle",
     ]  # fmt: skip
     assert similarities.learned_names() == [
-        "linear", "bilinear", "projected_cosine", "simnet",
+        "linear", "bilinear", "projected_cosine", "simnet", "out_of_domain",
     ]  # fmt: skip
 
 

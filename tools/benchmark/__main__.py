@@ -20,6 +20,7 @@ from tools.benchmark import (  # noqa: E402
     embed,
     label_errors,
     metrics,
+    out_of_domain,
     quality,
     search,
     similarity_maps,
@@ -35,12 +36,23 @@ BENCHMARKS: Mapping[str, tuple[str | None, Measure]] = {
     "embed": (embed.__doc__, lambda o: embed.measure(o.model, o.source)),
     "label_errors": (label_errors.__doc__, label_errors.measure),
     "metrics": (metrics.__doc__, lambda o: metrics.measure(o.torch_python)),
+    "out_of_domain": (out_of_domain.__doc__, out_of_domain.measure),
     "quality": (quality.__doc__, quality.measure),
     "sampler": (sampler_lib.__doc__, lambda o: sampler_lib.measure()),
     "search": (search.__doc__, lambda o: search.measure()),
     "similarities": (similarities_lib.__doc__, similarities_lib.measure),
     "similarity_maps": (similarity_maps.__doc__, similarity_maps.measure),
     "step": (step.__doc__, lambda o: step.measure(o.torch_python)),
+}
+_ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
+    "codes": codes.add_arguments,
+    "collection": collection.add_arguments,
+    "embed": embed.add_arguments,
+    "label_errors": label_errors.add_arguments,
+    "out_of_domain": out_of_domain.add_arguments,
+    "quality": quality.add_arguments,
+    "similarities": similarities_lib.add_arguments,
+    "similarity_maps": similarity_maps.add_arguments,
 }
 
 
@@ -61,20 +73,8 @@ def create_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--json", metavar="FILE", type=pathlib.Path, help="file for the numbers"
         )
-        if name == "codes":
-            codes.add_arguments(command)
-        if name == "collection":
-            collection.add_arguments(command)
-        if name == "embed":
-            embed.add_arguments(command)
-        if name == "label_errors":
-            label_errors.add_arguments(command)
-        if name == "quality":
-            quality.add_arguments(command)
-        if name == "similarities":
-            similarities_lib.add_arguments(command)
-        if name == "similarity_maps":
-            similarity_maps.add_arguments(command)
+        if name in _ARGUMENTS:
+            _ARGUMENTS[name](command)
         if name in ("metrics", "step"):
             step.add_torch_python(command)
     return parser
