@@ -21,13 +21,12 @@ import numpy as np
 from deeprank_jax import checksums, files
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import DataError, needs_extra
+from deeprank_jax.sampling import image_tables
 from deeprank_jax.sampling.file_sampler import FileTripletData
 from deeprank_jax.sampling.groups import Groups
 
 with needs_extra("train"):
     import pyarrow
-    import pyarrow.compute
-    import pyarrow.csv
     import pyarrow.parquet
 
 _SIDES = ("anchor", "positive", "negative")
@@ -37,9 +36,8 @@ _NEEDED = "it needs the columns anchor,positive,negative"
 Columns = dict[str, np.ndarray]
 Writer = contextlib.AbstractContextManager[Callable[[Columns], None]]
 
-# Rows that are written together, and read together from Parquet.
+# Rows that are written together.
 _ROWS = 2**16
-_BYTES = 2**24
 
 
 def write_triplets(
@@ -70,7 +68,9 @@ def write_triplets(
     files.create_folder(file.parent)
     num_written = 0
     with files.replacing(file) as output:
-        with _WRITERS[file.suffix.lower()](output, _list_ids(records)) as write:
+        with _WRITERS[file.suffix.lower()](
+            output, image_tables.list_ids(records)
+        ) as write:
             for columns in _join_batches(batches, limit):
                 write(columns)
                 num_written += len(columns["step"])
@@ -114,7 +114,9 @@ def read_triplets(
             f"{path}: there is no such file of triplets; set config.sampler.file to "
             "one that exists, e.g. written by `deeprank triplets`."
         )
-    names = _Names(records, others, (os.fspath(root), os.fspath(file.parent)))
+    names = image_tables.RecordNames(
+        records, others, (os.fspath(root), os.fspath(file.parent))
+    )
     rows = _Rows(os.fspath(path), names)
     try:
         files.check_file(file)
@@ -125,54 +127,10 @@ def read_triplets(
     return rows.finish(records)
 
 
-class _Names:
-    """Records by the names of their images."""
-
-    def __init__(
-        self, records: Records, others: Sequence[Records], bases: tuple[str, str]
-    ):
-        splits = [records, *others]
-        self.num_records = len(records)
-        self._names = [name for split in splits for name in _list_ids(split)]
-        self._options = pyarrow.compute.SetLookupOptions(
-            pyarrow.array(self._names, pyarrow.string())
-        )
-        root = os.path.expanduser(bases[0])
-        root = os.path.dirname(root) if os.path.isfile(root) else root
-        self._bases = (root, bases[1], "")
-
-    def find(self, values: pyarrow.Array) -> np.ndarray:
-        """Returns `[n]` indices of records, -1 for an unknown name."""
-        matches = pyarrow.compute.call_function("index_in", [values], self._options)
-        index = np.array(matches.fill_null(-1), np.int32)
-        missing = np.flatnonzero(index < 0)
-        if len(missing):
-            encoded = values.take(pyarrow.array(missing)).dictionary_encode()
-            paths = [self._find_path(name) for name in encoded.dictionary.to_pylist()]
-            index[missing] = np.array(paths, np.int32)[np.asarray(encoded.indices)]
-        return index
-
-    def _find_path(self, name: str) -> int:
-        for base in self._bases:
-            index = self._of_path.get(os.path.abspath(os.path.join(base, name)))
-            if index is not None:
-                return index
-        return -1
-
-    @functools.cached_property
-    def _of_path(self) -> dict[str, int]:
-        # Backwards, so that the first record of a name stays in the dict.
-        root = self._bases[0]
-        return {
-            os.path.abspath(os.path.join(root, self._names[index])): index
-            for index in reversed(range(len(self._names)))
-        }
-
-
 class _Rows:
     """Rows of a file, checked as they are read."""
 
-    def __init__(self, path: str, names: _Names):
+    def __init__(self, path: str, names: image_tables.RecordNames):
         self._path = path
         self._names = names
         self._indices: list[np.ndarray] = []
@@ -188,7 +146,7 @@ class _Rows:
           DataError: A column is missing, or a value is impossible.
         """
         self._check_columns(table.schema.names)
-        sides = [_to_names(table.column(side)) for side in _SIDES]
+        sides = [image_tables.to_names(table.column(side)) for side in _SIDES]
         indices = self._names.find(pyarrow.concat_arrays(sides)).reshape(3, -1).T
         for row, side in np.argwhere(indices < 0)[:1]:
             if not self._num_unknown:
@@ -216,7 +174,9 @@ class _Rows:
         Raises:
           DataError: An image is not a record, or there is no row.
         """
-        example = f"{_list_ids(records, 1)[0]!r}" if len(records) else "nothing"
+        example = (
+            f"{image_tables.list_ids(records, 1)[0]!r}" if len(records) else "nothing"
+        )
         if self._num_unknown:
             raise DataError(
                 f"{self._path}: {self._first_unknown}, which is not an image of the "
@@ -275,17 +235,6 @@ class _Rows:
         return relevance
 
 
-def _check_once(file: pathlib.Path, names: Sequence[str]) -> None:
-    for name in _ALL:
-        if names.count(name) > 1:
-            raise DataError(f"{file}: has the column {name!r} twice; remove one.")
-
-
-def _to_names(column: pyarrow.Array) -> pyarrow.Array:
-    """Returns strings, null as an empty one."""
-    return column.cast(pyarrow.string()).fill_null("")
-
-
 def _to_floats(column: pyarrow.Array) -> np.ndarray:
     """Returns `[n]` float64, NaN for text that is not a number."""
     try:
@@ -302,19 +251,11 @@ def _to_float(value: str | None) -> float:
 
 
 def _read_parquet(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
-    with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as parquet:
-        names = [name for name in parquet.schema_arrow.names if name in _ALL]
-        _check_once(file, names)
-        digest = checksums.TableDigest()
-        for batch in parquet.iter_batches(_ROWS, columns=names):
-            digest.add_batch(batch)
-            yield batch
-        digest.check(parquet.metadata.metadata)
+    return image_tables.read_parquet(file, _ALL)
 
 
 def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        first = next(csv.reader(text), [])
+    first = image_tables.read_header(file)
     if not first:
         return
     header = [_SIDES[0] if name == "query" else name for name in first]
@@ -323,28 +264,14 @@ def _read_csv(file: pathlib.Path) -> Iterator[pyarrow.RecordBatch]:
         if len(first) != 3:
             raise OSError(f"its first line is {','.join(first)[:80]!r}")
         header = list(_SIDES)
-    _check_once(file, header)
-    # All columns are read as text, so that a bad number is reported with its row.
-    yield from pyarrow.csv.open_csv(
-        file,
-        pyarrow.csv.ReadOptions(
-            block_size=_BYTES, column_names=header, skip_rows=int(has_header)
-        ),
-        pyarrow.csv.ParseOptions(newlines_in_values=True),
-        pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(_ALL, pyarrow.string()),
-            include_columns=[name for name in header if name in _ALL],
-            strings_can_be_null=False,
-        ),
-    )
+    yield from image_tables.read_csv(file, header, _ALL, has_header=has_header)
 
 
 @contextlib.contextmanager
 def _write_csv(
     file: IO[bytes], names: Sequence[str], *, header: bool = True
 ) -> Iterator[Callable[[Columns], None]]:
-    # The csv module leaves a lone carriage return bare, where readers end a line.
-    quoting = any("\r" in name for name in names)
+    quoting = image_tables.need_quotes(names)
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(
         text,
@@ -424,15 +351,6 @@ def _to_columns(batch: Groups, limit: float) -> Columns:
     ]
     size = int(min(limit, len(batch.indices)))
     return {name: value[:size] for name, value in zip(_ALL, values, strict=True)}
-
-
-def _list_ids(records: Records, num: int | None = None) -> list[str]:
-    """Returns the names of the first records as text that every file can hold."""
-    size = len(records) if num is None else num
-    return [
-        records.describe(index).encode("utf-8", "backslashreplace").decode()
-        for index in range(size)
-    ]
 
 
 _OTHER_SUFFIX = (

@@ -11,7 +11,7 @@ import pytest
 
 from deeprank_jax import relevance
 from deeprank_jax.data.records import Records
-from deeprank_jax.sampling import file_sampler, triplet_file
+from deeprank_jax.sampling import file_sampler, image_tables, triplet_file
 
 GRADED = relevance.Hierarchy((0.1, 1.0))
 NASTY = [
@@ -110,6 +110,7 @@ def test_names_without_marks_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_no_more_than_the_limit_is_written(tmp_path, monkeypatch, limit, suffix):
     monkeypatch.setattr(triplet_file, "_ROWS", 60)
+    monkeypatch.setattr(image_tables, "_ROWS", 60)
     endless = (random_triplets(step=step) for step in itertools.count())
     path = tmp_path / f"t.{suffix}"
     assert triplet_file.write_triplets(path, RECORDS, endless, limit) == limit
@@ -121,6 +122,7 @@ def test_no_more_than_the_limit_is_written(tmp_path, monkeypatch, limit, suffix)
 
 def test_batches_are_written_as_they_come(tmp_path, monkeypatch):
     monkeypatch.setattr(triplet_file, "_ROWS", 100)
+    monkeypatch.setattr(image_tables, "_ROWS", 100)
     sizes = []
 
     def batches():
@@ -203,7 +205,7 @@ def test_parquet_of_other_programs_is_read(tmp_path):
 
 @pytest.mark.parametrize("block", [200, 2**24])
 def test_rows_are_the_same_whatever_the_block(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(triplet_file, "_BYTES", block)
+    monkeypatch.setattr(image_tables, "_BYTES", block)
     batch = random_triplets(500)
     triplet_file.write_triplets(tmp_path / "t.csv", RECORDS, [batch])
     data = triplet_file.read_triplets(tmp_path / "t.csv", RECORDS)
@@ -323,7 +325,7 @@ GOOD = "a cat/1.png,b/NULL,c/-1"
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(tmp_path, monkeypatch, header, rows, message):
-    monkeypatch.setattr(triplet_file, "_BYTES", 1000)  # Rows count through blocks.
+    monkeypatch.setattr(image_tables, "_BYTES", 1000)  # Rows count through blocks.
     path = write_csv(tmp_path / "t.csv", *rows, header=header)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         triplet_file.read_triplets(path, RECORDS)
