@@ -61,6 +61,10 @@ class RecordNames:
             index[missing] = np.array(paths, np.int32)[np.asarray(encoded.indices)]
         return index
 
+    def name(self, index: int) -> str:
+        """Returns the name of a record."""
+        return self._names[index]
+
     def _find_path(self, name: str) -> int:
         for base in self._bases:
             index = self._of_path.get(os.path.abspath(os.path.join(base, name)))

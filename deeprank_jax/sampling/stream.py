@@ -1,6 +1,7 @@
 """Stream of batches with their images, prepared ahead of the steps that use them.
 
-A batch holds triplets or, for classification, single images, or views of images.
+A batch holds triplets or, for classification, single images, or views of images, or
+pairs.
 """
 
 import collections
@@ -16,9 +17,10 @@ from deeprank_jax.errors import DataError
 from deeprank_jax.sampling import counter_rng
 from deeprank_jax.sampling.groups import Groups
 from deeprank_jax.sampling.labelled_sampler import LabelledImages
+from deeprank_jax.sampling.pair_sampler import Pairs
 from deeprank_jax.sampling.view_sampler import Views
 
-Drawn = Groups | LabelledImages | Views
+Drawn = Groups | LabelledImages | Pairs | Views
 
 
 class Sampler(Protocol):
@@ -78,7 +80,7 @@ AugmentFn = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Triplets, labelled images or views of a step, with their pixels.
+    """Triplets, labelled images, views or pairs of a step, with their pixels.
 
     Attributes:
       images: `[B, n, H, W, C]` uint8, pixels in memory of their own, `n` being 3 for
