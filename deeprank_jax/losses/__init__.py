@@ -20,7 +20,7 @@ from deeprank_jax.losses.batch_mining import (
 )
 from deeprank_jax.losses.center import Center
 from deeprank_jax.losses.circle import Circle
-from deeprank_jax.losses.contrastive import Contrastive
+from deeprank_jax.losses.contrastive import Contrastive, PairContrastive
 from deeprank_jax.losses.cross_entropy import CrossEntropy
 from deeprank_jax.losses.distillation import Distillation
 from deeprank_jax.losses.each_network import EachNetwork
@@ -63,6 +63,7 @@ __all__ = [
     "MultiSimilarity",
     "NTXent",
     "NormFace",
+    "PairContrastive",
     "ProxyAnchor",
     "RankNContrast",
     "RelevanceFn",
@@ -95,6 +96,7 @@ LOSSES: Registry[Loss] = Registry(
         "fast_ap": FastAP,
         "nt_xent": NTXent,
         "instance_discrimination": InstanceDiscrimination,
+        "pair_contrastive": PairContrastive,
         "distillation": Distillation,
         "cross_entropy": CrossEntropy,
         "center": Center,

@@ -19,7 +19,7 @@ BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
     "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
     "cosface", "arcface", "proxy_anchor", "distillation", "center", "nt_xent",
-    "instance_discrimination",
+    "instance_discrimination", "pair_contrastive",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def random_batch(loss, size=8, dim=4):
     rng = np.random.default_rng(0)
     num_images = 3 if loss.outputs == "embeddings" else getattr(loss, "num_views", 1)
     outputs = rng.normal(size=(size, num_images, dim)).astype(np.float32)
-    if loss.outputs in ("embeddings", "projections"):
+    if loss.outputs in ("embeddings", "projections", "pairs"):
         outputs /= np.linalg.norm(outputs, axis=-1, keepdims=True)
     if loss.outputs == "cosines":
         outputs = np.tanh(outputs)
@@ -44,6 +44,7 @@ def random_batch(loss, size=8, dim=4):
         "labels": jnp.asarray(coarse[:, :1], jnp.int32),
         "teacher": jnp.asarray(np.eye(5, dtype=np.float32)[coarse]),
         "instances": jnp.repeat(jnp.arange(size)[:, None], num_images, axis=1),
+        "is_similar": jnp.arange(size) % 2,
     }
     if isinstance(loss, losses.RemembersClasses):
         sizes = (size, dim) if loss.outputs == "projections" else (3, dim - 3)
@@ -100,7 +101,8 @@ def test_the_order_of_groups_does_not_matter(name):
 def test_a_loss_says_what_it_takes_and_is(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
     assert loss.outputs in (
-        "embeddings", "logits", "cosines", "logits_and_features", "projections"
+        "embeddings", "logits", "cosines", "logits_and_features", "projections",
+        "pairs",
     )  # fmt: skip
     assert loss.describe()
 
