@@ -16,6 +16,7 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation.clustering import Clustering
 from deeprank_jax.evaluation.embed import embed_split
 from deeprank_jax.evaluation.hierarchical import HierarchicalAP
+from deeprank_jax.evaluation.pairs import Pairs
 from deeprank_jax.evaluation.prefixes import Prefixes
 from deeprank_jax.evaluation.rated_triplets import RatedTriplets
 from deeprank_jax.evaluation.retrieval import Retrieval
@@ -37,6 +38,7 @@ __all__ = [
     "Evaluator",
     "HierarchicalAP",
     "NothingToMeasureError",
+    "Pairs",
     "Prefixes",
     "QueryEvaluator",
     "QueryScores",
@@ -64,6 +66,7 @@ CONTEXT = (
     "min_relevance_gap",
     "triplets_path",
     "read_ratings",
+    "read_pairs",
     "seed",
     "cache",
 )
@@ -85,6 +88,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "clustering": Clustering,
         "hierarchical": HierarchicalAP,
         "prefixes": Prefixes,
+        "pairs": Pairs,
     },
     methods=("run", "describe_metrics"),
     from_function=_refuse_function,

@@ -20,11 +20,14 @@ from deeprank_jax.evaluation import EVALUATORS, Evaluator, NothingToMeasureError
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.progress import Bar
 from deeprank_jax.relevance import Relevance, create_relevance
+from deeprank_jax.sampling.pair_sampler import ListedPairs
 
 # {evaluator: {metric: value}}
 Values = dict[str, dict[str, float]]
 # Function from a file to the rated triplets of each split.
 ReadRatings = Callable[[str], Mapping[str, RatedTriplets]]
+# Function from a file to its pairs of a split.
+ReadPairs = Callable[[str], ListedPairs]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +60,7 @@ class SplitEvaluation:
         *,
         evaluators: Mapping[str, Mapping[str, object]] | None = None,
         read_ratings: ReadRatings | None = None,
+        read_pairs: ReadPairs | None = None,
     ):
         """Creates the evaluators, and the triplets if they are not there yet.
 
@@ -73,6 +77,8 @@ class SplitEvaluation:
             `config.evaluation.evaluators`.
           read_ratings: Reader of rated triplets; None for files with triplets of this
             split.
+          read_pairs: Reader of the pairs of this split; None leaves out all pairs with
+            an image that is not in it.
         """
         self.name = name
         self.records = records
@@ -81,6 +87,8 @@ class SplitEvaluation:
         context = create_context(config, name, records, relevance, workdir)
         if read_ratings is not None:
             context["read_ratings"] = read_ratings
+        if read_pairs is not None:
+            context["read_pairs"] = read_pairs
         if evaluators is None:
             evaluators = config.evaluation.evaluators.to_dict()
         self.evaluators = create_evaluators(evaluators, context)
@@ -228,6 +236,8 @@ def create_context(
       relevance: Relevance of two records, by which triplets are sampled.
       workdir: Folder of the run, which stores the evaluation triplets.
     """
+    from deeprank_jax.sampling.pair_file import read_pairs  # It needs pyarrow.
+
     gains = tuple(config.evaluation.gains)
     graded = create_relevance("hierarchy", levels=gains) if gains else relevance
     return {
@@ -241,6 +251,7 @@ def create_context(
         **config.triplets.to_dict(),
         "triplets_path": workdir / "triplets" / f"{split}.csv",
         "read_ratings": lambda file: read_rated_splits(file, {split: records}, [split]),
+        "read_pairs": lambda file: read_pairs(file, records, root=config.data.dir),
         "seed": config.seed,
         "cache": cache_dir.cache_dir(config),
     }

@@ -187,8 +187,9 @@ def open_images(
         config.relevance = dict(name="same_class")
         config.evaluation.gains = ()
         config.triplets.category_level = None
-        if "rated_triplets" in config.evaluation.evaluators:
-            del config.evaluation.evaluators.rated_triplets  # Of the run's own images.
+        for name in ("rated_triplets", "pairs"):  # Of the run's own images.
+            if name in config.evaluation.evaluators:
+                del config.evaluation.evaluators[name]
     return Dataset(
         name=files.printable(source),
         split=source.rpartition("/")[2]

@@ -25,7 +25,8 @@ from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.progress import Bar, working
 from deeprank_jax.report import verdict
 from deeprank_jax.report.thumbnails import Thumbnails
-from deeprank_jax.sampling import create
+from deeprank_jax.sampling import create, pair_file
+from deeprank_jax.sampling.pair_sampler import ListedPairs
 from deeprank_jax.training import image_digest, metrics_writer, whitening
 from deeprank_jax.training.experiment import (
     Experiment,
@@ -44,13 +45,19 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
     """Creates the evaluations of validation and test.
 
     Raises:
-      DataError: The rated triplets that the config names cannot be used.
+      DataError: The rated triplets or pairs that the config names cannot be used.
     """
     names = [name for name in ("validation", "test") if name in experiment.records]
 
     @functools.cache  # A file of all splits is read, and warned of, once.
     def read_ratings(file: str) -> dict[str, rated_triplets.RatedTriplets]:
         return rated_triplets.read_rated_splits(file, experiment.records, names)
+
+    def read_pairs(split: str, file: str) -> ListedPairs:
+        parts = dict(experiment.records)
+        records = parts.pop(split)
+        root = experiment.config.data.dir
+        return pair_file.read_pairs(file, records, others=[*parts.values()], root=root)
 
     return {
         split: SplitEvaluation(
@@ -61,6 +68,7 @@ def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluatio
             experiment.relevance,
             experiment.workdir,
             read_ratings=read_ratings,
+            read_pairs=functools.partial(read_pairs, split),
         )
         for split in names
     }

@@ -18,6 +18,7 @@ from deeprank_jax.errors import ConfigError, DataError
 from deeprank_jax.evaluation import best_metric, compare, rankings
 from deeprank_jax.evaluation import split as split_lib
 from deeprank_jax.relevance import SameClass
+from deeprank_jax.sampling.pair_sampler import ListedPairs
 
 
 def create_records(classes):
@@ -272,12 +273,17 @@ EVERY = {
     "clustering": {},
     "hierarchical": {},
     "prefixes": {"dims": (2, 4)},
+    "pairs": {"file": "pairs.csv"},
 }
 
 
 def test_every_metric_is_described_and_every_description_is_measured(tmp_path):
     records = create_records([0, 0, 1, 1, 2, 3])
     ratings = RatedTriplets(indices=np.array([[0, 1, 2]]), num_in_file=1)
+    indices = np.array([[0, 1], [1, 2]], np.int32)
+    pairs = ListedPairs(
+        path="pairs.csv", indices=indices, is_similar=np.array([True, False])
+    )
     measured = split_lib.SplitEvaluation(
         create_config(**{"sampler.category_level": 0}),
         "test",
@@ -287,6 +293,7 @@ def test_every_metric_is_described_and_every_description_is_measured(tmp_path):
         tmp_path,
         evaluators=EVERY,
         read_ratings=lambda file: {"test": ratings},
+        read_pairs=lambda file: pairs,
     )
     results = measure(measured)
     names = [
