@@ -11,7 +11,9 @@ def get_config() -> ConfigDict:
     # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
     # paper's two stages, with config.loss.name="cross_entropy", "center", "normface",
     # "cosface", "arcface" or "proxy_anchor"; or dict(name="self_supervised"): learning
-    # without labels, with config.loss.name="nt_xent" or "instance_discrimination".
+    # without labels, with config.loss.name="nt_xent" or "instance_discrimination"; or
+    # dict(name="pairs", file=...): pairs of images that are similar or not, with
+    # config.loss.name="pair_contrastive".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
     # Triplets or other groups per step, or images where classes are learned, over all

@@ -4,6 +4,9 @@ import numpy as np
 
 from deeprank_jax.errors import DataError
 
+# Rounds of draws of distinct pairs, after which hardly one is left to be drawn.
+_ROUNDS = 50
+
 
 def draw_unit_pairs(
     rng: np.random.Generator, num: int, dim: int
@@ -96,6 +99,32 @@ class LabelledPairs:
         anchors, same, other = self.draw_triplets(rng, num).T
         is_similar = np.arange(num) < (num + 1) // 2
         return np.stack([anchors, np.where(is_similar, same, other)], 1), is_similar
+
+    def draw_distinct(
+        self, rng: np.random.Generator, num: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws pairs in random order, half of one class, none twice in either order.
+
+        Args:
+          rng: Generator of the draws.
+          num: Number of pairs, n; there are fewer if there are no more of a kind.
+
+        Returns:
+          Rows of the labels `[n, 2]`, and `[n]` bool, True for one class.
+        """
+        parts: tuple[dict[tuple[int, int], None], ...] = ({}, {})
+        sizes = num // 2, (num + 1) // 2
+        for _ in range(_ROUNDS):
+            pairs, is_similar = self.draw(rng, num)
+            for pair, kind in zip(np.sort(pairs).tolist(), is_similar, strict=True):
+                if len(parts[int(kind)]) < sizes[int(kind)]:
+                    parts[int(kind)][tuple(pair)] = None
+            if all(len(x) == size for x, size in zip(parts, sizes, strict=True)):
+                break
+        drawn = [np.array([*part], np.int64).reshape(-1, 2) for part in parts]
+        is_similar = np.repeat([False, True], [len(part) for part in drawn])
+        order = rng.permutation(len(is_similar))
+        return np.concatenate(drawn)[order], is_similar[order]
 
     def draw_triplets(self, rng: np.random.Generator, num: int) -> np.ndarray:
         """Draws triplets: an image, another of its class, and one of another class.

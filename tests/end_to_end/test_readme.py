@@ -154,7 +154,7 @@ def test_commands_run(block, folder, data_dir, few_emoji, few_photos):
     (folder / "mine.py").write_text(loss)
     for name, words in commands(block):
         extra = list(SHORT.get(name, ()))
-        if {"--config=folder", "--config=unlabelled"} & {*words}:
+        if {"--config=folder", "--config=unlabelled", "--config=pairs"} & {*words}:
             # As many levels of folders as the command has relevances.
             graded = any("hierarchy" in word for word in words)
             photos = data_dir / ("graded" if graded else "flat")

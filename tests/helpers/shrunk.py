@@ -1,11 +1,15 @@
 """Real runs made small: the flags and configs of tests that train."""
 
+import itertools
+
 import ml_collections
 import numpy as np
 
+from deeprank_jax import data
 from deeprank_jax.config import apply_overrides
 from deeprank_jax.configs import base
 from deeprank_jax.relevance.vectors import write_vectors
+from deeprank_jax.sampling import pair_file
 from tools.faults.samples import VALUES
 from tools.faults.samples import write_images as write_images
 
@@ -30,6 +34,15 @@ def write_teacher(path, images, *, seed=0, left_out=0):
     values = np.random.default_rng(seed).normal(size=(len(names), 7))
     write_vectors(path, names, values, {})
     return values / np.linalg.norm(values, axis=1, keepdims=True), names
+
+
+def write_pairs(path, config):
+    """Writes pairs of the first images of each split, half of them similar."""
+    splits = data.create_records(config.data).values()
+    indices = [np.array([*itertools.combinations(range(12), 2)]) for _ in splits]
+    kinds = [np.arange(len(pairs)) % 2 == 1 for pairs in indices]
+    pair_file.write_pairs(path, [*splits], indices, kinds)
+    return str(path)
 
 
 def shrink(config: ml_collections.ConfigDict, **values):

@@ -26,6 +26,7 @@ PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 LOWERS_LATE = {
     "emoji_lite0",
     "emoji_matryoshka",
+    "pairs",
     "photo_views",
     "sop",
     "unlabelled",
@@ -54,6 +55,8 @@ def test_train_step_lowers(name):
     config = load(name)
     config.unlock()
     config.model.weights = ""  # A file that may not be there; shapes are the same.
+    if config.task.name == "pairs":
+        config.task.file = "pairs.csv"  # Read with the images.
     if config.batch_size is None:  # Chosen by the data.
         config.update(num_steps=200, batch_size=16)
         config.data.image_size, config.sampler.positives_per_anchor = 96, 3
@@ -63,7 +66,7 @@ def test_train_step_lowers(name):
         num_images += sum(create.group_size(config).values())
     num_classes = 2 if task.needs_records else None
     create_model = lambda: network.create_model(config, num_classes)
-    if config.task.name == "self_supervised":
+    if config.task.name in ("self_supervised", "pairs"):
         num_images, create_model = 2, task.create_model
     structure = {}
 
@@ -93,6 +96,7 @@ def test_train_step_lowers(name):
         "instances": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images), jnp.int32
         ),
+        "is_similar": jax.ShapeDtypeStruct((2, config.batch_size // 2), jnp.int32),
         "attributes": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images, num_levels), jnp.int32
         ),
@@ -125,7 +129,13 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
         config.model.trunk = dict(name="convnet", widths=(32, 64))
         config.model.weights = ""
     config = shrunk.shrink(config, num_steps=2, **{"schedule.warmup_steps": 1})
-    if config.data.source.name in ("folder", "unlabelled"):
+    if config.task.name == "pairs":
+        is_emoji = config.data.source.name == "emoji"
+        images = few_emoji if is_emoji else shrunk.write_images(tmp_path / "images")
+        config.data.dir = str(images)
+        config.task.file = shrunk.write_pairs(tmp_path / "pairs.csv", config)
+        report = loop.train(config, tmp_path / "run")
+    elif config.data.source.name in ("folder", "unlabelled"):
         config.data.dir = str(shrunk.write_images(tmp_path / "images"))
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name == "manifest":

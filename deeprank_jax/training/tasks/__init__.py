@@ -8,12 +8,14 @@ from deeprank_jax.registry import Registry
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.training.tasks.base import Task
 from deeprank_jax.training.tasks.classification import Classification
+from deeprank_jax.training.tasks.pairs import Pairs
 from deeprank_jax.training.tasks.ranking import Ranking
 from deeprank_jax.training.tasks.self_supervised import SelfSupervised
 
 __all__ = [
     "TASKS",
     "Classification",
+    "Pairs",
     "Ranking",
     "SelfSupervised",
     "Task",
@@ -27,6 +29,7 @@ TASKS: Registry[Task] = Registry(
         "ranking": Ranking,
         "classification": Classification,
         "self_supervised": SelfSupervised,
+        "pairs": Pairs,
     },
     methods=(
         "prepare",

@@ -1,0 +1,25 @@
+r"""The demo's network, trained on 5,000 pairs of emoji instead of their classes.
+
+Half of the pairs show two designs of an emoji, and half two emoji; nothing else is
+known in training. Validation and test use the classes, as in `configs/emoji.py`.
+
+  deeprank prepare --config=emoji
+  deeprank pairs --config=emoji --out=emoji_pairs.csv
+  deeprank train --config=emoji_pairs --config.task.file=emoji_pairs.csv
+"""
+
+import ml_collections
+
+from deeprank_jax.configs import emoji
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration."""
+    config = emoji.get_config()
+    config.task = dict(name="pairs", file="emoji_pairs.csv")
+    config.loss = dict(name="pair_contrastive")
+    config.batch_size = 96  # 192 images a step, as the demo.
+    evaluators = config.evaluation.evaluators.to_dict()
+    evaluators["pairs"] = dict(file=config.task.get_oneway_ref("file"))
+    config.evaluation.evaluators = evaluators
+    return config

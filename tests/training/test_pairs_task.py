@@ -1,0 +1,216 @@
+"""Runs on listed pairs: what they learn, refusals, and runs that stop and go on."""
+
+import json
+
+from helpers import shrunk
+from helpers.commands import run_command
+from helpers.stopped import train_until_saved
+import numpy as np
+import pytest
+
+from deeprank_jax.errors import CheckpointError, ConfigError, DataError
+from deeprank_jax.experiments import evaluate
+from deeprank_jax.export import export_run
+from deeprank_jax.training import experiment, loop, tasks
+
+VALUES = {
+    "task.name": "pairs",
+    "loss.name": "pair_contrastive",
+    "data.source.name": "unlabelled",
+    "data.source.test_share": 0.3,
+    "data.source.validation_share": 0.3,
+    "evaluation.best_metric": "pairs/roc_auc",
+}
+
+
+def create_config(images, file, **values):
+    evaluators = {"evaluation.evaluators.pairs": dict(file=str(file))}
+    values = {**VALUES, "task.file": str(file), **evaluators, **values}
+    return shrunk.create_config(images, **values)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return shrunk.write_images(tmp_path_factory.mktemp("images"), num_classes=12)
+
+
+def kind_of(name):
+    """Returns the kind of an image: four colours in turn, which no colour tells."""
+    return int(name.split("/")[0].removeprefix("class ")) // 4
+
+
+@pytest.fixture(scope="module")
+def pairs(images, tmp_path_factory):
+    """Returns a file of pairs by kind, drawn without regard to splits."""
+    names = sorted(str(path.relative_to(images)) for path in images.rglob("*.png"))
+    rng = np.random.default_rng(0)
+    drawn = {tuple(sorted(rng.choice(240, 2, replace=False))) for _ in range(1500)}
+    drawn = [(names[a], names[b]) for a, b in drawn]
+    rows = [(a, b, str(kind_of(a) == kind_of(b))) for a, b in drawn]
+    path = tmp_path_factory.mktemp("pairs") / "pairs.csv"
+    path.write_text("\n".join(["a,b,similar", *map(",".join, rows)]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(images, pairs, tmp_path_factory):
+    """Returns the folder of a run that never stopped."""
+    workdir = tmp_path_factory.mktemp("pairs_task") / "run"
+    loop.train(create_config(images, pairs), workdir)
+    return workdir
+
+
+def test_a_run_ends_with_metrics_and_intervals_of_pairs(trained, pairs):
+    results = json.loads((trained / "results.json").read_text())
+    intervals = json.loads((trained / "intervals.json").read_text())
+    assert results.keys() == {"validation", "test"}
+    for split, evaluators in results.items():
+        assert evaluators.keys() == {"retrieval", "triplets", "pairs"}
+        metrics = evaluators["pairs"]
+        assert metrics["roc_auc"].keys() == {"model", "untrained", "pixels"}
+        assert 50 < metrics["num_pairs"]["model"] < 400
+        ends = intervals[split]["pairs"]["roc_auc"]["model"]
+        assert ends["low"] < metrics["roc_auc"]["model"] < ends["high"]
+    page = (trained / "report" / "index.html").read_text(encoding="utf-8")
+    assert "contrastive on listed pairs, margin 0.7" in page
+    assert "others have an image of another split" in page
+    lines = (trained / "metrics.jsonl").read_text().splitlines()
+    names = {name for line in map(json.loads, lines) for name in line}
+    assert {
+        "train/positive_distance", "train/negative_distance",
+        "train/sampler_pairs/similar", "validation/pairs/roc_auc",
+    } <= names  # fmt: skip
+
+
+def test_training_uses_the_pairs_of_training_images_alone(images, pairs, tmp_path):
+    with experiment.create_experiment(create_config(images, pairs), tmp_path) as run:
+        records = run.records["train"]
+        with run.stream(0) as stream:
+            batch = next(stream)
+    assert batch.images.shape == (8, 2, 16, 16, 3)
+    kinds = np.vectorize(lambda index: kind_of(records.describe(int(index))))
+    a, b = kinds(batch.groups.indices).T
+    np.testing.assert_array_equal(a == b, batch.groups.is_similar)
+    listed = {
+        (row[0], row[1])
+        for row in (line.split(",") for line in pairs.read_text().splitlines())
+    }
+    for indices in batch.groups.indices:
+        assert tuple(map(records.describe, indices)) in listed
+
+
+def test_steps_bring_similar_pairs_nearer_than_different_ones(images, pairs, tmp_path):
+    values = {"num_steps": 60, "eval_every": 60, "checkpoint_every": 60}
+    values |= {"batch_size": 32, "optimizer.learning_rate": 1e-2, "log_every": 10}
+    loop.train(create_config(images, pairs, **values), tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    entries = [x for x in map(json.loads, lines) if "train/loss" in x]
+    assert entries[-1]["train/loss"] < 0.6 * entries[0]["train/loss"]
+    ratio = lambda x: x["train/negative_distance"] / x["train/positive_distance"]
+    assert ratio(entries[-1]) > 2 * ratio(entries[0])
+    results = json.loads((tmp_path / "results.json").read_text())["test"]["pairs"]
+    # Of images that were in no pair of training.
+    assert results["roc_auc"]["model"] > results["roc_auc"]["untrained"] + 0.1
+
+
+def test_a_run_that_stopped_ends_with_the_same_bits(images, pairs, trained, tmp_path):
+    config = create_config(images, pairs)
+    train_until_saved(config, tmp_path, 4)
+    loop.train(config, tmp_path)
+    for name in ("results.json", "intervals.json"):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_run_does_not_go_on_with_other_pairs(images, pairs, tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text(pairs.read_text())
+    config = create_config(images, path)
+    train_until_saved(config, tmp_path / "run", 4)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-100]))
+    with pytest.raises(CheckpointError, match="made with the sampler's pairs"):
+        loop.train(config, tmp_path / "run")
+
+
+def test_a_run_is_exported_and_evaluated_on_other_images(images, trained, tmp_path):
+    export_run(trained, tmp_path / "model", force_threshold=True)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "on pairs of images, each similar or not" in card
+    network = evaluate.load_run(trained)
+    dataset = evaluate.open_images(images, network)
+    assert "pairs" not in dataset.config.evaluation.evaluators
+    assert "pairs" in network.config.evaluation.evaluators
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": "contrastive"}, "contrastive.* takes embeddings.*pair_contrastive"),
+        ({"task": "ranking"}, "pair_contrastive.* takes pairs.*ranking"),
+        ({"task.file": ""}, r"config\.task\.file must be the path of a file of pairs"),
+        ({"data.augment.mixing": 0.5}, r"mixing=0\.5 would show a part of one image"),
+        ({"model.ensemble": ({},)}, r'ensemble is for config\.task\.name="ranking"'),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(images, pairs, values, message):
+    config = create_config(images, pairs)
+    config.unlock()
+    config.update_from_flattened_dict(
+        {x: dict(name=v) if x in ("loss", "task") else v for x, v in values.items()}
+    )
+    if "task" in values or "loss" in values:
+        section, name = next(iter(values.items()))
+        config[section] = dict(name=name)
+    with pytest.raises(ConfigError, match=message):
+        tasks.create_task(config, experiment.create_run_relevance(config))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], r"pairs\.csv: none of its 1 pairs has both images in unlabelled/train"),
+        ([("train", "1")], "pairs of unlabelled/train are similar; add some that are"),
+        ([("train", "1"), ("x", "0")], "names 'x', which is not an image"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(images, tmp_path, rows, message):
+    config = create_config(images, tmp_path / "pairs.csv")
+    names = {
+        split: [records.describe(i) for i in (0, 2, 4)]
+        for split, records in experiment.create_records(config.data).items()
+    }
+    lines = [f"{names['train'][0]},{names['test'][0]},1"]
+    for number, (split, value) in enumerate(rows):
+        other = names[split][1 + number] if split in names else split
+        lines.append(f"{names['train'][0]},{other},{value}")
+    (tmp_path / "pairs.csv").write_text("\n".join(["a,b,similar", *lines]))
+    with pytest.raises(DataError, match=message):
+        experiment.create_experiment(config, tmp_path / "run")
+
+
+def test_a_best_metric_of_pairs_needs_pairs_of_validation(images, pairs, tmp_path):
+    config = create_config(images, pairs)
+    records = experiment.create_records(config.data)["train"]
+    name = [records.describe(i) for i in range(4)]
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"a,b,similar\n{name[0]},{name[1]},1\n{name[2]},{name[3]},0\n")
+    config = create_config(images, path)
+    with pytest.raises(ConfigError, match=r"best_metric.*pairs/roc_auc"):
+        loop.train(config, tmp_path / "run")
+
+
+def test_the_command_draws_pairs_within_splits(images, tmp_path):
+    path = tmp_path / "drawn.csv"
+    flags = ["--config=folder", f"--config.data.dir={images}", f"--out={path}"]
+    assert "Wrote" in run_command(["pairs", *flags, "--num=60"]).stdout
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert rows.pop(0) == ["a", "b", "similar"]
+    assert len({frozenset(row[:2]) for row in rows}) == len(rows) == 180
+    assert sum(int(row[2]) for row in rows) == 90
+    for a, b, similar in rows:
+        assert (a.split("/")[0] == b.split("/")[0]) == int(similar)
+    again = path.read_bytes()
+    run_command(["pairs", *flags, "--num=60", "--split=train"])
+    assert len(path.read_text().splitlines()) == 61
+    run_command(["pairs", *flags, "--num=60"])
+    assert path.read_bytes() == again
