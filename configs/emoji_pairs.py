@@ -9,6 +9,7 @@ known in training. Validation and test use the classes, as in `configs/emoji.py`
 """
 
 import ml_collections
+from ml_collections import FieldReference
 
 from deeprank_jax.configs import emoji
 
@@ -16,10 +17,11 @@ from deeprank_jax.configs import emoji
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = emoji.get_config()
-    config.task = dict(name="pairs", file="emoji_pairs.csv")
+    file = FieldReference("emoji_pairs.csv")
+    config.task = dict(name="pairs", file=file)
     config.loss = dict(name="pair_contrastive")
     config.batch_size = 96  # 192 images a step, as the demo.
     evaluators = config.evaluation.evaluators.to_dict()
-    evaluators["pairs"] = dict(file=config.task.get_oneway_ref("file"))
+    evaluators["pairs"] = dict(file=file.identity())
     config.evaluation.evaluators = evaluators
     return config

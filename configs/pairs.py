@@ -23,13 +23,14 @@ from deeprank_jax.configs import folder
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = folder.get_config()
-    config.task = dict(name="pairs", file=placeholder(str))
+    file = placeholder(str)
+    config.task = dict(name="pairs", file=file)
     config.loss = dict(name="pair_contrastive")
     config.data.source = dict(name="unlabelled", test_share=0.2, validation_share=0.2)
     config.sampler.update(positives_per_anchor=1, negatives_per_anchor=0)
     evaluators = config.evaluation.evaluators.to_dict()
     # The file of training, unless another is given.
-    evaluators["pairs"] = dict(file=config.task.get_oneway_ref("file"))
+    evaluators["pairs"] = dict(file=file.identity())
     config.evaluation.evaluators = evaluators
     config.evaluation.best_metric = "pairs/roc_auc"
     return config

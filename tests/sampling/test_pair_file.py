@@ -86,7 +86,9 @@ def test_a_pair_of_two_splits_is_left_out_and_counted(tmp_path):
     of_test = pair_file.read_pairs(path, TEST, others=[TRAIN])
     np.testing.assert_array_equal(of_test.indices, [[0, 1]])
     # Where the other splits are not known, their images are those that are unknown.
-    assert pair_file.read_pairs(path, TEST).fingerprint == of_test.fingerprint
+    alone = pair_file.read_pairs(path, TEST)
+    assert alone.fingerprint == of_test.fingerprint
+    assert alone.num_left_out == of_test.num_left_out == 3
 
 
 def test_a_pair_that_is_listed_twice_counts_once(tmp_path):

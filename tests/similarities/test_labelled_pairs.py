@@ -60,6 +60,21 @@ def test_the_same_seed_draws_the_same():
     assert (draw(1) != draw(2)).any()
 
 
+@pytest.mark.parametrize(("num", "num_similar"), [(2, 1), (7, 4), (300, 4)])
+def test_distinct_pairs_are_in_no_order_twice(num, num_similar):
+    """All there are, of a kind that has fewer: 3 cats and 2 dogs make 4 pairs."""
+    drawn = LabelledPairs(LABELS).draw_distinct(np.random.default_rng(0), num)
+    pairs, is_similar = drawn
+    assert len({frozenset(pair) for pair in pairs.tolist()}) == len(pairs)
+    assert is_similar.sum() == num_similar
+    assert len(pairs) == min(num, 4 + 11)
+    same = LABELS[pairs[:, 0]] == LABELS[pairs[:, 1]]
+    np.testing.assert_array_equal(same, is_similar)
+    assert "" not in LABELS[pairs]
+    if num > 2:  # The kinds are mixed.
+        assert len({*is_similar[:3], *is_similar[-3:]}) == 2
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
