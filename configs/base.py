@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     # config.loss.name="pair_contrastive".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
-    # Triplets or other groups per step, or images where classes are learned, over all
-    # devices.
+    # Triplets or other groups per step, listed pairs, or images where classes are
+    # learned, over all devices.
     config.batch_size = 64
     # Parts, one after the other, in which each device processes its share of a batch.
     config.accumulate_steps = 1

@@ -15,7 +15,7 @@ network before training.
 """
 
 import ml_collections
-from ml_collections.config_dict import placeholder
+from ml_collections import FieldReference
 
 from deeprank_jax.configs import folder
 
@@ -23,7 +23,7 @@ from deeprank_jax.configs import folder
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = folder.get_config()
-    file = placeholder(str)
+    file = FieldReference("")
     config.task = dict(name="pairs", file=file)
     config.loss = dict(name="pair_contrastive")
     config.data.source = dict(name="unlabelled", test_share=0.2, validation_share=0.2)

@@ -404,7 +404,7 @@ def _describe_checkpoint(config: ml_collections.ConfigDict, best: int | None) ->
 def _unit(experiment: Experiment) -> str:
     """Returns the unit of a batch's size."""
     if not experiment.task.draws_triplets:
-        return "images"
+        return getattr(experiment.task, "unit", "images")
     num_images = 1 + sum(create.group_size(experiment.config).values())
     return "triplets" if num_images == 3 else f"groups of {num_images} images"
 

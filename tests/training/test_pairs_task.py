@@ -74,6 +74,7 @@ def test_a_run_ends_with_metrics_and_intervals_of_pairs(trained, pairs):
     page = (trained / "report" / "index.html").read_text(encoding="utf-8")
     assert "contrastive on listed pairs, margin 0.7" in page
     assert "others have an image of another split" in page
+    assert "8 steps of 8 pairs" in page
     lines = (trained / "metrics.jsonl").read_text().splitlines()
     names = {name for line in map(json.loads, lines) for name in line}
     assert {
@@ -132,8 +133,14 @@ def test_a_run_does_not_go_on_with_other_pairs(images, pairs, tmp_path):
         loop.train(config, tmp_path / "run")
 
 
-def test_a_run_is_exported_and_evaluated_on_other_images(images, trained, tmp_path):
+def test_a_run_is_exported_and_evaluated_on_other_images(
+    images, pairs, trained, tmp_path
+):
     export_run(trained, tmp_path / "model", force_threshold=True)
+    # The path of the file is no part of the model.
+    exported_config = (tmp_path / "model" / "config.json").read_text()
+    assert str(pairs.parent) not in exported_config
+    assert json.loads(exported_config)["task"]["file"] == "pairs.csv"
     card = (tmp_path / "model" / "README.md").read_text()
     assert "on pairs of images, each similar or not" in card
     network = evaluate.load_run(trained)

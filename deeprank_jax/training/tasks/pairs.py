@@ -36,6 +36,8 @@ class Pairs:
     Labels, if there are any, serve the evaluation alone.
     """
 
+    # What `config.batch_size` counts.
+    unit = "pairs"
     needs_records = False
     draws_triplets = False
     augments_alone = False
