@@ -11,7 +11,7 @@ import pytest
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
 from deeprank_jax.experiments import evaluate
 from deeprank_jax.export import export_run
-from deeprank_jax.training import experiment, loop, tasks
+from deeprank_jax.training import experiment, final_report, loop, tasks
 
 VALUES = {
     "task.name": "pairs",
@@ -24,8 +24,8 @@ VALUES = {
 
 
 def create_config(images, file, **values):
-    evaluators = {"evaluation.evaluators.pairs": dict(file=str(file))}
-    values = {**VALUES, "task.file": str(file), **evaluators, **values}
+    files = dict.fromkeys(("task.file", "evaluation.evaluators.pairs.file"), str(file))
+    values = {**VALUES, **files, **values}
     return shrunk.create_config(images, **values)
 
 
@@ -84,7 +84,10 @@ def test_a_run_ends_with_metrics_and_intervals_of_pairs(trained, pairs):
 
 
 def test_training_uses_the_pairs_of_training_images_alone(images, pairs, tmp_path):
-    with experiment.create_experiment(create_config(images, pairs), tmp_path) as run:
+    (tmp_path / "pairs_train.csv").write_text(pairs.read_text())
+    file = str(tmp_path / "pairs_{split}.csv")
+    config = create_config(images, pairs, **{"task.file": file})
+    with experiment.create_experiment(config, tmp_path) as run:
         records = run.records["train"]
         with run.stream(0) as stream:
             batch = next(stream)
@@ -204,6 +207,16 @@ def test_a_best_metric_of_pairs_needs_pairs_of_validation(images, pairs, tmp_pat
     config = create_config(images, path)
     with pytest.raises(ConfigError, match=r"best_metric.*pairs/roc_auc"):
         loop.train(config, tmp_path / "run")
+
+
+def test_an_unknown_image_of_the_evaluator_s_file_is_named(images, pairs, tmp_path):
+    path = tmp_path / "others.csv"
+    path.write_text(f"{pairs.read_text()}\nclass 00/0.png,nowhere.png,0\n")
+    values = {"evaluation.evaluators.pairs.file": str(path)}
+    config = create_config(images, pairs, **values)
+    with experiment.create_experiment(config, tmp_path / "run") as run:
+        with pytest.raises(DataError, match=r"others\.csv: row .*'nowhere\.png'"):
+            final_report.create_split_evaluations(run)
 
 
 def test_the_command_draws_pairs_within_splits(images, tmp_path):
