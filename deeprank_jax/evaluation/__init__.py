@@ -14,6 +14,7 @@ from typing import Never
 
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.evaluation.clustering import Clustering
+from deeprank_jax.evaluation.codes import Codes
 from deeprank_jax.evaluation.embed import embed_split
 from deeprank_jax.evaluation.hierarchical import HierarchicalAP
 from deeprank_jax.evaluation.pairs import Pairs
@@ -35,6 +36,7 @@ __all__ = [
     "CONTEXT",
     "EVALUATORS",
     "Clustering",
+    "Codes",
     "Evaluator",
     "HierarchicalAP",
     "NothingToMeasureError",
@@ -89,6 +91,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "hierarchical": HierarchicalAP,
         "prefixes": Prefixes,
         "pairs": Pairs,
+        "codes": Codes,
     },
     methods=("run", "describe_metrics"),
     from_function=_refuse_function,

@@ -1,5 +1,6 @@
 """Binary codes of embeddings, and exact search by their Hamming distance."""
 
+from collections.abc import Iterator
 import dataclasses
 import importlib.util
 
@@ -8,6 +9,8 @@ import numpy as np
 from deeprank_jax.search import hnsw
 
 _ITERATIONS = 50
+# Queries that are searched at a time.
+_BLOCK = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +110,21 @@ def fit_signs(embeddings: np.ndarray) -> Encoder:
     return _with_medians(rows, np.eye(rows.shape[1], dtype=np.float32))
 
 
+def encode_signs(embeddings: np.ndarray) -> np.ndarray:
+    """Returns codes with a bit for each number: is it above 0.
+
+    They are the codes of networks that learned them, e.g. by the loss `hashing`; of
+    others a number may be above 0 for nearly all images, see `fit_signs`.
+
+    Args:
+      embeddings: `[N, D]` floats.
+
+    Returns:
+      `[N, ceil(D / 8)]` uint8, as those of an `Encoder`.
+    """
+    return np.packbits(np.asarray(embeddings) > 0, axis=1)
+
+
 def _with_medians(rows: np.ndarray, matrix: np.ndarray) -> Encoder:
     """Returns an encoder each of whose bits is 1 for half of the rows."""
     return Encoder(matrix=matrix, thresholds=np.median(rows @ matrix, axis=0))
@@ -130,6 +148,29 @@ def hamming_neighbors(
     Raises:
       ValueError: `k` is out of range, or the codes differ in length.
     """
+    blocks = [*hamming_blocks(queries, gallery, k, exclude_self=exclude_self)]
+    empty = np.zeros((0, k), np.int64)
+    _, distances, rows = zip(*blocks, strict=True) if blocks else ((), (), ())
+    return np.concatenate([empty, *distances]), np.concatenate([empty, *rows])
+
+
+def hamming_blocks(
+    queries: np.ndarray, gallery: np.ndarray, k: int, *, exclude_self: bool = False
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Finds neighbours as `hamming_neighbors`, a block of queries at a time.
+
+    Args:
+      queries: `[Q, W]` uint8, codes of an `Encoder`.
+      gallery: `[G, W]` uint8.
+      k: Number of neighbours.
+      exclude_self: True if query `i` is gallery row `i`, which is left out.
+
+    Yields:
+      The queries of a block, and their distances and rows, `[B, k]` int64.
+
+    Raises:
+      ValueError: `k` is out of range, or the codes differ in length.
+    """
     if queries.shape[1:] != gallery.shape[1:] or queries.ndim != 2:
         raise ValueError(
             f"queries are {queries.shape} and the gallery is {gallery.shape}: codes of "
@@ -138,15 +179,17 @@ def hamming_neighbors(
     most = len(gallery) - exclude_self
     if not 1 <= k <= most:
         raise ValueError(f"k must be from 1 to {most}, got {k}.")
-    # One more, as the query itself may be among them.
     search = _search_by_faiss if _has_faiss() else _search_by_numpy
-    distances, rows = search(queries, gallery, k + exclude_self)
-    if not exclude_self:
-        return distances, rows
-    is_self = rows == np.arange(len(queries))[:, None]
-    removed = np.where(is_self.any(axis=1), is_self.argmax(axis=1), k)
-    remaining = np.arange(k + 1) != removed[:, None]
-    return distances[remaining].reshape(-1, k), rows[remaining].reshape(-1, k)
+    for start in range(0, len(queries), _BLOCK):
+        block = slice(start, min(start + _BLOCK, len(queries)))
+        # One more, as the query itself may be among them.
+        distances, rows = search(queries[block], gallery, k + exclude_self)
+        if exclude_self:
+            is_self = rows == np.arange(block.start, block.stop)[:, None]
+            removed = np.where(is_self.any(axis=1), is_self.argmax(axis=1), k)
+            others = np.arange(k + 1) != removed[:, None]
+            distances, rows = (x[others].reshape(-1, k) for x in (distances, rows))
+        yield block, distances, rows
 
 
 def _has_faiss() -> bool:

@@ -274,6 +274,7 @@ EVERY = {
     "hierarchical": {},
     "prefixes": {"dims": (2, 4)},
     "pairs": {"file": "pairs.csv"},
+    "codes": {},
 }
 
 
