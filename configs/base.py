@@ -10,9 +10,10 @@ def get_config() -> ConfigDict:
     config.seed = 0  # Seed of all random draws.
     # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
     # paper's two stages, with config.loss.name="cross_entropy", "center", "normface",
-    # "cosface", "arcface" or "proxy_anchor"; or dict(name="self_supervised"): learning
-    # without labels, with config.loss.name="nt_xent" or "instance_discrimination"; or
-    # dict(name="pairs", file=...): pairs of images that are similar or not, with
+    # "cosface", "arcface" or "proxy_anchor", or with "ortho_hash" for binary codes; or
+    # dict(name="self_supervised"): learning without labels, with
+    # config.loss.name="nt_xent" or "instance_discrimination"; or dict(name="pairs",
+    # file=...): pairs of images that are similar or not, with
     # config.loss.name="pair_contrastive".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.
@@ -120,6 +121,9 @@ def _model() -> ConfigDict:
     model.trunk = dict(name="convnet", widths=(32, 64, 128, 256))
     # Dimensions of an embedding; None for the features of the trunk themselves.
     model.embedding_dim = 64
+    # True: BatchNorm of an embedding's numbers before it is scaled to length 1, so that
+    # each is above 0 for about half of the images; for the binary codes of signs.
+    model.embedding_norm = False
     # Low-resolution paths beside the trunk; () for none.
     model.paths = (
         dict(subsample=2, kernel=8, stride=4, width=32, pool=3, pool_stride=2),

@@ -68,14 +68,14 @@ SLOW_MODULES = {
     "test_first_stage", "test_golden", "test_hnsw", "test_index_killed",
     "test_instance_discrimination", "test_job", "test_json", "test_layouts",
     "test_loop", "test_main", "test_make_triplets", "test_memory", "test_mining",
-    "test_neighbors", "test_networks", "test_nt_xent", "test_page", "test_pair_runs",
-    "test_pairs", "test_pairs_task", "test_paper_outcome", "test_paper_systems",
-    "test_paper_table", "test_photo_views", "test_pretrained", "test_protocol",
-    "test_readme", "test_readme_panel", "test_relevance_runs", "test_runs",
-    "test_sampler_logging", "test_sampler_panel", "test_self_supervised", "test_shares",
-    "test_signals", "test_staged", "test_start", "test_step", "test_stop",
-    "test_teacher", "test_tfds", "test_train", "test_trunks", "test_two_stages",
-    "test_weighted_sum", "test_wheel", "test_whitening",
+    "test_neighbors", "test_networks", "test_nt_xent", "test_ortho_hash", "test_page",
+    "test_pair_runs", "test_pairs", "test_pairs_task", "test_paper_outcome",
+    "test_paper_systems", "test_paper_table", "test_photo_views", "test_pretrained",
+    "test_protocol", "test_readme", "test_readme_panel", "test_relevance_runs",
+    "test_runs", "test_sampler_logging", "test_sampler_panel", "test_self_supervised",
+    "test_shares", "test_signals", "test_staged", "test_start", "test_step",
+    "test_stop", "test_teacher", "test_tfds", "test_train", "test_trunks",
+    "test_two_stages", "test_weighted_sum", "test_wheel", "test_whitening",
 }  # fmt: skip
 
 

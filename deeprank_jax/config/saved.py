@@ -191,6 +191,7 @@ def upgrade_config(values: Mapping[str, Any]) -> Tree:
         values["model"].setdefault("embed_shift", 0)
         values["model"].setdefault("embed_flip", False)
         values["model"].setdefault("embed_prefix", 0)
+        values["model"].setdefault("embedding_norm", False)
         values["model"].setdefault("ensemble", [])
         values["model"].setdefault("whitening_power", 0.0)
         values["optimizer"].setdefault("ema_decay", 0.0)

@@ -31,6 +31,7 @@ from deeprank_jax.losses.matryoshka import Matryoshka
 from deeprank_jax.losses.miners import BatchHard, DistanceWeighted, Sampled, SemiHard
 from deeprank_jax.losses.multi_similarity import MultiSimilarity
 from deeprank_jax.losses.nt_xent import NTXent
+from deeprank_jax.losses.ortho_hash import OrthoHash
 from deeprank_jax.losses.proxy_anchor import ProxyAnchor
 from deeprank_jax.losses.rank_n_contrast import RankNContrast
 from deeprank_jax.losses.ranking import TripletHinge, TripletSoftMargin
@@ -63,6 +64,7 @@ __all__ = [
     "MultiSimilarity",
     "NTXent",
     "NormFace",
+    "OrthoHash",
     "PairContrastive",
     "ProxyAnchor",
     "RankNContrast",
@@ -104,6 +106,7 @@ LOSSES: Registry[Loss] = Registry(
         "cosface": CosFace,
         "arcface": ArcFace,
         "proxy_anchor": ProxyAnchor,
+        "ortho_hash": OrthoHash,
         "weighted_sum": WeightedSum,
         "matryoshka": Matryoshka,
     },

@@ -45,10 +45,11 @@ class Loss(LossFn, Protocol):
 
     Attributes:
       outputs: Kind of network output that it takes: `"embeddings"`, `"logits"`,
-        `"cosines"` to a learned vector per class, `"logits_and_features"` of the
-        trunk, in this order in one array, `"projections"` of views of unlabelled
-        images, of each of which it takes `num_views`, 1 or 2, or `"pairs"`, embeddings
-        of listed pairs, for which the batch holds `is_similar [B]`, 1 or 0.
+        `"cosines"` to a learned vector per class, `"code_cosines"` to a fixed code per
+        class, `"logits_and_features"` of the trunk, in this order in one array,
+        `"projections"` of views of unlabelled images, of each of which it takes
+        `num_views`, 1 or 2, or `"pairs"`, embeddings of listed pairs, for which the
+        batch holds `is_similar [B]`, 1 or 0.
     """
 
     outputs: str

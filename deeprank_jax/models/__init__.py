@@ -14,6 +14,7 @@ with needs_extra("train"):
 
 from deeprank_jax.models import layers
 from deeprank_jax.models.classifier import Classifier
+from deeprank_jax.models.coded import Coded
 from deeprank_jax.models.ensemble import create_others, embedding_dims
 from deeprank_jax.models.jit_once import jit_once
 from deeprank_jax.models.multiscale import MultiScale
@@ -31,6 +32,7 @@ __all__ = [
     "DTYPES",
     "TRUNKS",
     "Classifier",
+    "Coded",
     "HeadSizes",
     "MultiScale",
     "Projected",
@@ -120,6 +122,7 @@ def create_model(
     trunk: Mapping[str, object],
     image_size: int,
     embedding_dim: int | None,
+    embedding_norm: bool = False,
     paths: Sequence[Mapping[str, int]] = (),
     embed_shift: int = 0,
     embed_flip: bool = False,
@@ -129,7 +132,7 @@ def create_model(
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
-    head: HeadSizes | None = None,
+    head: HeadSizes | int | None = None,
     seed: int = 0,
 ) -> MultiScale:
     """Creates the ranking network that a config describes.
@@ -138,6 +141,7 @@ def create_model(
       trunk: Name of a trunk in `TRUNKS` under `"name"`, and the options of that trunk.
       image_size: Height and width of the images, in pixels.
       embedding_dim: Length of an embedding; None for the features themselves.
+      embedding_norm: True for BatchNorm of an embedding's numbers.
       paths: Options of each low-resolution path.
       embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
       embed_flip: True to average an embedding over mirror images, too.
@@ -149,7 +153,7 @@ def create_model(
       batch_norm: `"synchronized"` to normalise by the batch, over `axis_name`, or
         `"frozen"` by the running averages, in training, too; scale and bias learn.
       axis_name: Name of the mapped axis, if any.
-      head: Sizes of a projection head, which training alone uses; None for none.
+      head: Sizes of a projection head, or number of classes with codes; None for none.
       seed: Seed of the initial parameters.
 
     Raises:
@@ -160,12 +164,10 @@ def create_model(
     with config_keys(_CONFIG_KEYS):
         first_trunk = create_trunk(trunk, image_size, batch_norm=batch_norm, rngs=rngs)
         sizes = {"image_size": image_size, "dtype": DTYPES[dtype]}
-        create = MultiScale
-        if head is not None:
-            create = functools.partial(Projected, head=head, axis_name=axis_name)
-        return create(
+        return _ranking_class(head, seed, axis_name)(
             first_trunk,
             embedding_dim=embedding_dim,
+            embedding_norm=embedding_norm,
             paths=paths,
             embed_shift=embed_shift,
             embed_flip=embed_flip,
@@ -175,6 +177,17 @@ def create_model(
             rngs=rngs,
             **sizes,
         )
+
+
+def _ranking_class(
+    head: HeadSizes | int | None, seed: int, axis_name: str | None
+) -> Callable[..., MultiScale]:
+    """Returns the class of a ranking network with the head of its training."""
+    if head is None:
+        return functools.partial(MultiScale, axis_name=axis_name)
+    if isinstance(head, HeadSizes):
+        return functools.partial(Projected, head=head, axis_name=axis_name)
+    return functools.partial(Coded, num_classes=head, seed=seed, axis_name=axis_name)
 
 
 def create_classifier(

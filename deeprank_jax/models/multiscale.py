@@ -5,6 +5,7 @@ paths keep the looks of the whole image at a coarse scale. A linear map joins bo
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 
 from flax import nnx
 import jax
@@ -81,6 +82,7 @@ class MultiScale(nnx.Module):
         *,
         image_size: int,
         embedding_dim: int | None,
+        embedding_norm: bool = False,
         paths: Sequence[Mapping[str, int]] = (),
         embed_shift: int = 0,
         embed_flip: bool = False,
@@ -88,6 +90,7 @@ class MultiScale(nnx.Module):
         whitening_power: float = 0.0,
         others: Sequence[tuple[int, "MultiScale"]] = (),
         dtype: jnp.dtype = jnp.float32,
+        axis_name: str | None = None,
         rngs: nnx.Rngs,
     ):
         """Creates the network around a trunk.
@@ -98,6 +101,7 @@ class MultiScale(nnx.Module):
           image_size: Height and width of the images, in pixels.
           embedding_dim: Length of an embedding; None for the features of trunk and
             paths themselves, without a linear map.
+          embedding_norm: True for BatchNorm of its numbers, as binary codes need it.
           paths: Options of each `LowResolutionPath`; none for the single-scale network.
           embed_shift: Length of the shifts over which `embed` averages, in pixels.
           embed_flip: True to average over mirror images in `embed`, too.
@@ -105,6 +109,7 @@ class MultiScale(nnx.Module):
           whitening_power: Power of the whitening of `embed`; 0 for none.
           others: Further networks, each with the factor by which its images shrink.
           dtype: Type that the paths compute in; the linear map computes in float32.
+          axis_name: Name of the mapped axis over which that BatchNorm averages, if any.
           rngs: Keys of the initial parameters.
 
         Raises:
@@ -112,13 +117,7 @@ class MultiScale(nnx.Module):
         """
         _check_shift(embed_shift, image_size)
         self.trunk = trunk
-        _check_paths(paths)
-        self.paths = nnx.List(
-            [
-                LowResolutionPath(image_size=image_size, dtype=dtype, rngs=rngs, **path)
-                for path in paths
-            ]
-        )
+        self.paths = _create_paths(paths, image_size, dtype, rngs)
         num_features = trunk.num_features + sum(x.num_features for x in self.paths)
         self.embedding = (
             None
@@ -126,9 +125,11 @@ class MultiScale(nnx.Module):
             # In bfloat16 near embeddings would be rounded to the same vector.
             else nnx.Linear(num_features, embedding_dim, dtype=jnp.float32, rngs=rngs)
         )
+        own_dim = num_features if embedding_dim is None else embedding_dim
+        norm = functools.partial(layers.BatchNorm, momentum=0.9, axis_name=axis_name)
+        self.embedding_norm = norm(own_dim, rngs=rngs) if embedding_norm else None
         self.others = nnx.List([network for _, network in others])
         self._factors = tuple(factor for factor, _ in others)
-        own_dim = num_features if embedding_dim is None else embedding_dim
         self.embedding_dim = own_dim + sum(x.embedding_dim for x in self.others)
         self.whitening = create_whitening(whitening_power, self.embedding_dim)
         self._dtype = dtype
@@ -169,10 +170,13 @@ class MultiScale(nnx.Module):
             # All shallow paths share one normalisation, as in figure 3.
             shallow = jnp.concatenate([path(pixels) for path in self.paths], axis=-1)
             joined.append(layers.l2_normalize(shallow))
-        features = jnp.concatenate(joined, axis=-1)
-        if self.embedding is None:
-            return layers.l2_normalize(features.astype(jnp.float32))
-        return layers.l2_normalize(self.embedding(features))
+        embeddings = jnp.concatenate(joined, axis=-1).astype(jnp.float32)
+        if self.embedding is not None:
+            embeddings = self.embedding(embeddings)
+        if self.embedding_norm is not None:
+            # As images of one pixel.
+            embeddings = self.embedding_norm(embeddings[:, None, None])[:, 0, 0]
+        return layers.l2_normalize(embeddings)
 
     def embed_once(self, images: Array) -> Array:
         """Maps images as `embed`, but one view of each, all numbers, not whitened."""
@@ -214,6 +218,22 @@ def _check_shift(embed_shift: int, image_size: int) -> None:
             f"embed_shift must be at least 0 and below the image's {image_size} "
             f"pixels, got {embed_shift}."
         )
+
+
+def _create_paths(
+    paths: Sequence[Mapping[str, int]],
+    image_size: int,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.List[LowResolutionPath]:
+    """Returns the low-resolution paths, whose options are checked."""
+    _check_paths(paths)
+    return nnx.List(
+        [
+            LowResolutionPath(image_size=image_size, dtype=dtype, rngs=rngs, **path)
+            for path in paths
+        ]
+    )
 
 
 def _check_paths(paths: Sequence[Mapping[str, int]]) -> None:

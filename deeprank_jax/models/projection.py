@@ -115,7 +115,7 @@ class Projected(MultiScale):
         Raises:
           ValueError: As `MultiScale`.
         """
-        super().__init__(trunk, rngs=rngs, **options)
+        super().__init__(trunk, axis_name=axis_name, rngs=rngs, **options)
         self.head = ProjectionHead(
             self.embedding_dim, head, axis_name=axis_name, rngs=rngs
         )

@@ -80,7 +80,8 @@ def create_model(
     Args:
       config: Whole configuration.
       num_classes: Number of a classifier's classes; None for a ranking network.
-      outputs: Kind of a classifier's output, as `Classifier` has them.
+      outputs: Kind of a classifier's output, as `Classifier` has them, or
+        `"code_cosines"` of a ranking network and a code per class.
       head: Sizes of a projection head on a ranking network; None for none.
 
     Raises:
@@ -98,8 +99,12 @@ def create_model(
     )
     if num_classes is None:
         return models.create_model(**options, head=head)
+    if outputs == "code_cosines":
+        options["ensemble"] = ()
+        return models.create_model(**options, head=num_classes)
     for ranking_only in (
         "embedding_dim",
+        "embedding_norm",
         "paths",
         "embed_shift",
         "embed_flip",

@@ -250,6 +250,7 @@ def test_options_that_came_later_have_the_value_of_before():
         "embed_shift",
         "embed_flip",
         "embed_prefix",
+        "embedding_norm",
         "whitening_power",
         "ensemble",
     ):

@@ -18,8 +18,8 @@ AT_START = dict(step=0, key=jax.random.key(0))
 BUILT_IN = (
     "triplet_hinge", "triplet_soft_margin", "contrastive", "multi_similarity",
     "supcon", "rank_n_contrast", "circle", "fast_ap", "cross_entropy", "normface",
-    "cosface", "arcface", "proxy_anchor", "distillation", "center", "nt_xent",
-    "instance_discrimination", "pair_contrastive",
+    "cosface", "arcface", "proxy_anchor", "ortho_hash", "distillation", "center",
+    "nt_xent", "instance_discrimination", "pair_contrastive",
 )  # fmt: skip
 each_loss = pytest.mark.parametrize("name", BUILT_IN)
 each_miner = pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def random_batch(loss, size=8, dim=4):
     outputs = rng.normal(size=(size, num_images, dim)).astype(np.float32)
     if loss.outputs in ("embeddings", "projections", "pairs"):
         outputs /= np.linalg.norm(outputs, axis=-1, keepdims=True)
-    if loss.outputs == "cosines":
+    if loss.outputs in ("cosines", "code_cosines"):
         outputs = np.tanh(outputs)
     coarse = rng.integers(0, 3, (size, 3))
     labels = np.stack([coarse, coarse * 2 + rng.integers(0, 2, (size, 3))], axis=-1)
@@ -101,8 +101,8 @@ def test_the_order_of_groups_does_not_matter(name):
 def test_a_loss_says_what_it_takes_and_is(name):
     loss = losses.create_loss({"name": name}, **CONTEXT)
     assert loss.outputs in (
-        "embeddings", "logits", "cosines", "logits_and_features", "projections",
-        "pairs",
+        "embeddings", "logits", "cosines", "code_cosines", "logits_and_features",
+        "projections", "pairs",
     )  # fmt: skip
     assert loss.describe()
 

@@ -29,7 +29,11 @@ from deeprank_jax.training import network
 from deeprank_jax.training.step import Batch, Metrics, Objective
 
 # Kinds of network output that a loss of this task takes.
-OUTPUTS = ("logits", "cosines", "logits_and_features")
+OUTPUTS = ("logits", "cosines", "code_cosines", "logits_and_features")
+_HEADS = {
+    "cosines": "a vector per class",
+    "code_cosines": "a fixed binary code per class",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +165,7 @@ class Classification:
 
     def describe(self) -> dict[str, str]:
         """Returns the loss and the network's head."""
-        head = "a vector per class" if self._loss.outputs == "cosines" else "softmax"
+        head = _HEADS.get(self._loss.outputs, "softmax")
         return {"Loss": self._loss.describe(), "Head": head}
 
 
