@@ -155,7 +155,7 @@ def _loss() -> ConfigDict:
     # Or "triplet_soft_margin", which has no margin; or a loss on all pairs of a batch:
     # "contrastive", "multi_similarity", "supcon", "rank_n_contrast", "circle" or
     # "fast_ap", each with options of its own and `memory_size`; or "distillation"; or
-    # "weighted_sum" of several.
+    # "weighted_sum" of several, "matryoshka" of prefixes or "hashing" of binary codes.
     loss = ConfigDict(dict(name="triplet_hinge"))
     loss.margin = 0.2  # In squared distance; unit vectors lie at most 4 apart.
     loss.symmetric = False  # True: each positive is also an anchor.

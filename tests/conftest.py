@@ -65,7 +65,7 @@ SLOW_MODULES = {
     "test_colab", "test_comparison", "test_configs", "test_contact_sheet", "test_core",
     "test_cpu_ops", "test_demo", "test_docs", "test_ensemble", "test_evaluate",
     "test_exact", "test_export", "test_extending", "test_extras", "test_faults",
-    "test_first_stage", "test_golden", "test_hnsw", "test_index_killed",
+    "test_first_stage", "test_golden", "test_hashing", "test_hnsw", "test_index_killed",
     "test_instance_discrimination", "test_job", "test_json", "test_layouts",
     "test_loop", "test_main", "test_make_triplets", "test_memory", "test_mining",
     "test_neighbors", "test_networks", "test_nt_xent", "test_ortho_hash", "test_page",

@@ -25,6 +25,7 @@ from deeprank_jax.losses.cross_entropy import CrossEntropy
 from deeprank_jax.losses.distillation import Distillation
 from deeprank_jax.losses.each_network import EachNetwork
 from deeprank_jax.losses.fast_ap import FastAP
+from deeprank_jax.losses.hashing import Hashing
 from deeprank_jax.losses.instance_discrimination import InstanceDiscrimination
 from deeprank_jax.losses.margin_softmax import ArcFace, CosFace, NormFace
 from deeprank_jax.losses.matryoshka import Matryoshka
@@ -54,6 +55,7 @@ __all__ = [
     "Distillation",
     "EachNetwork",
     "FastAP",
+    "Hashing",
     "Images",
     "InstanceDiscrimination",
     "Loss",
@@ -109,6 +111,7 @@ LOSSES: Registry[Loss] = Registry(
         "ortho_hash": OrthoHash,
         "weighted_sum": WeightedSum,
         "matryoshka": Matryoshka,
+        "hashing": Hashing,
     },
     methods=("__call__", "describe"),
     attributes=("outputs",),

@@ -24,6 +24,7 @@ SAME_STEP = {"manifest"}
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The networks of other configs with another loss or relevance: for check-full.
 LOWERS_LATE = {
+    "emoji_codes",
     "emoji_lite0",
     "emoji_matryoshka",
     "pairs",
