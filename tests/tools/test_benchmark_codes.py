@@ -16,6 +16,7 @@ def test_every_encoder_is_measured(monkeypatch):
     test = draw()
     values = codes.measure_retrieval(draw(), test, labels)
     names = {"float", "signs_32", "hyperplanes_8", "hyperplanes_64", "itq_8"}
+    names.add("learned_32")
     reranked = {f"{name}_rerank" for name in names - {"float"}}
     assert values.pop("float_bytes") == 128
     assert values.keys() == {
@@ -31,6 +32,11 @@ def test_every_encoder_is_measured(monkeypatch):
         assert 0 < values[f"{name}_map_at_r"] < values["float_map_at_r"]
         assert values[f"{name}_recall_at_1"] <= values[f"{name}_rerank_recall_at_1"]
     assert values["hyperplanes_64_map_at_r"] > values["hyperplanes_8_map_at_r"]
+    bits = test > 0
+    distances = np.sum(bits[:, None] != bits, axis=2)
+    np.fill_diagonal(distances, 32)
+    expected = np.mean(labels[distances.argmin(axis=1)] == labels)
+    assert values["learned_32_recall_at_1"] == pytest.approx(expected)
 
 
 def test_the_speed_is_measured(monkeypatch):
