@@ -3,7 +3,9 @@ r"""The demo with binary codes: the signs of 64 numbers, 8 bytes an image.
 The loss is that of `configs/emoji.py`, of smooth codes in place of embeddings. Results
 have Recall@1 and MAP@R by Hamming distance beside those by the numbers.
 
-Not run yet in full.
+Expected: test Recall@1 .582 by Hamming distance and .690 by the numbers, MAP@R .324 and
+.449; half an hour on two busy CPU cores. Iterative quantization of the 512 numbers of
+`configs/emoji_matryoshka.py` to 64 bits has .618 and .359.
 
   deeprank prepare --config=emoji
   deeprank train --config=emoji_codes
@@ -21,6 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
     # A bit for each number, 1 for about half of the images.
     config.model.embedding_dim = 64
     config.model.embedding_norm = True
+    # It would turn the axes, whose signs the loss has learned.
+    config.model.whitening_power = 0.0
     evaluators = config.evaluation.evaluators.to_dict()
     evaluators["codes"] = dict()
     config.evaluation.evaluators = evaluators
