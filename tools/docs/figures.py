@@ -3,7 +3,8 @@ r"""Figures of the docs, drawn with the package's own data, relevance and losses
   python -m tools.docs.figures --out=docs/images
 
 For docs/relevance.md twelve images of birds and cars are made up: labels, and vectors
-of two numbers. Views of photographs are those of the config `photo_views`.
+of two numbers; for docs/similarities.md digits are learned by `two_numbers`. Views of
+photographs are those of the config `photo_views`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from deeprank_jax.data.decode import decode_image
 from deeprank_jax.data.sources import photo_views_builder
 from deeprank_jax.losses import mining
 from deeprank_jax.relevance import create_relevance
+from tools.docs import two_numbers
 
 _NAMES = [f"{n} {i}" for n in ("robin", "wren", "van", "coupé") for i in (1, 2, 3)]
 _LABELS = np.repeat([[0, 0], [0, 1], [1, 2], [1, 3]], 3, axis=0)
@@ -60,7 +62,12 @@ def main() -> None:
     )
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    for name, draw in {"relevance": _draw_kinds, "triplets": _draw_triplets}.items():
+    figures = {
+        "relevance": _draw_kinds,
+        "triplets": _draw_triplets,
+        "two_numbers": two_numbers.draw,
+    }
+    for name, draw in figures.items():
         # Without the version of the library, the same picture is the same file.
         draw().savefig(out / f"{name}.png", dpi=100, metadata={"Software": None})
         print(f"Wrote {out / name}.png.")
