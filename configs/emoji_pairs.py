@@ -3,10 +3,9 @@ r"""The demo's network, trained on 5,000 pairs of emoji instead of their classes
 Half of the pairs show two designs of an emoji, and half two emoji; nothing else is
 known in training. Validation and test use the classes, as in `configs/emoji.py`.
 
-Not run yet in full, and its settings are still to be chosen: after 80 steps test
-Recall@1 was .419 (pixels .422, untrained .398), and ROC AUC of test pairs .896 (.880,
-.808). With the demo's learning rate and a margin of .7 they were .381 and .893 after
-150 steps.
+Expected: test Recall@1 .623 (pixels .422; .766 with all classes), MAP@R .382; 13
+minutes on a busy CPU core. ROC AUC of test pairs is .956 (pixels .880), with the
+whitening of the demo.
 
   deeprank prepare --config=emoji
   deeprank pairs --config=emoji --out=emoji_pairs.csv
@@ -24,9 +23,10 @@ def get_config() -> ml_collections.ConfigDict:
     config = emoji.get_config()
     file = FieldReference("emoji_pairs.csv")
     config.task = dict(name="pairs", file=file)
-    # From random weights a smaller margin spreads the embeddings along few directions.
     config.loss = dict(name="pair_contrastive", margin=1.2)
     config.optimizer.learning_rate = 1.5e-3
+    # On validation .798 in Recall@1; .758 with the demo's .4.
+    config.model.whitening_power = 0.8
     config.batch_size = 96  # 192 images a step, as the demo.
     evaluators = config.evaluation.evaluators.to_dict()
     evaluators["pairs"] = dict(file=file.identity())
