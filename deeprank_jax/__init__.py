@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deeprank_jax.inference.results import ImageGroup as ImageGroup
     from deeprank_jax.inference.results import ImageGroups as ImageGroups
     from deeprank_jax.inference.results import SearchResult as SearchResult
+    from deeprank_jax.inference.similarity_maps import SimilarityMaps as SimilarityMaps
     from deeprank_jax.losses import register_loss as register_loss
     from deeprank_jax.losses import register_miner as register_miner
     from deeprank_jax.models import register_trunk as register_trunk
@@ -47,6 +48,7 @@ _LAZY = {
     "Index": "deeprank_jax.inference.index:Index",
     "Model": "deeprank_jax.inference.model:Model",
     "SearchResult": "deeprank_jax.inference.results:SearchResult",
+    "SimilarityMaps": "deeprank_jax.inference.similarity_maps:SimilarityMaps",
     "TrainingResult": "deeprank_jax.training.train:TrainingResult",
     "register_descriptor": "deeprank_jax.descriptors:register_descriptor",
     "register_evaluator": "deeprank_jax.evaluation:register_evaluator",
@@ -70,6 +72,7 @@ __all__ = [
     "Index",
     "Model",
     "SearchResult",
+    "SimilarityMaps",
     "TrainingResult",
     "__version__",
     "evaluate",

@@ -252,7 +252,7 @@ def add_heat_map(parser: argparse.ArgumentParser) -> None:
 
 def check_heat_map(options: argparse.Namespace) -> None:
     """Checks that there is a picture to draw into."""
-    if options.heat_map and options.out is None:
+    if options.heat_map and not (options.out or "").endswith(PICTURES):
         options.usage_error(
             "--heat_map draws into the picture of --out: give its path, .html or .png"
         )

@@ -38,8 +38,9 @@ def run(options: argparse.Namespace) -> Result:
     comparison = model.compare(*options.images)
     lines = [str(comparison)]
     if options.out:
-        mapped = model if options.heat_map else None
-        sheets.write_pair(options.out, options.images, comparison, mapped)
+        sheets.write_pair(
+            options.out, options.images, comparison, model if options.heat_map else None
+        )
         lines.append(wrote(options.out))
     values = {
         "images": options.images,

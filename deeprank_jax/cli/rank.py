@@ -20,10 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     arguments.add_include_query(parser)
     arguments.add_picture(parser, table=True)
+    arguments.add_heat_map(parser)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Checks the paths."""
+    """Checks the options and paths."""
+    arguments.check_heat_map(options)
     arguments.check_model(options.model)
     arguments.check_out(
         options.out, (*arguments.PICTURES, ".csv"), [options.image, options.source]
@@ -60,6 +62,7 @@ def run(options: argparse.Namespace) -> Result:
                 result,
                 heading=num + "{legend}",
                 read=sheets.create_reader(records),
+                heat_map_model=model if options.heat_map else None,
             )
         lines.append(output.wrote(options.out))
     return Result(values, "\n".join([*lines, *output.hit_notes(result)]))

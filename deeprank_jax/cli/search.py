@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> Result:
             result,
             heading=heading,
             read=index.create_reader(),
-            mapped=index.model if options.heat_map else None,
+            heat_map_model=index.model if options.heat_map else None,
         )
         text += f"\n{output.wrote(options.out)}"
     values = {

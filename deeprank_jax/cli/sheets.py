@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Sheets with more groups or images are no longer looked at.
 _MAX_GROUPS, _MAX_TILES = 60, 24
 MAX_RANKED = 96
-# Hits with heat maps, as many as a sheet has columns.
-_MAX_MAPPED = 8
+# Hits with heat maps; with the query a model embeds them together.
+_MAX_MAPPED = 7
 # Side of an image under a heat map, in pixels, and least fall of the cosine that has
 # the full colour: noise must not look like a find.
 _MAP_SIZE, _LEAST_FALL = 224, 0.05
@@ -39,7 +39,7 @@ def write_pair(
     out: str,
     images: Sequence[str],
     comparison: Comparison,
-    mapped: "Model | None" = None,
+    heat_map_model: "Model | None" = None,
 ) -> None:
     """Writes two images with the verdict about them.
 
@@ -47,18 +47,18 @@ def write_pair(
       out: Path of the picture.
       images: Paths of the two images.
       comparison: Comparison of the two.
-      mapped: Model whose heat maps are drawn below; None for none.
+      heat_map_model: Model whose heat maps are drawn below; None for none.
     """
-    from deeprank_jax.report.contact_sheet import Group
+    from deeprank_jax.report.contact_sheet import LARGE, Group
 
     verdict = {True: "similar", False: "not similar", None: ""}
     frame = verdict[comparison.is_similar]
     unread: list[str] = []
     tiles = [_tile(_read(image, image, unread), image, frame=frame) for image in images]
     groups = [Group(heading=str(comparison), tiles=tiles)]
-    if mapped is not None:
-        groups += _mapped_groups(mapped, tiles[0], tiles[1:])
-    _write(out, "Two images compared", groups, unread)
+    if heat_map_model is not None:
+        groups += _heat_map_groups(heat_map_model, tiles[0], tiles[1:])
+    _write(out, "Two images compared", groups, unread, size=LARGE)
 
 
 def write_hits(
@@ -69,7 +69,7 @@ def write_hits(
     *,
     heading: str,
     read: Read,
-    mapped: "Model | None" = None,
+    heat_map_model: "Model | None" = None,
 ) -> None:
     """Writes a query and its nearest images.
 
@@ -80,7 +80,7 @@ def write_hits(
       result: Hits, of which the first `MAX_RANKED` are shown.
       heading: Heading of the hits, with `{legend}` for the meaning of the frames.
       read: Reader of the hits' images.
-      mapped: Model whose heat maps are drawn below; None for none.
+      heat_map_model: Model whose heat maps are drawn below; None for none.
     """
     from deeprank_jax.report.contact_sheet import Group
 
@@ -105,8 +105,8 @@ def write_hits(
     query = Group(heading="query", tiles=[_tile(opened, image, frame="query")])
     hits = Group(heading=heading.replace("{legend}", legend), tiles=tiles)
     groups = [query, hits]
-    if mapped is not None:
-        groups += _mapped_groups(mapped, query.tiles[0], tiles)
+    if heat_map_model is not None:
+        groups += _heat_map_groups(heat_map_model, query.tiles[0], tiles)
     _write(out, title, groups, unread)
 
 
@@ -173,7 +173,7 @@ def write_label_errors(
     _write(out, title, sheet, unread)
 
 
-def _mapped_groups(
+def _heat_map_groups(
     model: "Model", query: "Tile", tiles: "Sequence[Tile]"
 ) -> "list[Group]":
     """Returns the query beside each of the first others, as two groups of heat maps.
@@ -186,36 +186,49 @@ def _mapped_groups(
     from deeprank_jax.inference.similarity_maps import find_maps
     from deeprank_jax.report.contact_sheet import Group
 
-    others = [tile for tile in tiles if not tile.is_missing][:_MAX_MAPPED]
-    if query.is_missing or not others:
+    tiles = [query, *tiles[:_MAX_MAPPED]]
+    ranks = [
+        i for i, tile in enumerate(tiles) if _can_be_seen(tile, model.preprocessing)
+    ]
+    if len(ranks) < 2 or ranks[0]:
+        logging.warning("No heat maps: there are not two images that can be read.")
         return []
-    maps = find_maps(model, query.image, [tile.image for tile in others])
+    ranks = ranks[1:]
+    maps = find_maps(model, query.image, [tiles[i].image for i in ranks])
     largest = max(_LEAST_FALL, *(np.abs([x.one, x.other]).max() for x in maps))
-    draw = functools.partial(_map_tile, model.preprocessing, largest)
-    first = [
-        draw(query, pair.one, tile.lines[:1])
-        for tile, pair in zip(others, maps, strict=True)
-    ]
-    second = [
-        draw(tile, pair.other, tile.lines[:1])
-        for tile, pair in zip(others, maps, strict=True)
-    ]
+    draw = functools.partial(_heat_map_tile, model.preprocessing, largest)
+    first, second = [], []
+    for rank, pair in zip(ranks, maps, strict=True):
+        cosine = f"cosine {pair.cosine:.2f}"
+        beside = [f"beside {rank}", cosine] if len(ranks) > 1 else tiles[0].lines[:1]
+        number = f"{rank}: " if len(ranks) > 1 else ""
+        first.append(draw(query, pair.one, beside))
+        second.append(draw(tiles[rank], pair.other, [number + tiles[rank].lines[0]]))
     legend = (
-        f"hiding orange lowers the cosine, hiding blue raises it (by {largest:.2f} at "
-        "full colour)"
+        "hiding orange lowers the cosine of the embeddings, hiding blue raises it (by "
+        f"{largest:.2f} at full colour)"
     )
-    if len(others) == 1:
-        first[0] = dataclasses.replace(first[0], lines=query.lines[:1])
-        return [
-            Group(heading=f"where they are alike: {legend}", tiles=[*first, *second])
-        ]
+    if len(maps) == 1:
+        return [Group(heading=f"where they are alike: {legend}", tiles=first + second)]
     return [
         Group(heading=f"where the query is like each; {legend}", tiles=first),
         Group(heading="where each is like the query", tiles=second),
     ]
 
 
-def _map_tile(
+def _can_be_seen(tile: "Tile", preprocessing: Mapping[str, Any]) -> bool:
+    """Returns whether the network can see the image of a tile."""
+    if tile.is_missing:
+        return False
+    try:
+        prepare(tile.image, files.printable(tile.title), preprocessing)
+    except ValueError as error:
+        logging.warning("Without a heat map: %s", error)
+        return False
+    return True
+
+
+def _heat_map_tile(
     preprocessing: Mapping[str, Any],
     largest: float,
     tile: "Tile",
@@ -234,12 +247,8 @@ def _map_tile(
     from deeprank_jax.report.heat_map import draw_heat_map
 
     framed = prepare(tile.image, tile.title, preprocessing, _MAP_SIZE)
-    return dataclasses.replace(
-        tile,
-        image=draw_heat_map(framed, values, largest),
-        lines=lines,
-        frame="",
-    )
+    image = draw_heat_map(framed, values, largest)
+    return dataclasses.replace(tile, image=image, lines=lines, frame="")
 
 
 def write_csv(out: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -274,7 +283,11 @@ def count(shown: int, num: int, noun: str) -> str:
 
 
 def _write(
-    out: str, title: str, groups: "Sequence[Group]", unread: Sequence[str]
+    out: str,
+    title: str,
+    groups: "Sequence[Group]",
+    unread: Sequence[str],
+    **layout: int,
 ) -> None:
     from deeprank_jax.report.contact_sheet import write_sheet
 
@@ -287,7 +300,7 @@ def _write(
         )
     with _replacing(out) as file:
         path = pathlib.Path(out)
-        write_sheet(file, path.suffix, title, groups, folder=path.parent)
+        write_sheet(file, path.suffix, title, groups, folder=path.parent, **layout)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 r"""Trains a similarity of two embeddings.
 
 Kinds are linear, bilinear (OASIS), projected_cosine and simnet, which learn from images
-with labels, and out_of_domain, whose images are such as none is looked for. Then search
-with --rerank=FILE.
+with labels, and out_of_domain, which takes images without labels of other things than
+those that are searched for. Then search with --rerank=FILE.
 
 For example:
   deeprank train-similarity photos --model=model --kind=simnet --out=simnet.npz \
@@ -57,8 +57,7 @@ def run(options: argparse.Namespace) -> Result:
     chosen_options = dict(options.option)
     # First, as it takes a moment, and to embed may take hours.
     similarity = similarities.create_learned(options.kind, chosen_options)
-    needs_labels = getattr(similarity, "needs_labels", True)
-    embeddings, labels, model = _open_embeddings(options, needs_labels)
+    embeddings, labels, model = _open_embeddings(options, similarity.needs_labels)
     metrics = similarities.train(similarity, embeddings, labels, seed=options.seed)
     stored = StoredSimilarity(
         similarity=similarity,

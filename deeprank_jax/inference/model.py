@@ -271,15 +271,15 @@ class Model:
             rows, self.threshold, self.no_threshold, *map(self.is_unfamiliar, rows)
         )
 
-    def similarity_maps(self, one: AnyImage, other: AnyImage) -> SimilarityMaps:
-        """Returns the places where two images are similar.
-
-        Parts of both are hidden, one after another: 130 embeddings.
+    def similarity_maps(
+        self, one: AnyImage, other: AnyImage, *, progress: Progress | None = None
+    ) -> SimilarityMaps:
+        """Returns the places where two images are similar; embeds 64 copies of each.
 
         Raises:
           BadImageError: An image cannot be read; the message names it.
         """
-        return similarity_maps.find_maps(self, one, [other])[0]
+        return similarity_maps.find_maps(self, one, [other], progress=progress)[0]
 
     def is_unfamiliar(self, row: np.ndarray) -> bool | None:
         """Returns whether an embedding `[D]` is far from those of all training images.

@@ -6,22 +6,25 @@ works for every network, also for those whose last feature map has a few pixels 
 
 References:
   Dong et al., Explainability for Content-Based Image Retrieval, CVPR Workshops 2019,
-  who hide blocks of the one image and average over those that cover a pixel. The maps
-  of Stylianou et al., Visualizing Deep Similarity Networks, 2019,
+  who hide blocks of one image and average over those that cover a pixel. The maps of
+  Stylianou et al., Visualizing Deep Similarity Networks, 2019,
   https://arxiv.org/abs/1901.00536, answer the same question from the last feature map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import itertools
 from typing import Any, Protocol
 
 import numpy as np
 
-from deeprank_jax.inference.images import AnyImage, prepare
+from deeprank_jax.inference.images import AnyImage, decode, prepare
 from deeprank_jax.progress import Progress, reporting
 
 # Windows along each side of an image, and the side of one as a share of the image's.
 _NUM_WINDOWS, _SHARE = 8, 0.25
+# Windows whose images are in memory at a time; a model embeds as few together.
+_BLOCK = 8
 
 
 class Embedder(Protocol):
@@ -74,46 +77,78 @@ def find_maps(
     Raises:
       BadImageError: An image cannot be read; the message names it.
     """
-    images = [
-        prepare(image, f"image {i}", model.preprocessing)
-        for i, image in enumerate([one, *others])
-    ]
+    images, contents = zip(
+        *(
+            _prepare(image, f"image {i}", model.preprocessing)
+            for i, image in enumerate([one, *others])
+        ),
+        strict=True,
+    )
     windows = _create_windows(images[0].shape[0])
-    rows = _embed(model, np.stack(images))
-    hidden = []
+    rows = _embed(model, images)
+    hidden_rows = []
     with reporting(len(images), "hide parts", progress) as advance:
-        for image in images:
-            hidden.append(_embed(model, hide(image, windows)))
+        for image, content in zip(images, contents, strict=True):
+            hidden_rows.append(_embed(model, _hide_each(image, windows, content)))
             advance(1)
     return [
         SimilarityMaps(
             cosine=float(rows[0] @ row),
-            one=_spread(rows[0] @ row - hidden[0] @ row, windows),
-            other=_spread(rows[0] @ row - hidden_other @ rows[0], windows),
+            one=_spread(rows[0] @ row - hidden_rows[0] @ row, windows, contents[0]),
+            other=_spread(rows[0] @ row - hidden @ rows[0], windows, content),
         )
-        for row, hidden_other in zip(rows[1:], hidden[1:], strict=True)
+        for row, hidden, content in zip(
+            rows[1:], hidden_rows[1:], contents[1:], strict=True
+        )
     ]
 
 
-def hide(image: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Returns an image with its mean colour in the place of a window, for each window.
+def hide(image: np.ndarray, window: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Returns an image with its mean colour in the place of a window.
 
     Args:
       image: `[S, S, 3]` uint8.
-      windows: `[M, S, S]` in [0, 1], 1 where the image is hidden.
+      window: `[S, S]` in [0, 1], 1 where the image is hidden.
+      content: `[S, S]` bool, False for a border, which stays.
 
     Returns:
-      `[M, S, S, 3]` uint8.
+      `[S, S, 3]` uint8.
     """
-    covered = windows[..., None] * (image.mean(axis=(0, 1)) - image)
-    return np.round(image + covered).astype(np.uint8)
+    mean = image[content].mean(axis=0, dtype=np.float32)
+    change = (window * content)[..., None].astype(np.float32) * (mean - image)
+    return np.round(image + change).astype(np.uint8)
 
 
-def _embed(model: Embedder, images: np.ndarray) -> np.ndarray:
+def _prepare(
+    image: AnyImage, name: str, preprocessing: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image as the network sees it, and a mask `[S, S]` of its content."""
+    prepared = prepare(image, name, preprocessing)
+    if preprocessing["fit"] != "pad":
+        return prepared, np.ones(prepared.shape[:2], bool)
+    decoded = decode(image, name, max_pixels=preprocessing["max_pixels"])
+    # A black image of the same shape has a white border.
+    border = prepare(np.zeros_like(decoded), name, preprocessing)
+    return prepared, border[..., 0] < 128
+
+
+def _hide_each(
+    image: np.ndarray, windows: np.ndarray, content: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yields the image with each window hidden."""
+    for window in windows:
+        yield hide(image, window, content)
+
+
+def _embed(model: Embedder, images: Iterable[np.ndarray]) -> np.ndarray:
     """Returns embeddings `[N, D]`, of length 1 or all 0."""
-    rows = model.embed_prepared(images)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1)
+    blocks = iter(images)
+    rows = []
+    while block := list(itertools.islice(blocks, _BLOCK)):
+        rows.append(model.embed_prepared(np.stack(block)))
+    joined = np.concatenate(rows)
+    lengths = np.linalg.norm(joined, axis=1, keepdims=True)
+    return joined / np.where(lengths > 0, lengths, 1)
 
 
 def _create_windows(size: int) -> np.ndarray:
@@ -123,14 +158,18 @@ def _create_windows(size: int) -> np.ndarray:
     """
     num = min(_NUM_WINDOWS, size)
     centres = (np.arange(num) + 0.5) * size / num
-    away = np.abs(np.arange(size) + 0.5 - centres[:, None])
+    distances = np.abs(np.arange(size) + 0.5 - centres[:, None])
     edge = size / num / 2
-    sides = np.clip((_SHARE * size / 2 + edge / 2 - away) / edge, 0, 1)
+    sides = np.clip((_SHARE * size / 2 + edge / 2 - distances) / edge, 0, 1)
+    sides = sides.astype(np.float32)
     windows = sides[:, None, :, None] * sides[None, :, None, :]
     return windows.reshape(num * num, size, size)
 
 
-def _spread(falls: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Returns the mean value `[S, S]` of the windows that cover a pixel."""
+def _spread(falls: np.ndarray, windows: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Returns the mean value `[S, S]` of the windows that cover a pixel.
+
+    It is 0 outside the content.
+    """
     means = np.tensordot(falls, windows, axes=1) / windows.sum(axis=0)
-    return means.astype(np.float32)
+    return np.where(content, means, 0).astype(np.float32)

@@ -17,7 +17,8 @@ from deeprank_jax.errors import UserError
 from deeprank_jax.report import links, templates, thumbnails
 
 SUFFIXES = (".html", ".png")
-_SIZE = 112  # Pixels of an image; a page shows it at half size for sharp screens.
+# Pixels of an image, and of one of a sheet with few; a page has as many CSS pixels.
+SIZE, LARGE = 112, 224
 _GAP, _LINE = 10, 16
 _COLUMNS = 8
 # Lines of a caption or heading in a picture; a name of 255 characters has fewer.
@@ -75,6 +76,7 @@ def write_sheet(
     groups: Sequence[Group],
     *,
     folder: str | os.PathLike[str] = ".",
+    size: int = SIZE,
 ) -> None:
     """Writes a sheet.
 
@@ -84,11 +86,12 @@ def write_sheet(
       title: Title of the sheet.
       groups: Groups in order.
       folder: Folder of the sheet, from which a page links to the files of images.
+      size: Height and width of an image in pixels.
     """
     if suffix == ".html":
-        _write_page(file, title, groups, folder)
+        _write_page(file, title, groups, folder, size)
     else:
-        _write_png(file, title, groups)
+        _write_png(file, title, groups, size)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -106,14 +109,14 @@ def check_suffix(path: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Returns the whole image on a white square of the sheet's size."""
+def thumbnail(image: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Returns the whole image on a white square of `size` pixels."""
     picture = Image.fromarray(image)
-    scale = _SIZE / max(picture.size)
+    scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (_SIZE, _SIZE), "white")
-    square.paste(picture, ((_SIZE - width) // 2, (_SIZE - height) // 2))
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(picture, ((size - width) // 2, (size - height) // 2))
     return np.asarray(square)
 
 
@@ -122,28 +125,30 @@ def _write_page(
     title: str,
     groups: Sequence[Group],
     folder: str | os.PathLike[str],
+    size: int,
 ) -> None:
     page = templates.render(
         pathlib.Path(__file__).with_name("contact_sheet.html"),
         title=title,
         groups=groups,
         frames=_FRAMES,
-        encode=lambda tile: thumbnails.encode_image(thumbnail(tile.image)),
+        size=size,
+        encode=lambda tile: thumbnails.encode_image(thumbnail(tile.image, size)),
         link=lambda tile: links.link_to(tile.file, folder) if tile.file else "",
     )
     file.write(page.encode("utf-8", "backslashreplace"))
 
 
-def _write_png(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
+def _write_png(file: IO[bytes], title: str, groups: Sequence[Group], size: int) -> None:
     """Draws the sheet twice: without output for its height, then into the picture."""
     columns = max(2, min(_COLUMNS, max((len(g.tiles) for g in groups), default=0)))
-    width = _GAP + columns * (_SIZE + _GAP)
+    width = _GAP + columns * (size + _GAP)
     # A long title or heading widens the sheet up to that of all columns, then wraps.
     texts = [_font(15).getlength(title)]
     texts += [_font(12).getlength(group.heading) for group in groups]
-    widest = _GAP + _COLUMNS * (_SIZE + _GAP)
+    widest = _GAP + _COLUMNS * (SIZE + _GAP)
     width = max(width, min(widest, math.ceil(max(texts)) + 2 * _GAP))
-    sheet = _Sheet(width, columns)
+    sheet = _Sheet(width, columns, size)
     height = sheet.draw(None, title, groups)
     picture = Image.new("RGB", (width, height), "white")
     sheet.draw(picture, title, groups)
@@ -152,10 +157,11 @@ def _write_png(file: IO[bytes], title: str, groups: Sequence[Group]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Sheet:
-    """Layout of a sheet as a picture: its width in pixels and in columns."""
+    """Layout of a sheet: its width in pixels and in columns, and size of an image."""
 
     width: int
     columns: int
+    size: int
 
     def draw(
         self, picture: Image.Image | None, title: str, groups: Sequence[Group]
@@ -168,12 +174,12 @@ class _Sheet:
                 y = self._write(picture, heading, y, size=12, color=_QUIET) + 5
             for first in range(0, len(group.tiles), self.columns):
                 row = group.tiles[first : first + self.columns]
-                captions = [_wrap_lines(tile.lines) for tile in row]
+                captions = [_wrap_lines(tile.lines, self.size) for tile in row]
                 if picture is not None:
                     for column, tile in enumerate(row):
-                        x = _GAP + column * (_SIZE + _GAP)
-                        _draw_tile(picture, tile, captions[column], x, y)
-                y += _SIZE + 6 + max(map(len, captions)) * _LINE + _GAP
+                        x = _GAP + column * (self.size + _GAP)
+                        _draw_tile(picture, tile, captions[column], x, y, self.size)
+                y += self.size + 6 + max(map(len, captions)) * _LINE + _GAP
         return y
 
     def _write(
@@ -189,21 +195,21 @@ class _Sheet:
 
 
 def _draw_tile(
-    picture: Image.Image, tile: Tile, caption: Sequence[str], x: int, y: int
+    picture: Image.Image, tile: Tile, caption: Sequence[str], x: int, y: int, size: int
 ) -> None:
     draw = ImageDraw.Draw(picture)
-    picture.paste(Image.fromarray(thumbnail(tile.image)), (x, y))
-    box = (x - 3, y - 3, x + _SIZE + 2, y + _SIZE + 2)
+    picture.paste(Image.fromarray(thumbnail(tile.image, size)), (x, y))
+    box = (x - 3, y - 3, x + size + 2, y + size + 2)
     color = _FRAMES.get(tile.frame, "#dddddd")
     draw.rectangle(box, outline=color, width=3 if tile.frame else 1)
     for number, line in enumerate(caption):
-        place = (x, y + _SIZE + 6 + number * _LINE)
+        place = (x, y + size + 6 + number * _LINE)
         draw.text(place, line, fill=_INK, font=_font(11))
 
 
-def _wrap_lines(lines: Sequence[str]) -> list[str]:
+def _wrap_lines(lines: Sequence[str], size: int) -> list[str]:
     """Returns the lines of a caption, broken to the width of an image."""
-    return [part for line in lines for part in _wrap(line, _font(11), _SIZE)]
+    return [part for line in lines for part in _wrap(line, _font(11), size)]
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

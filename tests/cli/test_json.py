@@ -210,6 +210,14 @@ def test_triplets(run, photos, tmp_path):
     assert len(out.read_text().splitlines()) == 21
 
 
+def test_pairs(run, photos, tmp_path):
+    out = tmp_path / "pairs.csv"
+    words = (f"--config.data.dir={photos}", f"--out={out}", "--num=20", "--split=train")
+    result = run("pairs", "--config=folder", *words)
+    assert result == {"out": str(out), "pairs": 20, "similar": 10}
+    assert len(out.read_text().splitlines()) == 21
+
+
 def test_golden_feature(run, photos, tmp_path):
     out = tmp_path / "ratings.csv"
     config = ("--config=folder", f"--config.data.dir={photos}")

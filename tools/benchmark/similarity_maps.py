@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deeprank_jax.cli import arguments
 from deeprank_jax.inference.images import prepare
 from deeprank_jax.inference.similarity_maps import Embedder, find_maps, hide
 from deeprank_jax.progress import Bar
+from deeprank_jax.similarities.base import unit_rows
 from tools.benchmark import dataset
 
 _SHARE = 0.25
@@ -24,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", default="test", help="split of the images (default: %(default)s)"
     )
     parser.add_argument(
-        "--num_pairs", type=int, default=100, help="number of pairs of images"
+        "--num_pairs",
+        type=arguments.at_least(2),
+        default=100,
+        help="number of pairs of images (default: %(default)s)",
     )
 
 
@@ -61,9 +66,10 @@ def measure_pairs(
     falls = []
     for i, (one, other) in enumerate(pairs):
         values, elsewhere = maps[i].other, maps[i - 1].other
-        masks = np.stack([_hottest(x) for x in (values, elsewhere, -values)])
-        rows = model.embed_prepared(np.stack([one, *hide(other, masks)]))
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        whole = np.ones(values.shape, bool)
+        masks = [_hottest(x) for x in (values, elsewhere, -values)]
+        hidden = [hide(other, mask, whole) for mask in masks]
+        rows = unit_rows(model.embed_prepared(np.stack([one, *hidden])))
         falls.append(maps[i].cosine - rows[1:] @ rows[0])
     hottest, by_another, coldest = np.array(falls).T
     return {
