@@ -41,10 +41,13 @@ class Similarity(Protocol):
 
 @runtime_checkable
 class LearnedSimilarity(Similarity, Protocol):
-    """A similarity that is trained, on pairs of embeddings with labels.
+    """A similarity that is trained on embeddings.
 
-    One that needs no labels says so by an attribute `needs_labels`, False.
+    Attributes:
+      needs_labels: True if it learns from pairs of images with labels.
     """
+
+    needs_labels: ClassVar[bool]
 
     def stages(
         self, embeddings: np.ndarray, labels: np.ndarray, *, seed: int = 0

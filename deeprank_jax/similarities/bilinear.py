@@ -41,6 +41,7 @@ class Bilinear:
     """
 
     is_distance: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
 
     steps: int = 300
     batch_size: int = 1000

@@ -27,8 +27,8 @@ class OutOfDomain:
       s(a, b) = \max(a^T b, 0) - v \, \bar c_k(a) - w \, \bar c_m(b)
 
     for unit vectors, where :math:`\bar c_k(x)` is the mean of the `k` highest cosines
-    of x to distractors: images as they come among the queries, and of which none is
-    looked for, e.g. photographs without a landmark. A hit that resembles many of them
+    of x to distractors, images of other things than those that are searched for, e.g.
+    photographs without a landmark. A hit that resembles many of them
     moves down, and the score of a query that does is low for all hits, so that one
     threshold tells which queries have an answer.
 
@@ -73,7 +73,7 @@ class OutOfDomain:
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Returns the score of each pair, `[N]` float64; see `Similarity`."""
-        distractors = self._trained()
+        distractors = self._check_distractors()
         a, b = check_pairs(a, b, distractors.shape[1])
         a, b = unit_rows(a), unit_rows(b)
         cosines = np.maximum(np.sum(a * b, axis=1), 0.0)
@@ -109,7 +109,7 @@ class OutOfDomain:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the distractors."""
-        return {"distractors": self._trained()}
+        return {"distractors": self._check_distractors()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
         """Sets the distractors; see `LearnedSimilarity`."""
@@ -135,19 +135,19 @@ class OutOfDomain:
           rows: `[N, D]` unit vectors; equal ones, as of one query, are compared once.
           num: Number of distractors that count.
         """
-        distractors = self._trained()
-        different, places = np.unique(
+        distractors = self._check_distractors()
+        unique_rows, inverse = np.unique(
             rows.astype(np.float32), axis=0, return_inverse=True
         )
-        means = np.empty(len(different))
+        means = np.empty(len(unique_rows))
         size = max(1, _BLOCK // len(distractors))
-        for start in range(0, len(different), size):
-            cosines = different[start : start + size] @ distractors.T
+        for start in range(0, len(unique_rows), size):
+            cosines = unique_rows[start : start + size] @ distractors.T
             highest = np.partition(cosines, -num, axis=1)[:, -num:]
             means[start : start + size] = highest.mean(axis=1, dtype=np.float64)
-        return means[places.reshape(-1)]
+        return means[inverse.reshape(-1)]
 
-    def _trained(self) -> np.ndarray:
+    def _check_distractors(self) -> np.ndarray:
         """Returns the distractors `[M, D]` float32.
 
         Raises:

@@ -65,6 +65,7 @@ class StagedSimilarity(abc.ABC):
     """
 
     is_distance: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
 
     random_steps: int = 5000
     pair_steps: int = 2000

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from deeprank_jax.similarities import OutOfDomain
 from tools.benchmark import out_of_domain
 
 
@@ -16,7 +17,9 @@ def test_queries_without_an_answer_are_told_by_distractors():
     rows = centers[labels] + 1.5 * rng.normal(size=(140, dim))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     distractors = 9 * shared + rng.normal(size=(30, dim))
-    values = out_of_domain.measure_embedded(distractors, rows, labels, is_other)
+    values = out_of_domain.measure_embedded(
+        OutOfDomain(), distractors, rows, labels, is_other
+    )
     assert values["queries"] == 12 * 3 + 8 * 7
     assert values["queries_without_answer"] == 8 * 7
     assert values["less_distractors_auroc"] > values["cosine_auroc"]

@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 import scipy.stats
+from sklearn.metrics import roc_auc_score
 
 from deeprank_jax.inference import bulk
 from deeprank_jax.search.label_margins import label_margins
@@ -62,13 +63,8 @@ def _measure_once(
     margins = label_margins(rows, planted).margins
     # Images alone with their label have no margin, and come last.
     ranks = scipy.stats.rankdata(np.nan_to_num(margins, nan=-np.inf))
-    num_wrong = int(is_wrong.sum())
-    first = np.argsort(-ranks, kind="stable")[:num_wrong]
-    worse = ranks[is_wrong].sum() - num_wrong * (num_wrong + 1) / 2
-    return (
-        float(is_wrong[first].mean()),
-        float(worse / (num_wrong * (len(rows) - num_wrong))),
-    )
+    first = np.argsort(-ranks, kind="stable")[: int(is_wrong.sum())]
+    return float(is_wrong[first].mean()), float(roc_auc_score(is_wrong, ranks))
 
 
 def plant(

@@ -9,7 +9,7 @@ category in the training split. A query's prediction is the class of its best hi
 import argparse
 
 import numpy as np
-import scipy.stats
+from sklearn.metrics import roc_auc_score
 
 from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation.global_average_precision import global_average_precision
@@ -19,6 +19,9 @@ from tools.benchmark import dataset
 
 _NUM_INDEXED, _NUM_CANDIDATES, _NUM_RESAMPLED = 4, 20, 1000
 
+# Confidences `[Q]` and whether each prediction is right, `[Q]` bool.
+System = tuple[np.ndarray, np.ndarray]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this benchmark."""
@@ -27,13 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--category", default="Symbols",
         help="name of the coarsest label that is not looked for (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--split", default="test",
+        help="split of index and queries (default: %(default)s)",
+    )  # fmt: skip
+    for name in ("query_weight", "indexed_weight"):
+        parser.add_argument(
+            f"--{name}", type=float, default=getattr(OutOfDomain, name),
+            help="option of the similarity (default: %(default)s)",
+        )  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Returns the metrics of both confidences, and their difference with interval."""
     model, splits = dataset.open_dataset(options)
     embedded = {}
-    for name in ("train", "test"):
+    for name in ("train", options.split):
         records = splits[name]
         names = np.array([records.label_name(i, 0) for i in range(len(records))])
         if options.category not in names:
@@ -45,15 +57,23 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         is_other = names[indices] == options.category
         embedded[name] = rows, records.labels[indices, -1], is_other
     rows, _, is_other = embedded["train"]
-    return measure_embedded(rows[is_other], *embedded["test"])
+    similarity = OutOfDomain(
+        query_weight=options.query_weight, indexed_weight=options.indexed_weight
+    )
+    return measure_embedded(similarity, rows[is_other], *embedded[options.split])
 
 
 def measure_embedded(
-    distractors: np.ndarray, rows: np.ndarray, labels: np.ndarray, is_other: np.ndarray
+    similarity: OutOfDomain,
+    distractors: np.ndarray,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    is_other: np.ndarray,
 ) -> dict[str, float]:
     """Returns the metrics of both confidences, and their difference with interval.
 
     Args:
+      similarity: Similarity that is trained on the distractors.
       distractors: `[M, D]` embeddings.
       rows: `[N, D]` embeddings, of length 1.
       labels: `[N]` ints, classes.
@@ -62,12 +82,11 @@ def measure_embedded(
     numbers = _number_within(labels)
     indexed = np.flatnonzero(~is_other & (numbers < _NUM_INDEXED))
     queries = np.flatnonzero(is_other | (numbers >= _NUM_INDEXED))
-    similarity = OutOfDomain()
     list(similarity.stages(distractors, np.array([])))
     cosines = rows[queries] @ rows[indexed].T
     near = np.argsort(-cosines, axis=1, kind="stable")[:, :_NUM_CANDIDATES]
     scores = similarity(
-        np.repeat(rows[queries], _NUM_CANDIDATES, axis=0),
+        np.repeat(rows[queries], near.shape[1], axis=0),
         rows[indexed[near.reshape(-1)]],
     ).reshape(near.shape)
     has_answer = ~is_other[queries]
@@ -83,35 +102,43 @@ def measure_embedded(
         "queries": float(len(queries)),
         "queries_without_answer": float(is_other.sum()),
         "distractors": float(len(distractors)),
-        **_compare(systems, has_answer),
+        **_compare(systems, has_answer, labels[queries]),
     }
 
 
 def _compare(
-    systems: dict[str, tuple[np.ndarray, np.ndarray]], has_answer: np.ndarray
+    systems: dict[str, System], has_answer: np.ndarray, classes: np.ndarray
 ) -> dict[str, float]:
-    """Returns GAP, AUROC and accuracy of two systems, and the difference in GAP."""
+    """Returns GAP, AUROC and accuracy of two systems, and the difference in GAP.
+
+    Its interval, of 95 %, is over classes, whose queries are alike.
+
+    Args:
+      systems: Predictions by name; the first is compared with.
+      has_answer: `[Q]` bool, True for a query whose class is indexed.
+      classes: `[Q]` ints, classes of the queries.
+    """
     values = {}
     for name, (confidences, is_correct) in systems.items():
-        ranks = scipy.stats.rankdata(confidences)
         num = int(has_answer.sum())
-        better = ranks[has_answer].sum() - num * (num + 1) / 2
         values |= {
             f"{name}_gap": global_average_precision(confidences, is_correct, num),
-            f"{name}_auroc": float(better / (num * (len(ranks) - num))),
+            f"{name}_auroc": float(roc_auc_score(has_answer, confidences)),
             f"{name}_accuracy": float(is_correct.sum() / num),
         }
+    members = [np.flatnonzero(classes == x) for x in np.unique(classes)]
     rng = np.random.default_rng(0)
     differences = []
     for _ in range(_NUM_RESAMPLED):
-        sample = rng.integers(0, len(has_answer), len(has_answer))
-        one, other = (
-            global_average_precision(
-                c[sample], ok[sample], int(has_answer[sample].sum())
+        numbers = rng.integers(0, len(members), len(members))
+        sample = np.concatenate([members[number] for number in numbers])
+        num = int(has_answer[sample].sum())
+        if num:
+            one, other = (
+                global_average_precision(confidences[sample], is_correct[sample], num)
+                for confidences, is_correct in systems.values()
             )
-            for c, ok in systems.values()
-        )
-        differences.append(other - one)
+            differences.append(other - one)
     low, high = np.quantile(differences, (0.025, 0.975))
     first, second = (values[f"{name}_gap"] for name in systems)
     values |= {"gap_difference": second - first}
