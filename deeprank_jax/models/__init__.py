@@ -141,7 +141,7 @@ def create_model(
       trunk: Name of a trunk in `TRUNKS` under `"name"`, and the options of that trunk.
       image_size: Height and width of the images, in pixels.
       embedding_dim: Length of an embedding; None for the features themselves.
-      embedding_norm: True for BatchNorm of an embedding's numbers.
+      embedding_norm: True for BatchNorm of the numbers of each network's embedding.
       paths: Options of each low-resolution path.
       embed_shift: Length of the shifts over which an embedding is averaged, in pixels.
       embed_flip: True to average an embedding over mirror images, too.
@@ -173,7 +173,14 @@ def create_model(
             embed_flip=embed_flip,
             embed_prefix=embed_prefix,
             whitening_power=whitening_power,
-            others=create_others(ensemble, create_trunk, seed=seed, **sizes),
+            others=create_others(
+                ensemble,
+                create_trunk,
+                seed=seed,
+                embedding_norm=embedding_norm,
+                axis_name=axis_name,
+                **sizes,
+            ),
             rngs=rngs,
             **sizes,
         )

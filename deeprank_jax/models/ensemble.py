@@ -28,6 +28,8 @@ def create_others(
     image_size: int,
     dtype: jnp.dtype,
     seed: int,
+    embedding_norm: bool = False,
+    axis_name: str | None = None,
 ) -> list[tuple[int, MultiScale]]:
     """Returns the networks, each with the factor by which its images are smaller.
 
@@ -40,6 +42,8 @@ def create_others(
       dtype: Type that the paths compute in.
       seed: Seed of the initial parameters; those of the first network do not depend on
         the ensemble.
+      embedding_norm: True for BatchNorm of each network's embedding, as of the first.
+      axis_name: Name of the mapped axis over which it averages, if any.
 
     Raises:
       ConfigError: An option is missing, unknown or out of its range.
@@ -52,6 +56,8 @@ def create_others(
             create_trunk,
             image_size=image_size,
             dtype=dtype,
+            embedding_norm=embedding_norm,
+            axis_name=axis_name,
             rngs=nnx.Rngs(jax.random.fold_in(key, 1 + i)),
         )
         for i, options in enumerate(ensemble)
@@ -64,10 +70,19 @@ def _create_other(
     create_trunk: Callable[..., Trunk],
     *,
     image_size: int,
-    dtype: jnp.dtype,
     rngs: nnx.Rngs,
+    **shared: Any,
 ) -> tuple[int, MultiScale]:
-    """Returns the factor and the network of one entry of the ensemble."""
+    """Returns the factor and the network of one entry of the ensemble.
+
+    Args:
+      options: Options of the network.
+      section: Name of the entry, for messages.
+      create_trunk: Function that `create_others` takes.
+      image_size: Height and width of the images of the ensemble, in pixels.
+      rngs: Keys of the initial parameters.
+      **shared: Arguments of `MultiScale` that all networks share.
+    """
     _check_options(options, section)
     factor = options.get("subsample", 1)
     size = -(-image_size // factor)
@@ -83,8 +98,8 @@ def _create_other(
                 image_size=size,
                 embedding_dim=options["embedding_dim"],
                 paths=options.get("paths", ()),
-                dtype=dtype,
                 rngs=rngs,
+                **shared,
             )
     except ConfigError as error:
         message = str(error).replace("config.model.trunk", f"{section}.trunk")

@@ -153,6 +153,28 @@ def test_devices_normalise_embeddings_together():
     )
 
 
+def test_every_network_of_an_ensemble_normalises_its_embedding():
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3))
+    other = dict(trunk=CONVNET["trunk"], embedding_dim=6, subsample=2)
+    options = dict(embedding_dim=8, embedding_norm=True, ensemble=(other,))
+    split = jnp.asarray(images, jnp.uint8).reshape(4, 4, 16, 16, 3)
+    outputs = {}
+    for axis_name in (None, "data"):
+        model = models.create_model(**CONVNET, **options, axis_name=axis_name)
+        model.others[0].embedding.bias[...] = jnp.arange(6.0)
+        graphdef, state = nnx.split(model)
+        embed = lambda x, g=graphdef, s=state: nnx.merge(g, s, copy=True)(x)
+        outputs[axis_name] = (
+            jax.vmap(embed, axis_name="data")(split).reshape(16, -1)
+            if axis_name
+            else embed(split.reshape(16, 16, 16, 3))
+        )
+    shares = np.mean(np.asarray(outputs[None]) > 0, axis=0)
+    assert shares.shape == (14,)
+    assert np.all((shares > 0) & (shares < 1))
+    np.testing.assert_allclose(outputs["data"], outputs[None], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
