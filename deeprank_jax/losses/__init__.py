@@ -80,6 +80,7 @@ __all__ = [
     "WeightedSum",
     "create_loss",
     "gather_images",
+    "learns_codes",
     "memory_size",
     "register_loss",
     "register_miner",
@@ -187,4 +188,16 @@ def takes_teacher(section: Mapping[str, Any]) -> bool:
     name = section.get("name", "")
     return (name in LOSSES and getattr(LOSSES[name], "takes_teacher", False)) or any(
         takes_teacher({"name": name, **term}) for name, term in terms.items()
+    )
+
+
+def learns_codes(section: Mapping[str, Any]) -> bool:
+    """Returns whether the loss of a section learns codes, signs of embeddings."""
+    terms = section.get("terms") or {}
+    name = section.get("name", "")
+    loss = LOSSES[name] if name in LOSSES else None
+    return (
+        getattr(loss, "learns_codes", False)
+        or getattr(loss, "outputs", "") == "code_cosines"
+        or any(learns_codes({"name": name, **term}) for name, term in terms.items())
     )

@@ -51,6 +51,7 @@ class Hashing:
     """
 
     outputs = "embeddings"
+    learns_codes = True
 
     def __init__(
         self, *, terms: Mapping[str, tuple[float, Loss]], sharpness: float = 2.0

@@ -100,7 +100,6 @@ def create_model(
     if num_classes is None:
         return models.create_model(**options, head=head)
     if outputs == "code_cosines":
-        options["ensemble"] = ()
         return models.create_model(**options, head=num_classes)
     for ranking_only in (
         "embedding_dim",

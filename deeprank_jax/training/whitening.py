@@ -10,7 +10,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from deeprank_jax import checksums, files
+from deeprank_jax import checksums, files, losses
 from deeprank_jax import config as config_lib
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.distributed import devices, processes
@@ -101,11 +101,17 @@ def check_whitening(experiment: Experiment, saved: pathlib.Path | None) -> None:
       saved: Path of the config that the run began with; None for a new run.
 
     Raises:
-      ConfigError: The network has no whitening, or the run began without one, or with
-        one that the config now turns off.
+      ConfigError: The network has no whitening, or learns binary codes, or the run
+        began without one, or with one that the config now turns off.
     """
     config = experiment.config
     power = config.model.whitening_power
+    if power and losses.learns_codes(config.loss.to_dict()):
+        raise ConfigError(
+            f"config.model.whitening_power={power} would turn the axes of embeddings, "
+            f"whose signs config.loss.name={config.loss.name!r} trains as codes: set "
+            "--config.model.whitening_power=0."
+        )
     if power and _MATRIX not in network_arrays(experiment.state):
         raise ConfigError(
             f"config.model.whitening_power={power}, and the network of "

@@ -14,8 +14,10 @@ from deeprank_jax.errors import ConfigError
 from deeprank_jax.export import export_run
 from deeprank_jax.inference.model import Model
 from deeprank_jax.models.coded import TargetCodes, draw_target_codes
-from deeprank_jax.training import checkpoints, loop
+from deeprank_jax.relevance import SameClass
+from deeprank_jax.training import checkpoints, loop, tasks
 
+TERMS = dict(supcon={})
 CONVNET = dict(trunk=dict(name="convnet", widths=(4, 8)), image_size=16)
 VALUES = {
     "task": "classification",
@@ -191,6 +193,34 @@ def test_options_out_of_range_are_refused(options, message):
 def test_codes_without_a_bit_are_refused():
     with pytest.raises(ValueError, match="num_bits must be at least 1, got 0"):
         draw_target_codes(4, 0, seed=0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {k: v for k, v in VALUES.items() if not k.startswith("evaluation")},
+        {"loss": dict(name="hashing", terms=TERMS)},
+        {"loss": dict(name="weighted_sum", terms=dict(hashing=dict(terms=TERMS)))},
+    ],
+)
+def test_whitening_of_codes_is_refused(tmp_path, values):
+    images = shrunk.write_images(tmp_path / "images")
+    values = {**values, "model.whitening_power": 0.4}
+    message = (
+        r"config\.model\.whitening_power=0\.4 would turn the axes .* "
+        r"config\.loss\.name='\w+' .*--config\.model\.whitening_power=0\."
+    )
+    with pytest.raises(ConfigError, match=message):
+        loop.train(shrunk.create_config(images, **values), tmp_path / "run")
+
+
+def test_codes_of_an_ensemble_are_refused(tmp_path):
+    config = shrunk.create_config(tmp_path, **VALUES)
+    config.model.ensemble = (shrunk.OTHER,)
+    with pytest.raises(
+        ConfigError, match=r"ensemble is for .*set it to \(\) for .*ortho"
+    ):
+        tasks.create_task(config, SameClass())
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -81,7 +81,8 @@ class Classification:
           relevance: Relevance of the run, which a loss may use.
 
         Raises:
-          ConfigError: The loss does not exist, or takes embeddings.
+          ConfigError: The loss does not exist, or takes embeddings, or compares an
+            ensemble's with codes.
           ValueError: The share is not between 0 and 1.
         """
         if not 0 < held_out < 1:
@@ -101,6 +102,12 @@ class Classification:
                 f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
                 'and config.task.name="classification" gives logits or cosines: set '
                 "--config.loss.name=cross_entropy, arcface or another of those."
+            )
+        if self._loss.outputs == "code_cosines" and config.model.ensemble:
+            raise ConfigError(
+                'config.model.ensemble is for config.task.name="ranking": set it to () '
+                f"for config.loss.name={config.loss.name!r}, which trains a single "
+                "network."
             )
 
     @property
