@@ -112,8 +112,10 @@ class TrainingLog:
         finite = values.pop("finite")
         in_a_row = int(values.pop("skipped_in_a_row"))
         self._check_finite(step, batch, finite, in_a_row)
-        # Non-finite values would make the mean non-finite.
-        values = {} if in_a_row else values
+        # Non-finite values would make the mean non-finite, and NaN is that of nothing.
+        values = {
+            name: x for name, x in values.items() if not in_a_row and not np.isnan(x)
+        }
         sampler_metrics = batch.groups.metrics()
         if isinstance(batch.groups, Groups):
             records = self._experiment.records["train"]

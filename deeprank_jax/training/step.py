@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flax import nnx
 import jax
@@ -17,13 +17,29 @@ from deeprank_jax.training import optimizers
 Array = jax.Array
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+
+
+class Mean(NamedTuple):
+    """A metric that is a mean over some of a batch, none of which may be in a part.
+
+    Attributes:
+      total: `[]` float, sum of the values that count.
+      count: `[]` number of these values.
+    """
+
+    total: Array
+    count: Array
+
+
+# Metrics of a part of a batch, or of a device's share.
+PartMetrics = Mapping[str, Array | Mean]
 # From parameters, model state, images and key to outputs and the new model state.
 Forward = Callable[..., tuple[Array, nnx.State]]
 # Variables that a batch changes without a gradient: of the model, and the memory.
 Changed = tuple[nnx.State, Mapping[str, Array]]
 # From parameters, changed variables, batch, step and key to gradients, the new changed
 # variables, a mask of finite groups, and metrics.
-Gradients = Callable[..., tuple[nnx.State, Changed, Array, Metrics]]
+Gradients = Callable[..., tuple[nnx.State, Changed, Array, PartMetrics]]
 # Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
 
@@ -33,7 +49,7 @@ class Objective(Protocol):
 
     def __call__(
         self, outputs: Array, batch: Batch, *, step: Array, key: Array
-    ) -> tuple[Array, Metrics]:
+    ) -> tuple[Array, PartMetrics]:
         """Returns the loss of each group of images, and further metrics.
 
         Args:
@@ -43,7 +59,8 @@ class Objective(Protocol):
           key: Random key of the step, the same on all devices.
 
         Returns:
-          `[B]` losses, and scalar metrics by name.
+          `[B]` losses, and scalar metrics by name, or a `Mean` of those values that
+          some devices or parts may not have.
         """
         ...
 
@@ -155,7 +172,8 @@ def make_train_step(
 
     The batch holds uint8 `images [B, n, H, W, C]`, for ranking anchor, positive and
     negative, and the arrays that the objective needs. The metrics are float32 scalars,
-    except `finite`, bool `[devices, B]`: True for groups with finite outputs.
+    except `finite`, bool `[devices, B]`: True for groups with finite outputs; a
+    `Mean` of no value is NaN.
 
     Args:
       graphdef: Structure of the model, from `create_train_state`.
@@ -182,6 +200,11 @@ def make_train_step(
         metrics, model_state, grads = jax.lax.pmean(
             (metrics, model_state, grads), DATA_AXIS
         )
+        metrics = {
+            # NaN of no value at all, for which the log has no entry.
+            name: x.total / x.count if isinstance(x, Mean) else x
+            for name, x in metrics.items()
+        }
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
 
@@ -291,7 +314,7 @@ def _accumulate(
     batch: Batch,
     key: Array,
     num_parts: int,
-) -> tuple[nnx.State, Changed, Array, Metrics]:
+) -> tuple[nnx.State, Changed, Array, PartMetrics]:
     """Returns the results of `gradients`, averaged over the parts of the batch."""
     changed = state.model_state, state.memory
     if num_parts == 1:

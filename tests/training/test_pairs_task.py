@@ -2,16 +2,24 @@
 
 import json
 
+from flax import nnx
 from helpers import shrunk
 from helpers.commands import run_command
 from helpers.stopped import train_until_saved
+import jax
 import numpy as np
+import optax
 import pytest
 
+from deeprank_jax import losses
+from deeprank_jax.distributed import devices
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
 from deeprank_jax.experiments import evaluate
 from deeprank_jax.export import export_run
+from deeprank_jax.models import layers
 from deeprank_jax.training import experiment, final_report, loop, tasks
+from deeprank_jax.training import step as step_lib
+from deeprank_jax.training.tasks import pairs as pairs_task
 
 VALUES = {
     "task.name": "pairs",
@@ -115,6 +123,57 @@ def test_steps_bring_similar_pairs_nearer_than_different_ones(images, pairs, tmp
     results = json.loads((tmp_path / "results.json").read_text())["test"]["pairs"]
     # Of images that were in no pair of training.
     assert results["roc_auc"]["model"] > results["roc_auc"]["untrained"] + 0.1
+
+
+class Flat(nnx.Module):
+    """A linear map of the pixels, which treats each image alone."""
+
+    def __init__(self):
+        self.linear = nnx.Linear(48, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, key=None):
+        pixels = images.reshape(len(images), -1) / 255.0
+        return layers.l2_normalize(self.linear(pixels))
+
+
+@pytest.mark.parametrize("num_different", [0, 1, 6])
+def test_distances_are_those_of_the_batch_on_devices_and_in_parts(num_different):
+    tx = optax.sgd(0.0)
+    objective = pairs_task.PairObjective(
+        losses.create_loss({"name": VALUES["loss.name"]})
+    )
+    rng = np.random.default_rng(0)
+    batch = {
+        "images": rng.integers(0, 256, (16, 2, 4, 4, 3), np.uint8),
+        "is_similar": (np.arange(16) >= num_different).astype(np.int32),
+    }
+    outputs = np.asarray(Flat()(batch["images"].reshape(32, 4, 4, 3)))
+    a, b = outputs.reshape(16, 2, 4).swapaxes(0, 1)
+    distances = np.square(a - b).sum(axis=1)
+    graphdef, state = step_lib.create_train_state(Flat(), tx)
+    for num_devices, parts in ((1, 1), (4, 1), (1, 4), (2, 2)):
+        step = step_lib.make_train_step(graphdef, tx, objective, accumulate=parts)
+        step = jax.vmap(step, (None, 0), None, axis_name=devices.DATA_AXIS)
+        share = lambda x, n=num_devices: x.reshape(n, -1, *x.shape[1:])
+        _, metrics = jax.jit(step)(state, jax.tree.map(share, batch))
+        for name, kind in (("positive", 1), ("negative", 0)):
+            values = distances[batch["is_similar"] == kind]
+            expected = values.mean() if len(values) else np.nan
+            np.testing.assert_allclose(metrics[f"{name}_distance"], expected, rtol=1e-5)
+
+
+def test_a_distance_of_no_pair_is_not_logged(images, pairs, tmp_path):
+    # The pairs of a step are of either kind, as the epoch has them.
+    values = {"batch_size": 4, "log_every": 1}
+    loop.train(create_config(images, pairs, **values), tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    entries = [x for x in map(json.loads, lines) if "train/loss" in x]
+    assert len(entries) == 8
+    for entry in entries:
+        for name, kind in (("positive", "similar"), ("negative", "different")):
+            has_some = entry[f"train/sampler_pairs/{kind}"] > 0
+            assert (f"train/{name}_distance" in entry) == has_some
+    assert any("train/positive_distance" not in entry for entry in entries)
 
 
 def test_a_run_that_stopped_ends_with_the_same_bits(images, pairs, trained, tmp_path):

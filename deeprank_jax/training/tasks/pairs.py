@@ -6,6 +6,7 @@ import dataclasses
 from absl import logging
 from flax import nnx
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -14,7 +15,6 @@ from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import diagnostics
-from deeprank_jax.losses.pairs import masked_mean
 from deeprank_jax.losses.triplet import squared_distance
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import pair_file
@@ -22,7 +22,7 @@ from deeprank_jax.sampling.pair_sampler import PairSampler
 from deeprank_jax.sampling.stream import Sampler
 from deeprank_jax.training import network
 from deeprank_jax.training.health import TrainingMonitor
-from deeprank_jax.training.step import Batch, Metrics, Objective
+from deeprank_jax.training.step import Batch, Mean, Objective, PartMetrics
 
 _ADVICE = (
     "Try a lower config.optimizer.learning_rate, a larger config.loss.margin, or list "
@@ -165,7 +165,7 @@ class PairObjective:
 
     def __call__(
         self, outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, PartMetrics]:
         """Returns the losses `[B]` of a batch, and metrics of its embeddings."""
         pair_losses = self.loss_fn(outputs, batch, step=step, key=key)
         embeddings = jax.lax.stop_gradient(outputs)
@@ -173,8 +173,8 @@ class PairObjective:
         distances = squared_distance(embeddings[:, 0], embeddings[:, 1])
         is_similar = batch["is_similar"] > 0
         return pair_losses, {
-            "positive_distance": masked_mean(distances, is_similar),
-            "negative_distance": masked_mean(distances, ~is_similar),
+            "positive_distance": _mean_where(distances, is_similar),
+            "negative_distance": _mean_where(distances, ~is_similar),
             "mean_distance": diagnostics.mean_squared_distance(images),
             "effective_rank": diagnostics.effective_rank(images),
         }
@@ -184,3 +184,8 @@ class PairObjective:
     ) -> Mapping[str, jax.Array]:
         """Returns the memory of the loss after a batch."""
         return losses.update_memory(self.loss_fn, memory, outputs, batch)
+
+
+def _mean_where(values: jax.Array, mask: jax.Array) -> Mean:
+    """Returns the mean of the values `[B]` of a mask, which may hold for none."""
+    return Mean(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask))
