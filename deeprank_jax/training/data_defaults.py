@@ -4,6 +4,7 @@ Keys that are None take a value that suits the number, classes and size of the t
 images. A run keeps the values that it began with.
 """
 
+from collections.abc import Mapping
 import pathlib
 from typing import Any
 
@@ -47,7 +48,8 @@ def fit_to_data(
     The image's side is the median of the shorter sides, rounded up to 32 pixels, from
     96 to 224. A group has at most 4 images, and no more than half of the classes have.
     A batch has about 64 images, or 32 of more than 128 pixels, and no more than there
-    are. Steps are 10 epochs, from 200 to 1,000, with 10 validations.
+    are. Steps are 10 epochs, from 200 to 1,000, with 10 validations; an epoch has as
+    many images as there are, or as many groups as the task counts.
 
     Args:
       config: Whole configuration.
@@ -70,9 +72,10 @@ def fit_to_data(
         missing = [key for key in missing if key not in chosen]
     if missing:
         with processes.first_alone():  # The others find the prepared files.
-            records = create_records(config.data)["train"]
+            splits = create_records(config.data)
+        records = splits["train"]
         for key in missing:  # In order: some follow from those before.
-            value = _choose(key, resolved, records)
+            value = _choose(key, resolved, splits)
             resolved.update_from_flattened_dict({key: value})
         logging.info(
             "Chosen for %s training images: %s.",
@@ -82,26 +85,31 @@ def fit_to_data(
     return resolved
 
 
-def _choose(key: str, config: ml_collections.ConfigDict, records: Records) -> int:
+def _choose(
+    key: str, config: ml_collections.ConfigDict, splits: Mapping[str, Records]
+) -> int:
     """Returns the value of a key that is None."""
+    records, task = splits["train"], tasks.TASKS[config.task.name]
     if key == "data.image_size":
         return _choose_side(records, config.data.max_pixels)
     if key == "sampler.positives_per_anchor":
         _, counts = np.unique(records.labels[:, -1], return_counts=True)
         typical = np.median(counts[counts > 1]) if np.any(counts > 1) else 2
         return int(np.clip(typical - 1, 1, _MOST_POSITIVES))
-    group = 1
-    if getattr(tasks.TASKS[config.task.name], "draws_triplets", True):
+    group = getattr(task, "images_per_group", 1)
+    if getattr(task, "draws_triplets", True):
         group += sum(create.group_size(config).values())
     elif config.loss.name in losses.LOSSES:
-        group = getattr(losses.LOSSES[config.loss.name], "num_views", 1)
+        group = getattr(losses.LOSSES[config.loss.name], "num_views", group)
     if key == "batch_size":
         is_large = config.data.image_size > _LARGE_SIDE
         images = _BATCH_LARGE_IMAGES if is_large else _BATCH_IMAGES
         num_groups = max(2, min(images, len(records)) // group)
         return -(-num_groups // jax.device_count()) * jax.device_count()
     if key == "num_steps":
-        epoch = len(records) / (config.batch_size * group)
+        count_groups = getattr(task, "count_groups", None)
+        num_groups = count_groups(config, splits) if count_groups else None
+        epoch = (num_groups or len(records) / group) / config.batch_size
         return int(np.clip(round(_NUM_EPOCHS * epoch), _LEAST_STEPS, _MOST_STEPS))
     return max(1, config.num_steps // _NUM_VALIDATIONS)
 

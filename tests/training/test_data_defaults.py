@@ -1,5 +1,6 @@
 """Values of a config that are chosen from the data."""
 
+import itertools
 import json
 
 from helpers import shrunk
@@ -11,6 +12,7 @@ import pytest
 from deeprank_jax import config as config_lib
 from deeprank_jax.data import create_records
 from deeprank_jax.errors import DataError
+from deeprank_jax.sampling.image_tables import list_ids
 from deeprank_jax.training.data_defaults import fit_to_data
 
 
@@ -126,3 +128,25 @@ def test_a_classifier_has_batches_of_single_images(tmp_path):
     _, _, batch_size, steps, _ = fit(folder, *words)
     assert batch_size == 64
     assert steps == max(200, round(10 * len(train_records(folder)) / 64))
+
+
+def test_an_epoch_of_listed_pairs_is_the_pairs_of_training(tmp_path):
+    folder = write(tmp_path / "images", classes=6, images=10, size=(8, 8))
+    path = tmp_path / "pairs.csv"
+    words = [f"--config.data.dir={folder}", f"--config.task.file={path}"]
+    config = config_lib.load_config("pairs", words)
+    names = list_ids(create_records(config.data)["train"])
+    other = list_ids(create_records(config.data)["test"])[0]
+    pairs = [*itertools.islice(itertools.combinations(names, 2), 500)]
+    pairs.append((names[0], other))
+    rows = [f"{a},{b},{number % 2}" for number, (a, b) in enumerate(pairs)]
+    path.write_text("\n".join(["a,b,similar", *rows]))
+    config.batch_size = 16
+    assert fit_to_data(config).num_steps == round(10 * 500 / 16)
+    config.batch_size = None
+    # 64 images, or as many as there are.
+    expected = on_all_devices(min(64, len(names)) // 2)
+    assert fit_to_data(config).batch_size == expected
+    # The error is that of the task.
+    config.task.file = ""
+    assert fit_to_data(config).num_steps == 200

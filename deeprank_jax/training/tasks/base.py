@@ -28,6 +28,15 @@ class Task(Protocol):
       augments_alone: True if flip and colours are drawn for each image of a group, as
         for views of the same image; False if once for the group.
       METRICS: Meaning of each metric that `validate` returns, by name.
+
+    A task that draws no triplets may have further attributes, of its class:
+
+      unit: What `config.batch_size` counts, for the report; `"images"` without it.
+      images_per_group: Number of images in one of these; 1 without it, or the number of
+        views that the loss takes.
+      count_groups: Function of the whole config and the records of each split, to the
+        number of these in an epoch; the training images without it, or where it is 0.
+        By it the data decide `config.num_steps`.
     """
 
     needs_records: bool

@@ -18,7 +18,7 @@ from deeprank_jax.losses import diagnostics
 from deeprank_jax.losses.triplet import squared_distance
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling import pair_file
-from deeprank_jax.sampling.pair_sampler import PairSampler
+from deeprank_jax.sampling.pair_sampler import ListedPairs, PairSampler
 from deeprank_jax.sampling.stream import Sampler
 from deeprank_jax.training import network
 from deeprank_jax.training.health import TrainingMonitor
@@ -38,6 +38,7 @@ class Pairs:
 
     # What `config.batch_size` counts.
     unit = "pairs"
+    images_per_group = 2
     needs_records = False
     draws_triplets = False
     augments_alone = False
@@ -68,7 +69,6 @@ class Pairs:
                 "file must be the path of a file of pairs with the columns "
                 "a,b,similar, e.g. --config.task.file=pairs.csv."
             )
-        self._file = file.replace("{split}", "train")
         self._config = config
         self._pairs = ""
         self._loss = losses.create_loss(
@@ -94,6 +94,23 @@ class Pairs:
                 'for "pairs", which trains a single network.'
             )
 
+    @staticmethod
+    def count_groups(
+        config: ml_collections.ConfigDict, records: Mapping[str, Records]
+    ) -> int:
+        """Returns the number of pairs of an epoch, 0 without a file.
+
+        Args:
+          config: Whole configuration.
+          records: Records of each split.
+
+        Raises:
+          DataError: The file cannot be used.
+        """
+        if not config.task.get("file"):
+            return 0
+        return len(_read_training_pairs(config, records).indices)
+
     def prepare(self, records: Mapping[str, Records]) -> None:
         """Takes the records, which need no check."""
         del records
@@ -111,15 +128,10 @@ class Pairs:
           DataError: The file cannot be used, or has no similar or no different pair of
             training images.
         """
-        pairs = pair_file.read_pairs(
-            self._file,
-            records["train"],
-            others=[part for split, part in records.items() if split != "train"],
-            root=self._config.data.dir,
-        )
+        pairs = _read_training_pairs(self._config, records)
         pairs.check_kinds(records["train"].name)
         self._pairs = pairs.describe()
-        logging.info("%s: %s.", self._file, self._pairs)
+        logging.info("%s: %s.", pairs.path, self._pairs)
         return PairSampler(
             pairs, seed=self._config.seed, shard=shard, num_shards=num_shards
         )
@@ -151,6 +163,22 @@ class Pairs:
             "Head": f"{dim} dimensions" if dim else "without a linear map",
         }
         return lines | ({"Pairs": self._pairs} if self._pairs else {})
+
+
+def _read_training_pairs(
+    config: ml_collections.ConfigDict, records: Mapping[str, Records]
+) -> ListedPairs:
+    """Returns the listed pairs of training images.
+
+    Raises:
+      DataError: The file cannot be used.
+    """
+    return pair_file.read_pairs(
+        config.task.file.replace("{split}", "train"),
+        records["train"],
+        others=[part for split, part in records.items() if split != "train"],
+        root=config.data.dir,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
