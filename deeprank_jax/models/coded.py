@@ -15,6 +15,7 @@ import numpy as np
 from deeprank_jax.models.multiscale import MultiScale
 from deeprank_jax.models.trunks.base import Trunk
 from deeprank_jax.models.whitening import FittedVariable
+from deeprank_jax.registry import config_keys
 
 Array = jax.Array
 
@@ -24,7 +25,8 @@ def draw_target_codes(num_classes: int, num_bits: int, *, seed: int) -> np.ndarr
 
     They are rows of a Hadamard matrix, any two of which differ in half of the bits,
     where the number of bits is a power of two that is at least the number of classes;
-    else each bit is drawn by itself, so that two codes differ in about half.
+    else each bit is drawn by itself, so that two codes differ in about half, and a code
+    that another class has is drawn again.
 
     Args:
       num_classes: Number of classes `C`.
@@ -35,18 +37,37 @@ def draw_target_codes(num_classes: int, num_bits: int, *, seed: int) -> np.ndarr
       `[C, K]` float32, 1 and -1.
 
     Raises:
-      ValueError: There are fewer bits than 1.
+      ValueError: There are fewer bits than 1, or too few for a code of each class.
     """
     if num_bits < 1:
         raise ValueError(f"num_bits must be at least 1, got {num_bits}.")
+    if num_bits < 64 and 1 << num_bits < num_classes:
+        raise ValueError(
+            f"num_bits={num_bits} gives {1 << num_bits:,} codes for {num_classes:,} "
+            "classes; give at least "
+            f"{(num_classes - 1).bit_length()}."
+        )
     rng = np.random.default_rng(seed)
     if num_bits & (num_bits - 1) or num_bits < num_classes:
-        return _draw_signs(rng, (num_classes, num_bits))
+        return _draw_distinct(rng, num_classes, num_bits)
     hadamard = np.ones((1, 1), np.float32)
     while len(hadamard) < num_bits:
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
     # Without a draw of signs, the first bit of all codes would be the same.
     return rng.permutation(hadamard)[:num_classes] * _draw_signs(rng, (num_bits,))
+
+
+def _draw_distinct(
+    rng: np.random.Generator, num_classes: int, num_bits: int
+) -> np.ndarray:
+    """Returns codes drawn bit by bit, no two the same."""
+    codes = _draw_signs(rng, (num_classes, num_bits))
+    while True:
+        _, first = np.unique(codes, axis=0, return_index=True)
+        if len(first) == num_classes:
+            return codes
+        again = np.setdiff1d(np.arange(num_classes), first)
+        codes[again] = _draw_signs(rng, (len(again), num_bits))
 
 
 def _draw_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -102,10 +123,11 @@ class Coded(MultiScale):
           **options: Arguments of `MultiScale`.
 
         Raises:
-          ValueError: As `MultiScale`.
+          ValueError: As `MultiScale`, or there are fewer codes than classes.
         """
         super().__init__(trunk, rngs=rngs, **options)
-        self.head = TargetCodes(num_classes, self.embedding_dim, seed=seed)
+        with config_keys({"num_bits": "config.model.embedding_dim"}):
+            self.head = TargetCodes(num_classes, self.embedding_dim, seed=seed)
 
     def __call__(self, images: Array, key: Array | None = None) -> Array:
         """Maps uint8 `[B, H, W, 3]` to cosines `[B, num_classes]`."""

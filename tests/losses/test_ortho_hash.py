@@ -96,12 +96,18 @@ def test_no_bit_of_orthogonal_codes_is_always_the_same():
     assert np.all(np.abs(np.mean(codes, axis=0)) < 1)
 
 
-@pytest.mark.parametrize(("num_classes", "num_bits"), [(500, 64), (5, 24), (20, 6)])
+@pytest.mark.parametrize(
+    ("num_classes", "num_bits"),
+    [(500, 64), (5, 24), (20, 6), (1000, 16), (60, 6), (8, 3)],
+)
 def test_other_codes_are_drawn_bit_by_bit(num_classes, num_bits):
     codes = draw_target_codes(num_classes, num_bits, seed=0)
     assert codes.shape == (num_classes, num_bits)
     assert set(np.unique(codes)) == {-1, 1}
-    assert len(np.unique(codes, axis=0)) > 1
+    assert len(np.unique(codes, axis=0)) == num_classes
+    np.testing.assert_array_equal(
+        codes, draw_target_codes(num_classes, num_bits, seed=0)
+    )
     # Six deviations of a mean.
     assert abs(codes.mean()) < 6 / codes.size**0.5
 
@@ -221,6 +227,12 @@ def test_codes_of_an_ensemble_are_refused(tmp_path):
         ConfigError, match=r"ensemble is for .*set it to \(\) for .*ortho"
     ):
         tasks.create_task(config, SameClass())
+
+
+def test_more_classes_than_codes_are_refused():
+    message = r"config\.model\.embedding_dim=3 gives 8 codes for 9 classes.* least 4\."
+    with pytest.raises(ConfigError, match=message):
+        models.create_model(**CONVNET, embedding_dim=3, head=9)
 
 
 @pytest.mark.usefixtures("without_pictures")
