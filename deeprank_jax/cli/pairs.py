@@ -11,6 +11,7 @@ import argparse
 
 from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result
+from deeprank_jax.errors import DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +52,13 @@ def run(options: argparse.Namespace) -> Result:
     names = [options.split] if options.split else [*splits]
     records = [data.select_split(splits, name) for name in names]
     rng = np.random.default_rng(options.seed)
-    draws = [
-        LabelledPairs(part.labels[:, -1]).draw_distinct(rng, options.num)
-        for part in records
-    ]
+    draws = []
+    for part in records:
+        try:
+            labelled = LabelledPairs(part.labels[:, -1])
+        except DataError as error:
+            raise DataError(f"{part.name}: {error}") from error
+        draws.append(labelled.draw_distinct(rng, options.num))
     pairs, is_similar = zip(*draws, strict=True)
     pair_file.write_pairs(options.out, records, pairs, is_similar)
     num, num_similar = (sum(map(count, is_similar)) for count in (len, np.sum))

@@ -105,6 +105,8 @@ class LabelledPairs:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws pairs in random order, half of one class, none twice in either order.
 
+        The first image of a pair is the one that was drawn first.
+
         Args:
           rng: Generator of the draws.
           num: Number of pairs, n; there are fewer if there are no more of a kind.
@@ -112,16 +114,16 @@ class LabelledPairs:
         Returns:
           Rows of the labels `[n, 2]`, and `[n]` bool, True for one class.
         """
-        parts: tuple[dict[tuple[int, int], None], ...] = ({}, {})
+        parts: tuple[dict[tuple[int, int], list[int]], ...] = ({}, {})
         sizes = num // 2, (num + 1) // 2
         for _ in range(_ROUNDS):
             pairs, is_similar = self.draw(rng, num)
-            for pair, kind in zip(np.sort(pairs).tolist(), is_similar, strict=True):
+            for (a, b), kind in zip(pairs.tolist(), is_similar, strict=True):
                 if len(parts[int(kind)]) < sizes[int(kind)]:
-                    parts[int(kind)][tuple(pair)] = None
+                    parts[int(kind)].setdefault((min(a, b), max(a, b)), [a, b])
             if all(len(x) == size for x, size in zip(parts, sizes, strict=True)):
                 break
-        drawn = [np.array([*part], np.int64).reshape(-1, 2) for part in parts]
+        drawn = [np.array([*part.values()], np.int64).reshape(-1, 2) for part in parts]
         is_similar = np.repeat([False, True], [len(part) for part in drawn])
         order = rng.permutation(len(is_similar))
         return np.concatenate(drawn)[order], is_similar[order]

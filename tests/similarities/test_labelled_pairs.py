@@ -75,6 +75,18 @@ def test_distinct_pairs_are_in_no_order_twice(num, num_similar):
         assert len({*is_similar[:3], *is_similar[-3:]}) == 2
 
 
+def test_distinct_pairs_begin_with_either_image():
+    labels = np.arange(200) % 5
+    pairs, is_similar = LabelledPairs(labels).draw_distinct(
+        np.random.default_rng(0), 600
+    )
+    is_lower_first = pairs[:, 0] < pairs[:, 1]
+    for kind in (True, False):
+        # Six deviations of a share.
+        share = is_lower_first[is_similar == kind].mean()
+        assert abs(share - 0.5) < 6 * 0.5 / 300**0.5
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -293,3 +293,11 @@ def test_the_command_draws_pairs_within_splits(images, tmp_path):
     assert len(path.read_text().splitlines()) == 61
     run_command(["pairs", *flags, "--num=60"])
     assert path.read_bytes() == again
+
+
+def test_a_split_without_pairs_to_draw_is_named(images, tmp_path):
+    flags = [f"--config.data.dir={images}", f"--out={tmp_path}/pairs.csv"]
+    result = run_command(["pairs", "--config=unlabelled", *flags])
+    assert result.returncode
+    assert "unlabelled/train: " in result.stderr
+    assert "classes has one image" in result.stderr
