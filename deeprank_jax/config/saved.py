@@ -17,7 +17,7 @@ from deeprank_jax.errors import CheckpointError, ConfigError
 # Keys that say how a run is executed and measured: processes of one run may differ.
 _FREE = (
     "plugins", "model.remat", "log_every", "eval_every", "checkpoint_every",
-    "max_skipped", "patience", "model.whitening_power",
+    "max_skipped", "patience", "model.whitening_power", "task.file",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
     "data.max_bad_share", "data.teacher", "evaluation.batch_size",
     "evaluation.evaluators", "evaluation.max_compared",
@@ -54,11 +54,10 @@ def saved_values(config: ml_collections.ConfigDict) -> Tree:
     """Returns the values of a config as they are written into the folder of a run.
 
     Args:
-      config: Whole configuration, whose data may lie in a relative path; the one that
-        is written holds in any working directory.
+      config: Whole configuration, whose data and files of pairs may lie in relative
+        paths; those that are written hold in any working directory.
     """
-    values = json.loads(config.to_json_best_effort())
-    values["data"]["dir"] = files.absolute(values["data"]["dir"])
+    values = _with_absolute_paths(json.loads(config.to_json_best_effort()))
     if values["first_stage"]:
         values["init_from"] = ""  # It follows from the folder of the run.
     return values
@@ -120,12 +119,24 @@ def _read_from_checkpoint(workdir: pathlib.Path) -> Tree | None:
             digest = checksums.read_checksums(step).get("run/metadata")
             if digest == checksums.file_digest(path):
                 values = _unflatten(files.read_json(path)["config"])
-                # As in config.json; a checkpoint has the path as it was typed.
-                values["data"]["dir"] = files.absolute(values["data"]["dir"])
-                return values
+                # As in config.json; a checkpoint has the paths as they were typed.
+                return _with_absolute_paths(values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
+
+
+def _with_absolute_paths(values: Tree) -> Tree:
+    """Returns saved values with absolute paths of the data and of the pairs."""
+    sections = [(values["data"], "dir")]
+    task = values["task"]  # Of an old run it is a text, and there are no pairs.
+    if isinstance(task, dict) and task["name"] == "pairs":
+        sections.append((task, "file"))
+    if pairs := values["evaluation"].get("evaluators", {}).get("pairs"):
+        sections.append((pairs, "file"))
+    for section, key in sections:
+        section[key] = files.absolute(section[key])
+    return values
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> Tree:

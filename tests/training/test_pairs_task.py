@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from deeprank_jax import config as config_lib
 from deeprank_jax import losses
 from deeprank_jax.distributed import devices
 from deeprank_jax.errors import CheckpointError, ConfigError, DataError
@@ -182,6 +183,23 @@ def test_a_run_that_stopped_ends_with_the_same_bits(images, pairs, trained, tmp_
     loop.train(config, tmp_path)
     for name in ("results.json", "intervals.json"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_run_finds_its_pairs_from_any_folder(images, pairs, tmp_path, monkeypatch):
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"pairs_{split}.csv").write_text(pairs.read_text())
+    monkeypatch.chdir(tmp_path)
+    workdir = tmp_path / "run"
+    train_until_saved(create_config(images, "pairs_{split}.csv"), workdir, 4)
+    monkeypatch.chdir(tmp_path.parent)
+    saved = config_lib.read_run_config(workdir)
+    path = str(tmp_path / "pairs_{split}.csv")
+    assert saved.task.file == path
+    assert saved.evaluation.evaluators.pairs.file == path
+    loop.train(create_config(images, path), workdir)
+    network = evaluate.load_run(workdir)
+    measured = evaluate.evaluate(network, evaluate.open_split(network.config))
+    assert measured.results["pairs"]["num_pairs"]["model"] > 50
 
 
 def test_a_run_does_not_go_on_with_other_pairs(images, pairs, tmp_path):
