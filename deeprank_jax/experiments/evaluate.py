@@ -224,6 +224,7 @@ def open_split(config: ml_collections.ConfigDict, split: str = "test") -> Datase
         records=splits[split],
         relevance=relevance,
         config=config,
+        others=tuple(part for name, part in splits.items() if name != split),
     )
 
 
@@ -345,6 +346,8 @@ def _measure(
     network: Network, dataset: Dataset, config: ml_collections.ConfigDict
 ) -> tuple[np.ndarray, np.ndarray, SystemComparison]:
     """Returns embeddings `[N, D]`, the mask `[N]` of those images, and all metrics."""
+    from deeprank_jax.sampling.pair_file import read_pairs  # It needs pyarrow.
+
     with (
         experiment.create_reader(config, dataset.records) as reader,
         files.scratch_folder() as scratch,
@@ -356,6 +359,9 @@ def _measure(
             reader,
             dataset.relevance,
             scratch,
+            read_pairs=lambda file: read_pairs(
+                file, dataset.records, others=dataset.others, root=config.data.dir
+            ),
         )
         embeddings, ok = split.embed(network.embed, dataset.split, must_be_finite=True)
         if not ok.any():

@@ -43,6 +43,7 @@ class Dataset:
       records: Records of the split.
       relevance: Relevance of two records.
       config: Config whose evaluators, triplets and relevance are used.
+      others: Records of the other splits; None if they are not known.
     """
 
     name: str
@@ -50,3 +51,4 @@ class Dataset:
     records: Records
     relevance: Relevance
     config: ml_collections.ConfigDict
+    others: tuple[Records, ...] | None = None

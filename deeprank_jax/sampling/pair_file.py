@@ -190,6 +190,7 @@ class _Rows:
             indices=indices[is_in_split],
             is_similar=is_similar[is_in_split],
             num_left_out=int(np.sum(~is_in_split)),
+            num_unknown=int(np.sum((indices < 0).any(axis=1))),
         )
 
     def _first_rows(self, indices: np.ndarray, is_similar: np.ndarray) -> np.ndarray:

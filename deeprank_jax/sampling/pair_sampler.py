@@ -19,12 +19,15 @@ class ListedPairs:
       indices: `[P, 2]` int32, indices of records.
       is_similar: `[P]` bool, True for a similar pair.
       num_left_out: Number of other pairs of the file, with an image of another split.
+      num_unknown: Number of those whose image may be one of another split, as these are
+        not known, or none at all.
     """
 
     path: str
     indices: np.ndarray
     is_similar: np.ndarray
     num_left_out: int = 0
+    num_unknown: int = 0
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -36,8 +39,10 @@ class ListedPairs:
     def describe(self) -> str:
         """Returns a phrase with the numbers of pairs."""
         text = f"{len(self.indices):,} pairs, {int(self.is_similar.sum()):,} similar"
-        if self.num_left_out:
-            text += f"; {self.num_left_out:,} others have an image of another split"
+        if num_others := self.num_left_out - self.num_unknown:
+            text += f"; {num_others:,} others have an image of another split"
+        if self.num_unknown:
+            text += f"; {self.num_unknown:,} name an image that is not in this split"
         return text
 
     def check_kinds(self, name: str, error: type[DataError] = DataError) -> None:

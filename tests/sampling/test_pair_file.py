@@ -89,6 +89,10 @@ def test_a_pair_of_two_splits_is_left_out_and_counted(tmp_path):
     alone = pair_file.read_pairs(path, TEST)
     assert alone.fingerprint == of_test.fingerprint
     assert alone.num_left_out == of_test.num_left_out == 3
+    assert (alone.num_unknown, of_test.num_unknown) == (3, 0)
+    assert alone.describe().endswith(
+        "similar; 3 name an image that is not in this split"
+    )
 
 
 def test_a_pair_that_is_listed_twice_counts_once(tmp_path):

@@ -296,6 +296,18 @@ def test_an_unknown_image_of_the_evaluator_s_file_is_named(images, pairs, tmp_pa
             final_report.create_split_evaluations(run)
 
 
+def test_evaluation_outside_the_run_names_an_unknown_image(
+    images, pairs, trained, tmp_path
+):
+    path = tmp_path / "others.csv"
+    path.write_text(f"{pairs.read_text()}\nclass 00/0.png,nowhere.png,0\n")
+    network = evaluate.load_run(trained)
+    network.config.evaluation.evaluators.pairs.file = str(path)
+    dataset = evaluate.open_split(network.config)
+    with pytest.raises(DataError, match=r"others\.csv: row .*'nowhere\.png'"):
+        evaluate.evaluate(network, dataset)
+
+
 def test_the_command_draws_pairs_within_splits(images, tmp_path):
     path = tmp_path / "drawn.csv"
     flags = ["--config=folder", f"--config.data.dir={images}", f"--out={path}"]
