@@ -122,7 +122,8 @@ def _model() -> ConfigDict:
     # Dimensions of an embedding; None for the features of the trunk themselves.
     model.embedding_dim = 64
     # True: BatchNorm of an embedding's numbers before it is scaled to length 1, so that
-    # each is above 0 for about half of the images; for the binary codes of signs.
+    # at the start of training each is above 0 for about half of the images; for the
+    # binary codes of signs.
     model.embedding_norm = False
     # Low-resolution paths beside the trunk; () for none.
     model.paths = (

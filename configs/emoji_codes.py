@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration."""
     config = emoji.get_config()
     config.loss = dict(name="hashing", terms=config.loss.terms.to_dict(), sharpness=2.0)
-    # A bit for each number, 1 for about half of the images.
+    # A bit for each number, at the start of training 1 for about half of the images.
     config.model.embedding_dim = 64
     config.model.embedding_norm = True
     # It would turn the axes, whose signs the loss has learned.

@@ -42,7 +42,7 @@ class Hashing:
 
     The signs of the embeddings are then binary codes that are compared by Hamming
     distance; the evaluator `codes` measures them. With `config.model.embedding_norm`
-    each bit is 1 for about half of the images. For example,
+    each bit is at the start of training 1 for about half of the images. For example,
     `dict(name="hashing", terms=dict(multi_similarity={}))`.
 
     References:
