@@ -163,38 +163,31 @@ def create_model(
     create_trunk = functools.partial(_create_trunk, dtype=dtype, axis_name=axis_name)
     with config_keys(_CONFIG_KEYS):
         first_trunk = create_trunk(trunk, image_size, batch_norm=batch_norm, rngs=rngs)
-        sizes = {"image_size": image_size, "dtype": DTYPES[dtype]}
-        return _ranking_class(head, seed, axis_name)(
+        shared: dict[str, Any] = {"image_size": image_size, "dtype": DTYPES[dtype]}
+        shared |= {"embedding_norm": embedding_norm, "axis_name": axis_name}
+        return _ranking_class(head, seed)(
             first_trunk,
             embedding_dim=embedding_dim,
-            embedding_norm=embedding_norm,
             paths=paths,
             embed_shift=embed_shift,
             embed_flip=embed_flip,
             embed_prefix=embed_prefix,
             whitening_power=whitening_power,
-            others=create_others(
-                ensemble,
-                create_trunk,
-                seed=seed,
-                embedding_norm=embedding_norm,
-                axis_name=axis_name,
-                **sizes,
-            ),
+            others=create_others(ensemble, create_trunk, seed=seed, **shared),
             rngs=rngs,
-            **sizes,
+            **shared,
         )
 
 
 def _ranking_class(
-    head: HeadSizes | int | None, seed: int, axis_name: str | None
+    head: HeadSizes | int | None, seed: int
 ) -> Callable[..., MultiScale]:
     """Returns the class of a ranking network with the head of its training."""
     if head is None:
-        return functools.partial(MultiScale, axis_name=axis_name)
+        return MultiScale
     if isinstance(head, HeadSizes):
-        return functools.partial(Projected, head=head, axis_name=axis_name)
-    return functools.partial(Coded, num_classes=head, seed=seed, axis_name=axis_name)
+        return functools.partial(Projected, head=head)
+    return functools.partial(Coded, num_classes=head, seed=seed)
 
 
 def create_classifier(
