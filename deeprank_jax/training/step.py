@@ -200,11 +200,7 @@ def make_train_step(
         metrics, model_state, grads = jax.lax.pmean(
             (metrics, model_state, grads), DATA_AXIS
         )
-        metrics = {
-            # NaN of no value at all, for which the log has no entry.
-            name: x.total / x.count if isinstance(x, Mean) else x
-            for name, x in metrics.items()
-        }
+        metrics = _divide_means(metrics)
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
 
@@ -217,6 +213,14 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def _divide_means(metrics: PartMetrics) -> Metrics:
+    """Returns the metrics of a batch; a `Mean` of no value is NaN, and not logged."""
+    return {
+        name: x.total / x.count if isinstance(x, Mean) else x
+        for name, x in metrics.items()
+    }
 
 
 def _apply_gradients(
