@@ -9,13 +9,20 @@ from deeprank_jax.report.number_format import with_sign
 
 # Metrics that a reader looks for first, by evaluator and name.
 HEADLINES = (
+    # Whoever lists pairs asks for them; classes may say something else, or nothing.
+    ("pairs", "roc_auc"),
+    ("pairs", "average_precision"),
     ("retrieval", "recall@1"),
     ("retrieval", "map@r"),
+    ("codes", "recall@1"),
+    ("codes", "map@r"),
     ("triplets", "precision"),
     ("triplets", "precision_in_class"),
     ("rated", "precision"),
 )
 
+# Names of metrics of these evaluators among those of others.
+_FULL_NAMES = {"rated": "rated {}", "pairs": "{} of pairs", "codes": "{} of codes"}
 # Title of a column and name in a sentence of each system.
 _SYSTEMS = {
     "model": ("model", "the model"),
@@ -89,7 +96,7 @@ def full_name(evaluator: str, name: str) -> str:
       evaluator: Name of the evaluator.
       name: Name of the metric.
     """
-    return f"rated {name}" if evaluator == "rated" else name
+    return _FULL_NAMES.get(evaluator, "{}").format(name)
 
 
 def create_headlines(
