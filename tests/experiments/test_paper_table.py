@@ -43,13 +43,14 @@ def run(tmp_path, *flags):
 
 @pytest.fixture
 def folder(tmp_path):
-    return fill(tmp_path)
+    # In test are 12 classes or more; with fewer than 10 there would be no intervals.
+    return fill(tmp_path, num_classes=56)
 
 
-def fill(folder):
+def fill(folder, num_classes=24):
     """Writes a plan and the images for it."""
     (folder / "plan.py").write_text(PLAN)
-    shrunk.write_images(folder / "photos", num_classes=24, num_images=5)
+    shrunk.write_images(folder / "photos", num_classes=num_classes, num_images=5)
     return folder
 
 
