@@ -6,9 +6,9 @@ Network and training are those of `configs/folder.py`, with the contrastive loss
 listed pairs alone.
 
 A hash of its path puts an image into training, validation or test, and a pair counts
-where both its images are in one of them; the log says how many are left out. The
-checkpoint whose validation pairs have the largest ROC AUC is kept, which may be the
-network before training.
+where both its images are in one of them; the log says how many are left out of
+training, the report how many of the others. The checkpoint whose validation pairs have
+the largest ROC AUC is kept, which may be the network before training.
 
   deeprank train --config=pairs --config.data.dir=DIR \
       --config.task.file=PAIRS.csv --workdir=runs/mine

@@ -18,7 +18,7 @@ from deeprank_jax.sampling.level_shares import level_shares
 from deeprank_jax.sampling.stream import Batch, BatchStream
 from deeprank_jax.training import metrics_writer
 from deeprank_jax.training.experiment import Experiment
-from deeprank_jax.training.step import Metrics
+from deeprank_jax.training.step import Mean, Metrics
 
 # Steps that the host may run ahead of the devices before it reads the metrics.
 _LAG = 1
@@ -112,10 +112,8 @@ class TrainingLog:
         finite = values.pop("finite")
         in_a_row = int(values.pop("skipped_in_a_row"))
         self._check_finite(step, batch, finite, in_a_row)
-        # Non-finite values would make the mean non-finite, and NaN is that of nothing.
-        values = {
-            name: x for name, x in values.items() if not in_a_row and not np.isnan(x)
-        }
+        # Non-finite values would make the mean non-finite.
+        values = {} if in_a_row else _divide_means(values)
         sampler_metrics = batch.groups.metrics()
         if isinstance(batch.groups, Groups):
             records = self._experiment.records["train"]
@@ -201,3 +199,14 @@ class TrainingLog:
                 f"{culprits}. Lower config.optimizer.learning_rate or set "
                 f"config.optimizer.clip_norm, then run again, to continue {start}."
             )
+
+
+def _divide_means(metrics: Metrics) -> Metrics:
+    """Returns metrics with the value of each `Mean`, without those of no value."""
+    values = {}
+    for name, value in metrics.items():
+        if not isinstance(value, Mean):
+            values[name] = value
+        elif value.count:
+            values[name] = value.total / value.count
+    return values

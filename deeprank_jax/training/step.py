@@ -16,7 +16,6 @@ from deeprank_jax.training import optimizers
 
 Array = jax.Array
 Batch = Mapping[str, Array]
-Metrics = dict[str, Array]
 
 
 class Mean(NamedTuple):
@@ -31,15 +30,15 @@ class Mean(NamedTuple):
     count: Array
 
 
-# Metrics of a part of a batch, or of a device's share.
-PartMetrics = Mapping[str, Array | Mean]
+# Of a step, or of a device's share or a part of its batch; an array or a `Mean`.
+Metrics = dict[str, Any]
 # From parameters, model state, images and key to outputs and the new model state.
 Forward = Callable[..., tuple[Array, nnx.State]]
 # Variables that a batch changes without a gradient: of the model, and the memory.
 Changed = tuple[nnx.State, Mapping[str, Array]]
 # From parameters, changed variables, batch, step and key to gradients, the new changed
 # variables, a mask of finite groups, and metrics.
-Gradients = Callable[..., tuple[nnx.State, Changed, Array, PartMetrics]]
+Gradients = Callable[..., tuple[nnx.State, Changed, Array, Metrics]]
 # Separates the keys of dropout from those of the loss.
 _DROPOUT = 2**31 - 1
 
@@ -49,7 +48,7 @@ class Objective(Protocol):
 
     def __call__(
         self, outputs: Array, batch: Batch, *, step: Array, key: Array
-    ) -> tuple[Array, PartMetrics]:
+    ) -> tuple[Array, Metrics]:
         """Returns the loss of each group of images, and further metrics.
 
         Args:
@@ -172,8 +171,8 @@ def make_train_step(
 
     The batch holds uint8 `images [B, n, H, W, C]`, for ranking anchor, positive and
     negative, and the arrays that the objective needs. The metrics are float32 scalars,
-    except `finite`, bool `[devices, B]`: True for groups with finite outputs; a
-    `Mean` of no value is NaN.
+    except `finite`, bool `[devices, B]`: True for groups with finite outputs, and
+    each `Mean`, which may be of no value.
 
     Args:
       graphdef: Structure of the model, from `create_train_state`.
@@ -200,7 +199,6 @@ def make_train_step(
         metrics, model_state, grads = jax.lax.pmean(
             (metrics, model_state, grads), DATA_AXIS
         )
-        metrics = _divide_means(metrics)
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["finite"] = jax.lax.all_gather(finite, DATA_AXIS)
 
@@ -213,14 +211,6 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
-
-
-def _divide_means(metrics: PartMetrics) -> Metrics:
-    """Returns the metrics of a batch; a `Mean` of no value is NaN, and not logged."""
-    return {
-        name: x.total / x.count if isinstance(x, Mean) else x
-        for name, x in metrics.items()
-    }
 
 
 def _apply_gradients(
@@ -318,7 +308,7 @@ def _accumulate(
     batch: Batch,
     key: Array,
     num_parts: int,
-) -> tuple[nnx.State, Changed, Array, PartMetrics]:
+) -> tuple[nnx.State, Changed, Array, Metrics]:
     """Returns the results of `gradients`, averaged over the parts of the batch."""
     changed = state.model_state, state.memory
     if num_parts == 1:

@@ -18,7 +18,7 @@ from deeprank_jax.errors import CheckpointError, ConfigError, DataError
 from deeprank_jax.experiments import evaluate
 from deeprank_jax.export import export_run
 from deeprank_jax.models import layers
-from deeprank_jax.training import experiment, final_report, loop, tasks
+from deeprank_jax.training import experiment, final_report, loop, progress, tasks
 from deeprank_jax.training import step as step_lib
 from deeprank_jax.training.tasks import pairs as pairs_task
 
@@ -159,8 +159,22 @@ def test_distances_are_those_of_the_batch_on_devices_and_in_parts(num_different)
         _, metrics = jax.jit(step)(state, jax.tree.map(share, batch))
         for name, kind in (("positive", 1), ("negative", 0)):
             values = distances[batch["is_similar"] == kind]
-            expected = values.mean() if len(values) else np.nan
-            np.testing.assert_allclose(metrics[f"{name}_distance"], expected, rtol=1e-5)
+            mean = metrics[f"{name}_distance"]
+            # Each device's or part's share of the numbers, of which there may be none.
+            assert mean.count * num_devices * parts == len(values)
+            if len(values):
+                expected = values.mean()
+                np.testing.assert_allclose(mean.total / mean.count, expected, rtol=1e-5)
+
+
+def test_a_mean_of_nothing_is_left_out_and_no_other_number():
+    mean = lambda total, count: step_lib.Mean(np.float32(total), np.float32(count))
+    metrics = {"a": mean(3, 2), "b": mean(0, 0), "c": np.float32(np.nan)}
+    values = progress._divide_means(metrics)
+    assert values.keys() == {"a", "c"}
+    assert values["a"] == 1.5
+    # The writer refuses it.
+    assert np.isnan(values["c"])
 
 
 def test_a_distance_of_no_pair_is_not_logged(images, pairs, tmp_path):

@@ -22,7 +22,7 @@ from deeprank_jax.sampling.pair_sampler import ListedPairs, PairSampler
 from deeprank_jax.sampling.stream import Sampler
 from deeprank_jax.training import network
 from deeprank_jax.training.health import TrainingMonitor
-from deeprank_jax.training.step import Batch, Mean, Objective, PartMetrics
+from deeprank_jax.training.step import Batch, Mean, Metrics, Objective
 
 _ADVICE = (
     "Try a lower config.optimizer.learning_rate, a larger config.loss.margin, or list "
@@ -193,7 +193,7 @@ class PairObjective:
 
     def __call__(
         self, outputs: jax.Array, batch: Batch, *, step: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, PartMetrics]:
+    ) -> tuple[jax.Array, Metrics]:
         """Returns the losses `[B]` of a batch, and metrics of its embeddings."""
         pair_losses = self.loss_fn(outputs, batch, step=step, key=key)
         embeddings = jax.lax.stop_gradient(outputs)
