@@ -10,11 +10,15 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from typing import IO
 
 # Time that a process has to save and end.
 _SAVE_SECONDS = 8.0
+
+# Time until a killed process is gone, e.g. after its writes to a disk.
+_KILL_SECONDS = 1.0
 
 _POLL_SECONDS = 0.1
 
@@ -38,32 +42,64 @@ def run(
     Raises:
       OSError: It cannot be started.
     """
-    started: list[subprocess.Popen[str]] = []
+    starts = _Starts()
     # A signal raises in the main thread, and never while a process is being started.
     with futures.ThreadPoolExecutor(1) as pool:
-        task = pool.submit(_run, command, started, log, env)
         try:
-            return task.result()
+            return pool.submit(_run, command, starts, log, env).result()
         except BaseException:
-            while not started and not task.done():
-                time.sleep(_POLL_SECONDS)
-            _end(lambda: {x for x in started if x.poll() is None})
+            starts.forbid()
+            _end(lambda: {x for x in starts.processes if x.poll() is None})
             raise
+
+
+class _Starts:
+    """The process that a thread has started, until further starts are forbidden."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+        self._is_forbidden = False
+        self._lock = threading.Lock()
+
+    def start(
+        self, command: Sequence[str], log: IO[str] | None, env: Mapping[str, str] | None
+    ) -> subprocess.Popen[str]:
+        """Returns a process that runs a command.
+
+        Raises:
+          InterruptedError: Starts are forbidden.
+          OSError: It cannot be started.
+        """
+        output = subprocess.PIPE if log is None else log
+        with self._lock:
+            if self._is_forbidden:
+                raise InterruptedError
+            process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                text=True,
+                env=env,
+                process_group=0,
+            )
+            _running.add(process)
+            self.processes.append(process)
+        return process
+
+    def forbid(self) -> None:
+        """Forbids further starts, after the end of one that is under way."""
+        with self._lock:
+            self._is_forbidden = True
 
 
 def _run(
     command: Sequence[str],
-    started: list[subprocess.Popen[str]],
+    starts: _Starts,
     log: IO[str] | None,
     env: Mapping[str, str] | None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, and adds its process to `started`."""
-    output = subprocess.PIPE if log is None else log
-    process = subprocess.Popen(
-        command, stdout=output, stderr=output, text=True, env=env, process_group=0
-    )
-    _running.add(process)
-    started.append(process)
+    """Runs a command to its end."""
+    process = starts.start(command, log, env)
     try:
         stdout, stderr = process.communicate()
     finally:
@@ -104,8 +140,12 @@ def _end(list_running: Callable[[], set[subprocess.Popen[str]]]) -> None:
 
 def kill_all() -> None:
     """Ends all processes at once, with those that they have started."""
-    for process in list(_running):
+    killed = list(_running)
+    for process in killed:
         _send(process, signal.SIGKILL)
+    for process in killed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_KILL_SECONDS)
 
 
 def _send(process: subprocess.Popen[str], number: signal.Signals) -> None:

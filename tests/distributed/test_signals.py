@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+from helpers.processes import is_running
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -223,14 +224,6 @@ time.sleep(60)
     assert "deeprank test: SIGTERM: stopped." in stderr.splitlines()
 
 
-def is_running(pid):
-    try:
-        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return text.rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.parametrize("work", ["children.run(SLEEP)", "in_c()"])
 def test_a_process_that_it_started_ends_too(start, tmp_path, work):
     body = f"""
@@ -266,6 +259,28 @@ children.run(SLEEP)
     status, stderr, _ = start(body).stop(signal.SIGTERM)
     assert (status, stderr) == (143, "deeprank test: SIGTERM: stopped.\n")
     assert not is_running((tmp_path / "pid").read_text())
+
+
+def test_a_process_whose_thread_is_just_being_started_saves_and_ends(start, tmp_path):
+    body = """
+CHILD = "import pathlib, signal, sys, time; path = pathlib.Path(sys.argv[1]); " \\
+    "signal.signal(15, lambda *_: (path.write_text('saved'), sys.exit(143))); " \\
+    "path.write_text('started'); time.sleep(60)"
+path = folder / "state"
+start = threading.Thread.start
+def start_slowly(thread):
+    start(thread)
+    if thread.name.startswith("ThreadPoolExecutor"):
+        while not path.exists() or path.read_text() != "started":
+            time.sleep(0.01)
+        ready()
+        time.sleep(60)
+threading.Thread.start = start_slowly
+children.run([sys.executable, "-c", CHILD, str(path)])
+"""
+    status, stderr, _ = start(body).stop(signal.SIGTERM)
+    assert (status, stderr) == (143, "deeprank test: SIGTERM: stopped.\n")
+    assert (tmp_path / "state").read_text() == "saved"
 
 
 def test_the_runs_of_an_experiment_save_and_end(start, tmp_path):

@@ -13,6 +13,7 @@ import time
 
 import cv2
 from helpers import shrunk
+from helpers.processes import is_running
 import jax
 import jax.export
 import numpy as np
@@ -423,4 +424,4 @@ def test_a_signal_ends_the_process_that_verifies_and_leaves_nothing(trained, tmp
     assert stderr.splitlines()[-1:] == [sentence]
     assert "Traceback" not in stderr
     assert not list(tmp_path.iterdir())
-    assert not [pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in pids if is_running(pid)]
