@@ -46,22 +46,19 @@ class SystemComparison:
 def compare_with_baselines(
     evaluation: SplitEvaluation,
     model: tuple[np.ndarray, np.ndarray],
-    untrained_fn: EmbedFn | None,
-    frozen_fn: EmbedFn | None = None,
+    networks: Mapping[str, EmbedFn],
 ) -> SystemComparison:
     """Measures the model and its baselines on the records that all of them can embed.
 
-    The systems are `"model"`, `"pixels"` and, if they are given, `"untrained"` and
-    `"frozen"`.
+    The systems are `"model"`, the networks that are given, and `"pixels"`.
 
     Args:
       evaluation: Evaluation of one split.
       model: Embeddings of the trained model, and `ok [N]` bool, the records with one.
-      untrained_fn: Network before training; None leaves it out.
-      frozen_fn: Trunk alone before training, centred and normalised here, as the
-        pixels are; None leaves it out.
+      networks: Networks before training by system, as `"untrained"`; the embeddings of
+        `"frozen"`, the trunk alone, are centred and normalised here, as the pixels are.
     """
-    embedded = _embed_systems(evaluation, model, untrained_fn, frozen_fn)
+    embedded = _embed_systems(evaluation, model, networks)
     common = np.logical_and.reduce([ok for _, ok in embedded.values()])
     for system, (_, ok) in embedded.items():
         if left_out := np.count_nonzero(ok & ~common):
@@ -112,18 +109,15 @@ def describe_few_queries(results: Results, intervals: Intervals) -> str:
 def _embed_systems(
     evaluation: SplitEvaluation,
     model: tuple[np.ndarray, np.ndarray],
-    untrained_fn: EmbedFn | None,
-    frozen_fn: EmbedFn | None,
+    networks: Mapping[str, EmbedFn],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns embeddings and `ok` of each system, the model first."""
     name, embedded = evaluation.name, {"model": model}
-    if untrained_fn is not None:
-        embedded["untrained"] = evaluation.embed(untrained_fn, f"{name}, untrained")
-    for system, embed_fn in (("frozen", frozen_fn), ("pixels", pixels)):
-        if embed_fn is not None:
-            rows, ok = evaluation.embed(embed_fn, f"{name}, {system}")
+    for system, embed_fn in {**networks, "pixels": pixels}.items():
+        rows, ok = evaluation.embed(embed_fn, f"{name}, {system}")
+        if system in ("frozen", "pixels"):
             rows[ok] = center_and_normalize(rows[ok])
-            embedded[system] = rows, ok
+        embedded[system] = rows, ok
     return embedded
 
 

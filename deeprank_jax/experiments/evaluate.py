@@ -106,7 +106,6 @@ def load_run(workdir: str | pathlib.Path) -> Network:
     embed, weights = export_network.create_embed(
         config, saved.arrays, source=str(saved.where)
     )
-    untrained, frozen = _create_untrained(config)
     on_device, compiled = jax.device_put(weights), jax.jit(embed)
     return Network(
         name=workdir.resolve().name,
@@ -116,14 +115,11 @@ def load_run(workdir: str | pathlib.Path) -> Network:
         },
         config=config,
         embed=_in_batches(lambda images: compiled(on_device, images)),
-        untrained=untrained,
-        frozen=frozen,
+        before=_create_before(config),
     )
 
 
-def _create_untrained(
-    config: ml_collections.ConfigDict,
-) -> tuple[EmbedFn | None, EmbedFn | None]:
+def _create_before(config: ml_collections.ConfigDict) -> dict[str, EmbedFn]:
     """Returns the network before training, and its trunk if that was trained before."""
     task = tasks.create_task(config, experiment.create_run_relevance(config))
     try:
@@ -133,13 +129,13 @@ def _create_untrained(
             "The untrained network is left out, because its first weights are gone. %s",
             error,
         )
-        return None, None
+        return {}
     embed = jax.jit(step_lib.make_embed_step(graphdef))
     features = jax.jit(step_lib.make_feature_step(graphdef))
-    untrained = _in_batches(lambda images: embed(state, images))
-    if not (config.init_from or config.model.weights):
-        return untrained, None
-    return untrained, _in_batches(lambda images: features(state, images))
+    before = {"untrained": _in_batches(lambda images: embed(state, images))}
+    if config.init_from or config.model.weights:
+        before["frozen"] = _in_batches(lambda images: features(state, images))
+    return before
 
 
 def _in_batches(embed: Callable[[np.ndarray], jax.Array]) -> EmbedFn:
@@ -369,9 +365,7 @@ def _measure(
                 f"{dataset.name}: no image can be read, among them "
                 f"{dataset.records.describe(0)}; give another source."
             )
-        comparison = compare_with_baselines(
-            split, (embeddings, ok), network.untrained, network.frozen
-        )
+        comparison = compare_with_baselines(split, (embeddings, ok), network.before)
     if warning := describe_few_queries(comparison.results, comparison.intervals):
         logging.warning("%s: %s.", dataset.split, warning)
     return embeddings, ok, comparison

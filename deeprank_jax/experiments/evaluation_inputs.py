@@ -21,16 +21,15 @@ class Network:
       description: Facts by title, for the report.
       config: Config of the run that trained it.
       embed: Function from uint8 images `[B, S, S, 3]` to embeddings `[B, D]`.
-      untrained: Network before training; None if only the trained one is there.
-      frozen: Trunk alone before training, where that began with trained weights.
+      before: Networks before training by system: `"untrained"`, and `"frozen"`, the
+        trunk alone, where it began with trained weights; none if they are not there.
     """
 
     name: str
     description: Mapping[str, str]
     config: ml_collections.ConfigDict
     embed: EmbedFn
-    untrained: EmbedFn | None = None
-    frozen: EmbedFn | None = None
+    before: Mapping[str, EmbedFn] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

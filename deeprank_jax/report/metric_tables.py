@@ -27,6 +27,7 @@ _FULL_NAMES = {"rated": "rated {}", "pairs": "{} of pairs", "codes": "{} of code
 _SYSTEMS = {
     "model": ("model", "the model"),
     "untrained": ("untrained", "the untrained network"),
+    "whitened": ("whitened", "the same network whitened"),
     "frozen": ("frozen", "the pretrained trunk alone"),
     "pixels": ("16x16 pixels", "the images shrunk to 16x16 pixels"),
 }

@@ -244,9 +244,12 @@ def _measure(
     config = experiment.config
     with working("Creating the network before training", shown=processes.is_first()):
         untrained = experiment.create_initial_state()
-    frozen_fn = None
+    networks = {"untrained": functools.partial(experiment.embed, untrained)}
+    whitened = whitening.whiten_untrained(experiment, untrained)
+    if whitened is not None:
+        networks["whitened"] = functools.partial(experiment.embed, whitened)
     if config.init_from or config.model.weights:
-        frozen_fn = lambda images: experiment.features(untrained, images)
+        networks["frozen"] = functools.partial(experiment.features, untrained)
     results: dict[str, Results] = {}
     intervals: dict[str, Intervals] = {}
     embeddings, ok, ranking = np.zeros((0, 0)), np.zeros(0, bool), None
@@ -256,12 +259,7 @@ def _measure(
             split,
             must_be_finite=True,
         )
-        compared = compare_with_baselines(
-            evaluation,
-            (embeddings, ok),
-            lambda images: experiment.embed(untrained, images),
-            frozen_fn,
-        )
+        compared = compare_with_baselines(evaluation, (embeddings, ok), networks)
         results[split], intervals[split] = compared.results, compared.intervals
         ranking = compared.ranking
     task_metrics = experiment.validate_task(experiment.state)

@@ -77,20 +77,48 @@ def whiten(experiment: Experiment) -> int:
         return 0
     path = Workdir(experiment.workdir).whitening
     arrays = network_arrays(experiment.state)
-    embeddings = _embed_training_images(experiment)
+    embeddings = _embed_training_images(experiment, experiment.state)
     if len(embeddings) < 2:
         logging.warning("No two training images can be read: nothing is whitened.")
         if processes.is_first():
             path.unlink(missing_ok=True)
         return 0
-    # All processes use the matrix of the first, to the bit.
+    matrix = _fit_together(experiment, embeddings)
+    if processes.is_first():
+        with files.replacing(path) as file:
+            np.savez(file, network=_digest(arrays), matrix=matrix)
+    experiment.state = _with_matrix(experiment.state, matrix)
+    return len(embeddings)
+
+
+def whiten_untrained(
+    experiment: Experiment, untrained: TrainState
+) -> TrainState | None:
+    """Returns the network before training with a whitening fitted to it.
+
+    By it, a report tells training from whitening.
+
+    Args:
+      experiment: Parts of the run.
+      untrained: State of the network before training, which is not changed.
+
+    Returns:
+      The state; None if the config has no whitening, or there is nothing to fit it on.
+    """
+    if not experiment.config.model.whitening_power:
+        return None
+    embeddings = _embed_training_images(experiment, untrained)
+    if len(embeddings) < 2:
+        return None
+    return _with_matrix(untrained, _fit_together(experiment, embeddings))
+
+
+def _fit_together(experiment: Experiment, embeddings: np.ndarray) -> np.ndarray:
+    """Returns the matrix of the first process, the same on all to the bit."""
     matrix = np.zeros((embeddings.shape[1],) * 2, np.float32)
     if processes.is_first():
         matrix = fit_whitening(embeddings, experiment.config.model.whitening_power)
-        with files.replacing(path) as file:
-            np.savez(file, network=_digest(arrays), matrix=matrix)
-    experiment.state = _with_matrix(experiment.state, processes.of_first(matrix))
-    return len(embeddings)
+    return processes.of_first(matrix)
 
 
 def check_whitening(experiment: Experiment, saved: pathlib.Path | None) -> None:
@@ -224,7 +252,7 @@ def _with_matrix(state: TrainState, matrix: np.ndarray) -> TrainState:
     return devices.replicate(dataclasses.replace(state, model_state=model_state))
 
 
-def _embed_training_images(experiment: Experiment) -> np.ndarray:
+def _embed_training_images(experiment: Experiment, state: TrainState) -> np.ndarray:
     """Returns embeddings `[N, D]` of training images, spread over the whole split."""
     num_records = len(experiment.records["train"])
     num = min(num_records, _MAX_IMAGES)
@@ -241,7 +269,7 @@ def _embed_training_images(experiment: Experiment) -> np.ndarray:
     )
     embeddings, ok = embed_split(
         # Shifts take five times as long, and whiten no better.
-        lambda images: experiment.embed_once(experiment.state, images),
+        functools.partial(experiment.embed_once, state),
         _read_batches(experiment.readers["train"], records, size, start, stop),
         num,
         progress=progress,

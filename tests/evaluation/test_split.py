@@ -56,7 +56,9 @@ def create_evaluation(classes, workdir, **values):
 def measure(split_evaluation):
     with split_evaluation._reader:
         embedded = split_evaluation.embed(pixels, "test")
-        compared = compare.compare_with_baselines(split_evaluation, embedded, pixels)
+        compared = compare.compare_with_baselines(
+            split_evaluation, embedded, {"untrained": pixels}
+        )
     return compared.results
 
 
@@ -68,7 +70,9 @@ def test_every_number_has_its_interval_over_classes(tmp_path):
     wrong = np.array([[x, x + 5] for x in (0, 1, 20, 21, 40, 41)])
     model = np.concatenate([right, wrong]).reshape(-1, 1), np.ones(24, bool)
     with measured._reader:
-        compared = compare.compare_with_baselines(measured, model, pixels)
+        compared = compare.compare_with_baselines(
+            measured, model, {"untrained": pixels}
+        )
     results, intervals = compared.results, compared.intervals
     for evaluator, metrics in results.items():
         counts = {name for name in metrics if name.startswith("num_")}
@@ -98,7 +102,9 @@ def test_few_classes_have_no_intervals(tmp_path):
         measured = create_evaluation(classes, tmp_path / str(num_classes))
         with measured._reader:
             embedded = measured.embed(pixels, "test")
-            compared = compare.compare_with_baselines(measured, embedded, pixels)
+            compared = compare.compare_with_baselines(
+                measured, embedded, {"untrained": pixels}
+            )
         assert compared.results["retrieval"]["recall@1"].keys() > {"model"}
         for metrics in compared.intervals.values():
             for systems in metrics.values():
@@ -126,7 +132,9 @@ def test_all_systems_are_measured_on_the_records_that_all_have(tmp_path, caplog)
         return embedded
 
     with measured._reader:
-        compared = compare.compare_with_baselines(measured, model, untrained)
+        compared = compare.compare_with_baselines(
+            measured, model, {"untrained": untrained}
+        )
     results = compared.results
     for systems in (row for metrics in results.values() for row in metrics.values()):
         assert systems.keys() == {"model", "untrained", "pixels"}
@@ -144,7 +152,9 @@ def test_a_baseline_without_any_embedding_ends_no_run(tmp_path):
     nothing = lambda images: np.full((len(images), 3), np.nan)
     with measured._reader:
         model = measured.embed(pixels, "test")
-        compared = compare.compare_with_baselines(measured, model, nothing)
+        compared = compare.compare_with_baselines(
+            measured, model, {"untrained": nothing}
+        )
     assert set(compared.results["triplets"]["precision"].values()) == {0.0}
     assert compared.intervals["triplets"]["precision"] == {}
 
@@ -415,7 +425,7 @@ def test_the_ranking_of_the_model_is_that_of_a_search(tmp_path):
     measured = create_evaluation(classes, tmp_path)
     model = rng.normal(size=(31, 3)).astype(np.float32), rng.random(31) < 0.9
     with measured._reader:
-        compared = compare.compare_with_baselines(measured, model, None)
+        compared = compare.compare_with_baselines(measured, model, {})
     expected = rankings.rank_records(np.array(classes), *model)
     assert expected.neighbors.shape == (model[1].sum(), 8)
     for field in dataclasses.fields(expected):

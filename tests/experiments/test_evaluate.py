@@ -145,7 +145,7 @@ def test_a_start_that_is_gone_leaves_out_the_untrained_network(run, tmp_path):
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.init_from = str(tmp_path / "gone")
-    assert evaluate._create_untrained(config) == (None, None)
+    assert evaluate._create_before(config) == {}
 
 
 def test_the_last_batch_is_padded():

@@ -27,6 +27,7 @@ LOWERS_LATE = {
     "emoji_codes",
     "emoji_lite0",
     "emoji_matryoshka",
+    "landmarks",
     "pairs",
     "photo_views",
     "sop",
@@ -69,6 +70,8 @@ def test_train_step_lowers(name):
     create_model = lambda: network.create_model(config, num_classes)
     if config.task.name in ("self_supervised", "pairs"):
         num_images, create_model = 2, task.create_model
+    if config.task.get("features") == "embedding":
+        create_model = task.create_model
     structure = {}
 
     def create_state():
@@ -169,6 +172,7 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
         assert set(split) == {*config.evaluation.evaluators}
         systems = {"model", "untrained", "pixels"}
         systems |= {"frozen"} if config.model.weights else set()
+        systems |= {"whitened"} if config.model.whitening_power else set()
         assert set(split["retrieval"]["recall@1"]) == systems
         assert split["triplets"]["num_triplets"]["model"] > 0
     assert report.stat().st_size < 10 * 2**20

@@ -147,6 +147,37 @@ def test_a_run_ends_whitened_by_its_training_images(trained, config, tmp_path):
     assert f"power 0.5, fitted on {num} training images" in page
 
 
+def map_at_r(embeddings, labels):
+    """Returns MAP@R of leave-one-out retrieval, by loops."""
+    values = []
+    for query, label in enumerate(labels):
+        others = np.delete(np.arange(len(labels)), query)
+        order = others[np.argsort(-embeddings[others] @ embeddings[query])]
+        is_right = labels[order] == label
+        r = is_right.sum()
+        precisions = [is_right[: k + 1].mean() for k in range(r) if is_right[k]]
+        values.append(sum(precisions) / r)
+    return np.mean(values)
+
+
+def test_the_report_whitens_the_untrained_network_too(trained, config, tmp_path):
+    """By a matrix of its own, fitted to its training embeddings."""
+    raw = evaluate.load_run(trained).before["untrained"]
+    unshifted = config.copy_and_resolve_references()
+    unshifted.model.embed_shift = 0
+    fitted = load_unwhitened(trained, unshifted, tmp_path / "unshifted")
+    training = embed_all(fitted.before["untrained"], config, "train")
+    whitened = embed_all(raw, config, "test") @ whitening.fit_whitening(training, POWER)
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    labels = create_records(config.data)["test"].labels[:, -1]
+    results = json.loads((trained / "results.json").read_text())
+    values = results["test"]["retrieval"]["map@r"]
+    assert values["whitened"] == pytest.approx(map_at_r(whitened, labels), abs=0.01)
+    assert values["whitened"] != values["untrained"]
+    page = (trained / "report" / "index.html").read_text()
+    assert "the same network whitened" in page
+
+
 def test_an_exported_model_embeds_as_the_run(trained, config, tmp_path):
     model = Model(export_run.export_run(trained, tmp_path / "model"))
     with np.load(trained / "test_embeddings.npz") as file:
