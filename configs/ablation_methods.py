@@ -3,8 +3,9 @@ r"""Methods of learning an embedding, side by side on emoji at equal numbers of 
 Each arm trains the small network of the ablations on 96 images a step, with the better
 of two learning rates on validation with another seed. Losses of triplets have 32 of
 them, losses on all pairs four designs of each of 24 emoji, and losses with a vector per
-class 96 single images; the embedding of the last is the trunk's, without a linear map
-or a low-resolution path.
+class 96 single images. The embedding of these is the trunk's, without a linear map or a
+low-resolution path, but in the arms named after the embedding and sub-centers. The last
+two arms see no label: two views of 48 images, and one of 96.
 
   deeprank prepare --config=emoji
   deeprank ablation --config=ablation_methods --jobs=2
@@ -12,7 +13,7 @@ or a low-resolution path.
 
 import ml_collections
 
-from deeprank_jax.configs import ablation_graded
+from deeprank_jax.configs import ablation_graded, simclr_emoji
 
 _TRIPLETS = {
     "batch_size": 32,
@@ -21,6 +22,19 @@ _TRIPLETS = {
     "sampler.min_positive_relevance": 0.0,
 }
 _SINGLE_IMAGES = {"task.name": "classification", "batch_size": 96}
+_ARCFACE_EMBEDDING = {
+    **_SINGLE_IMAGES,
+    "task.features": "embedding",
+    "loss.name": "arcface",
+}
+# The views of `configs/simclr_emoji.py`, with the network's own whitening.
+_VIEWS = {
+    "task.name": "self_supervised",
+    **{
+        f"data.augment.{name}": value
+        for name, value in simclr_emoji.get_config().data.augment.items()
+    },
+}
 
 # Arms of `deeprank ablation`; the first, the loss of the demo, is compared with each.
 ARMS = {
@@ -48,6 +62,19 @@ ARMS = {
     "normface": {**_SINGLE_IMAGES, "loss.name": "normface"},
     "cosface": {**_SINGLE_IMAGES, "loss.name": "cosface"},
     "arcface": {**_SINGLE_IMAGES, "loss.name": "arcface"},
+    "arcface_embedding": _ARCFACE_EMBEDDING,
+    "arcface_sub_centers": {**_ARCFACE_EMBEDDING, "loss.sub_centers": 3},
+    "nt_xent": {
+        **_VIEWS,
+        "loss.name": "nt_xent",
+        "loss.temperature": 0.2,
+        "batch_size": 48,
+    },
+    "instance_discrimination": {
+        **_VIEWS,
+        "loss.name": "instance_discrimination",
+        "batch_size": 96,
+    },
 }
 GRID = {"optimizer.learning_rate": (2e-3, 6e-3)}
 TUNING_SEED = ablation_graded.TUNING_SEED

@@ -10,7 +10,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # Seed of all random draws.
     # Task, or dict(name="classification", level=-1, held_out=0.1): the first of the
     # paper's two stages, with config.loss.name="cross_entropy", "center", "normface",
-    # "cosface", "arcface" or "proxy_anchor", or with "ortho_hash" for binary codes; or
+    # "cosface", "arcface" or "proxy_anchor", or with "ortho_hash" for binary codes
+    # (features="embedding" compares a ranking network's with the classes); or
     # dict(name="self_supervised"): learning without labels, with
     # config.loss.name="nt_xent" or "instance_discrimination"; or dict(name="pairs",
     # file=...): pairs of images that are similar or not, with

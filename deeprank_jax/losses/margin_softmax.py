@@ -169,6 +169,7 @@ class ArcFace(CosFace):
         *,
         margin: float = 0.5,
         scale: float = 30.0,
+        sub_centers: int = 1,
         warmup_steps: int = 0,
         label_smoothing: float = 0.0,
     ):
@@ -177,6 +178,8 @@ class ArcFace(CosFace):
         Args:
           margin: Margin in radians, in [0, pi / 2].
           scale: Factor of the cosines; see `CosFace`.
+          sub_centers: Number of vectors of a class, the nearest of which counts; see
+            `models.class_vectors`.
           warmup_steps: Steps in which the margin rises from 0.
           label_smoothing: Share of the target that is spread over all classes.
 
@@ -189,7 +192,17 @@ class ArcFace(CosFace):
             warmup_steps=warmup_steps,
             label_smoothing=label_smoothing,
         )
+        if sub_centers < 1:
+            raise ValueError(f"sub_centers must be at least 1, got {sub_centers}.")
+        self.sub_centers = sub_centers
 
     def with_margin(self, cosines: Array, labels: Array, step: Array | int) -> Array:
         """Returns the cosines `[B, K]` with the margin of the step."""
         return add_angular_margin(cosines, labels, self.margin_at(step))
+
+    def describe(self) -> str:
+        """Returns the loss, its margin, scale and sub-centers."""
+        parts = (
+            f", {self.sub_centers} vectors per class" if self.sub_centers > 1 else ""
+        )
+        return super().describe() + parts

@@ -13,6 +13,7 @@ with needs_extra("train"):
     from flax import nnx
 
 from deeprank_jax.models import layers
+from deeprank_jax.models.class_vectors import ClassCount, CosineClassifier
 from deeprank_jax.models.classifier import Classifier
 from deeprank_jax.models.coded import Coded
 from deeprank_jax.models.ensemble import create_others, embedding_dims
@@ -31,8 +32,10 @@ __all__ = [
     "BATCH_NORMS",
     "DTYPES",
     "TRUNKS",
+    "ClassCount",
     "Classifier",
     "Coded",
+    "CosineClassifier",
     "HeadSizes",
     "MultiScale",
     "Projected",
@@ -132,7 +135,7 @@ def create_model(
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
-    head: HeadSizes | int | None = None,
+    head: HeadSizes | ClassCount | int | None = None,
     seed: int = 0,
 ) -> MultiScale:
     """Creates the ranking network that a config describes.
@@ -153,7 +156,7 @@ def create_model(
       batch_norm: `"synchronized"` to normalise by the batch, over `axis_name`, or
         `"frozen"` by the running averages, in training, too; scale and bias learn.
       axis_name: Name of the mapped axis, if any.
-      head: Sizes of a projection head, or number of classes with codes; None for none.
+      head: Sizes of a head in training, or its number of classes; None for none.
       seed: Seed of the initial parameters.
 
     Raises:
@@ -180,13 +183,15 @@ def create_model(
 
 
 def _ranking_class(
-    head: HeadSizes | int | None, seed: int
+    head: HeadSizes | ClassCount | int | None, seed: int
 ) -> Callable[..., MultiScale]:
     """Returns the class of a ranking network with the head of its training."""
     if head is None:
         return MultiScale
     if isinstance(head, HeadSizes):
         return functools.partial(Projected, head=head)
+    if isinstance(head, ClassCount):
+        return functools.partial(CosineClassifier, classes=head)
     return functools.partial(Coded, num_classes=head, seed=seed)
 
 
@@ -196,6 +201,7 @@ def create_classifier(
     image_size: int,
     num_classes: int,
     outputs: str = "logits",
+    sub_centers: int = 1,
     embed_prefix: int = 0,
     whitening_power: float = 0.0,
     dtype: str = "float32",
@@ -210,6 +216,7 @@ def create_classifier(
       image_size: Height and width of the images, in pixels.
       num_classes: Number of classes.
       outputs: Kind of output, as `Classifier` has them.
+      sub_centers: Number of vectors of a class, for `"cosines"`.
       embed_prefix: Number of an embedding's first numbers that are kept; 0 for all.
       whitening_power: Power of the whitening, as in `create_model`.
       dtype: Type that the layers compute in, as in `create_model`.
@@ -226,6 +233,7 @@ def create_classifier(
             _create_trunk(trunk, image_size, dtype, batch_norm, axis_name, rngs),
             num_classes=num_classes,
             outputs=outputs,
+            sub_centers=sub_centers,
             embed_prefix=embed_prefix,
             whitening_power=whitening_power,
             dtype=DTYPES[dtype],

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from deeprank_jax.models import layers
+from deeprank_jax.models.class_vectors import ClassCount, ClassVectors
 from deeprank_jax.models.trunks.base import Trunk
 from deeprank_jax.models.whitening import create_whitening
 
@@ -20,6 +21,7 @@ class Classifier(nnx.Module):
         *,
         num_classes: int,
         outputs: str = "logits",
+        sub_centers: int = 1,
         embed_prefix: int = 0,
         whitening_power: float = 0.0,
         dtype: jnp.dtype = jnp.float32,
@@ -31,7 +33,9 @@ class Classifier(nnx.Module):
           trunk: Trunk, from `[B, H, W, 3]` to `[B, trunk.num_features]`.
           num_classes: Number of classes.
           outputs: Kind of output: `"logits"` of a linear map with bias, `"cosines"` of
-            the features and a vector per class, or `"logits_and_features"`.
+            the features and the nearest vector of each class, or
+            `"logits_and_features"`.
+          sub_centers: Number of vectors of a class, for `"cosines"`.
           embed_prefix: Number of first numbers that `embed` keeps; 0 for all.
           whitening_power: Power of the whitening of `embed`, once it is fitted; 0 for
             none.
@@ -42,12 +46,14 @@ class Classifier(nnx.Module):
           ValueError: The prefix or the power is out of range.
         """
         self.trunk = trunk
-        self.head = nnx.Linear(
-            trunk.num_features,
-            num_classes,
-            use_bias=outputs != "cosines",
-            dtype=jnp.float32,
-            rngs=rngs,
+        self.head = (
+            ClassVectors(
+                trunk.num_features, ClassCount(num_classes, sub_centers), rngs=rngs
+            )
+            if outputs == "cosines"
+            else nnx.Linear(
+                trunk.num_features, num_classes, dtype=jnp.float32, rngs=rngs
+            )
         )
         layers.check_prefix(embed_prefix, trunk.num_features)
         self._outputs, self._embed_prefix = outputs, embed_prefix
@@ -79,14 +85,9 @@ class Classifier(nnx.Module):
         With `"logits_and_features"` the features follow the logits.
         """
         features = self.features(images, key)
-        if self._outputs != "cosines":
-            logits = self.head(features)
-            if self._outputs == "logits":
-                return logits
-            return jnp.concatenate([logits, features.astype(jnp.float32)], axis=-1)
-        vectors = layers.l2_normalize(self.head.kernel[...].T)
-        return jnp.matmul(
-            layers.l2_normalize(features),
-            vectors.T,
-            precision=jax.lax.Precision.HIGHEST,
-        )
+        if self._outputs == "cosines":
+            return self.head(layers.l2_normalize(features))
+        logits = self.head(features)
+        if self._outputs == "logits":
+            return logits
+        return jnp.concatenate([logits, features.astype(jnp.float32)], axis=-1)

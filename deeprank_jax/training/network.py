@@ -46,7 +46,9 @@ def create_network(
         learning_rate=config.optimizer.learning_rate,
         num_steps=config.num_steps,
     )
-    tx = optimizers.create_optimizer(config.optimizer, schedule)
+    tx = optimizers.create_optimizer(
+        config.optimizer, schedule, has_gem=_has_gem(config)
+    )
     graphdef, state = step_lib.create_train_state(
         model, tx, averages=config.optimizer.ema_decay > 0
     )
@@ -68,12 +70,19 @@ def trunk_names(config: ml_collections.ConfigDict) -> list[str]:
     return [config.model.trunk.name, *(x["trunk"]["name"] for x in others)]
 
 
+def _has_gem(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a trunk of the network pools with learned powers."""
+    trunks = (config.model.trunk, *(x["trunk"] for x in config.model.ensemble))
+    return any(trunk.get("pooling") == "gem" for trunk in trunks)
+
+
 def create_model(
     config: ml_collections.ConfigDict,
     num_classes: int | None,
     *,
     outputs: str = "logits",
-    head: models.HeadSizes | None = None,
+    sub_centers: int = 1,
+    head: models.HeadSizes | models.ClassCount | None = None,
 ) -> nnx.Module:
     """Returns the network that a config describes, with random weights.
 
@@ -82,7 +91,9 @@ def create_model(
       num_classes: Number of a classifier's classes; None for a ranking network.
       outputs: Kind of a classifier's output, as `Classifier` has them, or
         `"code_cosines"` of a ranking network and a code per class.
-      head: Sizes of a projection head on a ranking network; None for none.
+      sub_centers: Number of vectors of a class, for a classifier's `"cosines"`.
+      head: Sizes of a projection head on a ranking network, or number of classes with
+        which its embeddings are compared; None for none.
 
     Raises:
       ConfigError: Such a network cannot exist.
@@ -110,4 +121,6 @@ def create_model(
         "ensemble",
     ):
         del options[ranking_only]
-    return models.create_classifier(**options, num_classes=num_classes, outputs=outputs)
+    return models.create_classifier(
+        **options, num_classes=num_classes, outputs=outputs, sub_centers=sub_centers
+    )

@@ -23,6 +23,8 @@ from deeprank_jax.errors import ConfigError
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
+# Factor of the learning rate of a `GeM` pooling's power, as in its authors' code.
+_POWER_SCALE = 10.0
 
 
 def make_schedule(
@@ -59,7 +61,7 @@ def make_schedule(
 
 
 def create_optimizer(
-    options: Mapping[str, Any], schedule: optax.Schedule
+    options: Mapping[str, Any], schedule: optax.Schedule, *, has_gem: bool = False
 ) -> optax.GradientTransformation:
     """Returns the optimizer.
 
@@ -68,27 +70,14 @@ def create_optimizer(
         `nesterov`) or `"adamw"` (with `b1` and `b2`); `clip_norm` is the largest norm
         of the gradient, 0 for no limit; for the others see the module.
       schedule: Learning rate by step.
+      has_gem: True for a network with `GeM` poolings, whose powers have ten times the
+        learning rate.
 
     Raises:
       ConfigError: No such optimizer exists, or `trunk_scale` or `clip_norm` is
         negative.
     """
-    trunk_scale = options["trunk_scale"]
-    if trunk_scale < 0:
-        raise ConfigError(
-            f"config.optimizer.trunk_scale must be at least 0, got {trunk_scale}; it "
-            "multiplies the trunk's learning rate, and 0 freezes the trunk."
-        )
-    name = options["name"]
-    if name not in OPTIMIZERS:
-        raise ConfigError(
-            f"config.optimizer.name is {name!r}; choose one of {OPTIMIZERS}."
-        )
-    if options["clip_norm"] < 0:
-        raise ConfigError(
-            "config.optimizer.clip_norm must be at least 0, which is no limit, got "
-            f"{options['clip_norm']}."
-        )
+    _check_options(options)
     parts = []
     if options["clip_norm"]:
         parts.append(optax.clip_by_global_norm(options["clip_norm"]))
@@ -96,7 +85,7 @@ def create_optimizer(
         # The gradient of l2_penalty * ||W||^2.
         decay = 2.0 * options["l2_penalty"]
         parts.append(optax.add_decayed_weights(decay, mask=kernel_mask))
-    if name == "sgd":
+    if options["name"] == "sgd":
         parts.append(optax.trace(options["momentum"], nesterov=options["nesterov"]))
     else:
         parts.append(optax.scale_by_adam(options["b1"], options["b2"]))
@@ -104,6 +93,9 @@ def create_optimizer(
         decay = options["decoupled_weight_decay"]
         parts.append(optax.add_decayed_weights(decay, mask=kernel_mask))
     parts.append(optax.scale_by_learning_rate(schedule))
+    if has_gem:
+        parts.append(optax.masked(optax.scale(_POWER_SCALE), power_mask))
+    trunk_scale = options["trunk_scale"]
     if trunk_scale not in (0.0, 1.0):
         parts.append(optax.masked(optax.scale(trunk_scale), trunk_mask))
     tx = optax.chain(*parts)
@@ -113,10 +105,43 @@ def create_optimizer(
     return tx
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Checks the options of an optimizer.
+
+    Raises:
+      ConfigError: As `create_optimizer`.
+    """
+    trunk_scale, name = options["trunk_scale"], options["name"]
+    if trunk_scale < 0:
+        raise ConfigError(
+            f"config.optimizer.trunk_scale must be at least 0, got {trunk_scale}; it "
+            "multiplies the trunk's learning rate, and 0 freezes the trunk."
+        )
+    if name not in OPTIMIZERS:
+        raise ConfigError(
+            f"config.optimizer.name is {name!r}; choose one of {OPTIMIZERS}."
+        )
+    if options["clip_norm"] < 0:
+        raise ConfigError(
+            "config.optimizer.clip_norm must be at least 0, which is no limit, got "
+            f"{options['clip_norm']}."
+        )
+
+
 def kernel_mask(params: optax.Params) -> optax.Params:
     """Returns the tree of `params` with True at kernels, False elsewhere."""
     return jax.tree.map_with_path(
         lambda path, _: "kernel" in jax.tree_util.keystr(path), params
+    )
+
+
+def power_mask(params: optax.Params) -> optax.Params:
+    """Returns the tree of `params` with True at the powers of `GeM` poolings."""
+    return jax.tree.map_with_path(
+        lambda path, _: (
+            "pooling/power" in jax.tree_util.keystr(path, simple=True, separator="/")
+        ),
+        params,
     )
 
 

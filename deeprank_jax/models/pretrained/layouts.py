@@ -45,7 +45,10 @@ class Layout:
 
     rules: Sequence[Rule]
     ignore: Sequence[str] = (r".*\.num_batches_tracked",)
-    keep: Sequence[str] = (r"(embedding|paths|others|head)/.*",)
+    keep: Sequence[str] = (
+        r"(embedding|paths|others|head)/.*",
+        r"trunk/pooling/.*",
+    )
     needs: str = ""
 
     def our_name(self, name: str) -> tuple[str | None, Rule | None]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from deeprank_jax.models import layers
+from deeprank_jax.models.pooling import create_pooling
 
 Array = jax.Array
 
@@ -59,7 +60,7 @@ class InvertedResidual(nnx.Module):
 
 
 class EfficientNetLite(nnx.Module):
-    """A 3x3 convolution, inverted residuals, a 1x1 convolution, the mean.
+    """A 3x3 convolution, inverted residuals, a 1x1 convolution, a pooling.
 
     Attributes:
       num_features: Length of the features.
@@ -82,6 +83,7 @@ class EfficientNetLite(nnx.Module):
         *,
         width: float,
         depth: float,
+        pooling: str = "mean",
         image_size: int,
         norm: layers.NormFn,
         dtype: jnp.dtype = jnp.float32,
@@ -93,15 +95,17 @@ class EfficientNetLite(nnx.Module):
           width: Factor of the channels between stem and head, rounded to 8.
           depth: Factor of the blocks of all stages but the first and the last,
             rounded up.
+          pooling: Name of the pooling at the end, see `models.pooling`.
           image_size: Height and width of the images, in pixels, at least 32.
           norm: Function that creates a BatchNorm.
           dtype: Type that the layers compute in; parameters stay float32.
           rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: The images are too small.
+          ValueError: The images are too small, or no such pooling exists.
         """
         layers.check_image_size("efficientnet_lite", image_size, _LEAST_SIZE)
+        self.pooling = create_pooling(pooling)
         self.stem = layers.conv(3, _STEM, 3, stride=2, dtype=dtype, rngs=rngs)
         self.stem_norm = norm(_STEM, epsilon=_EPSILON, rngs=rngs)
         self.blocks = nnx.List([])
@@ -136,7 +140,7 @@ class EfficientNetLite(nnx.Module):
         for block in self.blocks:
             x = block(x)
         x = nnx.relu6(self.head_norm(self.head(x)))
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return self.pooling(x)
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:

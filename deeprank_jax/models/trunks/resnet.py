@@ -1,10 +1,11 @@
-"""ResNet-50, up to its global average pooling."""
+"""ResNet-50, up to its global pooling."""
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from deeprank_jax.models import cpu_ops, layers
+from deeprank_jax.models.pooling import create_pooling
 
 Array = jax.Array
 
@@ -68,7 +69,7 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet50(nnx.Module):
-    """A 7x7 convolution, sixteen bottlenecks, global average pooling.
+    """A 7x7 convolution, sixteen bottlenecks, a global pooling.
 
     Attributes:
       num_features: Length of the features.
@@ -87,6 +88,7 @@ class ResNet50(nnx.Module):
     def __init__(
         self,
         *,
+        pooling: str = "mean",
         image_size: int,
         norm: layers.NormFn,
         dtype: jnp.dtype = jnp.float32,
@@ -95,15 +97,17 @@ class ResNet50(nnx.Module):
         """Creates the trunk.
 
         Args:
+          pooling: Name of the pooling at the end, see `models.pooling`.
           image_size: Height and width of the images, in pixels, at least 32.
           norm: Function that creates a BatchNorm.
           dtype: Type that the layers compute in; parameters stay float32.
           rngs: Keys of the initial parameters.
 
         Raises:
-          ValueError: The images are too small.
+          ValueError: The images are too small, or no such pooling exists.
         """
         layers.check_image_size("resnet50", image_size, _LEAST_SIZE)
+        self.pooling = create_pooling(pooling)
         before = _STAGES[0][1]
         self.stem = layers.conv(
             3, before, 7, stride=2, padding=((3, 3), (3, 3)), dtype=dtype, rngs=rngs
@@ -128,4 +132,4 @@ class ResNet50(nnx.Module):
         x = cpu_ops.max_pool(x, window=3, stride=2, padding=((1, 1), (1, 1)))
         for block in self.blocks:
             x = block(x)
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return self.pooling(x)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from deeprank_jax import losses
+from deeprank_jax import losses, models
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices, processes
@@ -30,6 +30,7 @@ from deeprank_jax.training.step import Batch, Metrics, Objective
 
 # Kinds of network output that a loss of this task takes.
 OUTPUTS = ("logits", "cosines", "code_cosines", "logits_and_features")
+FEATURES = ("trunk", "embedding")
 _HEADS = {
     "cosines": "a vector per class",
     "code_cosines": "a fixed binary code per class",
@@ -69,6 +70,7 @@ class Classification:
         *,
         level: int = -1,
         held_out: float = 0.1,
+        features: str = "trunk",
         config: ml_collections.ConfigDict,
         relevance: Relevance,
     ):
@@ -77,14 +79,21 @@ class Classification:
         Args:
           level: Level of the labels; -1 is the finest.
           held_out: Share of the training images that are kept for validation.
+          features: Numbers that are compared with the classes: the `"trunk"`'s
+            features, which are then the embedding, or the `"embedding"` of a ranking
+            network, for losses on cosines.
           config: Whole configuration.
           relevance: Relevance of the run, which a loss may use.
 
         Raises:
-          ConfigError: The loss does not exist, or takes embeddings, or compares an
-            ensemble's with codes.
-          ValueError: The share is not between 0 and 1.
+          ConfigError: The loss does not exist, takes embeddings or not those that
+            `features` gives, or compares an ensemble's.
+          ValueError: The share is not between 0 and 1, or no such features exist.
         """
+        if features not in FEATURES:
+            raise ValueError(
+                f"features must be one of {', '.join(FEATURES)}, got {features!r}."
+            )
         if not 0 < held_out < 1:
             raise ValueError(f"held_out must be above 0 and below 1, got {held_out}.")
         self._config = config
@@ -103,11 +112,29 @@ class Classification:
                 'and config.task.name="classification" gives logits or cosines: set '
                 "--config.loss.name=cross_entropy, arcface or another of those."
             )
-        if self._loss.outputs == "code_cosines" and config.model.ensemble:
+        self._on_embedding = features == "embedding"
+        self._sub_centers: int = getattr(self._loss, "sub_centers", 1)
+        self._check_embedding()
+
+    def _check_embedding(self) -> None:
+        """Checks the loss and the network of those that compare embeddings.
+
+        Raises:
+          ConfigError: The loss takes no cosines, or the network is an ensemble.
+        """
+        name, outputs = self._config.loss.name, self._loss.outputs
+        if self._on_embedding and not outputs.endswith("cosines"):
+            raise ConfigError(
+                f"config.loss.name={name!r} takes the logits of features of any "
+                'length, and config.task.features="embedding" gives cosines of unit '
+                "vectors: set --config.loss.name=normface, cosface or arcface, or "
+                "--config.task.features=trunk."
+            )
+        compares = self._on_embedding or outputs == "code_cosines"
+        if compares and self._config.model.ensemble:
             raise ConfigError(
                 'config.model.ensemble is for config.task.name="ranking": set it to () '
-                f"for config.loss.name={config.loss.name!r}, which trains a single "
-                "network."
+                f"for config.loss.name={name!r}, which trains a single network."
             )
 
     @property
@@ -131,8 +158,14 @@ class Classification:
         That is enough for the embeddings, which do not depend on the classes.
         """
         num_classes = 1 if self._classes is None else len(self._classes.names)
+        if self._on_embedding and self._loss.outputs == "cosines":
+            head = models.ClassCount(num_classes, self._sub_centers)
+            return network.create_model(self._config, None, head=head)
         return network.create_model(
-            self._config, num_classes, outputs=self._loss.outputs
+            self._config,
+            num_classes,
+            outputs=self._loss.outputs,
+            sub_centers=self._sub_centers,
         )
 
     def create_sampler(
