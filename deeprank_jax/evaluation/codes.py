@@ -15,21 +15,30 @@ from deeprank_jax.evaluation.scores import (
     mean_over,
 )
 from deeprank_jax.relevance import Relevance
-from deeprank_jax.search.codes import encode_signs, hamming_blocks
+from deeprank_jax.search.codes import encode_signs, hamming_blocks, reorder_by_numbers
+
+# Nearest codes that are put in order by the query's numbers, at least.
+_REORDERED = 100
 
 
 class Codes(QueryEvaluator):
     """Recall@1 and MAP@R by Hamming distance, beside those by the embeddings.
 
     A bit is 1 where a number of the embedding is above 0. Each record is searched for
-    among all others, and equal distances rank in record order. The losses `ortho_hash`
-    and `hashing` train such codes.
+    among all others, and equal distances rank in record order. Then the nearest 100, or
+    as many as its class has, are put in order by the numbers of the query and the codes
+    of the others (`reorder_by_numbers`). The losses `ortho_hash` and `hashing` train
+    such codes.
     """
 
     METRICS: ClassVar[Mapping[str, str]] = {
         "recall@1": "Share of queries whose nearest image by Hamming distance of the "
         "codes is of their class.",
         "map@r": "MAP@R by Hamming distance of the codes.",
+        "recall@1_asymmetric": "The same as recall@1, with the nearest 100 codes in "
+        "the order of the query's numbers.",
+        "map@r_asymmetric": "The same as map@r, with the nearest 100 codes in the "
+        "order of the query's numbers.",
         "recall@1_numbers": "Share of queries whose nearest image by the embeddings is "
         "of their class.",
         "map@r_numbers": "MAP@R by the embeddings.",
@@ -73,32 +82,39 @@ class Codes(QueryEvaluator):
         )
         indices = np.flatnonzero(where)
         num_relevant = class_sizes(self._classes[indices]) - 1
-        hits, precision = self._measure(
-            encode_signs(queries[indices]), encode_signs(embeddings[indices]), indices
-        )
+        columns = self._measure(queries[indices], embeddings[indices], indices)
         counts = np.zeros(len(where), bool)
         counts[indices] = num_relevant > 0
         scores = {}
-        for name, column in (("recall@1", hits), ("map@r", precision)):
+        for name, column in columns.items():
             whole = np.zeros(len(where))
             whole[indices] = column
             scores[name] = mean_over(whole, counts)
-        return scores | {f"{x}_numbers": by_numbers[x] for x in scores}
+        return scores | {f"{x}_numbers": by_numbers[x] for x in ("recall@1", "map@r")}
 
     def _measure(
-        self, queries: np.ndarray, gallery: np.ndarray, indices: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns recall and average precision of codes `[M, W]`, each `[M]`."""
+        self, queries: np.ndarray, rows: np.ndarray, indices: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Returns recalls and average precisions of embeddings `[M, D]`, each `[M]`."""
         classes = self._classes[indices]
         num_relevant = class_sizes(classes) - 1
-        recall, precision = np.zeros(len(indices)), np.zeros(len(indices))
-        depth = int(num_relevant.max(initial=0))
-        if not depth:
-            return recall, precision
-        for rows, _, nearest in hamming_blocks(
-            queries, gallery, depth, exclude_self=True
+        columns = {
+            f"{name}{order}": np.zeros(len(indices))
+            for order in ("", "_asymmetric")
+            for name in ("recall@1", "map@r")
+        }
+        most = int(num_relevant.max(initial=0))
+        if not most:
+            return columns
+        depth = min(max(_REORDERED, most), len(indices) - 1)
+        gallery = encode_signs(rows)
+        for block, _, nearest in hamming_blocks(
+            encode_signs(queries), gallery, depth, exclude_self=True
         ):
-            hits = classes[nearest] == classes[rows, None]
-            recall[rows] = hits[:, 0]
-            precision[rows] = average_precision(hits, num_relevant[rows])
-        return recall, precision
+            reordered = reorder_by_numbers(queries[block], gallery, nearest)
+            for order, found in (("", nearest), ("_asymmetric", reordered)):
+                hits = classes[found[:, :most]] == classes[block, None]
+                columns[f"recall@1{order}"][block] = hits[:, 0]
+                precision = average_precision(hits, num_relevant[block])
+                columns[f"map@r{order}"][block] = precision
+        return columns

@@ -30,8 +30,15 @@ class Encoder:
 
         Bits beyond the `B`-th are 0.
         """
+        return encode_signs(self.numbers(embeddings))
+
+    def numbers(self, embeddings: np.ndarray) -> np.ndarray:
+        """Returns the numbers `[N, B]` float32 whose signs are the codes' bits.
+
+        Those of a query are more than its code: see `reorder_by_numbers`.
+        """
         mapped = np.asarray(embeddings, np.float32) @ self.matrix
-        return np.packbits(mapped > self.thresholds, axis=1)
+        return mapped - self.thresholds
 
 
 def fit_hyperplanes(embeddings: np.ndarray, num_bits: int, *, seed: int = 0) -> Encoder:
@@ -190,6 +197,45 @@ def hamming_blocks(
             others = np.arange(k + 1) != removed[:, None]
             distances, rows = (x[others].reshape(-1, k) for x in (distances, rows))
         yield block, distances, rows
+
+
+def reorder_by_numbers(
+    numbers: np.ndarray, gallery: np.ndarray, nearest: np.ndarray
+) -> np.ndarray:
+    """Orders the nearest codes of each query by the query's numbers.
+
+    A code is the more similar, the larger the sum of the query's numbers, each with the
+    sign of the code's bit. Nothing but the codes is needed of the gallery, and a number
+    near its threshold, whose bit is left to chance, counts for little.
+
+    References:
+      Gordo et al., Asymmetric Distances for Binary Embeddings, 2014,
+      https://doi.org/10.1109/TPAMI.2013.101.
+
+    Args:
+      numbers: `[Q, B]` floats of the queries, `Encoder.numbers`, or the embeddings of
+        a network that learned codes.
+      gallery: `[G, ceil(B / 8)]` uint8, codes.
+      nearest: `[Q, k]` ints, rows of the gallery, as of `hamming_neighbors`.
+
+    Returns:
+      `[Q, k]`, the same rows of each query; of equal ones the first stays the first.
+
+    Raises:
+      ValueError: The codes are not as long as the queries.
+    """
+    num_bits = numbers.shape[1]
+    if gallery.shape[1] != -(-num_bits // 8):
+        raise ValueError(
+            f"queries have {num_bits} numbers and codes {8 * gallery.shape[1]} bits: "
+            "both must come from the same encoder."
+        )
+    reordered = np.empty_like(nearest)
+    for i, rows in enumerate(nearest):
+        bits = np.unpackbits(gallery[rows], axis=1, count=num_bits)
+        scores = (2.0 * bits - 1.0) @ numbers[i]
+        reordered[i] = rows[np.argsort(-scores, kind="stable")]
+    return reordered
 
 
 def _has_faiss() -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deeprank_jax.evaluation import Codes, Retrieval
+from deeprank_jax.evaluation import codes as evaluation_codes
 from deeprank_jax.relevance import Hierarchy
 from deeprank_jax.search import codes as codes_lib
 
@@ -19,13 +20,16 @@ def random_split(size=60, dim=10):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), labels
 
 
-def measure_by_hand(rows, labels, where, queries):
+def measure_by_hand(rows, labels, where, queries, num_reordered=0):
     """Returns Recall@1 and MAP@R, number by number."""
     recalls, precisions = [], []
     for i in np.flatnonzero(where):
         others = [j for j in np.flatnonzero(where) if j != i]
         differing = [np.sum((queries[i] > 0) != (rows[j] > 0)) for j in others]
         nearest = [others[j] for j in np.argsort(differing, kind="stable")]
+        first = nearest[:num_reordered]
+        scores = [sum(queries[i] * np.where(rows[j] > 0, 1, -1)) for j in first]
+        nearest[:num_reordered] = [first[j] for j in np.argsort(-np.array(scores))]
         hits = labels[nearest, -1] == labels[i, -1]
         num_relevant = hits.sum()
         if num_relevant:
@@ -48,6 +52,12 @@ def test_metrics_are_those_of_a_loop(monkeypatch, with_queries, block):
     recall, precision = measure_by_hand(rows, labels, where, queries)
     assert values["recall@1"] == pytest.approx(recall)
     assert values["map@r"] == pytest.approx(precision)
+    monkeypatch.setattr(evaluation_codes, "_REORDERED", 20)
+    values |= dict(Codes(labels, RELEVANCE).run(rows, where, **options))
+    recall, precision = measure_by_hand(rows, labels, where, queries, 20)
+    assert values["recall@1_asymmetric"] == pytest.approx(recall)
+    assert values["map@r_asymmetric"] == pytest.approx(precision)
+    assert values["map@r_asymmetric"] != values["map@r"]
     by_numbers = dict(Retrieval(labels, RELEVANCE).run(rows, where, **options))
     assert values["recall@1_numbers"] == by_numbers["recall@1"]
     assert values["map@r_numbers"] == by_numbers["map@r"]

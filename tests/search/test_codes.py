@@ -117,3 +117,28 @@ def test_more_than_255_bits_are_counted(monkeypatch, has_faiss):
     gallery[1], gallery[2, :33] = 255, 255
     distances, rows = codes.hamming_neighbors(gallery[:1], gallery, 3)
     assert (rows[0].tolist(), distances[0].tolist()) == ([0, 2, 1], [0, 264, 320])
+
+
+@pytest.mark.parametrize("num_bits", [8, 12])
+def test_a_query_s_numbers_order_the_codes(num_bits):
+    rows = embeddings(size=80)
+    encoder = codes.fit_itq(rows, num_bits)
+    packed = encoder(rows)
+    _, nearest = codes.hamming_neighbors(packed[:9], packed, 30)
+    numbers = encoder.numbers(rows[:9])
+    reordered = codes.reorder_by_numbers(numbers, packed, nearest)
+    bits = bits_of(encoder, rows)
+    for i, candidates in enumerate(nearest):
+        # As Python sorts, equal ones stay in their order.
+        expected = sorted(
+            candidates,
+            key=lambda row, i=i: -np.where(bits[row], 1.0, -1.0) @ numbers[i],
+        )
+        assert reordered[i].tolist() == expected
+    assert np.any(reordered != nearest)
+
+
+def test_numbers_of_another_encoder_are_refused():
+    packed = np.zeros((5, 1), np.uint8)
+    with pytest.raises(ValueError, match="queries have 12 numbers and codes 8 bits"):
+        codes.reorder_by_numbers(np.zeros((2, 12)), packed, np.zeros((2, 3), int))
