@@ -51,8 +51,8 @@ def get_config() -> ConfigDict:
 def _data() -> ConfigDict:
     data = ConfigDict()
     # Source of the records: dict(name="folder"), "manifest", "unlabelled", "emoji",
-    # "photo_views", or dict(name="tfds", dataset=..., levels=...) with levels from
-    # coarse to fine.
+    # "photo_views", dict(name="tiles", tile=..., stride=...) of large images, or
+    # dict(name="tfds", dataset=..., levels=...) with levels from coarse to fine.
     data.source = dict(name="folder")
     data.dir = ""  # The folder, the manifest, or the directory of TFDS datasets.
     data.image_size = 64  # Height and width of the network's input.
@@ -87,7 +87,7 @@ def _relevance() -> ConfigDict:
     relevance = ConfigDict()
     # Graded similarity of two records: "same_class", dict(name="hierarchy",
     # levels=...), "attributes" (weights), "embedding" (file, kernel, scale), "golden"
-    # (file), "table" (file), or one of your own.
+    # (file), "table" (file), "place" of tiles (radius, far_radius), or one of your own.
     relevance.name = "same_class"
     return relevance
 

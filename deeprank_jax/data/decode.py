@@ -44,6 +44,8 @@ _ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image.swapaxes(0, 1)[::-1],
 }
+# Those in which height and width change places.
+_QUARTER_TURNS = (5, 6, 7, 8)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Length, type, 13 bytes and checksum.
 _IHDR_BYTES = 25
@@ -108,7 +110,7 @@ def decode_image(
 
 
 def read_size(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Returns width and height of an encoded image, from its header.
+    """Returns width and height of an encoded image, upright, from its header.
 
     Args:
       data: Content of an image file.
@@ -119,7 +121,13 @@ def read_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     """
     with _open(data, max_pixels) as header:
         _check_size(header.size, max_pixels)
-        return header.size
+        # That of a TIFF is upright already. Pillow would decode a PNG to find a later
+        # orientation.
+        is_upright = header.format == "TIFF" or (
+            header.format == "PNG" and "exif" not in header.info
+        )
+        turns = not is_upright and _orientation(header) in _QUARTER_TURNS
+        return header.size[::-1] if turns else header.size
 
 
 def resize_image(image: np.ndarray, size: int, fit: str = "crop") -> np.ndarray:

@@ -20,6 +20,7 @@ from deeprank_jax.evaluation.hierarchical import HierarchicalAP
 from deeprank_jax.evaluation.pairs import Pairs
 from deeprank_jax.evaluation.prefixes import Prefixes
 from deeprank_jax.evaluation.rated_triplets import RatedTriplets
+from deeprank_jax.evaluation.relevant_retrieval import RelevantRetrieval
 from deeprank_jax.evaluation.retrieval import Retrieval
 from deeprank_jax.evaluation.sampled_triplets import SampledTriplets
 from deeprank_jax.evaluation.scores import (
@@ -45,6 +46,7 @@ __all__ = [
     "QueryEvaluator",
     "QueryScores",
     "RatedTriplets",
+    "RelevantRetrieval",
     "Retrieval",
     "SampledTriplets",
     "Triplets",
@@ -92,6 +94,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "prefixes": Prefixes,
         "pairs": Pairs,
         "codes": Codes,
+        "relevant_retrieval": RelevantRetrieval,
     },
     methods=("run", "describe_metrics"),
     from_function=_refuse_function,

@@ -124,7 +124,7 @@ class Model:
     def trained_on(self) -> str:
         """Returns the name of the training dataset, of a folder with its name."""
         name = self.artifact.info["dataset"]["name"]
-        if name not in ("folder", "manifest", "unlabelled"):
+        if name not in ("folder", "manifest", "tiles", "unlabelled"):
             return name
         return f"{name} {pathlib.PurePath(self.data_config.dir).name}"
 

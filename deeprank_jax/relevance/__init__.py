@@ -24,6 +24,7 @@ from deeprank_jax.relevance.embedding import Embedding
 from deeprank_jax.relevance.golden.relevance import Golden
 from deeprank_jax.relevance.hierarchy import Hierarchy
 from deeprank_jax.relevance.label_function import LabelFunction
+from deeprank_jax.relevance.place import Place
 from deeprank_jax.relevance.same_class import SameClass
 from deeprank_jax.relevance.table import Table
 from deeprank_jax.relevance.totals import total_relevance
@@ -38,6 +39,7 @@ __all__ = [
     "Hierarchy",
     "LabelFunction",
     "LabelRelevance",
+    "Place",
     "Relevance",
     "SameClass",
     "Table",
@@ -59,6 +61,7 @@ RELEVANCES: Registry[Relevance] = Registry(
         "attributes": Attributes,
         "embedding": Embedding,
         "golden": Golden,
+        "place": Place,
         "table": Table,
     },
     methods=("attributes", "pairwise"),

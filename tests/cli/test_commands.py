@@ -452,6 +452,45 @@ def test_label_errors_need_two_labels(deeprank, exported, photos, tmp_path):
         deeprank("label-errors", some, f"--model={exported}")
 
 
+def test_similar_tiles_are_listed_and_drawn(deeprank, exported, tmp_path):
+    path, out = tmp_path / "large.png", tmp_path / "map.png"
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, 48:] = 255
+    Image.fromarray(pixels).save(path)
+    words = ("tile-map", path, f"--model={exported}", "--at=24,24")
+    said = deeprank(*words, "--num=2", f"--out={out}").splitlines()
+    assert said[0].split() == ["rank", "cosine", "at", "distance"]
+    assert said[1].split()[:2] == ["1", "1.0000"]
+    x, y = map(int, said[1].split()[2].split(","))
+    assert x < 48
+    assert float(said[1].split()[3]) == round(np.hypot(x - 24, y - 24))
+    assert said[3].startswith("Compared 24 tiles of 16 x 16 pixels with that at 24,24")
+    assert said[4] == f"Wrote {out}."
+    # Both halves have a colour of the map, other than black, white and grey.
+    drawn = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    assert np.mean(drawn.max(axis=2) - drawn.min(axis=2) > 40) > 0.4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--at=96,10"], "the place 96,10 is outside of its 96 x 64 pixels"),
+        (["--at=5,5", "--tile=65"], "too few for a tile of 65 x 65; give a smaller"),
+        (["--at=5,5", "--level=1"], "has no level 1"),
+        (["--at=5,5", "--out=map.html"], "the name must end with .png"),
+        (["--at=5"], "2"),
+        (["--at=5,5", "--stride=0"], "2"),
+    ],
+)
+def test_places_that_an_image_lacks_are_named(
+    deeprank, exported, tmp_path, flags, message
+):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (96, 64)).save(path)
+    with pytest.raises(SystemExit, match=message):
+        deeprank("tile-map", path, f"--model={exported}", *flags)
+
+
 def test_a_label_is_drawn_between_two_others(deeprank, exported, photos, tmp_path):
     words = ("between", photos, f"--model={exported}", "--label=class 04")
     for suffix in (".png", ".svg"):

@@ -167,6 +167,24 @@ def test_label_errors(run, exported, photos, tmp_path):
     assert margins[-1] > 0
 
 
+def test_tile_map(run, exported, tmp_path):
+    path = tmp_path / "large.png"
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(path), rng.integers(0, 256, (80, 120, 3)).astype(np.uint8))
+    out = tmp_path / "map.png"
+    words = ("tile-map", path, f"--model={exported}", "--at=50,30", f"--out={out}")
+    result = run(*words, "--stride=8", "--num=3")
+    assert (result["at"], result["tile"], result["level"]) == ([50, 30], 16, 0)
+    assert result["lefts"] == list(range(0, 105, 8))
+    assert np.shape(result["cosines"]) == (len(result["tops"]), len(result["lefts"]))
+    assert len(result["most_similar"]) == 3
+    best = result["most_similar"][0]
+    row = result["tops"].index(best["at"][1] - 8)
+    column = result["lefts"].index(best["at"][0] - 8)
+    assert best["cosine"] == result["cosines"][row][column]
+    assert cv2.imread(str(out)).shape[1] > 500
+
+
 def test_between(run, exported, photos):
     words = (photos, f"--model={exported}", "--label=class 04")
     result = run("between", *words, "--num=3")

@@ -285,6 +285,7 @@ EVERY = {
     "prefixes": {"dims": (2, 4)},
     "pairs": {"file": "pairs.csv"},
     "codes": {},
+    "relevant_retrieval": {"ks": (1, 2), "min_relevance": 1.0},
 }
 
 

@@ -4,9 +4,11 @@ import importlib
 import json
 import pathlib
 
+import cv2
 from helpers import shrunk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -31,6 +33,7 @@ LOWERS_LATE = {
     "pairs",
     "photo_views",
     "sop",
+    "tiles",
     "unlabelled",
 } | PLANS
 # A network that other tests train, and that takes half a minute: for check-full.
@@ -92,6 +95,8 @@ def test_train_step_lowers(name):
         config.data.image_size,
         max(1, len(config.relevance.get("levels", ()))),
     )
+    if config.relevance.name == "place":  # Category, image, row and column.
+        num_levels = 4
     batch = {
         "images": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images, size, size, 3), jnp.uint8
@@ -118,6 +123,16 @@ def mock_tfds(name):
     return tfds.testing.mock_data(num_examples=600 if name == "imagenet2012" else 64)
 
 
+def write_large_images(folder):
+    """Writes images of which each is wide enough for tiles of all splits."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        pixels = rng.integers(0, 256, (96, 480, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), pixels)
+    return folder
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -141,6 +156,9 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name in ("folder", "unlabelled"):
         config.data.dir = str(shrunk.write_images(tmp_path / "images"))
+        report = loop.train(config, tmp_path / "run")
+    elif config.data.source.name == "tiles":
+        config.data.dir = str(write_large_images(tmp_path / "images"))
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name == "manifest":
         images = shrunk.write_images(tmp_path / "images")

@@ -6,7 +6,7 @@ without a directory gives that parameter a default.
 """
 
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import folder, manifest, tfds, unlabelled
+from deeprank_jax.data.sources import folder, manifest, tfds, tiles, unlabelled
 from deeprank_jax.registry import Registry
 
 SOURCES: Registry[dict[str, Records]] = Registry(
@@ -17,6 +17,7 @@ SOURCES: Registry[dict[str, Records]] = Registry(
         "manifest": manifest.create_records,
         "photo_views": tfds.create_photo_views_records,
         "tfds": tfds.create_records,
+        "tiles": tiles.create_records,
         "unlabelled": unlabelled.create_records,
     },
 )

@@ -13,6 +13,7 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax import errors, files, logs
+from deeprank_jax.data.real_paths import RealPaths
 from deeprank_jax.data.records import Records
 from deeprank_jax.data.sources import labelled_files
 from deeprank_jax.data.splits import DEFAULT_SHARES, Shares
@@ -141,6 +142,23 @@ def list_images(root: pathlib.Path) -> list[tuple[str, ...]]:
             " ".join(EXTENSIONS),
         )
     return images
+
+
+def list_distinct_images(root: pathlib.Path) -> list[str]:
+    """Returns the relative paths of the images below a folder, each file once.
+
+    Args:
+      root: Folder of images; see `list_images` for the files that count.
+
+    Raises:
+      DataError: The folder is missing or unreadable.
+    """
+    real_paths = RealPaths()
+    path_of: dict[str, str] = {}
+    for parts in list_images(root):
+        path = os.path.join(*parts)
+        path_of.setdefault(real_paths.of(os.path.join(root, path)), path)
+    return [*path_of.values()]
 
 
 def _walk(

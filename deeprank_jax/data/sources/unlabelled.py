@@ -13,9 +13,9 @@ import numpy as np
 
 from deeprank_jax import errors, files, logs
 from deeprank_jax.data import decode
-from deeprank_jax.data.real_paths import RealPaths
+from deeprank_jax.data.hash_assignment import assign_by_hash
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources.folder import list_images
+from deeprank_jax.data.sources.folder import list_distinct_images
 from deeprank_jax.data.splits import DEFAULT_SHARES, Shares, digest
 from deeprank_jax.files import as_text
 
@@ -53,7 +53,7 @@ def create_records(
     """
     shares = Shares(test_share, validation_share)
     root = pathlib.Path(directory).expanduser()
-    paths = _distinct_paths(root)
+    paths = list_distinct_images(root)
     least = _LEAST_IMAGES * len(shares.splits)
     if len(paths) < least:
         raise errors.DataError(
@@ -62,7 +62,7 @@ def create_records(
             "images."
         )
     digests = [digest(as_text(path)) for path in paths]
-    splits = _assign(digests, shares)
+    splits = assign_by_hash(digests, shares, _LEAST_IMAGES)
     records = {}
     for split in shares.splits:
         rows = np.flatnonzero(splits == split)
@@ -70,38 +70,6 @@ def create_records(
             f"unlabelled/{split}", root, paths, digests, rows, doubled=split != "train"
         )
     return records
-
-
-def _distinct_paths(root: pathlib.Path) -> list[str]:
-    """Returns the relative paths of the images below a folder, each file once."""
-    real_paths = RealPaths()
-    path_of: dict[str, str] = {}
-    for parts in list_images(root):
-        path = os.path.join(*parts)
-        path_of.setdefault(real_paths.of(os.path.join(root, path)), path)
-    return [*path_of.values()]
-
-
-def _assign(digests: Sequence[bytes], shares: Shares) -> np.ndarray:
-    """Returns the split of each image, `[N]` str.
-
-    The first byte of its hash decides, so that it stays in its split when others are
-    added. Where a split would get less than two, it gets those of the nearest hashes.
-    """
-    ends = shares.ends
-    first_bytes = np.array([x[0] for x in digests])
-    parts = np.searchsorted(list(ends.values()), first_bytes, side="right")
-    names = np.array([*ends, "train"])
-    counts = np.bincount(parts, minlength=len(names))
-    if counts.min() >= _LEAST_IMAGES:
-        return names[parts]
-    counts = np.maximum(counts, _LEAST_IMAGES)
-    while counts.sum() > len(digests):
-        counts[np.argmax(counts)] -= 1
-    order = sorted(range(len(digests)), key=digests.__getitem__)
-    splits = np.empty(len(digests), names.dtype)
-    splits[order] = np.repeat(names, counts)
-    return splits
 
 
 def _create_split(
