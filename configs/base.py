@@ -13,8 +13,10 @@ def get_config() -> ConfigDict:
     # "cosface", "arcface" or "proxy_anchor", or with "ortho_hash" for binary codes
     # (features="embedding" compares a ranking network's with the classes); or
     # dict(name="self_supervised"): learning without labels, with
-    # config.loss.name="nt_xent" or "instance_discrimination"; or dict(name="pairs",
-    # file=...): pairs of images that are similar or not, with
+    # config.loss.name="nt_xent" or "instance_discrimination"; or
+    # dict(name="autoencoder", noise=0.1, widths=..., reduce=2): a decoder restores each
+    # image from its embedding, with config.loss.name="reconstruction"; or
+    # dict(name="pairs", file=...): pairs of images that are similar or not, with
     # config.loss.name="pair_contrastive".
     config.task = dict(name="ranking")
     config.num_steps = 1000  # Batches to train on.

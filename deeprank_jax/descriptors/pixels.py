@@ -31,11 +31,12 @@ def pixels(images: np.ndarray, size: int = 16) -> np.ndarray:
     return small.reshape(len(images), size * size * 3)
 
 
-def center_and_normalize(x: np.ndarray) -> np.ndarray:
+def center_and_normalize(x: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
     """Subtracts the mean over the set, then scales each row to unit length.
 
     Args:
       x: `[N, D]` float, rows of a set; `N` may be 0.
+      mean: Optional `[D]` float64, mean of another set to subtract instead.
 
     Returns:
       `[N, D]` float32. A row equal to the mean has no direction and becomes 0.
@@ -43,7 +44,7 @@ def center_and_normalize(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float32)
     if not len(x):
         return x
-    centered = x - x.mean(axis=0, dtype=np.float64)
+    centered = x - (x.mean(axis=0, dtype=np.float64) if mean is None else mean)
     norms = np.linalg.norm(centered, axis=1, keepdims=True)
     # In float64 the mean of equal float32 rows is that row, to the last bit.
     scale = np.divide(1.0, norms, where=norms > 0, out=np.zeros_like(norms))

@@ -17,6 +17,7 @@ from deeprank_jax.evaluation.clustering import Clustering
 from deeprank_jax.evaluation.codes import Codes
 from deeprank_jax.evaluation.embed import embed_split
 from deeprank_jax.evaluation.hierarchical import HierarchicalAP
+from deeprank_jax.evaluation.noise import Noise
 from deeprank_jax.evaluation.pairs import Pairs
 from deeprank_jax.evaluation.prefixes import Prefixes
 from deeprank_jax.evaluation.rated_triplets import RatedTriplets
@@ -24,6 +25,8 @@ from deeprank_jax.evaluation.relevant_retrieval import RelevantRetrieval
 from deeprank_jax.evaluation.retrieval import Retrieval
 from deeprank_jax.evaluation.sampled_triplets import SampledTriplets
 from deeprank_jax.evaluation.scores import (
+    Change,
+    ChangedQueryEvaluator,
     Evaluator,
     NothingToMeasureError,
     QueryEvaluator,
@@ -36,10 +39,13 @@ from deeprank_jax.registry import Registry
 __all__ = [
     "CONTEXT",
     "EVALUATORS",
+    "Change",
+    "ChangedQueryEvaluator",
     "Clustering",
     "Codes",
     "Evaluator",
     "HierarchicalAP",
+    "Noise",
     "NothingToMeasureError",
     "Pairs",
     "Prefixes",
@@ -95,6 +101,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "pairs": Pairs,
         "codes": Codes,
         "relevant_retrieval": RelevantRetrieval,
+        "noise": Noise,
     },
     methods=("run", "describe_metrics"),
     from_function=_refuse_function,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np
@@ -10,7 +11,7 @@ from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
 from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation import bootstrap
 from deeprank_jax.evaluation.rankings import Ranking
-from deeprank_jax.evaluation.split import Measurement, SplitEvaluation
+from deeprank_jax.evaluation.split import Changed, Measurement, SplitEvaluation
 from deeprank_jax.progress import working
 
 # {evaluator: {metric: {system: value}}}
@@ -22,6 +23,8 @@ EmbedFn = Callable[[np.ndarray], np.ndarray]
 _NUM_NEIGHBORS = 8
 # Queries below which a metric is given with a warning.
 _FEW_QUERIES = 100
+# Systems that are centred over the split, and scaled to length 1.
+_CENTERED = ("frozen", "pixels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +50,7 @@ def compare_with_baselines(
     evaluation: SplitEvaluation,
     model: tuple[np.ndarray, np.ndarray],
     networks: Mapping[str, EmbedFn],
+    model_fn: EmbedFn | None = None,
 ) -> SystemComparison:
     """Measures the model and its baselines on the records that all of them can embed.
 
@@ -57,11 +61,17 @@ def compare_with_baselines(
       model: Embeddings of the trained model, and `ok [N]` bool, the records with one.
       networks: Networks before training by system, as `"untrained"`; the embeddings of
         `"frozen"`, the trunk alone, are centred and normalised here, as the pixels are.
+      model_fn: Function that gave the model's embeddings; None leaves out the metrics
+        of changed images.
     """
-    embedded = _embed_systems(evaluation, model, networks)
-    common = np.logical_and.reduce([ok for _, ok in embedded.values()])
-    for system, (_, ok) in embedded.items():
-        if left_out := np.count_nonzero(ok & ~common):
+    functions = {**networks, "pixels": pixels}
+    embedded = _embed_systems(evaluation, model, functions)
+    changed = {}
+    if model_fn is not None:
+        changed = _embed_changed(evaluation, {"model": model_fn, **functions}, embedded)
+    common = np.logical_and.reduce([x.ok for x in embedded.values()])
+    for system, of_system in embedded.items():
+        if left_out := np.count_nonzero(of_system.ok & ~common):
             logging.warning(
                 "%s: %d records that %s has an embedding of are left out, because "
                 "another system has none.",
@@ -70,9 +80,12 @@ def compare_with_baselines(
     with working(f"Measuring {evaluation.name}", shown=processes.is_first()):
         systems = {
             system: evaluation.measure_queries(
-                rows, common, num_neighbors=_NUM_NEIGHBORS if system == "model" else 0
+                x.rows,
+                common,
+                num_neighbors=_NUM_NEIGHBORS if system == "model" else 0,
+                changed=changed.get(system),
             )
-            for system, (rows, _) in embedded.items()
+            for system, x in embedded.items()
         }
         results, intervals = _tabulate(evaluation, systems)
     ranking = systems["model"].ranking
@@ -106,19 +119,57 @@ def describe_few_queries(results: Results, intervals: Intervals) -> str:
     return f"the metrics rest on only {num_queries:.0f} queries ({text})"
 
 
+class _Embedded(NamedTuple):
+    """Embeddings of a system.
+
+    Attributes:
+      rows: `[N, D]` float32, embeddings by which images are compared.
+      ok: `[N]` bool, records with one.
+      mean: `[D]` float64, mean that was subtracted from them; None for none.
+    """
+
+    rows: np.ndarray
+    ok: np.ndarray
+    mean: np.ndarray | None = None
+
+
 def _embed_systems(
     evaluation: SplitEvaluation,
     model: tuple[np.ndarray, np.ndarray],
-    networks: Mapping[str, EmbedFn],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns embeddings and `ok` of each system, the model first."""
-    name, embedded = evaluation.name, {"model": model}
-    for system, embed_fn in {**networks, "pixels": pixels}.items():
-        rows, ok = evaluation.embed(embed_fn, f"{name}, {system}")
-        if system in ("frozen", "pixels"):
-            rows[ok] = center_and_normalize(rows[ok])
-        embedded[system] = rows, ok
+    functions: Mapping[str, EmbedFn],
+) -> dict[str, _Embedded]:
+    """Returns the embeddings of each system, the model first."""
+    embedded = {"model": _Embedded(*model)}
+    for system, embed_fn in functions.items():
+        rows, ok = evaluation.embed(embed_fn, f"{evaluation.name}, {system}")
+        mean = None
+        if system in _CENTERED:
+            if ok.any():
+                mean = rows[ok].mean(axis=0, dtype=np.float64)
+            rows[ok] = center_and_normalize(rows[ok], mean)
+        embedded[system] = _Embedded(rows, ok, mean)
     return embedded
+
+
+def _embed_changed(
+    evaluation: SplitEvaluation,
+    functions: Mapping[str, EmbedFn],
+    embedded: Mapping[str, _Embedded],
+) -> dict[str, Changed]:
+    """Returns each system's embeddings of the images that evaluators change.
+
+    They are centred by the mean of the unchanged images, among which they are searched.
+    """
+    changed: dict[str, Changed] = {}
+    for system, (_, _, mean) in embedded.items():
+        embed_fn = functions[system]
+        title = f"{evaluation.name}, {system}"
+        of_system = evaluation.embed_changed(embed_fn, title)
+        changed[system] = of_system
+        for of_evaluator in of_system.values() if mean is not None else ():
+            for rows, ok in of_evaluator.values():
+                rows[ok] = center_and_normalize(rows[ok], mean)
+    return changed
 
 
 def _tabulate(

@@ -1,7 +1,7 @@
 """Evaluators and per-query scores, from which metrics and intervals are computed."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 import string
@@ -10,6 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from deeprank_jax.errors import DataError
+
+# Function from uint8 images `[B, H, W, 3]` and the indices `[B]` of their records to
+# changed images of the same shape and type.
+Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class NothingToMeasureError(DataError):
@@ -187,6 +191,53 @@ class QueryEvaluator(Evaluator):
         """Yields names and values of the metrics; a mean over no queries is 0."""
         for name, scores in self.measure(embeddings, where, queries=queries).items():
             yield name, scores.value
+
+
+class ChangedQueryEvaluator(Evaluator):
+    """An evaluator of queries whose images are changed, e.g. by noise.
+
+    Whoever embeds the split embeds the changed images, too. Where that is not possible,
+    as with embeddings from a file, there is nothing to measure.
+    """
+
+    @abc.abstractmethod
+    def changes(self) -> Mapping[str, Change]:
+        """Returns the changes of the images by title."""
+        ...
+
+    @abc.abstractmethod
+    def measure_changed(
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None,
+        changed: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ) -> dict[str, QueryScores]:
+        """Measures every changed query in the gallery of the unchanged images.
+
+        Args:
+          embeddings: `[N, D]` float, embeddings of the unchanged images.
+          where: Optional `[N]` bool, see `Evaluator.run`.
+          changed: Embeddings `[N, D]` of the changed images and `ok [N]` bool, those
+            that have one, by the titles of `changes`.
+
+        Returns:
+          For each metric the scores of `N` queries.
+
+        Raises:
+          ValueError: See `Evaluator.run`.
+        """
+        ...
+
+    def run(
+        self,
+        embeddings: np.ndarray,
+        where: np.ndarray | None = None,
+        *,
+        queries: np.ndarray | None = None,
+    ) -> Iterator[tuple[str, float]]:
+        """Yields nothing, since there are no changed images."""
+        del embeddings, where, queries
+        yield from ()
 
 
 def check_rows(

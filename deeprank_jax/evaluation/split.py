@@ -28,6 +28,8 @@ Values = dict[str, dict[str, float]]
 ReadRatings = Callable[[str], Mapping[str, RatedTriplets]]
 # Function from a file to its pairs of a split.
 ReadPairs = Callable[[str], ListedPairs]
+# Embeddings of changed images and `ok`, by evaluator and title of the change.
+Changed = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +107,7 @@ class SplitEvaluation:
         *,
         check: Callable[[], None] = lambda: None,
         must_be_finite: bool = False,
+        change: evaluation_lib.Change | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns embeddings `[N, D]` and `ok [N]` bool, the records with one.
 
@@ -116,6 +119,7 @@ class SplitEvaluation:
           check: Function called for each batch, which may raise to end early.
           must_be_finite: True to refuse a network none of whose embeddings is finite;
             else records without one are only left out.
+          change: Change of the images before they are embedded; None for none.
 
         Raises:
           DataError: No embedding of a batch is finite, and it must be.
@@ -137,18 +141,55 @@ class SplitEvaluation:
             shown=processes.is_first(),
         )
         batches = self._reader.batches(self._batch_size, start, stop)
+        if change is not None:
+            batches = (
+                {**x, "images": change(x["images"], x["indices"])} for x in batches
+            )
         with processes.interrupted_together():
             embeddings, ok = evaluation_lib.embed_split(
                 checked, batches, len(self.records), progress=progress
             )
         return processes.gather_shares(embeddings), processes.gather_shares(ok)
 
-    def measure(self, embeddings: np.ndarray, ok: np.ndarray) -> Values:
-        """Returns every metric of every evaluator."""
+    def embed_changed(
+        self,
+        embed_fn: Callable[[np.ndarray], np.ndarray],
+        description: str,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """Returns embeddings and `ok` of the images as the evaluators change them.
+
+        Args:
+          embed_fn: Function as in `embed`, as the other arguments.
+          description: Title of the progress bars.
+          check: Function called for each batch.
+        """
         return {
-            name: dict(evaluator.run(embeddings, ok))
+            name: {
+                title: self.embed(
+                    embed_fn, f"{description}, {title}", check=check, change=change
+                )
+                for title, change in evaluator.changes().items()
+            }
             for name, evaluator in self.evaluators.items()
+            if isinstance(evaluator, evaluation_lib.ChangedQueryEvaluator)
         }
+
+    def measure(
+        self, embeddings: np.ndarray, ok: np.ndarray, changed: Changed | None = None
+    ) -> Values:
+        """Returns every metric of every evaluator; see `measure_queries`."""
+        values: Values = {}
+        for name, evaluator in self.evaluators.items():
+            if isinstance(evaluator, evaluation_lib.ChangedQueryEvaluator):
+                scores = {}
+                if changed:
+                    scores = evaluator.measure_changed(embeddings, ok, changed[name])
+                values[name] = {metric: x.value for metric, x in scores.items()}
+            else:
+                values[name] = dict(evaluator.run(embeddings, ok))
+        return values
 
     def measure_queries(
         self,
@@ -157,6 +198,7 @@ class SplitEvaluation:
         queries: np.ndarray | None = None,
         *,
         num_neighbors: int = 0,
+        changed: Changed | None = None,
     ) -> Measurement:
         """Returns every metric, query by query where it is defined per query.
 
@@ -166,6 +208,8 @@ class SplitEvaluation:
           queries: Optional `[N, D]` float, see `Evaluator.run`.
           num_neighbors: Number of nearest neighbours of each query to return; 0 returns
             no ranking.
+          changed: Embeddings of changed images from `embed_changed`; None leaves their
+            metrics out.
         """
         scores, values, ranking = {}, {}, None
         for name, evaluator in self.evaluators.items():
@@ -174,6 +218,9 @@ class SplitEvaluation:
                 per_query, ranking = evaluator.rank(
                     embeddings, ok, queries=queries, num_neighbors=num_neighbors
                 )
+            elif isinstance(evaluator, evaluation_lib.ChangedQueryEvaluator):
+                if changed:
+                    per_query = evaluator.measure_changed(embeddings, ok, changed[name])
             elif isinstance(evaluator, evaluation_lib.QueryEvaluator):
                 per_query = evaluator.measure(embeddings, ok, queries=queries)
             else:

@@ -365,7 +365,9 @@ def _measure(
                 f"{dataset.name}: no image can be read, among them "
                 f"{dataset.records.describe(0)}; give another source."
             )
-        comparison = compare_with_baselines(split, (embeddings, ok), network.before)
+        comparison = compare_with_baselines(
+            split, (embeddings, ok), network.before, network.embed
+        )
     if warning := describe_few_queries(comparison.results, comparison.intervals):
         logging.warning("%s: %s.", dataset.split, warning)
     return embeddings, ok, comparison

@@ -14,6 +14,7 @@ _TASKS = {
     "ranking": "by ranking triplets",
     "classification": "by classifying images",
     "self_supervised": "without labels, by telling images apart",
+    "autoencoder": "without labels, by restoring images from their embeddings",
     "pairs": "on pairs of images, each similar or not",
 }
 

@@ -21,8 +21,12 @@ with needs_extra("train"):
 # One program holds all three; it chooses the form of an operation where it runs.
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZE = 64
-# Head of a classifier or of projections; embeddings do not depend on it.
-_HEAD = ("params/head/", "model_state/head/")
+# Head of a classifier or of projections, or decoder; embeddings do not depend on it.
+_HEAD = tuple(
+    f"{part}/{module}/"
+    for part in ("params", "model_state")
+    for module in ("head", "decoder")
+)
 
 # Arrays of JAX or NumPy.
 Weights = Mapping[str, Any]

@@ -36,6 +36,7 @@ from deeprank_jax.losses.ortho_hash import OrthoHash
 from deeprank_jax.losses.proxy_anchor import ProxyAnchor
 from deeprank_jax.losses.rank_n_contrast import RankNContrast
 from deeprank_jax.losses.ranking import TripletHinge, TripletSoftMargin
+from deeprank_jax.losses.reconstruction import Reconstruction
 from deeprank_jax.losses.supcon import SupCon
 from deeprank_jax.losses.weighted_sum import WeightedSum
 from deeprank_jax.registry import Registry
@@ -70,6 +71,7 @@ __all__ = [
     "PairContrastive",
     "ProxyAnchor",
     "RankNContrast",
+    "Reconstruction",
     "RelevanceFn",
     "RemembersClasses",
     "Sampled",
@@ -102,6 +104,7 @@ LOSSES: Registry[Loss] = Registry(
         "nt_xent": NTXent,
         "instance_discrimination": InstanceDiscrimination,
         "pair_contrastive": PairContrastive,
+        "reconstruction": Reconstruction,
         "distillation": Distillation,
         "cross_entropy": CrossEntropy,
         "center": Center,

@@ -48,8 +48,9 @@ class Loss(LossFn, Protocol):
         `"cosines"` to a learned vector per class, `"code_cosines"` to a fixed code per
         class, `"logits_and_features"` of the trunk, in this order in one array,
         `"projections"` of views of unlabelled images, of each of which it takes
-        `num_views`, 1 or 2, or `"pairs"`, embeddings of listed pairs, for which the
-        batch holds `is_similar [B]`, 1 or 0.
+        `num_views`, 1 or 2, `"pairs"`, embeddings of listed pairs, for which the batch
+        holds `is_similar [B]`, 1 or 0, or `"images"`, reconstructions of those that the
+        batch holds.
     """
 
     outputs: str

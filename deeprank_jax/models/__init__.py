@@ -13,6 +13,7 @@ with needs_extra("train"):
     from flax import nnx
 
 from deeprank_jax.models import layers
+from deeprank_jax.models.autoencoder import Autoencoder, DecoderSizes
 from deeprank_jax.models.class_vectors import ClassCount, CosineClassifier
 from deeprank_jax.models.classifier import Classifier
 from deeprank_jax.models.coded import Coded
@@ -32,10 +33,13 @@ __all__ = [
     "BATCH_NORMS",
     "DTYPES",
     "TRUNKS",
+    "Autoencoder",
     "ClassCount",
     "Classifier",
     "Coded",
     "CosineClassifier",
+    "DecoderSizes",
+    "Head",
     "HeadSizes",
     "MultiScale",
     "Projected",
@@ -64,6 +68,9 @@ register_trunk = TRUNKS.register
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 BATCH_NORMS = ("synchronized", "frozen")
+
+# Head of a ranking network in training; a number is that of classes with codes.
+Head = HeadSizes | ClassCount | DecoderSizes | int
 
 # Keys of the config whose values are not options of the trunk.
 _CONFIG_KEYS = {
@@ -135,7 +142,7 @@ def create_model(
     dtype: str = "float32",
     batch_norm: str = "synchronized",
     axis_name: str | None = None,
-    head: HeadSizes | ClassCount | int | None = None,
+    head: Head | None = None,
     seed: int = 0,
 ) -> MultiScale:
     """Creates the ranking network that a config describes.
@@ -182,9 +189,7 @@ def create_model(
         )
 
 
-def _ranking_class(
-    head: HeadSizes | ClassCount | int | None, seed: int
-) -> Callable[..., MultiScale]:
+def _ranking_class(head: Head | None, seed: int) -> Callable[..., MultiScale]:
     """Returns the class of a ranking network with the head of its training."""
     if head is None:
         return MultiScale
@@ -192,6 +197,8 @@ def _ranking_class(
         return functools.partial(Projected, head=head)
     if isinstance(head, ClassCount):
         return functools.partial(CosineClassifier, classes=head)
+    if isinstance(head, DecoderSizes):
+        return functools.partial(Autoencoder, decoder=head)
     return functools.partial(Coded, num_classes=head, seed=seed)
 
 

@@ -8,6 +8,7 @@ with needs_extra("search"):
     import matplotlib  # noqa: F401
 
 from deeprank_jax.report.page import ReportInputs, write_report
+from deeprank_jax.report.reconstruction_panel import Reconstructions
 from deeprank_jax.report.sampler_panel import DrawnTriplets
 
-__all__ = ["DrawnTriplets", "ReportInputs", "write_report"]
+__all__ = ["DrawnTriplets", "Reconstructions", "ReportInputs", "write_report"]

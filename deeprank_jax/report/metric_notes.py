@@ -20,6 +20,11 @@ _NOTES = {
         "Effective rank",
         "roughly the number of directions in which the embeddings vary",
     ),
+    "train/explained_variance": (
+        "Explained variance",
+        "share of the variance of a batch of images that their reconstructions "
+        "explain: 0 if all are the mean image, 1 if they are exact",
+    ),
     "train/grad_norm": ("Gradient norm", "before clipping"),
     "train/positive_distance": (
         "Distance of positives",

@@ -19,6 +19,7 @@ from deeprank_jax.report import (
     metric_notes,
     metric_tables,
     query_panel,
+    reconstruction_panel,
     sampler_panel,
     templates,
     verdict,
@@ -55,6 +56,8 @@ class ReportInputs:
         baselines also "model_better_by", `[value, low, high]`. Entries may be missing.
       meanings: Meaning of each metric in one line, by "evaluator/metric".
       drawn: Optional triplets of the training split.
+      reconstructions: Optional pictures of some of these records, before and after the
+        network restored them.
       seed: Seed of the choice of queries and of the map.
     """
 
@@ -75,6 +78,7 @@ class ReportInputs:
     intervals: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     drawn: sampler_panel.DrawnTriplets | None = None
+    reconstructions: reconstruction_panel.Reconstructions | None = None
     seed: int = 0
 
 
@@ -143,6 +147,9 @@ def _page_values(inputs: ReportInputs, folder: pathlib.Path) -> dict[str, Any]:
         "more_queries": show.rows(rows[_NUM_QUERIES:]),
         "worst": show.rows(worst_rows),
         "map": _map_values(inputs, ranking.queries, show),
+        "reconstructions": reconstruction_panel.reconstruction_values(
+            inputs.reconstructions, records
+        ),
         "sampler": sampler_panel.sampler_values(
             inputs.drawn, metrics, charts, grades, folder
         ),

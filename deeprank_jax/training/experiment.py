@@ -116,7 +116,7 @@ class Experiment:
         """Returns the task's own metrics, as `"task/metric"`; they may be none."""
         metrics = self.task.validate(
             lambda images: self.logits(state, images),
-            self.readers["train"],
+            self.readers[getattr(self.task, "validation_split", "train")],
             check=check,
         )
         name = self.config.task.name

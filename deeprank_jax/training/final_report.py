@@ -39,6 +39,8 @@ from deeprank_jax.training.workdir import Workdir
 _THUMBNAIL = 72  # Pixels.
 # Steps whose triplets are shown, and triplets drawn there for the statistics.
 _DRAWN_STEPS, _DRAWN_MORE = 6, 500
+# Images that are shown with their reconstructions.
+_NUM_RECONSTRUCTED = 12
 
 
 def create_split_evaluations(experiment: Experiment) -> dict[str, SplitEvaluation]:
@@ -259,17 +261,21 @@ def _measure(
             split,
             must_be_finite=True,
         )
-        compared = compare_with_baselines(evaluation, (embeddings, ok), networks)
+        compared = compare_with_baselines(
+            evaluation,
+            (embeddings, ok),
+            networks,
+            functools.partial(experiment.embed, experiment.state),
+        )
         results[split], intervals[split] = compared.results, compared.intervals
         ranking = compared.ranking
     task_metrics = experiment.validate_task(experiment.state)
     if task_metrics:
         before = experiment.validate_task(untrained)
-        results["held out"] = {
-            experiment.config.task.name: {
-                name.split("/", 1)[1]: {"model": value, "untrained": before[name]}
-                for name, value in task_metrics.items()
-            }
+        split = getattr(experiment.task, "validation_split", "held out")
+        results.setdefault(split, {})[config.task.name] = {
+            name.split("/", 1)[1]: {"model": value, "untrained": before[name]}
+            for name, value in task_metrics.items()
         }
     return results, intervals, embeddings, ok, ranking
 
@@ -327,9 +333,28 @@ def _write_report(
                 ok=ok,
                 ranking=ranking,
                 drawn=triplets,
+                reconstructions=_reconstruct(experiment, ok),
             ),
             Workdir(experiment.workdir).report,
         )
+
+
+def _reconstruct(
+    experiment: Experiment, ok: np.ndarray
+) -> report.Reconstructions | None:
+    """Returns pictures of images `ok [N]` that the task restores, if it does."""
+    reconstruct = getattr(experiment.task, "reconstruct", None)
+    indices = np.flatnonzero(ok)
+    if reconstruct is None or not len(indices):
+        return None
+    num = min(_NUM_RECONSTRUCTED, experiment.config.evaluation.batch_size)
+    places = np.linspace(0, len(indices) - 1, min(num, len(indices))).astype(int)
+    rows = reconstruct(
+        lambda images: experiment.logits(experiment.state, images),
+        experiment.readers["test" if "test" in experiment.records else "validation"],
+        indices[places],
+    )
+    return report.Reconstructions(indices=indices[places], rows=rows)
 
 
 def _draw_again(experiment: Experiment, thumbnails: Thumbnails) -> report.DrawnTriplets:

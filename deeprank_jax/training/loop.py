@@ -325,9 +325,10 @@ def _validate(
     try:
         with stop.interruptible():
             embedded = validation.embed(embed_fn, "validation", check=stop.check)
+            changed = validation.embed_changed(embed_fn, "validation", check=stop.check)
             task_metrics = experiment.validate_task(experiment.state, stop.check)
             with _showing("Measuring validation"):
-                values = split_lib.flatten(validation.measure(*embedded))
+                values = split_lib.flatten(validation.measure(*embedded, changed))
     except signals.StopRequested:
         return None
     values.update(task_metrics)

@@ -82,7 +82,7 @@ def create_model(
     *,
     outputs: str = "logits",
     sub_centers: int = 1,
-    head: models.HeadSizes | models.ClassCount | None = None,
+    head: models.Head | None = None,
 ) -> nnx.Module:
     """Returns the network that a config describes, with random weights.
 
@@ -92,7 +92,7 @@ def create_model(
       outputs: Kind of a classifier's output, as `Classifier` has them, or
         `"code_cosines"` of a ranking network and a code per class.
       sub_centers: Number of vectors of a class, for a classifier's `"cosines"`.
-      head: Sizes of a projection head on a ranking network, or number of classes with
+      head: Sizes of a head of a ranking network in training, or number of classes with
         which its embeddings are compared; None for none.
 
     Raises:

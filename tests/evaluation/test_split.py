@@ -57,7 +57,7 @@ def measure(split_evaluation):
     with split_evaluation._reader:
         embedded = split_evaluation.embed(pixels, "test")
         compared = compare.compare_with_baselines(
-            split_evaluation, embedded, {"untrained": pixels}
+            split_evaluation, embedded, {"untrained": pixels}, pixels
         )
     return compared.results
 
@@ -286,6 +286,7 @@ EVERY = {
     "pairs": {"file": "pairs.csv"},
     "codes": {},
     "relevant_retrieval": {"ks": (1, 2), "min_relevance": 1.0},
+    "noise": {"sigmas": (0.1, 0.2)},
 }
 
 
@@ -329,7 +330,7 @@ def test_the_page_names_every_metric():
     names = {name for kind in built_in().values() for name in kind.METRICS}
     assert len(names) >= 15
     for name in names:
-        assert f"`{name.format(ks='k', k=30, dims=16)}`" in page, name
+        assert f"`{name.format(ks='k', k=30, dims=16, sigmas=0.1)}`" in page, name
 
 
 def test_the_context_is_that_which_evaluators_may_take(tmp_path):

@@ -26,6 +26,7 @@ SAME_STEP = {"manifest"}
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The networks of other configs with another loss or relevance: for check-full.
 LOWERS_LATE = {
+    "emoji_autoencoder",
     "emoji_codes",
     "emoji_lite0",
     "emoji_matryoshka",
@@ -73,7 +74,8 @@ def test_train_step_lowers(name):
     create_model = lambda: network.create_model(config, num_classes)
     if config.task.name in ("self_supervised", "pairs"):
         num_images, create_model = 2, task.create_model
-    if config.task.get("features") == "embedding":
+    is_embedding = config.task.get("features") == "embedding"
+    if is_embedding or config.task.name == "autoencoder":
         create_model = task.create_model
     structure = {}
 
@@ -186,6 +188,8 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
     told = results.pop("held out", None)
     assert (told is not None) == (config.task.name == "classification")
     assert set(results) == {"validation", "test"}
+    of_task = results["validation"].pop("autoencoder", None)
+    assert (of_task is not None) == (config.task.name == "autoencoder")
     for split in results.values():
         assert set(split) == {*config.evaluation.evaluators}
         systems = {"model", "untrained", "pixels"}

@@ -6,6 +6,7 @@ import ml_collections
 
 from deeprank_jax.registry import Registry
 from deeprank_jax.relevance import Relevance
+from deeprank_jax.training.tasks.autoencoder import Autoencoder
 from deeprank_jax.training.tasks.base import Task
 from deeprank_jax.training.tasks.classification import Classification
 from deeprank_jax.training.tasks.pairs import Pairs
@@ -14,6 +15,7 @@ from deeprank_jax.training.tasks.self_supervised import SelfSupervised
 
 __all__ = [
     "TASKS",
+    "Autoencoder",
     "Classification",
     "Pairs",
     "Ranking",
@@ -29,6 +31,7 @@ TASKS: Registry[Task] = Registry(
         "ranking": Ranking,
         "classification": Classification,
         "self_supervised": SelfSupervised,
+        "autoencoder": Autoencoder,
         "pairs": Pairs,
     },
     methods=(

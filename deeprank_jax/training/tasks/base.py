@@ -37,6 +37,13 @@ class Task(Protocol):
       count_groups: Function of the whole config and the records of each split, to the
         number of these in an epoch; the training images without it, or where it is 0.
         By it the data decide `config.num_steps`.
+
+    Any task may have:
+
+      validation_split: Split whose images `validate` reads; `"train"` without it, of
+        which the task holds some out.
+      reconstruct: Method from the network's outputs, the reader of a split and indices
+        `[n]` to rows of pictures `[n, S, S, 3]` uint8 by title, for the report.
     """
 
     needs_records: bool
@@ -84,7 +91,7 @@ class Task(Protocol):
         Args:
           outputs_fn: Function from uint8 images `[B, H, W, 3]` to the network's outputs
             `[B, D]`.
-          reader: Images of the training split.
+          reader: Images of the training split, or of `validation_split`.
           check: Function that is called for each batch, and may raise to end early.
         """
         ...
