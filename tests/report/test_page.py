@@ -12,7 +12,12 @@ from helpers.report_inputs import create_inputs, create_records
 import numpy as np
 import pytest
 
-from deeprank_jax.report import DrawnTriplets, ReportInputs, write_report
+from deeprank_jax.report import (
+    DrawnTriplets,
+    Reconstructions,
+    ReportInputs,
+    write_report,
+)
 from deeprank_jax.report import page as page_module
 
 
@@ -84,6 +89,32 @@ def test_a_wide_table_scrolls_in_its_box_and_says_so(tmp_path):
     assert narrow["overflow"] <= 0
     assert narrow["cut"] == []
     assert narrow["scrolled"] == narrow["hints"] == 2
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_reconstructions_stand_below_their_images(tmp_path, width):
+    indices = np.array([3, 0, 2])
+    rows = {
+        title: np.full((3, size, size, 3), value, np.uint8)
+        for title, size, value in (("image", 48, 40), ("restored", 24, 90))
+    }
+    reconstructions = Reconstructions(indices=indices, rows=rows)
+    page = _page_of(create_small_inputs(reconstructions=reconstructions), tmp_path)
+    section = page.split('id="reconstructions"')[1].split("</section>")[0]
+    encoded = re.findall(r'src="data:image/webp;base64,([^"]*)" alt="([^"]*)"', section)
+    records = create_records()
+    assert [html.unescape(alt) for _, alt in encoded] == [
+        f"{records.label_name(index)}, {title}" for title in rows for index in indices
+    ]
+    for place, (code, _) in enumerate(encoded):
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), 1)
+        assert picture.shape[0] == picture.shape[1] == 112
+        assert abs(picture.mean() - (40, 90)[place // 3]) < 3
+    found, console = open_in_browser(page, tmp_path, width=width)
+    assert (console, found["cut"], found["unnamed"]) == ([], [], 0)
+    assert found["overflow"] <= 0
+    without = _page_of(create_small_inputs(), tmp_path)
+    assert "Reconstructions" not in without
 
 
 def test_pictures_link_to_the_files_of_images(tmp_path):
