@@ -12,6 +12,8 @@ def get_config() -> ConfigDict:
     # paper's two stages, with config.loss.name="cross_entropy", "center", "normface",
     # "cosface", "arcface" or "proxy_anchor", or with "ortho_hash" for binary codes
     # (features="embedding" compares a ranking network's with the classes); or
+    # dict(name="attributes", weights=dict(digit=1.0, size=0.5)): several attributes of
+    # an image at once, by the names of levels and columns; or
     # dict(name="self_supervised"): learning without labels, with
     # config.loss.name="nt_xent" or "instance_discrimination"; or
     # dict(name="autoencoder", noise=0.1, widths=..., reduce=2): a decoder restores each
@@ -52,9 +54,9 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # Source of the records: dict(name="folder"), "manifest", "unlabelled", "emoji",
-    # "photo_views", dict(name="tiles", tile=..., stride=...) of large images, or
-    # dict(name="tfds", dataset=..., levels=...) with levels from coarse to fine.
+    # Source of the records: dict(name="folder"), "manifest", "unlabelled", "digits",
+    # "emoji", "photo_views", dict(name="tiles", tile=..., stride=...) of large images,
+    # or dict(name="tfds", dataset=..., levels=...) with levels from coarse to fine.
     data.source = dict(name="folder")
     data.dir = ""  # The folder, the manifest, or the directory of TFDS datasets.
     data.image_size = 64  # Height and width of the network's input.

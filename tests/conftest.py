@@ -49,6 +49,7 @@ def warnings_logged(monkeypatch):
 
 
 pytest_plugins = [
+    "helpers.digits",
     "helpers.emoji",
     "helpers.exported",
     "helpers.photo_views",
@@ -59,11 +60,11 @@ pytest_plugins = [
 # A single test that takes over a second has the mark `slow`.
 SLOW_FIXTURES = {"trained", "exported", "bin_folder"}
 SLOW_MODULES = {
-    "test_ablation", "test_autoencoder", "test_average", "test_benchmark",
-    "test_benchmark_collection", "test_benchmark_embed", "test_benchmark_metrics",
-    "test_benchmark_quality",
-    "test_benchmark_search", "test_benchmark_step", "test_center", "test_class_vectors",
-    "test_colab", "test_comparison", "test_configs", "test_contact_sheet", "test_core",
+    "test_ablation", "test_attributes_task", "test_autoencoder", "test_average",
+    "test_benchmark", "test_benchmark_collection", "test_benchmark_embed",
+    "test_benchmark_metrics", "test_benchmark_quality", "test_benchmark_search",
+    "test_benchmark_step", "test_center", "test_class_vectors", "test_colab",
+    "test_comparison", "test_configs", "test_contact_sheet", "test_core",
     "test_cpu_ops", "test_demo", "test_docs", "test_embedding_classes", "test_ensemble",
     "test_evaluate", "test_exact", "test_export", "test_extending", "test_extras",
     "test_faults", "test_first_stage", "test_golden", "test_hashing", "test_hnsw",

@@ -27,6 +27,7 @@ class Records:
         which identifies it in tables and vector files.
       columns: Further labels by name, each `[N]` int32; a number has the same meaning
         in every split.
+      column_names: Names of the labels of columns, by number; a column may have none.
       path: Function from an index to the path of the record's file; None if records are
         no files of their own.
       level_titles: Titles of the `L` levels for people, as in "same folder"; the names
@@ -41,6 +42,9 @@ class Records:
     read: Callable[[int], bytes | np.ndarray]
     describe: Callable[[int], str]
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    column_names: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict
+    )
     attributes: np.ndarray = None  # pyrefly: ignore[bad-assignment]
     path: Callable[[int], str] | None = None
     level_titles: tuple[str, ...] = ()

@@ -440,6 +440,7 @@ def select(pool: Records, indices: np.ndarray, name: str) -> Records:
         read=_through(pool.read, indices),
         describe=_through(pool.describe, indices),
         columns={key: column[indices] for key, column in pool.columns.items()},
+        column_names=pool.column_names,
         path=None if pool.path is None else _through(pool.path, indices),
     )
 

@@ -32,6 +32,7 @@ from deeprank_jax.evaluation.scores import (
     QueryEvaluator,
     QueryScores,
 )
+from deeprank_jax.evaluation.shared_attributes import SharedAttributes
 from deeprank_jax.evaluation.stored_triplets import load_triplets, save_triplets
 from deeprank_jax.evaluation.triplets import Triplets
 from deeprank_jax.registry import Registry
@@ -55,6 +56,7 @@ __all__ = [
     "RelevantRetrieval",
     "Retrieval",
     "SampledTriplets",
+    "SharedAttributes",
     "Triplets",
     "embed_split",
     "load_triplets",
@@ -102,6 +104,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "codes": Codes,
         "relevant_retrieval": RelevantRetrieval,
         "noise": Noise,
+        "shared_attributes": SharedAttributes,
     },
     methods=("run", "describe_metrics"),
     from_function=_refuse_function,

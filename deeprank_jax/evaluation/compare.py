@@ -10,6 +10,7 @@ import numpy as np
 from deeprank_jax.descriptors.pixels import center_and_normalize, pixels
 from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation import bootstrap
+from deeprank_jax.evaluation.matrices import Matrix
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import Changed, Measurement, SplitEvaluation
 from deeprank_jax.progress import working
@@ -39,11 +40,13 @@ class SystemComparison:
         splits with queries of few classes.
       ranking: Nearest neighbours by the model's embeddings; None without a retrieval
         evaluator.
+      matrices: Tables by the model's embeddings that a report draws.
     """
 
     results: Results
     intervals: Intervals
     ranking: Ranking | None
+    matrices: list[Matrix]
 
 
 def compare_with_baselines(
@@ -88,8 +91,13 @@ def compare_with_baselines(
             for system, x in embedded.items()
         }
         results, intervals = _tabulate(evaluation, systems)
-    ranking = systems["model"].ranking
-    return SystemComparison(results=results, intervals=intervals, ranking=ranking)
+        matrices = evaluation.matrices(model[0], common)
+    return SystemComparison(
+        results=results,
+        intervals=intervals,
+        ranking=systems["model"].ranking,
+        matrices=matrices,
+    )
 
 
 def count_query_classes(labels: np.ndarray) -> int:

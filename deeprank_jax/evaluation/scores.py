@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from deeprank_jax.errors import DataError
+from deeprank_jax.evaluation.matrices import Matrix
 
 # Function from uint8 images `[B, H, W, 3]` and the indices `[B]` of their records to
 # changed images of the same shape and type.
@@ -153,6 +154,18 @@ class Evaluator(abc.ABC):
     def facts(self) -> dict[str, str]:
         """Returns lines for the report, by title; none by default."""
         return {}
+
+    def matrices(
+        self, embeddings: np.ndarray, where: np.ndarray | None = None
+    ) -> list[Matrix]:
+        """Returns tables that the report draws as heat maps; none by default.
+
+        Args:
+          embeddings: `[N, D]` float, see `run`.
+          where: Optional `[N]` bool, see `run`.
+        """
+        del embeddings, where
+        return []
 
 
 class QueryEvaluator(Evaluator):

@@ -17,6 +17,7 @@ from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import processes
 from deeprank_jax.errors import DataError
 from deeprank_jax.evaluation import EVALUATORS, Evaluator, NothingToMeasureError
+from deeprank_jax.evaluation.matrices import Matrix
 from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.progress import Bar
 from deeprank_jax.relevance import Relevance, create_relevance
@@ -228,6 +229,19 @@ class SplitEvaluation:
                 values |= {f"{name}/{metric}": value for metric, value in metrics}
             scores |= {f"{name}/{metric}": x for metric, x in per_query.items()}
         return Measurement(scores=scores, values=values, ranking=ranking)
+
+    def matrices(self, embeddings: np.ndarray, ok: np.ndarray) -> list[Matrix]:
+        """Returns the tables of all evaluators that a report draws.
+
+        Args:
+          embeddings: `[N, D]` float, one row per record of the split.
+          ok: `[N]` bool, the records that take part.
+        """
+        return [
+            matrix
+            for evaluator in self.evaluators.values()
+            for matrix in evaluator.matrices(embeddings, ok)
+        ]
 
 
 def flatten(values: Values) -> dict[str, float]:

@@ -183,7 +183,8 @@ def open_images(
         config.relevance = dict(name="same_class")
         config.evaluation.gains = ()
         config.triplets.category_level = None
-        for name in ("rated_triplets", "pairs"):  # Of the run's own images.
+        # Of the run's own images.
+        for name in ("rated_triplets", "pairs", "shared_attributes"):
             if name in config.evaluation.evaluators:
                 del config.evaluation.evaluators[name]
     return Dataset(

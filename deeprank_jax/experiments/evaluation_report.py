@@ -46,6 +46,7 @@ def write_evaluation(
                 thumbnails=lambda indices: reader.load(indices)[0],
                 ok=ok,
                 ranking=comparison.ranking,
+                matrices=comparison.matrices,
                 meanings=describe_metrics(config.evaluation.evaluators.to_dict()),
                 seed=config.seed,
             ),

@@ -13,6 +13,7 @@ from deeprank_jax.report import templates
 _TASKS = {
     "ranking": "by ranking triplets",
     "classification": "by classifying images",
+    "attributes": "by classifying several attributes of images",
     "self_supervised": "without labels, by telling images apart",
     "autoencoder": "without labels, by restoring images from their embeddings",
     "pairs": "on pairs of images, each similar or not",

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from deeprank_jax.data.named_labels import find_labels
 from deeprank_jax.data.records import Records
-from deeprank_jax.errors import DataError
 from deeprank_jax.relevance.base import Array
+
+_OPTION = "config.relevance.weights"
 
 
 class Attributes:
@@ -45,7 +47,10 @@ class Attributes:
           DataError: The records have no label of a name, or one record lacks it.
         """
         return [
-            np.stack([_labels(records, name) for name in self.weights], axis=1)
+            np.stack(
+                [find_labels(records, name, _OPTION).values for name in self.weights],
+                axis=1,
+            )
             for records in splits
         ]
 
@@ -69,24 +74,3 @@ class Attributes:
             )
             totals += weight * (counts[label] - 1)
         return totals
-
-
-def _labels(records: Records, name: str) -> np.ndarray:
-    if name in records.level_names:
-        return records.labels[:, records.level_names.index(name)]
-    if name not in records.columns:
-        names = (*records.level_names, *records.columns)
-        raise DataError(
-            f"config.relevance.weights names {name!r}, but {records.name} has the "
-            f"labels {', '.join(names)}; choose among them, or add it to "
-            "config.data.source.columns."
-        )
-    labels = records.columns[name]
-    missing = np.flatnonzero(labels < 0)
-    if len(missing):
-        raise DataError(
-            f"{records.name}: {len(missing):,} records have no {name}, e.g. "
-            f"{records.describe(int(missing[0]))!r}; fill it in, or take {name} out of "
-            "config.relevance.weights."
-        )
-    return labels

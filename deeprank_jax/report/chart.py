@@ -16,13 +16,20 @@ COLORS = ("#3a82c9", "#d97e22", "#2c9c74", "#b35fc4", "#c9503f", "#8a8a2b")
 _INK = "#010203"
 
 
-def draw(fill: Callable[[Axes], None], *, label: str, prefix: str) -> str:
+def draw(
+    fill: Callable[[Axes], None],
+    *,
+    label: str,
+    prefix: str,
+    size: tuple[float, float] = (4.6, 2.5),
+) -> str:
     """Returns a chart as an `<svg>` that may stand beside others.
 
     Args:
       fill: Function that draws into the axes.
       label: Description of the chart for screen readers.
       prefix: Prefix of the ids in the SVG, unique on a page.
+      size: Width and height in inches.
     """
     style = {
         "svg.fonttype": "none",
@@ -38,7 +45,7 @@ def draw(fill: Callable[[Axes], None], *, label: str, prefix: str) -> str:
     }
     buffer = io.StringIO()
     with rc_context(style):
-        figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0.0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0.0)

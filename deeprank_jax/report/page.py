@@ -11,11 +11,13 @@ import numpy as np
 
 from deeprank_jax import files
 from deeprank_jax.data.records import Records
+from deeprank_jax.evaluation.matrices import Matrix
 from deeprank_jax.evaluation.rankings import Ranking, rank_records
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.report import (
     curves,
     embedding_map,
+    matrix_chart,
     metric_notes,
     metric_tables,
     query_panel,
@@ -58,6 +60,7 @@ class ReportInputs:
       drawn: Optional triplets of the training split.
       reconstructions: Optional pictures of some of these records, before and after the
         network restored them.
+      matrices: Tables of the displayed split to draw as heat maps.
       seed: Seed of the choice of queries and of the map.
     """
 
@@ -79,6 +82,7 @@ class ReportInputs:
     meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     drawn: sampler_panel.DrawnTriplets | None = None
     reconstructions: reconstruction_panel.Reconstructions | None = None
+    matrices: Sequence[Matrix] = ()
     seed: int = 0
 
 
@@ -146,6 +150,7 @@ def _page_values(inputs: ReportInputs, folder: pathlib.Path) -> dict[str, Any]:
         "queries": show.rows(rows[:_NUM_QUERIES]),
         "more_queries": show.rows(rows[_NUM_QUERIES:]),
         "worst": show.rows(worst_rows),
+        "matrices": matrix_chart.matrix_values(inputs.matrices),
         "map": _map_values(inputs, ranking.queries, show),
         "reconstructions": reconstruction_panel.reconstruction_values(
             inputs.reconstructions, records

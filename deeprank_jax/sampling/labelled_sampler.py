@@ -15,7 +15,8 @@ class LabelledImages:
     Attributes:
       step: Step that the images were drawn for.
       indices: `[B, 1]` int64, indices of records.
-      labels: `[B, 1]` int32, classes of the images, from 0.
+      labels: `[B, H]` int32, classes of the images for each of `H` heads, from 0; one
+        head for classification.
       counts: Counts by cause: `bad_image`, images replaced because they could not be
         read.
     """
@@ -69,7 +70,8 @@ class LabelledSampler:
 
         Args:
           indices: `[T]` ints, indices of the training records, at least one.
-          labels: `[T]` ints, class of each record, from 0.
+          labels: `[T]` ints, class of each record, from 0; or `[T, H]` for several
+            heads.
           seed: Seed of the epochs' orders, at least 0.
           shard: Index of this process among those that share the records, from 0.
           num_shards: Number of those processes, at least 1.
@@ -88,7 +90,7 @@ class LabelledSampler:
         self.seed = seed
         self.shard = shard
         self._indices = np.asarray(indices, np.int64)
-        self._labels = np.asarray(labels, np.int32)
+        self._labels = np.asarray(labels, np.int32).reshape(len(labels), -1)
 
     def sample(self, step: int, batch_size: int) -> LabelledImages:
         """Returns the images of a step.
@@ -104,7 +106,7 @@ class LabelledSampler:
         return LabelledImages(
             step=step,
             indices=self._indices[rows][:, None],
-            labels=self._labels[rows][:, None],
+            labels=self._labels[rows],
         )
 
     def state(self, step: int) -> dict[str, object]:

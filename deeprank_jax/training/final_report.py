@@ -16,11 +16,11 @@ from deeprank_jax.distributed import processes
 from deeprank_jax.evaluation.compare import (
     Intervals,
     Results,
+    SystemComparison,
     compare_with_baselines,
     count_query_classes,
     describe_few_queries,
 )
-from deeprank_jax.evaluation.rankings import Ranking
 from deeprank_jax.evaluation.split import SplitEvaluation
 from deeprank_jax.progress import Bar, working
 from deeprank_jax.report import verdict
@@ -136,7 +136,7 @@ def finish(
             "validation, and is the result.",
             experiment.config.evaluation.best_metric,
         )
-    results, intervals, embeddings, ok, ranking = _measure(experiment, splits)
+    results, intervals, (embeddings, ok), comparison = _measure(experiment, splits)
     workdir = Workdir(experiment.workdir)
     if not processes.is_first():
         return workdir.report / "index.html"
@@ -158,7 +158,7 @@ def finish(
     records = experiment.records
     caveat = records.get("test", records["validation"]).caveat
     inputs["caveats"] = [*filter(None, [caveat]), *_find_caveats(leakages, few)]
-    page = _write_report(experiment, inputs, embeddings, ok, ranking)
+    page = _write_report(experiment, inputs, comparison, embeddings, ok)
     _write_verdict(workdir, inputs, caveat)
     # With the checksum of the report, the run is finished.
     workdir.seal_finished()
@@ -240,9 +240,12 @@ def _describe_splits(
 def _measure(
     experiment: Experiment, splits: dict[str, SplitEvaluation]
 ) -> tuple[
-    dict[str, Results], dict[str, Intervals], np.ndarray, np.ndarray, Ranking | None
+    dict[str, Results],
+    dict[str, Intervals],
+    tuple[np.ndarray, np.ndarray],
+    SystemComparison,
 ]:
-    """Returns results and intervals of all splits, and the last split's embeddings."""
+    """Returns results and intervals of all splits, embeddings and more of the last."""
     config = experiment.config
     with working("Creating the network before training", shown=processes.is_first()):
         untrained = experiment.create_initial_state()
@@ -254,21 +257,22 @@ def _measure(
         networks["frozen"] = functools.partial(experiment.features, untrained)
     results: dict[str, Results] = {}
     intervals: dict[str, Intervals] = {}
-    embeddings, ok, ranking = np.zeros((0, 0)), np.zeros(0, bool), None
+    comparison, embedded = None, None
     for split, evaluation in splits.items():
-        embeddings, ok = evaluation.embed(
+        embedded = evaluation.embed(
             lambda images: experiment.embed(experiment.state, images),
             split,
             must_be_finite=True,
         )
-        compared = compare_with_baselines(
+        comparison = compare_with_baselines(
             evaluation,
-            (embeddings, ok),
+            embedded,
             networks,
             functools.partial(experiment.embed, experiment.state),
         )
-        results[split], intervals[split] = compared.results, compared.intervals
-        ranking = compared.ranking
+        results[split], intervals[split] = comparison.results, comparison.intervals
+    assert embedded is not None, "there is a split"
+    assert comparison is not None, "there is a split"
     task_metrics = experiment.validate_task(experiment.state)
     if task_metrics:
         before = experiment.validate_task(untrained)
@@ -277,7 +281,7 @@ def _measure(
             name.split("/", 1)[1]: {"model": value, "untrained": before[name]}
             for name, value in task_metrics.items()
         }
-    return results, intervals, embeddings, ok, ranking
+    return results, intervals, embedded, comparison
 
 
 def _create_inputs(
@@ -307,9 +311,9 @@ def _create_inputs(
 def _write_report(
     experiment: Experiment,
     inputs: dict[str, Any],
+    comparison: SystemComparison,
     embeddings: np.ndarray,
     ok: np.ndarray,
-    ranking: Ranking | None,
 ) -> pathlib.Path:
     logging.info("Writing the report.")
     config, records = experiment.config, experiment.records
@@ -331,7 +335,8 @@ def _write_report(
                 records=test,
                 thumbnails=lambda indices: test_reader.load(indices)[0],
                 ok=ok,
-                ranking=ranking,
+                ranking=comparison.ranking,
+                matrices=comparison.matrices,
                 drawn=triplets,
                 reconstructions=_reconstruct(experiment, ok),
             ),

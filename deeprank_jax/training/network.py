@@ -66,7 +66,8 @@ def trunk_names(config: ml_collections.ConfigDict) -> list[str]:
       config: Whole configuration.
     """
     # A classifier has no ensemble.
-    others = () if config.task.name == "classification" else config.model.ensemble
+    is_classifier = config.task.name in ("classification", "attributes")
+    others = () if is_classifier else config.model.ensemble
     return [config.model.trunk.name, *(x["trunk"]["name"] for x in others)]
 
 

@@ -287,11 +287,14 @@ EVERY = {
     "codes": {},
     "relevant_retrieval": {"ks": (1, 2), "min_relevance": 1.0},
     "noise": {"sigmas": (0.1, 0.2)},
+    "shared_attributes": {"names": ("class",), "steps": {"number": 1}},
 }
 
 
 def test_every_metric_is_described_and_every_description_is_measured(tmp_path):
     records = create_records([0, 0, 1, 1, 2, 3])
+    numbers = {"number": np.array([0, 0, 1, 1, 2, 2], np.int32)}
+    records = dataclasses.replace(records, columns=numbers)
     ratings = RatedTriplets(indices=np.array([[0, 1, 2]]), num_in_file=1)
     indices = np.array([[0, 1], [1, 2]], np.int32)
     pairs = ListedPairs(
@@ -327,10 +330,12 @@ def test_every_metric_is_described_and_every_description_is_measured(tmp_path):
 
 def test_the_page_names_every_metric():
     page = (pathlib.Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    values = dict(ks="k", k=30, dims=16, sigmas=0.1, name="NAME", combination="A+B")
+    values |= dict(attribute="NAME", step="STEP")
     names = {name for kind in built_in().values() for name in kind.METRICS}
     assert len(names) >= 15
     for name in names:
-        assert f"`{name.format(ks='k', k=30, dims=16, sigmas=0.1)}`" in page, name
+        assert f"`{name.format(**values)}`" in page, name
 
 
 def test_the_context_is_that_which_evaluators_may_take(tmp_path):

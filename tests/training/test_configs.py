@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from deeprank_jax.data.records import Records
 from deeprank_jax.distributed import devices
 from deeprank_jax.sampling import create
 from deeprank_jax.training import experiment, loop, network, tasks
@@ -26,6 +27,7 @@ SAME_STEP = {"manifest"}
 PLANS = {name for name in NAMES if name.startswith(("ablation", "paper_table"))}
 # The networks of other configs with another loss or relevance: for check-full.
 LOWERS_LATE = {
+    "digits_attributes",
     "emoji_autoencoder",
     "emoji_codes",
     "emoji_lite0",
@@ -47,6 +49,19 @@ def load(name):
     config = importlib.import_module(f"deeprank_jax.configs.{name}").get_config()
     config.lock()
     return config
+
+
+def create_attribute_records(names):
+    """Returns two records that differ in each attribute."""
+    return Records(
+        name="made up",
+        labels=np.array([[0] * len(names), [1] * len(names)], np.int32),
+        level_names=tuple(names),
+        label_names=(("a", "b"),) * len(names),
+        read=lambda index: b"",
+        describe=str,
+        columns={"original": np.arange(2, dtype=np.int32)},
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,6 +86,10 @@ def test_train_step_lowers(name):
     if task.draws_triplets:
         num_images += sum(create.group_size(config).values())
     num_classes = 2 if task.needs_records else None
+    num_heads = 1
+    if config.task.name == "attributes":
+        task.prepare({"train": create_attribute_records(config.task.weights)})
+        num_classes, num_heads = task.labelled.num_outputs, len(task.labelled.heads)
     create_model = lambda: network.create_model(config, num_classes)
     if config.task.name in ("self_supervised", "pairs"):
         num_images, create_model = 2, task.create_model
@@ -103,7 +122,9 @@ def test_train_step_lowers(name):
         "images": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images, size, size, 3), jnp.uint8
         ),
-        "labels": jax.ShapeDtypeStruct((2, config.batch_size // 2, 1), jnp.int32),
+        "labels": jax.ShapeDtypeStruct(
+            (2, config.batch_size // 2, num_heads), jnp.int32
+        ),
         "instances": jax.ShapeDtypeStruct(
             (2, config.batch_size // 2, num_images), jnp.int32
         ),
@@ -144,7 +165,7 @@ def write_large_images(folder):
         for name in NAMES
     ],
 )
-def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
+def test_trains_two_steps(name, tmp_path, few_digits, few_emoji, few_photos):
     config = load(name)
     if "lite" in config.model.trunk.name and name not in TRAIN_LITE0:
         config.model.trunk = dict(name="convnet", widths=(32, 64))
@@ -172,9 +193,9 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
         manifest.write_text("\n".join(["path,level_1", *lines]))
         config.data.dir = str(manifest)
         report = loop.train(config, tmp_path / "run")
-    elif config.data.source.name in ("emoji", "photo_views"):
-        is_emoji = config.data.source.name == "emoji"
-        config.data.dir = str(few_emoji if is_emoji else few_photos)
+    elif config.data.source.name in ("digits", "emoji", "photo_views"):
+        few = dict(digits=few_digits, emoji=few_emoji, photo_views=few_photos)
+        config.data.dir = str(few[config.data.source.name])
         report = loop.train(config, tmp_path / "run")
     else:
         with mock_tfds(config.data.source.dataset):
@@ -186,7 +207,7 @@ def test_trains_two_steps(name, tmp_path, few_emoji, few_photos):
         assert (caveat in page.read_text("utf-8")) == is_unlabelled
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     told = results.pop("held out", None)
-    assert (told is not None) == (config.task.name == "classification")
+    assert (told is not None) == (config.task.name in ("classification", "attributes"))
     assert set(results) == {"validation", "test"}
     of_task = results["validation"].pop("autoencoder", None)
     assert (of_task is not None) == (config.task.name == "autoencoder")

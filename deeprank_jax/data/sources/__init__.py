@@ -12,6 +12,7 @@ from deeprank_jax.registry import Registry
 SOURCES: Registry[dict[str, Records]] = Registry(
     "config.data.source",
     {
+        "digits": tfds.create_digits_records,
         "emoji": tfds.create_emoji_records,
         "folder": folder.create_records,
         "manifest": manifest.create_records,

@@ -62,7 +62,8 @@ def create_records(
         read=lambda index: read_bytes(root / paths[index], MAX_BYTES),
         describe=lambda index: as_text(paths[index]),
         path=lambda index: os.path.join(root, paths[index]),
-        columns=codes,
+        columns={key: values for key, (values, _) in codes.items()},
+        column_names={key: names for key, (_, names) in codes.items()},
     )
     class_names = labels_lib.join_paths(columns, firsts[-1])
     _check_some_are_similar(root, labels)
@@ -124,10 +125,11 @@ def _normalize(column: np.ndarray) -> np.ndarray:
     return np.array([labels_lib.normalize_name(name) for name in column.tolist()])
 
 
-def _encode_column(values: np.ndarray) -> np.ndarray:
-    """Returns `[N]` int32, equal for equal values; -1 for an empty one."""
-    labels, _ = labels_lib.encode_labels([values])
-    return np.where(values == "", np.int32(-1), labels[:, 0])
+def _encode_column(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns `[N]` int32, -1 for an empty value, and the names of the numbers."""
+    labels, (firsts,) = labels_lib.encode_labels([values])
+    names = tuple(as_text(values[first]) for first in firsts)
+    return np.where(values == "", np.int32(-1), labels[:, 0]), names
 
 
 def _warn_of_single_images(pool: Records, class_names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from deeprank_jax.data import splits
 from deeprank_jax.data.records import Records
 
 # Datasets with a builder of the project; each is a source of that name, too.
-OWN_DATASETS = ("emoji", "photo_views")
+OWN_DATASETS = ("digits", "emoji", "photo_views")
 _SPLIT_RULES = ("dataset", "class_hash", "first_half")
 
 
@@ -63,6 +63,41 @@ def create_records(
     if split_by == "first_half":
         return splits.split_first_half(pool, class_names)
     return splits.split_as_stored(pool, class_names, stored_splits)
+
+
+def create_digits_records(
+    directory: str | None = None,
+    *,
+    levels: Sequence[str] = ("parity", "digit"),
+    columns: Sequence[str] = ("size", "original"),
+    name_feature: str = "",
+    split_by: str = "dataset",
+) -> dict[str, Records]:
+    """Prepares digits in three sizes from an installed package if necessary.
+
+    Args:
+      directory: Folder of TFDS datasets; None or empty for the default of TFDS.
+      levels: Label features, from coarse to fine.
+      columns: Further features: the size, and the number of the handwritten digit that
+        three images show.
+      name_feature: Feature with readable names of the finest labels.
+      split_by: Split rule, see `create_records`.
+
+    Returns:
+      The records of each split.
+
+    Raises:
+      MissingExtraError: The package with the digits is not installed.
+      ValueError: The dataset lacks a feature that an option names.
+    """
+    return create_records(
+        directory,
+        dataset="digits",
+        levels=levels,
+        columns=columns,
+        name_feature=name_feature,
+        split_by=split_by,
+    )
 
 
 def create_emoji_records(

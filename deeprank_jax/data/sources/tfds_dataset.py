@@ -15,7 +15,7 @@ import numpy as np
 from deeprank_jax import errors, files
 from deeprank_jax.data import labels as labels_lib
 from deeprank_jax.data.records import Records
-from deeprank_jax.data.sources import emoji_builder, photo_views_builder
+from deeprank_jax.data.sources import digits_builder, emoji_builder, photo_views_builder
 from deeprank_jax.errors import needs_extra
 from deeprank_jax.files import locks
 from deeprank_jax.progress import Bar
@@ -24,6 +24,7 @@ with needs_extra("train"):
     import tensorflow_datasets as tfds
 
 _BUILDERS = {
+    "digits": digits_builder.Digits,
     "emoji": emoji_builder.Emoji,
     "photo_views": photo_views_builder.PhotoViews,
 }
@@ -133,8 +134,8 @@ def read_pool(
     pool, class_names = _create_pool(
         dataset, sources, features, levels, image_feature, values
     )
-    codes = {k: labels_lib.encode_labels([np.array(values[k])])[0] for k in columns}
-    pool = dataclasses.replace(pool, columns={k: x[:, 0] for k, x in codes.items()})
+    codes, names = _encode_columns({k: np.array(values[k]) for k in columns})
+    pool = dataclasses.replace(pool, columns=codes, column_names=names)
     if name_feature:
         pool = _rename_classes(pool, values[name_feature])
     sizes = [len(source) for source in sources.values()]
@@ -352,6 +353,18 @@ def _create_pool(
         describe=describe,
     )
     return pool, label_names[-1]
+
+
+def _encode_columns(
+    columns: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """Returns the numbers of the labels of columns `[N]`, and the labels' names."""
+    codes, names = {}, {}
+    for name, column in columns.items():
+        labels, (firsts,) = labels_lib.encode_labels([column])
+        codes[name] = labels[:, 0]
+        names[name] = tuple(str(column[first]) for first in firsts)
+    return codes, names
 
 
 def _rename_classes(pool: Records, names: Sequence[int | str]) -> Records:

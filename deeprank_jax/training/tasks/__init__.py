@@ -6,6 +6,7 @@ import ml_collections
 
 from deeprank_jax.registry import Registry
 from deeprank_jax.relevance import Relevance
+from deeprank_jax.training.tasks.attributes import Attributes
 from deeprank_jax.training.tasks.autoencoder import Autoencoder
 from deeprank_jax.training.tasks.base import Task
 from deeprank_jax.training.tasks.classification import Classification
@@ -15,6 +16,7 @@ from deeprank_jax.training.tasks.self_supervised import SelfSupervised
 
 __all__ = [
     "TASKS",
+    "Attributes",
     "Autoencoder",
     "Classification",
     "Pairs",
@@ -30,6 +32,7 @@ TASKS: Registry[Task] = Registry(
     {
         "ranking": Ranking,
         "classification": Classification,
+        "attributes": Attributes,
         "self_supervised": SelfSupervised,
         "autoencoder": Autoencoder,
         "pairs": Pairs,

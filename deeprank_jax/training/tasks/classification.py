@@ -5,7 +5,7 @@ the other splits may be others. The trunk's features of any image are an embeddi
 that of a ranking network, and are evaluated in the same way.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 
 from flax import nnx
@@ -17,15 +17,15 @@ import numpy as np
 from deeprank_jax import losses, models
 from deeprank_jax.data.reader import ImageReader
 from deeprank_jax.data.records import Records
-from deeprank_jax.distributed import devices, processes
+from deeprank_jax.distributed import devices
 from deeprank_jax.errors import ConfigError
 from deeprank_jax.losses import cross_entropy
 from deeprank_jax.losses.cross_entropy import TOP
-from deeprank_jax.progress import Bar
 from deeprank_jax.relevance import Relevance
 from deeprank_jax.sampling.labelled_sampler import LabelledSampler, hold_out
 from deeprank_jax.sampling.stream import Sampler
 from deeprank_jax.training import network
+from deeprank_jax.training.held_out import mean_over_held_out
 from deeprank_jax.training.step import Batch, Metrics, Objective
 
 # Kinds of network output that a loss of this task takes.
@@ -100,18 +100,7 @@ class Classification:
         self._level = level
         self._held_out = held_out
         self._classes: Classes | None = None
-        self._loss = losses.create_loss(
-            config.loss.to_dict(),
-            relevance_fn=relevance.pairwise,
-            min_relevance_gap=config.triplets.min_relevance_gap,
-            axis_name=devices.DATA_AXIS,
-        )
-        if self._loss.outputs not in OUTPUTS:
-            raise ConfigError(
-                f"config.loss.name={config.loss.name!r} takes {self._loss.outputs}, "
-                'and config.task.name="classification" gives logits or cosines: set '
-                "--config.loss.name=cross_entropy, arcface or another of those."
-            )
+        self._loss = create_class_loss(config, relevance, OUTPUTS)
         self._on_embedding = features == "embedding"
         self._sub_centers: int = getattr(self._loss, "sub_centers", 1)
         self._check_embedding()
@@ -209,6 +198,34 @@ class Classification:
         return {"Loss": self._loss.describe(), "Head": head}
 
 
+def create_class_loss(
+    config: ml_collections.ConfigDict, relevance: Relevance, outputs: Sequence[str]
+) -> losses.Loss:
+    """Returns the loss of classes that a config names.
+
+    Args:
+      config: Whole configuration.
+      relevance: Relevance of the run, which a loss may use.
+      outputs: Kinds of network output that the task gives.
+
+    Raises:
+      ConfigError: The loss does not exist, or takes another kind.
+    """
+    loss = losses.create_loss(
+        config.loss.to_dict(),
+        relevance_fn=relevance.pairwise,
+        min_relevance_gap=config.triplets.min_relevance_gap,
+        axis_name=devices.DATA_AXIS,
+    )
+    if loss.outputs not in outputs:
+        raise ConfigError(
+            f"config.loss.name={config.loss.name!r} takes {loss.outputs}, and "
+            f'config.task.name="{config.task.name}" gives logits or cosines: set '
+            "--config.loss.name=cross_entropy, arcface or another of those."
+        )
+    return loss
+
+
 def create_classes(
     records: Records, *, level: int, held_out: float, seed: int
 ) -> Classes:
@@ -300,28 +317,21 @@ def measure(
     Returns:
       `top1` and `top5`, shares of the readable images; NaN without any.
     """
-    held_out = classes.held_out
-    right = np.zeros((len(held_out), len(TOP)), bool)
-    readable = np.zeros(len(held_out), bool)
-    with processes.interrupted_together():
-        for rows in _batches(*processes.own_share(len(held_out)), batch_size):
-            check()
-            images, readable[rows] = reader.load(held_out[rows])
-            # Padded, so that the last batch needs no program of its own.
-            padding = ((0, batch_size - len(images)), *((0, 0),) * 3)
-            outputs = logits_fn(np.pad(images, padding))[: len(images)]
-            logits = jnp.asarray(outputs[:, : len(classes.names)])
-            labels = jnp.asarray(classes.labels[held_out[rows]])
-            for column, k in enumerate(TOP):
-                right[rows, column] = cross_entropy.is_in_top(logits, labels, k)
-    right, readable = map(processes.gather_shares, (right, readable))
-    shares = right[readable].mean(axis=0) if readable.any() else [np.nan] * len(TOP)
+    num_classes = len(classes.names)
+
+    def rate(outputs: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        logits = jnp.asarray(outputs[:, :num_classes])
+        labels = jnp.asarray(classes.labels[indices])
+        right = [cross_entropy.is_in_top(logits, labels, k) for k in TOP]
+        return np.stack(right, axis=1)
+
+    shares = mean_over_held_out(
+        classes.held_out,
+        reader,
+        logits_fn,
+        rate,
+        batch_size,
+        num_columns=len(TOP),
+        check=check,
+    )
     return {f"top{k}": float(share) for k, share in zip(TOP, shares, strict=True)}
-
-
-def _batches(start: int, stop: int, batch_size: int) -> Iterator[slice]:
-    """Yields the rows of each batch, with a progress bar."""
-    bar = {"desc": "held out", "unit": "batch", "leave": False}
-    starts = range(start, stop, batch_size)
-    for first in Bar(starts, **bar, shown=processes.is_first()):
-        yield slice(first, min(first + batch_size, stop))
