@@ -32,7 +32,11 @@ _NUM_LAYOUTS = 16
 # Side of the blocks of an overview in pixels.
 _BLOCK_SIDE = 1024
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION_TAG, _CONTIGUOUS, _GREY, _RGB = 274, 1, 1, 2
+_ORIENTATION_TAG, _CONTIGUOUS, _JPEG = 274, 1, 7
+# Of a TIFF, with the number of samples of a pixel.
+_GREY, _RGB, _YCBCR = (1, 1), (2, 3), (6, 3)
+# Start of a JPEG, and the segment that tells a decoder whether its colours are YCbCr.
+_JPEG_START, _ADOBE = b"\xff\xd8", b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
 
 
 class PixelCache:
@@ -90,7 +94,8 @@ class _Segments:
         smaller, or filled up.
       offsets: `[S]` ints, place of each segment in the file, row by row.
       counts: `[S]` ints, number of bytes of each; 0 for one that is empty.
-      decode: Decoder of tifffile.
+      decode: Function from bytes (None for an empty segment) and number of a segment to
+        its pixels `[1, h, w, C]` or None, its place, and the shape, as in tifffile.
     """
 
     size: tuple[int, int]
@@ -327,14 +332,16 @@ def _is_plain(page: "tifffile.TiffPage") -> bool:
     """Returns whether a page is upright, grey or RGB, of 8 bits, and can be decoded."""
     import tifffile
 
+    colors = (page.photometric, page.samplesperpixel)
+    is_jpeg = page.compression == _JPEG
     return (
         page.dtype == np.uint8
         and page.bitspersample == 8
         and page.imagedepth == 1
         and page.planarconfig == _CONTIGUOUS
-        and (page.photometric, page.samplesperpixel) in ((_GREY, 1), (_RGB, 3))
+        and colors in ((_GREY, _RGB, _YCBCR) if is_jpeg else (_GREY, _RGB))
         and page.tags.valueof(_ORIENTATION_TAG, 1) == 1
-        and page.compression in tifffile.TIFF.DECOMPRESSORS
+        and (is_jpeg or page.compression in tifffile.TIFF.DECOMPRESSORS)
         and math.prod(_side_of(page)) <= decode.MAX_PIXELS
     )
 
@@ -352,5 +359,28 @@ def _as_segments(page: "tifffile.TiffPage") -> _Segments:
         side=_side_of(page),
         offsets=np.array(page.dataoffsets, np.uint64),
         counts=np.array(page.databytecounts, np.uint64),
-        decode=page.decode,
+        decode=_jpeg_decoder(page) if page.compression == _JPEG else page.decode,
     )
+
+
+def _jpeg_decoder(page: "tifffile.TiffPage") -> Callable[..., Any]:
+    """Returns a decoder of segments that are JPEGs, as slides often have them.
+
+    That of tifffile needs the package imagecodecs.
+    """
+    # Tables that all segments share are a JPEG without an image.
+    tables = (page.jpegtables or b"")[len(_JPEG_START) : -len(_JPEG_START)]
+    colors = b""
+    if page.samplesperpixel > 1:
+        colors = _ADOBE + bytes([(page.photometric, page.samplesperpixel) == _YCBCR])
+    shape = (1, *_side_of(page), 3)
+
+    def decode_segment(
+        data: bytes | None, index: int
+    ) -> tuple[np.ndarray | None, int, tuple[int, ...]]:
+        if data is None:
+            return None, index, shape
+        joined = _JPEG_START + colors + tables + data[len(_JPEG_START) :]
+        return decode.decode_image(joined)[None], index, shape
+
+    return decode_segment

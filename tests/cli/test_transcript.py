@@ -29,6 +29,7 @@ PLACEHOLDERS = (
     (r"class \d\d  /HOME/photos/class \d\d/\d", "class #  /HOME/photos/class #/#"),
     (r"(by vote: ).*", r"\1..."),
     (r"^\d+ (of 72 images are nearer)", r"# \1"),
+    (r"\b\d+,\d+ +\d+$", "#,#  #"),
     # Widths of columns.
     (r" {2,}", "  "),
     (r" +$", ""),

@@ -1,5 +1,7 @@
 """Regions of large images are slices of the whole, and little else is decoded."""
 
+import io
+import struct
 import threading
 
 import cv2
@@ -226,6 +228,81 @@ def test_turned_images_are_read_upright(tmp_path, orientation, suffix):
     assert images.size(0) == whole.shape[:2]
     assert (whole.shape[:2] == (WIDTH, HEIGHT)) == (orientation == 6)
     np.testing.assert_array_equal(images.read(0, 5, 6, 30, 40), whole[5:35, 6:46])
+
+
+def encode_jpeg(pixels, **options):
+    """Returns a JPEG in two parts, its tables and the rest, as TIFFs have them."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92, **options)
+    data, position = buffer.getvalue(), 2
+    tables, rest = b"\xff\xd8", b"\xff\xd8"
+    while data[position + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[position + 2 : position + 4])
+        segment = data[position : position + length]
+        if segment[1] in (0xDB, 0xC4):
+            tables += segment
+        elif segment[1] not in (0xE0, 0xEE):  # Without JFIF and Adobe, as scanners do.
+            rest += segment
+        position += length
+    return tables + b"\xff\xd9", rest + data[position:]
+
+
+def write_jpeg_tiff(path, tiles, shape, side, photometric):
+    """Writes a TIFF of encoded tiles, which tifffile does with imagecodecs only."""
+    num_samples = 1 if photometric == 1 else 3
+    blobs = [tiles[0][0], *(data for _, data in tiles)]
+    ends = np.cumsum([8, *map(len, blobs)])
+    offsets, counts = ends[1:-1].tolist(), [len(blob) for blob in blobs[1:]]
+    directory = int(ends[-1]) + 8 * len(tiles)
+    arrays = struct.pack(f"<{2 * len(tiles)}I", *offsets, *counts)
+    entries = [
+        (256, 4, 1, shape[1]), (257, 4, 1, shape[0]), (258, 3, 1, 8), (259, 3, 1, 7),
+        (262, 3, 1, photometric), (277, 3, 1, num_samples), (284, 3, 1, 1),
+        (322, 4, 1, side), (323, 4, 1, side), (324, 4, len(tiles), int(ends[-1])),
+        (325, 4, len(tiles), int(ends[-1]) + 4 * len(tiles)),
+        (347, 7, len(blobs[0]), 8), (530, 3, 2, 1 | 1 << 16),
+    ]  # fmt: skip
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    header = struct.pack("<2sHI", b"II", 42, directory)
+    count = struct.pack("<H", len(entries))
+    path.write_bytes(header + b"".join(blobs) + arrays + count + table + bytes(4))
+
+
+@pytest.mark.parametrize("colors", ["rgb", "ycbcr", "grey"])
+def test_tiles_that_are_jpegs_with_common_tables(tmp_path, counted, colors):
+    pixels = create_pixels(128, 192)
+    if colors == "grey":
+        pixels = pixels[..., 0]
+    options = {"rgb": dict(keep_rgb=True), "ycbcr": dict(subsampling=0)}
+    tiles = [
+        encode_jpeg(pixels[y : y + 64, x : x + 64], **options.get(colors, {}))
+        for y in (0, 64)
+        for x in (0, 64, 128)
+    ]
+    assert len({tables for tables, _ in tiles}) == 1
+    path = tmp_path / "slide.tif"
+    photometric = {"grey": 1, "rgb": 2, "ycbcr": 6}[colors]
+    write_jpeg_tiff(path, tiles, pixels.shape, 64, photometric)
+    images = LargeImages([str(path)])
+    region = images.read(0, 50, 70, 40, 50)
+    assert counted == {"segments": 2, "images": 0}
+    expected = pixels[50:90, 70:120].astype(float)
+    if colors == "grey":
+        expected = expected[..., None]
+    assert np.abs(region - expected).mean() < 3
+    assert np.abs(images.read(0, 0, 0, 128, 192).mean() - pixels.mean()) < 1
+
+
+def test_strips_that_are_jpegs(tmp_path, counted):
+    path = tmp_path / "slide.tif"
+    Image.fromarray(create_pixels()).save(path, compression="jpeg")
+    whole = decode.decode_image(path.read_bytes())
+    region = LargeImages([str(path)]).read(0, 40, 70, 60, 50)
+    assert counted["images"] == 0
+    assert counted["segments"] > 0
+    # Decoders differ in how they enlarge the colours at the edges of strips.
+    difference = np.abs(region - whole[40:100, 70:120].astype(float))
+    assert difference.mean() < 2
 
 
 def test_an_empty_tile_of_a_tiff_is_black(tmp_path):

@@ -71,7 +71,7 @@ ELSEWHERE = {
     "tools.benchmark": "test_benchmark",
     **dict.fromkeys(
         ("export", "embed", "compare", "index", "search", "rank", "duplicates",
-         "clusters", "label-errors", "between"),
+         "clusters", "label-errors", "between", "tile-map"),
         "test_commands",
     ),
     **dict.fromkeys(("train-similarity", "axioms"), "test_train_similarity"),
