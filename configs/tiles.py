@@ -6,6 +6,10 @@ centres are within `config.relevance.radius` pixels are similar, those beyond
 `far_radius` and of other images are not. `relevant_retrieval/recall@1` is the share of
 tiles whose nearest neighbour is a tile next to it.
 
+Expected, on five pictures that scikit-image installs (docs/tiles.md), from random
+weights: test Recall@1 by place .231 (pixels .139, untrained .137, chance .011); 5
+minutes beside other work on two CPU cores.
+
 Set tile and radii together, e.g. `--config.data.source.tile=256
 --config.relevance.radius=384 --config.relevance.far_radius=768`. The tile is resized to
 `config.data.image_size`.
@@ -31,18 +35,20 @@ def get_config() -> ml_collections.ConfigDict:
         min_contrast=2.0,
     )
     config.data.image_size = 32
-    config.data.augment.update(shift_pixels=2, quarter_turns=0.75, color_jitter=0.1)
+    # Colours tell places apart, so they stay as they are.
+    config.data.augment.update(shift_pixels=2, quarter_turns=0.75, color_jitter=0.0)
     # The eight tiles around a tile, and no farther than the second ring.
     config.relevance = dict(name="place", radius=48.0, far_radius=96.0)
     config.triplets.category_level = 0  # The image: other images have no positives.
-    config.num_steps = 600
+    config.num_steps = 150
     config.batch_size = 32
     config.sampler.positives_per_anchor = 3
     config.sampler.negatives_per_anchor = 0
+    config.sampler.min_positive_relevance = 0.5
     config.loss = dict(name="multi_similarity")
     config.model.embedding_dim = 128
     config.schedule.warmup_steps = 50
-    config.eval_every = 100
+    config.eval_every = 50
     config.evaluation.best_metric = "relevant_retrieval/recall@1"
     config.evaluation.evaluators = dict(
         relevant_retrieval=dict(ks=(1, 5, 10), min_relevance=1.0),

@@ -5,8 +5,10 @@ For example:
 """
 
 import argparse
+import pathlib
 from typing import TYPE_CHECKING
 
+from deeprank_jax import files
 from deeprank_jax.cli import arguments
 from deeprank_jax.cli.output import Result, format_table, wrote
 
@@ -83,7 +85,8 @@ def run(options: argparse.Namespace) -> Result:
     if options.out is not None:
         from deeprank_jax.report import tile_map_picture
 
-        title = f"Tiles of {options.image} like that at {x},{y}"
+        name = files.printable(pathlib.Path(options.image).name)
+        title = f"Tiles of {name} like that at {x},{y}"
         tile_map_picture.write_picture(options.out, tile_map, title)
         lines.append(wrote(options.out))
     return Result(_values(tile_map, options, level), "\n".join(lines))

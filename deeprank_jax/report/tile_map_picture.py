@@ -13,7 +13,7 @@ from deeprank_jax.inference.tile_maps import TileMap
 
 # Inches of the longer side, and those for title and colour bar.
 _LONGER, _MARGIN = 7.0, 1.3
-_DPI, _OPACITY, _INK = 120, 0.55, "#222222"
+_DPI, _OPACITY, _INK = 120, 0.6, "#222222"
 
 
 def write_picture(path: str | os.PathLike[str], tile_map: TileMap, title: str) -> None:
@@ -38,7 +38,7 @@ def write_picture(path: str | os.PathLike[str], tile_map: TileMap, title: str) -
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     colors = axes.imshow(
         np.ma.masked_invalid(tile_map.similarities),
-        cmap="turbo",
+        cmap="viridis",
         alpha=_OPACITY,
         interpolation="nearest",
         extent=_extent(tile_map),
