@@ -24,6 +24,8 @@ Array = jax.Array
 
 # Separates the keys of the noise from those of the trunk's dropout.
 _NOISE = 2**31 - 2
+# Images before training deviate by about .1 from grey, not by the whole pixel range.
+_NEARLY_GREY = nnx.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
 
 
 class DecoderSizes(NamedTuple):
@@ -96,6 +98,7 @@ class Decoder(nnx.Module):
             widths[-1],
             3,
             (3, 3),
+            kernel_init=_NEARLY_GREY,
             bias_init=nnx.initializers.constant(0.5),
             conv_general_dilated=cpu_ops.conv_general_dilated,
             dtype=dtype,

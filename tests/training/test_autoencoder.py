@@ -112,6 +112,13 @@ def test_the_decoder_by_hand():
     np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_images_are_nearly_grey_before_training():
+    network = create_network(models.DecoderSizes((32, 32), 1), image_size=16)
+    images = network.decoder(np.eye(6, dtype=np.float32))
+    assert images.mean() == pytest.approx(0.5, abs=0.05)
+    assert 0.03 < images.std() < 0.2
+
+
 def test_the_decoder_reads_the_embedding_alone():
     network = create_network(models.DecoderSizes((7, 5)))
     network.eval()
