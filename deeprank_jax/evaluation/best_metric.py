@@ -29,17 +29,34 @@ def describe_metrics(
     return described
 
 
+def is_ranked(evaluator: str) -> bool:
+    """Returns whether larger metrics of an evaluator are better.
+
+    Args:
+      evaluator: First part of the names of its metrics; True for an unknown one.
+    """
+    for name, kind in EVALUATORS.items():
+        if (getattr(kind, "prefix", None) or name) == evaluator:
+            return getattr(kind, "is_ranked", True)
+    return True
+
+
 def check_best_metric(name: str, metrics: Mapping[str, str]) -> None:
     """Checks that the metric by which checkpoints are chosen is measured.
 
     Args:
       name: Value of `config.evaluation.best_metric`.
-      metrics: Meaning of each metric by name; counts, `num_...`, are not offered.
+      metrics: Meaning of each metric by name; counts, `num_...`, and those for which
+        larger is not better are not offered.
 
     Raises:
       ConfigError: It is not measured; the message gives the names, nearest first.
     """
-    names = [x for x in metrics if not x.rsplit("/", 1)[-1].startswith("num_")]
+    names = [
+        x
+        for x in metrics
+        if is_ranked(x.split("/")[0]) and not x.rsplit("/", 1)[-1].startswith("num_")
+    ]
     if name not in names:
         ratio = lambda x: difflib.SequenceMatcher(None, name, x).ratio()
         nearest = sorted(names, key=ratio, reverse=True)

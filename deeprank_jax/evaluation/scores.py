@@ -107,10 +107,13 @@ class Evaluator(abc.ABC):
         a metric of its own: `{"recall@{ks}": "Share ... among the {ks} nearest."}`.
       prefix: First part of the metrics' names in results.json; None for the name under
         which the evaluator is registered.
+      is_ranked: True if larger metrics are better; False for those that describe, of
+        which no system has the best.
     """
 
     METRICS: ClassVar[Mapping[str, str]]
     prefix: ClassVar[str | None] = None
+    is_ranked: ClassVar[bool] = True
 
     @abc.abstractmethod
     def run(

@@ -34,6 +34,7 @@ class SharedAttributes(QueryEvaluator):
       https://doi.org/10.1201/9780429246593.
     """
 
+    is_ranked: ClassVar[bool] = False
     METRICS: ClassVar[Mapping[str, str]] = {
         "same_{name}": "Mean cosine of the pairs of images with the same {name}.",
         "other_{name}": "Mean cosine of the pairs of images with different {name}.",
@@ -128,6 +129,9 @@ class SharedAttributes(QueryEvaluator):
     ) -> list[Matrix]:
         """Returns mean cosines by the values of the first attribute, and of all.
 
+        An attribute that follows from those before it, as parity does from digit, is
+        left out. So is a matrix of more than 40 rows.
+
         Args:
           embeddings: `[N, D]` float, one row per record.
           where: Optional `[N]` bool, the records that take part.
@@ -135,32 +139,38 @@ class SharedAttributes(QueryEvaluator):
         num_records = len(self._labels[0].values)
         embeddings, where, _ = check_rows(num_records, embeddings, where, None)
         rows = _unit_rows(embeddings[where])
+        columns = self._independent_columns(where)
         matrices = []
-        for num in sorted({1, len(self._names)}):
-            labels = [x.values[where] for x in self._labels[:num]]
+        for part in dict.fromkeys([columns[:1], columns]):
             # Blocks of the last attribute, and within these of those before it.
-            values, group = np.unique(
-                np.stack(labels[::-1], axis=1), axis=0, return_inverse=True
-            )
+            reversed_part = [self._labels[x] for x in part[::-1]]
+            values, group = _number_rows([x.values[where] for x in reversed_part])
             if not 1 < len(values) <= _MOST_ROWS:
                 continue
-            names = tuple(
-                " ".join(
-                    x.names[value]
-                    for x, value in zip(self._labels[:num], row[::-1], strict=True)
-                )
+            title = ", ".join(self._names[x] for x in part)
+            names = [
+                [x.names[value] for x, value in zip(reversed_part, row, strict=True)]
                 for row in values
-            )
-            title = ", ".join(self._names[:num])
+            ]
             matrices.append(
                 Matrix(
                     title=f"Mean cosine by {title}",
                     note=f"Of all pairs of two images, by the {title} of either.",
-                    names=names,
-                    values=mean_cosines(rows, group.reshape(-1)),
+                    names=tuple(" ".join(x[::-1]) for x in names),
+                    values=mean_cosines(rows, group),
                 )
             )
         return matrices
+
+    def _independent_columns(self, where: np.ndarray) -> tuple[int, ...]:
+        """Returns the attributes that do not follow from those before them."""
+        columns: tuple[int, ...] = ()
+        num_values = 0
+        for column in range(len(self._labels)):
+            labels = [self._labels[x].values[where] for x in (*columns, column)]
+            if (num := len(_number_rows(labels)[0])) > num_values or not columns:
+                columns, num_values = (*columns, column), num
+        return columns
 
     def _sums(
         self,
@@ -235,6 +245,12 @@ def _subsets(elements: Sequence) -> list[tuple]:
     return [x for size in sizes for x in itertools.combinations(elements, size)]
 
 
+def _number_rows(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct rows of columns `[M]`, and the number of each row's."""
+    values, group = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    return values, group.reshape(-1)
+
+
 def _join(names: Sequence[str]) -> str:
     return "+".join(names) or "nothing"
 
@@ -269,8 +285,7 @@ def _sums_within(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray) -
     """
     group = np.zeros(len(labels), np.int64)
     if labels.shape[1]:
-        _, group = np.unique(labels, axis=0, return_inverse=True)
-        group = group.reshape(-1)
+        _, group = _number_rows([*labels.T])
     sums = _dot(queries, _group_totals(gallery, group)[group] - gallery)
     sums += _dot(gallery, _group_totals(queries, group)[group] - queries)
     return sums / 2, np.bincount(group)[group] - 1

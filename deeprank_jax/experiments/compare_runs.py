@@ -11,7 +11,7 @@ from deeprank_jax import config as config_lib
 from deeprank_jax import files
 from deeprank_jax.data import create_records
 from deeprank_jax.errors import DataError, UserError
-from deeprank_jax.evaluation import QueryEvaluator, QueryScores, bootstrap
+from deeprank_jax.evaluation import QueryEvaluator, QueryScores, best_metric, bootstrap
 from deeprank_jax.evaluation.split import create_context, create_evaluators
 from deeprank_jax.relevance import attach
 from deeprank_jax.training import workdir as workdir_lib
@@ -206,7 +206,8 @@ def _lookup(tree: object, *keys: str) -> object:
 
 def _mark_best(name: str, cells: list[Cell]) -> list[Cell]:
     values = [x.value for x in cells if x.value is not None and math.isfinite(x.value)]
-    if _is_count(name) or len(set(values)) < 2:
+    is_ranked = not _is_count(name) and best_metric.is_ranked(name.split("/")[0])
+    if not is_ranked or len(set(values)) < 2:
         return cells
     return [
         dataclasses.replace(cell, is_best=cell.value == max(values)) for cell in cells

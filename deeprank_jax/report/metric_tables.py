@@ -5,6 +5,7 @@ import math
 import re
 from typing import Any
 
+from deeprank_jax.evaluation import best_metric
 from deeprank_jax.report.number_format import with_sign
 
 # Metrics that a reader looks for first, by evaluator and name.
@@ -217,7 +218,11 @@ def _create_table(
                 "name": title,
                 "explanation": meanings.get(f"{evaluator}/{name}", ""),
                 "cells": _create_cells(
-                    name, systems, values, intervals.get(evaluator, {}).get(name, {})
+                    name,
+                    systems,
+                    values,
+                    intervals.get(evaluator, {}).get(name, {}),
+                    is_ranked=best_metric.is_ranked(evaluator),
                 ),
             }
             for title, evaluator, name, values in rows
@@ -230,25 +235,31 @@ def _create_cells(
     systems: Sequence[str],
     values: Mapping[str, float],
     intervals: Mapping[str, Any],
+    *,
+    is_ranked: bool,
 ) -> list[dict[str, Any]]:
     """Returns each value as text, its interval, and True if it is the best."""
     finite = [v for v in values.values() if math.isfinite(v)]
-    compares = len(set(finite)) > 1 and not name.startswith("num_")
+    compares = is_ranked and len(set(finite)) > 1 and not name.startswith("num_")
     return [
         {
             "text": format_metric(name, values.get(system)),
-            "interval": _format_interval(name, intervals.get(system)),
+            "interval": _format_interval(
+                name, intervals.get(system), is_ranked=is_ranked
+            ),
             "best": compares and values.get(system) == max(finite),
         }
         for system in systems
     ]
 
 
-def _format_interval(name: str, ends: Mapping[str, Any] | None) -> str:
+def _format_interval(
+    name: str, ends: Mapping[str, Any] | None, *, is_ranked: bool
+) -> str:
     """Returns the model's interval, or the difference between model and baseline."""
     if ends is None:
         return ""
-    if "model_better_by" in ends:
+    if is_ranked and "model_better_by" in ends:
         return format_difference(name, ends["model_better_by"])
     low, high = format_metric(name, ends["low"]), format_metric(name, ends["high"])
     return f"[{low},\N{NO-BREAK SPACE}{high}]"

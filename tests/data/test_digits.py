@@ -44,8 +44,10 @@ def test_every_original_is_there_once_in_each_size_and_in_one_split(monkeypatch)
     originals = [{x["original"] for x in part.values()} for part in parts.values()]
     assert [len(x) for x in originals] == [1078, 182, 537]
     assert set.union(*originals) == set(range(1797))  # As many: they share none.
-    for part, numbers in zip(parts.values(), originals, strict=True):
-        assert len(part) == 3 * len(numbers)
+    assert all(
+        len(part) == 3 * len(x)
+        for part, x in zip(parts.values(), originals, strict=True)
+    )
     for part in parts.values():
         assert {x["digit"] for x in part.values()} == set(range(10))
         for x in part.values():

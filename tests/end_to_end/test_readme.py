@@ -148,7 +148,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "block", [x for x in dict.fromkeys(BLOCKS) if commands(x)], ids=lambda x: x[:60]
 )
-def test_commands_run(block, folder, data_dir, few_emoji, few_photos):
+def test_commands_run(block, folder, data_dir, few_digits, few_emoji, few_photos):
     page = (ROOT / "docs" / "extending.md").read_text("utf-8")
     loss = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[0]
     (folder / "mine.py").write_text(loss)
@@ -164,8 +164,12 @@ def test_commands_run(block, folder, data_dir, few_emoji, few_photos):
             if any("data.teacher" in word for word in words):
                 shrunk.write_teacher(folder / "teacher.parquet", photos)
         else:
-            photos = "--config=photo_views" in words
-            extra += [f"--config.data.dir={few_photos if photos else few_emoji}"]
+            few = {
+                "--config=digits_attributes": few_digits,
+                "--config=photo_views": few_photos,
+            }
+            images = next((few[word] for word in words if word in few), few_emoji)
+            extra += [f"--config.data.dir={images}"]
         done = run([*with_short_stage(words, folder), *extra], folder)
         assert done.returncode == 0, done.stderr
 

@@ -160,11 +160,12 @@ def test_matrices_are_means_of_pairs_by_the_values_of_either():
     records = create_records(300)
     rows = np.random.default_rng(4).normal(size=(300, 4))
     where = np.arange(300) != 5
-    evaluator = SharedAttributes(records, names=("digit", "size"))
+    evaluator = SharedAttributes(records, names=NAMES)
     by_digit, by_both = evaluator.matrices(rows, where)
     assert by_digit.title == "Mean cosine by digit"
     assert by_digit.names == tuple(map(str, NUMBERS))
-    # Sizes are blocks, with the digits within.
+    # Sizes are blocks, with the digits within; parity follows from digit.
+    assert by_both.title == "Mean cosine by digit, size"
     assert by_both.names == tuple(
         f"{digit} {size}" for size in (14, 20, 28) for digit in NUMBERS
     )
