@@ -72,7 +72,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             homepage="https://doi.org/10.24432/C50P49",
-            license="CC BY 4.0",
+            license=(
+                "See https://archive.ics.uci.edu/dataset/80; the file is that of "
+                "scikit-learn, BSD-3-Clause."
+            ),
         )
 
     def _example_writer(self) -> OrderedWriter:
