@@ -12,6 +12,7 @@ import pytest
 from deeprank_jax import models
 from deeprank_jax.data import pixel_noise
 from deeprank_jax.errors import ConfigError
+from deeprank_jax.experiments import evaluate
 from deeprank_jax.export import export_run
 from deeprank_jax.inference.artifact import read_weights
 from deeprank_jax.inference.model import Model
@@ -237,6 +238,12 @@ def test_a_run_is_exported_without_its_decoder(trained, tmp_path, images):
         embeddings = model.embed_prepared(reader.load(np.arange(len(records)))[0])
     with np.load(trained / "test_embeddings.npz") as file:
         np.testing.assert_allclose(embeddings, file["embeddings"], atol=1e-5)
+    network = evaluate.load_model(tmp_path / "model")
+    measured = evaluate.evaluate(network, evaluate.open_split(config)).results["noise"]
+    expected = json.loads((trained / "results.json").read_text())["test"]["noise"]
+    for name, values in expected.items():
+        for system in ("model", "pixels"):
+            assert measured[name][system] == pytest.approx(values[system], abs=1e-4)
 
 
 def test_a_run_that_stopped_ends_with_the_same_bits(images, trained, tmp_path):
