@@ -37,7 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 32
     # Colours tell places apart, so they stay as they are.
     config.data.augment.update(shift_pixels=2, quarter_turns=0.75, color_jitter=0.0)
-    # The eight tiles around a tile, and no farther than the second ring.
+    # Of validation and test, whose tiles lie side by side, the eight around a tile; in
+    # training, at half the stride, also those between, which share pixels with it.
     config.relevance = dict(name="place", radius=48.0, far_radius=96.0)
     config.triplets.category_level = 0  # The image: other images have no positives.
     config.num_steps = 150

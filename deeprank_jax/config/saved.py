@@ -19,7 +19,8 @@ _FREE = (
     "plugins", "model.remat", "log_every", "eval_every", "checkpoint_every",
     "max_skipped", "patience", "model.whitening_power", "task.file",
     "data.dir", "data.cache_mib", "data.workers", "data.prefetch",
-    "data.max_bad_share", "data.teacher", "evaluation.batch_size",
+    "data.max_bad_share", "data.source.cache_mib", "data.teacher",
+    "evaluation.batch_size",
     "evaluation.evaluators", "evaluation.max_compared",
 )  # fmt: skip
 # Keys that may change while a run goes on, e.g. after it diverged.

@@ -157,6 +157,19 @@ class LargeImages:
         width, height = decode.read_size(data, decode.MAX_PIXELS)
         return height, width
 
+    def is_decoded_whole(self, number: int) -> bool:
+        """Returns whether a region of an image takes the decoding of all of it.
+
+        Args:
+          number: Number of the image.
+
+        Raises:
+          BadImageError: The file is not a usable image.
+          DataError: It lacks the level.
+          OSError: It cannot be read.
+        """
+        return self._layout(number) is None
+
     def read(
         self, number: int, top: int, left: int, height: int, width: int
     ) -> np.ndarray:

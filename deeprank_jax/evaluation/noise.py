@@ -51,13 +51,13 @@ class Noise(ChangedQueryEvaluator):
         Raises:
           ValueError: There is no standard deviation, or one is not from 0 to 1.
         """
-        if not sigmas:
+        if not isinstance(sigmas, Sequence) or not sigmas:
             raise ValueError("sigmas must hold at least one number, as (0.1, 0.2).")
         for sigma in sigmas:
             pixel_noise.check_sigma("sigmas", sigma)
         self._retrieval = Retrieval(labels, relevance, ks=(1,))
         self._num_records = len(labels)
-        self._sigmas = tuple(sigmas)
+        self._sigmas = tuple(dict.fromkeys(sigmas))
 
     def changes(self) -> dict[str, Change]:
         """Returns the noise of each strength."""

@@ -26,7 +26,7 @@ class GeM(nnx.Module):
       \Big(\frac{1}{HW} \sum_i \max(x_i, \epsilon)^p\Big)^{1/p}
 
     With :math:`p = 1` it is the mean, and the maximum is its limit. The optimizer moves
-    the power by ten times the learning rate, without decay.
+    the power by ten times the trunk's learning rate, without decay.
 
     Attributes:
       power: Power `p`, a single parameter of the network.

@@ -13,6 +13,8 @@ HEADLINES = (
     # Whoever lists pairs asks for them; classes may say something else, or nothing.
     ("pairs", "roc_auc"),
     ("pairs", "average_precision"),
+    # Where relevance is not by classes, they are not the answer either.
+    ("relevant_retrieval", "recall@1"),
     ("retrieval", "recall@1"),
     ("retrieval", "map@r"),
     ("codes", "recall@1"),
@@ -23,17 +25,25 @@ HEADLINES = (
 )
 
 # Names of metrics of these evaluators among those of others.
-_FULL_NAMES = {"rated": "rated {}", "pairs": "{} of pairs", "codes": "{} of codes"}
+_FULL_NAMES = {
+    "rated": "rated {}",
+    "pairs": "{} of pairs",
+    "codes": "{} of codes",
+    "relevant_retrieval": "{} by relevance",
+}
 # Title of a column and name in a sentence of each system.
 _SYSTEMS = {
     "model": ("model", "the model"),
     "untrained": ("untrained", "the untrained network"),
-    "whitened": ("whitened", "the same network whitened"),
+    "whitened": ("whitened", "the untrained network, whitened,"),
     "frozen": ("frozen", "the pretrained trunk alone"),
     "pixels": ("16x16 pixels", "the images shrunk to 16x16 pixels"),
 }
 # Of the network that training began with, if its trunk was trained before.
-_START = ("before training", "the network before training")
+_START = {
+    "untrained": ("before training", "the network before training"),
+    "whitened": ("whitened", "the network before training, whitened,"),
+}
 
 
 def name_systems(results: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -49,7 +59,7 @@ def name_systems(results: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         for values in metrics.values()
         for system in values
     }
-    names = _SYSTEMS | ({"untrained": _START} if "frozen" in systems else {})
+    names = _SYSTEMS | (_START if "frozen" in systems else {})
     order = [x for x in names if x in systems] + sorted(systems - names.keys())
     return {system: names.get(system, (system, system)) for system in order}
 

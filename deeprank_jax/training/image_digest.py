@@ -13,6 +13,7 @@ from absl import logging
 import numpy as np
 
 from deeprank_jax import checksums, files
+from deeprank_jax.data import decode
 from deeprank_jax.data.records import Records
 
 # Images per split whose content is read. A change of 2 % of them is missed in 6 of
@@ -79,7 +80,7 @@ def _digest(records: Records) -> str:
     for index in order[:_NUM_READ]:
         try:
             content = records.read(index)
-        except OSError:
+        except (OSError, decode.BadImageError):
             content = b""
         if isinstance(content, np.ndarray):
             content = content.tobytes()

@@ -26,15 +26,24 @@ def next_commands(
     """
     name = pathlib.Path(workdir).absolute().name
     model, index = f"models/{name}", f"{name}.index"
+    export = _join("export", f"--workdir={workdir}", f"--out={model}")
+    compare = _join("compare-runs", str(workdir), "runs/OTHER")
+    if config.data.source.name == "tiles":  # An index is of whole images.
+        words = ("slide.tif", f"--model={model}", "--at=1200,800", "--out=map.png")
+        return {
+            "Export the model": export,
+            "Map the tiles like one of them": _join("tile-map", *words),
+            "Compare with another run": compare,
+        }
     return {
-        "Export the model": _join("export", f"--workdir={workdir}", f"--out={model}"),
+        "Export the model": export,
         "Index images": _join(
             "index", *_images(config), f"--model={model}", f"--out={index}"
         ),
         "Search them": _join(
             "search", "query.jpg", f"--index={index}", "--out=found.html"
         ),
-        "Compare with another run": _join("compare-runs", str(workdir), "runs/OTHER"),
+        "Compare with another run": compare,
     }
 
 

@@ -224,3 +224,14 @@ def test_listing_decodes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", refuse)
     records = create_records(str(tmp_path), tile=32)
     assert sum(map(len, records.values())) > 30
+
+
+def test_a_cache_that_is_too_small_is_named(tmp_path, warnings_logged):
+    write_images(tmp_path)
+    create_records(str(tmp_path), tile=32, cache_mib=0.21)
+    # The two PNGs, not the TIFF: 3 * (96 * 400 + 64 * 500) bytes are .2014 MiB.
+    assert not warnings_logged
+    create_records(str(tmp_path), tile=32, cache_mib=0.2)
+    (text,) = warnings_logged
+    assert "2 images that are decoded whole take 0 MiB, more than" in text
+    assert "config.data.source.cache_mib=0.2" in text

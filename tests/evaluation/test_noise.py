@@ -100,7 +100,7 @@ def test_every_system_is_measured_on_the_same_noise(records, tmp_path, batch_siz
         images, _ = reader.load(np.arange(len(records)))
         model = measured.embed(mean_color, "test")
         compared = compare.compare_with_baselines(
-            measured, model, pixels, half, model_fn=mean_color
+            measured, model, {"untrained": pixels, "frozen": half}, mean_color
         )
     systems = {"model": mean_color, "untrained": pixels, "frozen": half}
     systems["pixels"] = pixels
@@ -137,7 +137,9 @@ def test_embeddings_alone_have_no_such_metrics(records, tmp_path):
     measured = create_evaluation(records, tmp_path, {"noise": {}, "retrieval": {}})
     with measured._reader:
         embedded = measured.embed(pixels, "test")
-        compared = compare.compare_with_baselines(measured, embedded, pixels)
+        compared = compare.compare_with_baselines(
+            measured, embedded, {"untrained": pixels}
+        )
     assert compared.results["noise"] == {}
     assert compared.results["retrieval"]
     assert measured.measure(*embedded)["noise"] == {}
@@ -155,6 +157,7 @@ def test_rows_of_another_network_are_refused():
     ("sigmas", "message"),
     [
         ((), r"evaluators\.noise\.sigmas must hold at least one number"),
+        (0.1, r"evaluators\.noise\.sigmas must hold at least one number, as"),
         ((0.1, -0.1), r"evaluators\.noise\.sigmas must be from 0 to 1.* got -0\.1"),
         ((float("nan"),), r"evaluators\.noise\.sigmas must be from 0 to 1.* got nan"),
         ((25,), r"evaluators\.noise\.sigmas must be from 0 to 1.* got 25"),
@@ -164,3 +167,8 @@ def test_deviations_out_of_range_are_refused(sigmas, message):
     context = {"labels": np.zeros((2, 1), int), "relevance": SameClass()}
     with pytest.raises(ConfigError, match=message):
         evaluation.EVALUATORS.create({"name": "noise", "sigmas": sigmas}, **context)
+
+
+def test_equal_deviations_count_once():
+    evaluator = Noise(np.zeros((2, 1), int), SameClass(), sigmas=(0.1, 0.2, 0.1))
+    assert [*evaluator.changes()] == ["noise 0.1", "noise 0.2"]

@@ -48,6 +48,12 @@ def verdict(
             f"({MINUS}0.100 [{MINUS}0.200, {MINUS}0.050]) in recall@1 on test; the "
             "same as the untrained network.",
         ),
+        (
+            {"whitened": [0.02, 0.01, 0.03], "untrained": [0.01, -0.01, 0.03]},
+            "Better than the untrained network, whitened, by +0.020 [+0.010, +0.030] "
+            "in recall@1 on test; not surely better than the untrained network "
+            f"(+0.010 [{MINUS}0.010, +0.030]).",
+        ),
         # An interval that ends at 0 is not above it.
         (
             {"pixels": [0.01, 0.0, 0.03]},
@@ -116,3 +122,20 @@ def test_a_baseline_has_one_name_on_the_page(system):
     results = {"test": {"retrieval": {"recall@1": {"model": 1.0, **differences}}}}
     for name in describe_baselines(results):
         assert name.removesuffix(" (frozen)") in text
+
+
+def test_retrieval_by_relevance_comes_before_that_by_classes():
+    ends = {"model_better_by": [0.1, 0.05, 0.15]}
+    values = {"recall@1": {"model": 0.5, "pixels": 0.4}}
+    result = create_verdict(
+        {"test": {"retrieval": values, "relevant_retrieval": values}},
+        {
+            "test": {
+                "retrieval": {"recall@1": {"pixels": ends}},
+                "relevant_retrieval": {"recall@1": {"pixels": ends}},
+            }
+        },
+        {"test": 12},
+        {},
+    )
+    assert "in recall@1 by relevance on test" in result.text

@@ -4,8 +4,9 @@ from helpers import own_images
 import numpy as np
 from PIL import Image
 import pytest
+import tifffile
 
-from deeprank_jax.data.sources import folder
+from deeprank_jax.data.sources import folder, tiles
 from deeprank_jax.training import image_digest
 
 
@@ -84,3 +85,18 @@ def test_of_many_images_the_sizes_of_a_fixed_sample_are_read(photos, monkeypatch
     assert 5 <= len(set(first)) == len(first) <= 15 < num_images
     assert digests(photos) == before
     assert paths == first * 2
+
+
+def test_tiles_that_cannot_be_decoded_end_nothing(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 320, 3)).astype(np.uint8)
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, pixels, tile=(32, 32), photometric="rgb", compression="zlib")
+    whole = image_digest.digest_images(tiles.create_records(str(tmp_path), tile=32))
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:offset] + bytes(count) + data[offset + count :])
+    damaged = image_digest.digest_images(tiles.create_records(str(tmp_path), tile=32))
+    assert damaged["train"] != whole["train"]
+    assert damaged["test"] == whole["test"]

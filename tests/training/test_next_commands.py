@@ -36,6 +36,12 @@ def test_a_run_is_exported_indexed_and_searched():
     assert options["compare-runs"].runs[0] == "my runs/1"
 
 
+def test_tiles_are_mapped_and_not_indexed():
+    options = parse("tiles", "runs/slides", dir="slides")
+    assert options["tile-map"].model == options["export"].out == "models/slides"
+    assert options.keys() == {"export", "tile-map", "compare-runs"}
+
+
 def test_images_of_a_dataset_are_called_as_commands_call_them():
     assert parse("emoji", "runs/emoji")["index"].source == "tfds:emoji/test"
     elsewhere = parse("emoji", "runs/emoji", dir="/data")["index"]

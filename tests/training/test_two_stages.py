@@ -166,6 +166,18 @@ def test_options_that_change_no_shape_are_compared(images, first_stage):
         create_network(config)
 
 
+def test_a_pooling_may_be_another(tmp_path):
+    """As for published weights, which have no power of it."""
+    mean = {"params/trunk/stem/value": np.zeros(3)}
+    gem = {**mean, "params/trunk/pooling/power/value": np.zeros(())}
+    options = {"model.trunk.name": "resnet50"}
+    for ours, theirs in ((gem, mean), (mean, gem)):
+        config = {**options, "model.trunk.pooling": "gem"} if theirs is gem else options
+        saved = checkpoints.Saved(where=tmp_path, arrays=theirs, config=config)
+        trunk = {"name": "resnet50", **({"pooling": "gem"} if ours is gem else {})}
+        init_from._check_trunk(ours, saved, trunk)
+
+
 def test_a_damaged_checkpoint_is_refused(first_stage, tmp_path, images):
     damaged = tmp_path / "checkpoints"
     (damaged / "5").mkdir(parents=True)

@@ -175,7 +175,7 @@ def test_the_report_whitens_the_untrained_network_too(trained, config, tmp_path)
     assert values["whitened"] == pytest.approx(map_at_r(whitened, labels), abs=0.01)
     assert values["whitened"] != values["untrained"]
     page = (trained / "report" / "index.html").read_text()
-    assert "the same network whitened" in page
+    assert "the untrained network, whitened," in page
 
 
 def test_an_exported_model_embeds_as_the_run(trained, config, tmp_path):

@@ -74,11 +74,11 @@ def create_records(
     _check_options(split_by, min_contrast)
     root = pathlib.Path(directory).expanduser()
     paths = list_distinct_images(root)
-    images = LargeImages(
-        [os.path.join(root, path) for path in paths], level=level, cache_mib=cache_mib
-    )
+    full_paths = [os.path.join(root, path) for path in paths]
+    images = LargeImages(full_paths, level=level, cache_mib=cache_mib)
     sizes = _read_sizes(root, paths, images)
     _check_sizes(root, paths, sizes, tile)
+    _warn_of_small_cache(root, sizes, images, cache_mib)
     records = {}
     for split, columns in _split(root, paths, sizes, grid, split_by, shares).items():
         name, is_train = f"tiles/{split}", split == "train"
@@ -136,6 +136,27 @@ def _check_sizes(
                 f"pixels, too few for a tile of {tile} x {tile}; lower "
                 "config.data.source.tile, or leave the image out."
             )
+
+
+def _warn_of_small_cache(
+    root: pathlib.Path,
+    sizes: dict[int, tuple[int, int]],
+    images: LargeImages,
+    cache_mib: float,
+) -> None:
+    """Warns if images that are decoded whole do not fit into the cache together."""
+    whole = [size for number, size in sizes.items() if images.is_decoded_whole(number)]
+    mib = sum(3 * height * width for height, width in whole) / 2**20
+    if mib > cache_mib:
+        logging.warning(
+            "%s: %s that are decoded whole take %.0f MiB, more than "
+            "config.data.source.cache_mib=%g, so that most tiles cost the decoding of "
+            "an image: raise it, or save the images as tiled TIFFs.",
+            files.printable(root),
+            logs.counted(len(whole), "image"),
+            mib,
+            cache_mib,
+        )
 
 
 def _split(

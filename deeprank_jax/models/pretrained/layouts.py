@@ -46,7 +46,7 @@ class Layout:
     rules: Sequence[Rule]
     ignore: Sequence[str] = (r".*\.num_batches_tracked",)
     keep: Sequence[str] = (
-        r"(embedding|paths|others|head)/.*",
+        r"(embedding|embedding_norm|paths|others|head|decoder)/.*",
         r"trunk/pooling/.*",
     )
     needs: str = ""

@@ -292,6 +292,8 @@ class ReconstructionObjective:
     ) -> tuple[jax.Array, Metrics]:
         """Returns the losses `[B]` of a batch, and the share of variance explained."""
         image_losses = self.loss_fn(outputs, batch, step=step, key=key)
+        if len(outputs) < 2:  # A single image does not vary.
+            return image_losses, {}
         targets = target_images(batch["images"], side_of(outputs.shape[-1]))
         targets = targets.reshape(outputs.shape)
         spread = jnp.mean(jnp.square(targets - targets.mean(axis=0, keepdims=True)))
