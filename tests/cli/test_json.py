@@ -172,8 +172,8 @@ def test_tile_map(run, exported, tmp_path):
     rng = np.random.default_rng(0)
     cv2.imwrite(str(path), rng.integers(0, 256, (80, 120, 3)).astype(np.uint8))
     out = tmp_path / "map.png"
-    words = ("tile-map", path, f"--model={exported}", "--at=50,30", f"--out={out}")
-    result = run(*words, "--stride=8", "--num=3")
+    words = (path, f"--model={exported}", "--at=50,30", f"--out={out}")
+    result = run("tile-map", *words, "--stride=8", "--num=3")
     assert (result["at"], result["tile"], result["level"]) == ([50, 30], 16, 0)
     assert result["lefts"] == list(range(0, 105, 8))
     assert np.shape(result["cosines"]) == (len(result["tops"]), len(result["lefts"]))

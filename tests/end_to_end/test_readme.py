@@ -168,6 +168,10 @@ def test_commands_run(block, folder, data_dir, few_digits, few_emoji, few_photos
                 "--config=digits_attributes": few_digits,
                 "--config=photo_views": few_photos,
             }
+            if "--config=tiles" in words:
+                sides = [w.split("=")[1] for w in words if "source.tile=" in w]
+                large = few["--config=tiles"] = folder / "large"
+                shrunk.write_large_images(large, tile=int((*sides, 32)[0]))
             images = next((few[word] for word in words if word in few), few_emoji)
             extra += [f"--config.data.dir={images}"]
         done = run([*with_short_stage(words, folder), *extra], folder)

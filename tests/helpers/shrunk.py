@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import ml_collections
 import numpy as np
 
@@ -43,6 +44,16 @@ def write_pairs(path, config):
     kinds = [np.arange(len(pairs)) % 2 == 1 for pairs in indices]
     pair_file.write_pairs(path, [*splits], indices, kinds)
     return str(path)
+
+
+def write_large_images(folder, *, tile=32):
+    """Writes images of which each is wide enough for tiles of all splits."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        pixels = rng.integers(0, 256, (3 * tile, 15 * tile, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), pixels)
+    return folder
 
 
 def shrink(config: ml_collections.ConfigDict, **values):

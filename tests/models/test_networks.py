@@ -113,7 +113,7 @@ def path(**change):
         ),
         (
             dict(trunk=dict(name="resnet50", widths=(3,)), image_size=32),
-            r"trunk\.widths is not an option of 'resnet50'; its options are: none",
+            r"trunk\.widths is not an option of 'resnet50'; its options are: pooling",
         ),
         (convnet(norm=1), r"trunk\.norm is not an option of 'convnet'; .*: widths, "),
         (dict(trunk=dict(name="alexnet", widths=(4,) * 4), image_size=63), "5 numbers"),

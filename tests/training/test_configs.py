@@ -4,7 +4,6 @@ import importlib
 import json
 import pathlib
 
-import cv2
 from helpers import shrunk
 import jax
 import jax.numpy as jnp
@@ -146,16 +145,6 @@ def mock_tfds(name):
     return tfds.testing.mock_data(num_examples=600 if name == "imagenet2012" else 64)
 
 
-def write_large_images(folder):
-    """Writes images of which each is wide enough for tiles of all splits."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(2):
-        pixels = rng.integers(0, 256, (96, 480, 3)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{i}.png"), pixels)
-    return folder
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -181,7 +170,7 @@ def test_trains_two_steps(name, tmp_path, few_digits, few_emoji, few_photos):
         config.data.dir = str(shrunk.write_images(tmp_path / "images"))
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name == "tiles":
-        config.data.dir = str(write_large_images(tmp_path / "images"))
+        config.data.dir = str(shrunk.write_large_images(tmp_path / "images"))
         report = loop.train(config, tmp_path / "run")
     elif config.data.source.name == "manifest":
         images = shrunk.write_images(tmp_path / "images")
