@@ -4,9 +4,9 @@ Network, images and steps are those of `configs/emoji.py`; labels serve the metr
 alone. The network sees images with noise and the loss the same images without it, at
 half their size.
 
-Expected: test Recall@1 .493 (pixels .422, untrained .398, and .460 once whitened), MAP@R
-.264, and .500 and .483 where queries have noise of .1 and .2; 17 minutes on a busy CPU
-core.
+Expected: test Recall@1 .493 (pixels .422, untrained .398, and .460 once whitened),
+MAP@R .264, and .500 and .483 where queries have noise of .1 and .2; 17 minutes on a
+busy CPU core.
 
   deeprank prepare --config=emoji_autoencoder
   deeprank train --config=emoji_autoencoder
