@@ -8,8 +8,8 @@ low-resolution path, but in the arms named after the embedding and sub-centers. 
 arm sees no label, but two views of 48 images.
 
 Expected: Recall@1 .673 of ArcFace on the embedding, .661 of CosFace and .625 of the
-demo's loss, which has the best similarity precision (.874 against .863); an hour and a
-half on two CPU cores.
+demo's loss, which has the best similarity precision (.874 against .863); more than two
+hours on two busy CPU cores.
 
   deeprank prepare --config=emoji
   deeprank ablation --config=ablation_methods --jobs=2

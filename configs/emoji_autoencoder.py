@@ -5,8 +5,8 @@ alone. The network sees images with noise and the loss the same images without i
 half their size.
 
 Expected: test Recall@1 .493 (pixels .422, untrained .398, and .460 once whitened),
-MAP@R .264, and .500 and .483 where queries have noise of .1 and .2; 17 minutes on a
-busy CPU core.
+MAP@R .264, and .500 and .483 where queries have noise of .1 and .2; 23 minutes on two
+busy CPU cores.
 
   deeprank prepare --config=emoji_autoencoder
   deeprank train --config=emoji_autoencoder

@@ -153,6 +153,18 @@ def test_heads_are_slices_of_one_linear_map_and_weight_0_gives_none():
     np.testing.assert_array_equal(both, np.arange(40))
 
 
+def test_each_class_has_as_many_vectors_as_the_loss_asks_for():
+    config = digits_attributes.get_config()
+    config.task = dict(name="attributes", weights={"digit": 1.0, "size": 0.5})
+    config.loss = dict(name="arcface", sub_centers=3)
+    task = tasks.create_task(config, SameClass())
+    task.prepare({"train": create_records()})
+    model = task.create_model()
+    assert model.head.kernel.shape[1] == 3 * 13
+    model.eval()  # BatchNorm would average over devices.
+    assert model(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 13)
+
+
 def test_images_of_one_original_are_held_out_together():
     task = create_task(weights={"digit": 1.0}, held_out=0.3, held_out_by="original")
     records = create_records()

@@ -147,7 +147,10 @@ class Attributes:
         """
         num_outputs = 1 if self._heads is None else self._heads.num_outputs
         return network.create_model(
-            self._config, num_outputs, outputs=self._loss.outputs
+            self._config,
+            num_outputs,
+            outputs=self._loss.outputs,
+            sub_centers=getattr(self._loss, "sub_centers", 1),
         )
 
     def create_sampler(
